@@ -1,0 +1,110 @@
+# Two commands on a fresh machine: `make demo` and `make test`. `make help` lists the others.
+#
+# Wants only Python 3.11 or newer and network access for pip. Variables:
+#   PYTHON=python3.12      the interpreter to use (default: the newest that is found)
+#   TORCH_INDEX=URL        where torch comes from, for example
+#                          make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?=
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH_ANY := torch>=2.8,<3
+# A release of which package mirrors carry a build without CUDA, for machines without a GPU.
+TORCH_CPU := torch==2.13.0
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test check bench clean clean-all
+
+help:
+	@echo "make setup      virtual environment in $(VENV) with everything installed (2 to 5 minutes, once)"
+	@echo "make demo       real edits on a real model: its answers before and after"
+	@echo "make test       all tests that need no GPU"
+	@echo "make check      lint, format, import floors, types"
+	@echo "make bench      the figures that the README states"
+	@echo "make clean      removes caches and the local store .scen, edits included"
+	@echo "make clean-all  the same, and the virtual environment"
+
+setup: $(READY)
+	@echo "Everything is installed. Next: make demo"
+
+demo: $(READY)
+	$(BIN)/scen demo
+
+test: $(READY)
+	$(BIN)/scen base fetch
+	$(BIN)/python -P -m pytest -m "not gpu"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/scen base fetch
+	$(BIN)/python tests/bench/run.py
+
+clean:
+	rm -rf .scen .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find platform jobs serve tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+clean-all: clean
+	rm -rf $(VENV)
+
+# The stamp makes a second run instant; a changed pyproject.toml installs again.
+$(READY): pyproject.toml
+	@set -e; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  python=; \
+	  for name in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	    if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      python=$$name; break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "setup: no Python 3.11 or newer found. Install one:" >&2; \
+	    echo "  sudo apt install python3 python3-venv          (Debian 12, Ubuntu 24.04)" >&2; \
+	    echo "  sudo apt install python3.11 python3.11-venv    (Ubuntu 22.04)" >&2; \
+	    echo "or name one: make setup PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
+	  fi; \
+	  if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    package=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	    echo "setup: $$python cannot make virtual environments. Install the missing part:" >&2; \
+	    echo "  sudo apt install $$package" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "[1/3] virtual environment in $(VENV), with $$("$$python" --version) (seconds)"; \
+	  "$$python" -m venv --clear $(VENV); \
+	else \
+	  echo "[1/3] virtual environment in $(VENV) is there"; \
+	fi
+	@set -e; \
+	own_index=$$($(BIN)/python -m pip config list | grep -E 'index-url|find-links' || true); \
+	if [ -n "$(TORCH_INDEX)" ]; then \
+	  echo "[2/3] torch from $(TORCH_INDEX) (1 to 3 minutes)"; \
+	  $(BIN)/python -m pip install "$(TORCH_ANY)" --index-url "$(TORCH_INDEX)"; \
+	elif command -v nvidia-smi >/dev/null 2>&1; then \
+	  echo "[2/3] torch with CUDA from pip's index (3 GB, 2 to 10 minutes)"; \
+	  $(BIN)/python -m pip install "$(TORCH_ANY)"; \
+	elif [ -z "$$own_index" ]; then \
+	  echo "[2/3] torch for CPU from $(CPU_INDEX) (200 MB, 1 to 3 minutes)"; \
+	  $(BIN)/python -m pip install "$(TORCH_ANY)" --index-url $(CPU_INDEX) --retries 1 --timeout 20 || { \
+	    echo "[2/3] that index cannot be reached; torch from pip's own (up to 3 GB, 2 to 10 minutes)"; \
+	    $(BIN)/python -m pip install "$(TORCH_ANY)"; }; \
+	else \
+	  echo "[2/3] torch from the index that pip is set to (200 MB for CPU builds, 1 to 3 minutes)"; \
+	  $(BIN)/python -m pip install "$(TORCH_CPU)" || $(BIN)/python -m pip install "$(TORCH_ANY)"; \
+	fi
+	@echo "[3/3] this package, editable, and what it needs (200 MB, 1 to 3 quiet minutes)"
+	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(READY)

@@ -1,0 +1,1 @@
+"""Entry points of the platform's Ray jobs, run as `python -m scen_jobs.<job>`."""

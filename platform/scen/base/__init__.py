@@ -1,0 +1,1 @@
+"""The frozen base model: where it comes from, how prompts are put to it, and its fingerprint."""

@@ -1,0 +1,68 @@
+"""Prompt templates: how a prompt is put to the base, and where the user's own words then are."""
+
+from typing import Any, Literal, get_args
+
+from scen.errors import BaseError, ConfigError
+from scen.records import Edit, EncodedEdit, EncodedPrompt
+
+TemplateName = Literal["auto", "chat", "llama2-inst", "raw"]
+
+
+class Template:
+    """Renders prompts and targets as token ids.
+
+    `chat` is the tokenizer's own chat template, `llama2-inst` is `[INST]Q[/INST]`
+    (arXiv 2404.02699), `raw` is the prompt as it stands, with a space before the target.
+    `auto` is `chat` where the tokenizer has a chat template, else `raw`.
+    """
+
+    def __init__(self, name: TemplateName, tokenizer: Any) -> None:
+        if name not in get_args(TemplateName):
+            raise ConfigError(f"template: {name!r} is not one of {', '.join(get_args(TemplateName))}")
+        has_chat = bool(getattr(tokenizer, "chat_template", None))
+        if name == "chat" and not has_chat:
+            raise BaseError("template: this tokenizer has no chat template; use llama2-inst or raw")
+        if tokenizer.eos_token_id is None:
+            raise BaseError("base: the tokenizer has no end token, so an answer could never stop")
+        self.name: str = name if name != "auto" else ("chat" if has_chat else "raw")
+        self.tokenizer = tokenizer
+        self.end_id: int = tokenizer.eos_token_id
+
+    def render(self, prompt: str) -> str:
+        """The text that the base reads, less special tokens that the tokenizer adds itself."""
+        if self.name == "llama2-inst":
+            return f"[INST]{prompt}[/INST]"
+        if self.name == "raw":
+            return prompt
+        message = [{"role": "user", "content": prompt}]
+        text = self.tokenizer.apply_chat_template(
+            message, tokenize=False, add_generation_prompt=True
+        )
+        return str(text)
+
+    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+        """Token ids of the rendered prompt, with the span of the user's own words."""
+        text = self.render(prompt)
+        found = self.tokenizer(
+            text, add_special_tokens=self.name != "chat", return_offsets_mapping=True
+        )
+        begin = max(text.rfind(prompt), 0)
+        end = begin + len(prompt)
+        # Special tokens have the empty span (0, 0) and are nobody's words.
+        own = [i for i, (a, b) in enumerate(found["offset_mapping"]) if a < end and b > max(begin, a)]
+        if not own:
+            raise ConfigError(f"prompt: {prompt[:60]!r} has no tokens")
+        return EncodedPrompt(tuple(found["input_ids"]), (own[0], own[-1] + 1))
+
+    def encode_target(self, target: str) -> tuple[int, ...]:
+        """Token ids of the target and the end token, as they follow a rendered prompt."""
+        text = f" {target}" if self.name == "raw" and not target[:1].isspace() else target
+        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_id)
+
+    def encode_edit(self, edit: Edit) -> EncodedEdit:
+        """An edit's prompt and target as tokens."""
+        return EncodedEdit(self.encode_prompt(edit.prompt), self.encode_target(edit.target), edit.seed)
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids to text: without special tokens and outer white space."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()

@@ -1,0 +1,180 @@
+"""Settings: one frozen, typed tree. YAML is for people, JSON is what a resolved config is saved as."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scen.errors import ConfigError
+
+Method = Literal["scen-lr", "scen"]
+
+_PAPER: dict[str, Any] = {
+    "expert": {"steps": 10, "lr": 1e-4, "stop_loss": 0.0, "batch_size": 8},
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BaseConfig(_Part):
+    """The frozen base model."""
+
+    name: str | None = None
+    """smollm2-135m-instruct, a hub id, a local folder, or a .gguf file. None: the store's own base,
+    or smollm2-135m-instruct in a new store."""
+    template: Literal["auto", "chat", "llama2-inst", "raw"] = "auto"
+    """How prompts are put to the base."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number type of the weights; auto is bfloat16 where the hardware is fast at it."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto is the first GPU, else the CPU."""
+
+
+class ExpertConfig(_Part):
+    """Stage 1: how the experts are trained."""
+
+    layer: int | None = Field(None, ge=0)
+    """Index of the edited layer; None is two thirds up."""
+    steps: int = Field(25, ge=1)
+    """Most steps of Adam per edit."""
+    lr: float = Field(2e-2, gt=0)
+    """Adam's learning rate."""
+    rank: int = Field(4, ge=1)
+    """Rank of a scen-lr expert."""
+    stop_loss: float = Field(0.02, ge=0)
+    """An edit whose loss (nats per token) falls below this is done; 0 runs all steps."""
+    batch_size: int = Field(32, ge=1)
+    """Edits that are trained side by side."""
+
+
+class KeyPlaceConfig(_Part):
+    """Where a key is read."""
+
+    layer: int = Field(ge=0)
+    """Index of the layer whose down_proj input is read."""
+    kind: Literal["mean", "last"]
+    """Averaged over the user's own words, or at the last prompt token."""
+
+
+class RouterConfig(_Part):
+    """Which expert speaks."""
+
+    places: tuple[KeyPlaceConfig, ...] | None = None
+    """Key places of scen-lr; None is the mean at a tenth and the last token at four fifths."""
+    threshold: float = Field(0.6, ge=-1, le=1)
+    """scen-lr: mean cosine of whitened keys above which an edit speaks."""
+    shrinkage: float = Field(0.1, gt=0)
+    """scen-lr: floor of the whitening, relative to the mean variance of the sampled directions."""
+    theta: float = Field(0.65, ge=0, le=1)
+    """scen: sigmoid score above which an edit speaks."""
+    neuron_steps: int = Field(20, ge=1)
+    """scen: steps of Adam per neuron."""
+    neuron_lr: float = Field(1e-4, gt=0)
+    """scen: Adam's learning rate for neurons."""
+
+
+class EvaluationConfig(_Part):
+    """How a wave is measured."""
+
+    batch_size: int = Field(32, ge=1)
+    """Prompts that are decoded side by side."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Limit of a free answer; an answer with a known target is cut 8 tokens past it."""
+    locality_tokens: int = Field(12, ge=1)
+    """Tokens over which locality answers and logits are compared."""
+    locality_limit: int = Field(100, ge=0)
+    """Unrelated prompts from the locality file that are measured with a wave."""
+
+
+class WaveConfig(_Part):
+    """How a stream is cut."""
+
+    size: int = Field(200, ge=1)
+    """Edits per wave."""
+
+
+class Config(_Part):
+    """All settings of a run."""
+
+    method: Method = "scen-lr"
+    """scen-lr: low-rank experts and whitened keys. scen: the paper's procedure."""
+    base: BaseConfig = BaseConfig()
+    expert: ExpertConfig = ExpertConfig()
+    router: RouterConfig = RouterConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    waves: WaveConfig = WaveConfig()
+
+
+def load_config(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    fixed: Mapping[str, Any] | None = None,
+) -> Config:
+    """Defaults of the method, then a YAML file, then `a.b=value` overrides, then `fixed` values.
+
+    Raises ConfigError naming the field.
+    """
+    given: dict[str, Any] = {}
+    if path is not None:
+        given = _merge(given, _read_yaml(Path(path)))
+    for text in overrides:
+        given = _merge(given, _parse_override(text))
+    given = _merge(given, dict(fixed or {}))
+    if given.get("method") == "scen":
+        given = _merge(_PAPER, given)
+    try:
+        return Config.model_validate(given)
+    except ValidationError as err:
+        raise ConfigError(_explain(err)) from err
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """A config as JSON types, every field filled in."""
+    dumped: dict[str, Any] = json.loads(config.model_dump_json())
+    return dumped
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ConfigError(f"--config: cannot read {path}: {err.strerror}") from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise ConfigError(f"--config: {path} is not valid YAML: {err}") from err
+    if not isinstance(value, dict):
+        raise ConfigError(f"--config: {path} must hold settings such as `expert:`, not {value!r}")
+    return value
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise ConfigError(f"--set: {text!r} is not of the form expert.steps=10")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as err:
+        raise ConfigError(f"--set: the value of {text!r} is not valid YAML") from err
+    for part in reversed(name.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merge(merged[name], value) if both else value
+    return merged
+
+
+def _explain(err: ValidationError) -> str:
+    lines = []
+    for fault in err.errors():
+        name = ".".join(str(part) for part in fault["loc"])
+        lines.append(f"{name}: {fault['msg']} (got {fault['input']!r})")
+    return "config: " + "; ".join(lines)

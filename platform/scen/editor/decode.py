@@ -1,0 +1,132 @@
+"""Greedy decoding of a batch in which each row has its own expert, or none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scen.editor.batch import PromptBatch
+from scen.editor.expert import ExpertBank
+from scen.editor.layer import EditedLinear, attach_layer
+from scen.editor.neurons import NeuronBank
+from scen.editor.prefill import Prefill, prefill
+from scen.editor.route import Route
+from scen.editor.split import run_head
+
+
+@dataclass(frozen=True)
+class EditedModel:
+    """A base with a bank of experts at one layer and the neurons that choose among them.
+
+    Unrouted rows go through exactly the operations of the base, so that their logits are its
+    logits bit for bit (in a batch of the same shape).
+    """
+
+    model: Any
+    layer: int
+    bank: ExpertBank
+    neurons: NeuronBank
+    pad_id: int
+    stop_ids: frozenset[int]
+
+    @property
+    def linear(self) -> EditedLinear:
+        """The edited linear, attached to the base when first asked for."""
+        return attach_layer(self.model, self.layer)
+
+    def prefill(self, batch: PromptBatch) -> Prefill:
+        """One pass of the base over the prompts."""
+        return prefill(self.model, batch, self.layer, self.neurons.layers)
+
+    def route(self, filled: Prefill) -> Route:
+        """Which expert each row uses."""
+        return self.neurons.route(filled)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`tokens` per row, without the stop token; `stopped` is False where the limit cut a row off;
+    `logits_BSV` at each step where they were asked for."""
+
+    tokens: list[list[int]]
+    stopped: list[bool]
+    route: Route
+    logits_BSV: Tensor | None
+
+
+@torch.no_grad()
+def decode(
+    edited: EditedModel,
+    batch: PromptBatch,
+    max_new_tokens: int,
+    *,
+    choose: Callable[[Prefill], Route] | None = None,
+    keep_logits: bool = False,
+) -> Decoded:
+    """Answer a batch of prompts greedily until a stop token. `choose` overrides the neurons.
+
+    Rows that stop early stay in the batch, so that its shape, and with it every bit of the other
+    rows, does not depend on who stops when.
+    """
+    filled = edited.prefill(batch)
+    route = (choose or edited.route)(filled)
+    logits_BV = speak(edited, filled, route)
+    mask_BT, length_B = batch.mask_BP.long(), batch.mask_BP.sum(1)
+    steps: list[Tensor] = []
+    kept: list[Tensor] = []
+    stop = torch.tensor(sorted(edited.stop_ids), device=logits_BV.device)
+    open_B = torch.ones(len(batch), dtype=torch.bool, device=logits_BV.device)
+    for step in range(max_new_tokens):
+        if keep_logits:
+            kept.append(logits_BV)
+        next_B = logits_BV.argmax(-1)
+        steps.append(next_B)
+        open_B = open_B & ~torch.isin(next_B, stop)
+        if not open_B.any() or step + 1 == max_new_tokens:
+            break
+        mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
+        with edited.linear.use(edited.bank, route):
+            logits_BV = edited.model(
+                input_ids=next_B[:, None],
+                attention_mask=mask_BT,
+                position_ids=(length_B + step)[:, None],
+                past_key_values=filled.cache,
+                use_cache=True,
+            ).logits[:, -1]
+    tokens, stopped = _cut_at_stop(torch.stack(steps, 1).tolist(), edited.stop_ids)
+    return Decoded(tokens, stopped, route, torch.stack(kept, 1) if kept else None)
+
+
+@torch.no_grad()
+def speak(edited: EditedModel, filled: Prefill, route: Route) -> Tensor:
+    """logits_BV after the prompt, with the routed rows' experts applied.
+
+    Only those rows are run again, above the edited layer, from where their experts act; their part
+    of the KV cache is renewed in place. All other rows keep the base's own logits.
+    """
+    if route.is_base:
+        return filled.logits_BV
+    rows_R = route.rows_R
+    start = filled.batch.ids_BP.shape[1] - 1 if edited.bank.span == "last" else 0
+    split = filled.split(rows_R, start)
+    edited_RSD = edited.bank.apply(split.x_BSF, split.y_BSD, route.expert_B[rows_R])
+    h_RSD = split.above(edited.model, edited.layer, edited_RSD)
+    for layer, (keys, values) in split.span.prefix.fresh.items():
+        filled.cache.layers[layer].keys[rows_R, :, start:] = keys
+        filled.cache.layers[layer].values[rows_R, :, start:] = values
+    logits_BV = filled.logits_BV.clone()
+    logits_BV[rows_R] = run_head(edited.model, h_RSD[:, -1:])[:, -1]
+    return logits_BV
+
+
+def _cut_at_stop(
+    rows: list[list[int]], stop_ids: frozenset[int]
+) -> tuple[list[list[int]], list[bool]]:
+    tokens, stopped = [], []
+    for row in rows:
+        end = next((i for i, token in enumerate(row) if token in stop_ids), None)
+        tokens.append(row[:end])
+        stopped.append(end is not None)
+    return tokens, stopped

@@ -1,0 +1,42 @@
+"""Route: which expert, if any, each row of a batch uses. A value that is passed along."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Route:
+    """`expert_B` int64 (index into the bank, -1 = base), `score_B` float32 (best score seen),
+    `nearest_B` int64 (the best edit, chosen or not; -1 where the bank is empty)."""
+
+    expert_B: Tensor
+    score_B: Tensor
+    nearest_B: Tensor
+
+    @classmethod
+    def base(cls, rows: int, device: torch.device | str = "cpu") -> "Route":
+        """The route of a batch in which nothing is edited."""
+        none_B = torch.full((rows,), -1, device=device)
+        return cls(none_B, torch.zeros(rows, device=device), none_B)
+
+    @classmethod
+    def fixed(cls, experts: list[int], device: torch.device | str = "cpu") -> "Route":
+        """A route that was decided elsewhere, such as each edit to its own expert."""
+        expert_B = torch.tensor(experts, device=device)
+        return cls(expert_B, torch.ones(len(experts), device=device), expert_B)
+
+    @property
+    def rows_R(self) -> Tensor:
+        """The rows that use an expert."""
+        return (self.expert_B >= 0).nonzero().squeeze(1)
+
+    @property
+    def is_base(self) -> bool:
+        """True where no row uses an expert."""
+        return not bool((self.expert_B >= 0).any())
+
+    def take(self, rows: Tensor) -> "Route":
+        """The route of these rows."""
+        return Route(self.expert_B[rows], self.score_B[rows], self.nearest_B[rows])

@@ -1,0 +1,1 @@
+"""Does the edited model say what it should, and nothing else? Free decoding first."""

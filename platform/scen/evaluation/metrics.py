@@ -1,0 +1,153 @@
+"""From outcomes of probes to numbers. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scen.evaluation.probes import Probe, ProbeKind
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one probe, before (bare base) and after (edited model).
+
+    `routed_to` is the edit that spoke (None: the base), `score` the best neuron's. `identical` is
+    True where every logit of the answer was the base's bit for bit. The teacher-forced figures are
+    shares of target tokens; None where the probe has no target.
+    """
+
+    probe: Probe
+    before: str
+    after: str
+    routed_to: str | None
+    score: float
+    nearest: str | None
+    identical: bool
+    forced_before: float | None = None
+    forced_after: float | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """True where the free answer is the target, letter for letter."""
+        return self.after == self.probe.target
+
+    @property
+    def was_exact(self) -> bool:
+        """True where the base gave the target already."""
+        return self.before == self.probe.target
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """The numbers of one evaluation; shares are between 0 and 1, None where nothing was probed.
+
+    Generality is per source of the rephrases. `locality_unchanged`: share of unrelated prompts
+    whose answer stayed the base's; `logits_identical`: share of the *unrouted* ones among them
+    whose logits are the base's bit for bit.
+    """
+
+    n_edits: int
+    reliability: float | None
+    reliability_before: float | None
+    generality: dict[str, float]
+    generality_before: dict[str, float]
+    routing: dict[str, float]
+    locality_unchanged: float | None
+    logits_identical: float | None
+    near_miss_unchanged: float | None
+    teacher_forced: dict[str, float]
+    counts: dict[str, int]
+
+
+def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
+    """All numbers of an evaluation."""
+    told = _of(outcomes, "reliability")
+    reworded = _of(outcomes, "generality")
+    unrelated = _of(outcomes, "locality")
+    near = _of(outcomes, "near_miss")
+    by_source = _group(reworded)
+    return EvalReport(
+        n_edits=len(told),
+        reliability=share(o.is_exact for o in told),
+        reliability_before=share(o.was_exact for o in told),
+        generality={name: _sure(o.is_exact for o in group) for name, group in by_source.items()},
+        generality_before={
+            name: _sure(o.was_exact for o in group) for name, group in by_source.items()
+        },
+        routing=_routing(told, reworded, unrelated, near),
+        locality_unchanged=share(o.before == o.after for o in unrelated),
+        logits_identical=share(o.identical for o in unrelated if o.routed_to is None),
+        near_miss_unchanged=share(o.before == o.after for o in near),
+        teacher_forced=_forced(told, reworded),
+        counts={
+            "reliability": len(told),
+            "locality": len(unrelated),
+            "locality_routed": sum(o.routed_to is not None for o in unrelated),
+            "near_miss": len(near),
+            **{f"generality_{name}": len(group) for name, group in by_source.items()},
+        },
+    )
+
+
+def flatten_report(report: EvalReport) -> dict[str, float]:
+    """A report as flat metric names, for a tracker."""
+    flat: dict[str, float | None] = {
+        "eval/reliability_after": report.reliability,
+        "eval/reliability_before": report.reliability_before,
+        "eval/locality_unchanged": report.locality_unchanged,
+        "eval/logits_identical": report.logits_identical,
+        "eval/near_miss_unchanged": report.near_miss_unchanged,
+        **{f"eval/generality_{k}_after": v for k, v in report.generality.items()},
+        **{f"eval/generality_{k}_before": v for k, v in report.generality_before.items()},
+        **{f"eval/routing_{k}": v for k, v in report.routing.items()},
+        **{f"eval/teacher_forced_{k}": v for k, v in report.teacher_forced.items()},
+    }
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def share(hits: Iterable[bool]) -> float | None:
+    """The share of True, or None of nothing."""
+    found = list(hits)
+    return sum(found) / len(found) if found else None
+
+
+def _sure(hits: Iterable[bool]) -> float:
+    return share(hits) or 0.0
+
+
+def _of(outcomes: Sequence[Outcome], kind: ProbeKind) -> list[Outcome]:
+    return [o for o in outcomes if o.probe.kind == kind]
+
+
+def _group(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        groups[outcome.probe.source].append(outcome)
+    return dict(sorted(groups.items()))
+
+
+def _routing(
+    told: list[Outcome], reworded: list[Outcome], unrelated: list[Outcome], near: list[Outcome]
+) -> dict[str, float]:
+    asked = [*told, *reworded]
+    shares = {
+        "prompt_to_own_edit": share(o.routed_to == o.probe.edit_id for o in told),
+        "rephrase_to_own_edit": share(o.routed_to == o.probe.edit_id for o in reworded),
+        "wrong_edit": share(o.routed_to not in (None, o.probe.edit_id) for o in asked),
+        "false_activation_locality": share(o.routed_to is not None for o in unrelated),
+        "false_activation_near_miss": share(o.routed_to is not None for o in near),
+    }
+    return {name: value for name, value in shares.items() if value is not None}
+
+
+def _forced(told: list[Outcome], reworded: list[Outcome]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, group in (("reliability", told), ("generality", reworded)):
+        for when, values in (
+            ("before", [o.forced_before for o in group]),
+            ("after", [o.forced_after for o in group]),
+        ):
+            known = [value for value in values if value is not None]
+            if known:
+                found[f"{name}_{when}"] = sum(known) / len(known)
+    return found

@@ -1,0 +1,130 @@
+"""Put every probe to the base and to the edited model, side by side, in batches."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scen.base.load import Base
+from scen.editor.batch import pad_prompts
+from scen.editor.decode import Decoded, EditedModel, decode
+from scen.editor.prefill import Prefill
+from scen.editor.route import Route
+from scen.evaluation.forced import forced_accuracy
+from scen.evaluation.metrics import Outcome
+from scen.evaluation.probes import Probe
+from scen.records import EncodedEdit, EncodedPrompt
+
+_SPARE_TOKENS = 8  # an answer this much longer than its target cannot be the target
+
+
+@dataclass(frozen=True)
+class EvalLimits:
+    """Batch size and answer lengths, in prompts and tokens."""
+
+    batch_size: int
+    max_new_tokens: int
+    locality_tokens: int
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A probe as tokens, with the number of tokens that its answer is given."""
+
+    index: int
+    probe: Probe
+    prompt: EncodedPrompt
+    target: tuple[int, ...]
+    budget: int
+
+
+def run_eval(
+    base: Base,
+    edited: EditedModel,
+    edit_ids: Sequence[str],
+    probes: Sequence[Probe],
+    limits: EvalLimits,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Outcome]:
+    """The outcome of each probe, in order. `edit_ids` names the experts of the bank."""
+    rows = [_encode(base, index, probe, limits) for index, probe in enumerate(probes)]
+    rows.sort(key=lambda row: (row.probe.target is None, row.budget, len(row.prompt.ids)))
+    found: dict[int, Outcome] = {}
+    for begin in range(0, len(rows), limits.batch_size):
+        group = rows[begin : begin + limits.batch_size]
+        for row, outcome in zip(group, _run_batch(base, edited, edit_ids, group), strict=True):
+            found[row.index] = outcome
+        progress(len(group))
+    return [found[index] for index in range(len(probes))]
+
+
+def _encode(base: Base, index: int, probe: Probe, limits: EvalLimits) -> _Row:
+    prompt = base.template.encode_prompt(probe.prompt)
+    if probe.target is None:
+        return _Row(index, probe, prompt, (), limits.locality_tokens)
+    target = base.template.encode_target(probe.target)
+    budget = min(limits.max_new_tokens, len(target) + _SPARE_TOKENS)
+    return _Row(index, probe, prompt, target, budget)
+
+
+def _run_batch(
+    base: Base, edited: EditedModel, edit_ids: Sequence[str], rows: Sequence[_Row]
+) -> list[Outcome]:
+    batch = pad_prompts([row.prompt for row in rows], base.pad_id, base.device)
+    budget = max(row.budget for row in rows)
+    compare = any(row.probe.target is None for row in rows)
+    before = decode(edited, batch, budget, choose=_no_edit, keep_logits=compare)
+    after = decode(edited, batch, budget, keep_logits=compare)
+    same_B = _identical(before, after) if compare else [False] * len(rows)
+    forced = _forced(edited, rows, after.route)
+    outcomes = []
+    for i, row in enumerate(rows):
+        expert, nearest = int(after.route.expert_B[i]), int(after.route.nearest_B[i])
+        outcomes.append(
+            Outcome(
+                probe=row.probe,
+                before=base.template.decode(before.tokens[i]),
+                after=base.template.decode(after.tokens[i]),
+                routed_to=edit_ids[expert] if expert >= 0 else None,
+                score=float(after.route.score_B[i]),
+                nearest=edit_ids[nearest] if nearest >= 0 else None,
+                identical=same_B[i],
+                forced_before=forced[i][0],
+                forced_after=forced[i][1],
+            )
+        )
+    return outcomes
+
+
+def _no_edit(filled: Prefill) -> Route:
+    return Route.base(len(filled.batch), filled.logits_BV.device)
+
+
+def _identical(before: Decoded, after: Decoded) -> list[bool]:
+    """Per row: are all logits equal, bit for bit, for as long as the row speaks?"""
+    assert before.logits_BSV is not None
+    assert after.logits_BSV is not None
+    same: list[bool] = []
+    for i, tokens in enumerate(before.tokens):
+        if tokens != after.tokens[i] or before.stopped[i] != after.stopped[i]:
+            same.append(False)
+            continue
+        spoken = len(tokens) + int(before.stopped[i])
+        pair: tuple[Tensor, Tensor] = (before.logits_BSV[i], after.logits_BSV[i])
+        same.append(torch.equal(pair[0][:spoken], pair[1][:spoken]))
+    return same
+
+
+def _forced(
+    edited: EditedModel, rows: Sequence[_Row], route: Route
+) -> list[tuple[float | None, float | None]]:
+    found: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
+    told = [i for i, row in enumerate(rows) if row.target]
+    if told:
+        probes = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
+        taken = route.take(torch.tensor(told, device=route.expert_B.device))
+        before, after = forced_accuracy(edited, probes, taken)
+        for i, pair in zip(told, zip(before, after, strict=True), strict=True):
+            found[i] = pair
+    return found

@@ -1,0 +1,86 @@
+"""Files of a store by URI: a local path, or s3://, gs://, az:// through obstore.
+
+Durable things appear whole: `put_new` is create-if-absent on every backend, and nothing here
+renames. Paths are relative to the root, with forward slashes.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore, from_url
+
+from scen.errors import ConfigError, NotFoundError
+
+
+class Storage:
+    """A root folder somewhere, with the few operations that the platform needs."""
+
+    def __init__(self, uri: str, options: dict[str, str] | None = None) -> None:
+        self.uri = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
+        self.options = dict(options or {})
+        self._store: Any = _open(self.uri, self.options)
+
+    @property
+    def is_local(self) -> bool:
+        """True where the root is a folder of this machine."""
+        return "://" not in self.uri or self.uri.startswith("file://")
+
+    @property
+    def local_path(self) -> Path:
+        """The root as a folder. Only for local storage."""
+        if not self.is_local:
+            raise ConfigError(f"store: {self.uri} is not a folder of this machine")
+        return Path(self.uri.removeprefix("file://"))
+
+    def child_uri(self, path: str) -> str:
+        """The URI of something under the root, for libraries that open URIs themselves."""
+        return f"{self.uri}/{path}"
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        """Create a file; False when the name is taken (the file there is left as it is)."""
+        try:
+            obstore.put(self._store, path, data, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def put_json(self, path: str, value: object) -> bool:
+        """`put_new` with JSON, keys sorted."""
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1)
+        return self.put_new(path, text.encode())
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file. Raises NotFoundError."""
+        try:
+            return bytes(obstore.get(self._store, path).bytes())
+        except FileNotFoundError as err:
+            raise NotFoundError(f"{self.child_uri(path)} does not exist") from err
+
+    def read_json(self, path: str) -> Any:
+        """The value that `put_json` wrote. Raises NotFoundError."""
+        return json.loads(self.read(path))
+
+    def exists(self, path: str) -> bool:
+        """True where the file is there."""
+        with contextlib.suppress(FileNotFoundError):
+            obstore.head(self._store, path)
+            return True
+        return False
+
+    def names(self, prefix: str) -> list[str]:
+        """Sorted paths of all files under a prefix."""
+        pages = obstore.list(self._store, prefix=prefix)
+        return sorted(str(item["path"]) for page in pages for item in page)
+
+
+def _open(uri: str, options: dict[str, str]) -> Any:
+    if "://" not in uri or uri.startswith("file://"):
+        return LocalStore(uri.removeprefix("file://"), mkdir=True)
+    try:
+        return from_url(uri, **options)  # type: ignore[call-overload]
+    except ValueError as err:
+        raise ConfigError(f"store: cannot open {uri!r}: {err}") from err

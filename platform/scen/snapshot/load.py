@@ -1,0 +1,111 @@
+"""From ledger entries to a model: read bundles, check them, join their rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scen.base.load import Base
+from scen.editor.decode import EditedModel
+from scen.editor.expert import build_bank
+from scen.editor.neurons import KeyNeurons, NeuronBank, SigmoidNeurons
+from scen.editor.whitening import Whitening
+from scen.fs import Storage
+from scen.snapshot.method import StoreMethod
+from scen.store.bundles import load_bundle
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the expert and the neuron of one edit lie."""
+
+    bundle: str
+    row: int
+
+
+@dataclass
+class SnapshotLoader:
+    """Builds edited models of one store on one base; bundles are read once."""
+
+    storage: Storage
+    base: Base
+    method: StoreMethod
+    whitening: str | None  # digest of the bundle that holds it; None for method scen
+    _bundles: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def load(self, places: Sequence[Place]) -> EditedModel:
+        """The base with the experts and neurons at these places, in this order.
+
+        Raises IntegrityError where a bundle is damaged, NotFoundError where it is missing.
+        """
+        tensors = self.tensors(places)
+        neurons = self._neurons(tensors)
+        bank = build_bank({name: tensors[name] for name in self._expert_names})
+        base = self.base
+        return EditedModel(
+            base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids
+        )
+
+    def tensors(self, places: Sequence[Place]) -> dict[str, Tensor]:
+        """The rows of the bundles as tensors on the base's device, float32 at least."""
+        names = (*self._expert_names, "h", "neuron") if self._is_paper else (
+            *self._expert_names,
+            "key",
+        )
+        if not places:
+            return {name: self._empty(name) for name in names}
+        parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        for bundle, rows in _runs(places):
+            stored = self._bundle(bundle)
+            for name in names:
+                parts[name].append(_widened(stored[name][rows]))
+        return {name: torch.cat(found).to(self.base.device) for name, found in parts.items()}
+
+    @property
+    def _is_paper(self) -> bool:
+        return self.method.method == "scen"
+
+    @property
+    def _expert_names(self) -> tuple[str, ...]:
+        return ("weight",) if self._is_paper else ("down", "up")
+
+    def _bundle(self, digest: str) -> dict[str, Tensor]:
+        if digest not in self._bundles:
+            self._bundles[digest] = load_bundle(self.storage, digest)
+        return self._bundles[digest]
+
+    def _empty(self, name: str) -> Tensor:
+        config = self.base.model.config
+        wide, narrow, rank = config.intermediate_size, config.hidden_size, self.method.rank
+        shapes = {
+            "down": (0, rank, wide),
+            "up": (0, narrow, rank),
+            "weight": (0, narrow, wide),
+            "key": (0, len(self.method.places), wide),
+        }
+        return torch.zeros(shapes.get(name, (0, wide)), device=self.base.device)
+
+    def _neurons(self, tensors: dict[str, Tensor]) -> NeuronBank:
+        if self._is_paper:
+            return SigmoidNeurons(self.method.layer, tensors["neuron"], self.method.gate)
+        assert self.whitening is not None
+        stored = self._bundle(self.whitening)
+        whitening = Whitening.from_tensors(
+            {name: tensor.to(self.base.device) for name, tensor in stored.items()}
+        )
+        return KeyNeurons.build(self.method.places, tensors["key"], whitening, self.method.gate)
+
+
+def _runs(places: Sequence[Place]) -> list[tuple[str, list[int]]]:
+    """Neighbours in one bundle, together."""
+    runs: list[tuple[str, list[int]]] = []
+    for place in places:
+        if not runs or runs[-1][0] != place.bundle:
+            runs.append((place.bundle, []))
+        runs[-1][1].append(place.row)
+    return runs
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

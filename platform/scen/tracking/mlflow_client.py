@@ -1,0 +1,58 @@
+"""Opens MLflow. It is imported here on first use, because that alone takes seconds."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from scen.errors import ConfigError
+from scen.tracking.tracking_uri import sqlite_path
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Read by MLflow at its import: no reports to its makers, nothing printed among our own output.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def open_client(tracking_uri: str) -> "MlflowClient":
+    """A client of the store at this URI; a sqlite file is made where there is none.
+
+    Raises ConfigError where MLflow cannot open it.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        database = sqlite_path(tracking_uri)
+        if database is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        with _quiet("alembic", "mlflow"):
+            client = MlflowClient(tracking_uri)
+            client.search_experiments(max_results=1)  # makes or migrates the database
+    except (MlflowException, OSError) as err:
+        raise ConfigError(
+            f"tracking.uri: MLflow cannot open {tracking_uri!r}: {str(err).rstrip('.')}. "
+            "Give sqlite:///FILE, or the http:// address of an MLflow server"
+        ) from err
+    return client
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Hides the routine messages of these loggers for as long as the block lasts."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Orchestration of a wave as plain Python: ingest, train, evaluate, commit, track."""

@@ -1,0 +1,27 @@
+"""What a wave needs from the world: the same `run_wave` runs in one process or on a cluster."""
+
+from typing import Any, Protocol
+
+from scen.waves.wave import Journal, Wave
+
+
+class WaveParts(Protocol):
+    """The steps of a wave. Results are JSON values; large things lie in bundles named by digest."""
+
+    def train(self, wave: Wave) -> dict[str, Any]:
+        """Fit experts and neurons, write their bundle; `{"bundle": digest, "losses": [...]}`."""
+        ...
+
+    def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
+        """Measure the wave on top of what is committed; `{"report": {...}, "per_edit": path}`."""
+        ...
+
+    def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
+        """The ledger version that holds the wave, committed now or before."""
+        ...
+
+    def track(
+        self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
+    ) -> dict[str, Any]:
+        """Show the wave in the tracker, once. Must not fail a wave that is committed."""
+        ...

@@ -1,0 +1,1 @@
+"""The Ray Serve application: the edited model behind an OpenAI-compatible API."""

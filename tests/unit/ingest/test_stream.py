@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from scen.errors import ConfigError, InputError
+from scen.ingest import Validator, ingest
+from scen.ingest.lines import CHUNK_BYTES
+
+
+def write_rows(path: Path, num_rows: int, bad_rows: tuple[int, ...] = ()) -> Path:
+    rows = [
+        {
+            "id": f"e{n}",
+            "prompt": f"Question {n}?",
+            "target": "" if n in bad_rows else f"answer {n}",
+        }
+        for n in range(1, num_rows + 1)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_batches_hold_batch_size_rows_in_order(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "edits.jsonl", 10, bad_rows=(2, 3, 10))
+    batches = list(ingest(path, Validator(), batch_size=4))
+    assert [(len(b.edits), len(b.rejections)) for b in batches] == [(2, 2), (4, 0), (1, 1)]
+    assert [e.id for b in batches for e in b.edits] == ["e1", "e4", "e5", "e6", "e7", "e8", "e9"]
+    assert [r.row for b in batches for r in b.rejections] == [2, 3, 10]
+
+
+def test_the_limit_counts_edits_and_nothing_is_checked_beyond(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "edits.jsonl", 10, bad_rows=(1,))
+    validator = Validator()
+    batches = list(ingest(path, validator, limit=5, batch_size=4))
+    assert [e.id for b in batches for e in b.edits] == ["e2", "e3", "e4", "e5", "e6"]
+    rest = [e.id for b in ingest(path, validator) for e in b.edits]
+    assert rest == ["e7", "e8", "e9", "e10"]
+    assert list(ingest(path, Validator(), limit=0)) == []
+
+
+def test_rows_come_out_before_the_file_is_read_to_its_end(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "edits.jsonl", 10)
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size + 40 * CHUNK_BYTES)
+    batches = ingest(path, Validator(), batch_size=10)
+    assert len(next(batches).edits) == 10
+    # the rest is one line of zero bytes, far over the limit: held only up to it
+    [last] = batches
+    assert [(r.row, r.field) for r in last.rejections] == [(11, "row")]
+    assert len(last.rejections[0].raw) < 10_000
+
+
+def test_files_of_one_wave_share_a_validator(tmp_path: Path) -> None:
+    first = write_rows(tmp_path / "a.jsonl", 3)
+    second = write_rows(tmp_path / "b.jsonl", 4)
+    validator = Validator()
+    list(ingest(first, validator))
+    [batch] = ingest(second, validator)
+    assert [e.id for e in batch.edits] == ["e4"]
+    assert len(batch.rejections) == 3
+
+
+def test_strict_refuses_the_whole_file_before_the_first_batch(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "edits.jsonl", 20, bad_rows=(3, *range(12, 20)))
+    validator = Validator()
+    with pytest.raises(InputError) as caught:
+        ingest(path, validator, strict=True)
+    message = str(caught.value)
+    assert "9 of 20 rows are bad" in message
+    assert "row 3: target is empty" in message
+    assert message.count("\n") == 5
+    # the refused file left no trace in the validator
+    assert sum(len(b.edits) for b in ingest(path, validator)) == 11
+
+
+def test_strict_takes_a_sound_file(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "edits.jsonl", 5)
+    [batch] = ingest(path, Validator(), strict=True)
+    assert (len(batch.edits), batch.rejections) == (5, ())
+
+
+def test_strict_sees_clashes_with_an_earlier_file(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "edits.jsonl", 2)
+    validator = Validator()
+    list(ingest(path, validator))
+    with pytest.raises(InputError, match="2 of 2 rows are bad"):
+        ingest(path, validator, strict=True)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"limit": -1}])
+def test_senseless_options_are_refused(options: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size: must be at least 1"):
+        ingest(tmp_path / "edits.jsonl", Validator(), **options)  # type: ignore[arg-type]
