@@ -1,4 +1,4 @@
-"""Settings: one frozen, typed tree. YAML is for people, JSON is what a resolved config is saved as."""
+"""Settings: one frozen, typed tree. People write YAML; a resolved config is saved as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,10 @@
 """GGUF to safetensors, once per file: reading GGUF takes half a minute, safetensors a second."""
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,7 +29,7 @@ def convert_gguf(path: Path) -> Path:
         part = Path(tempfile.mkdtemp(dir=folder.parent))
         _write_safetensors(path, part)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        part.replace(folder)
     _check_weights(folder)
     return folder
 
@@ -37,7 +37,9 @@ def convert_gguf(path: Path) -> Path:
 def _write_safetensors(path: Path, folder: Path) -> None:
     source = {"gguf_file": path.name}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **source)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, dtype=torch.float32, **source
+        )
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
     except (ValueError, KeyError, OSError) as err:
         raise BaseError(f"base: {path} cannot be read as GGUF: {err}") from err

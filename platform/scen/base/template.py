@@ -18,7 +18,9 @@ class Template:
 
     def __init__(self, name: TemplateName, tokenizer: Any) -> None:
         if name not in get_args(TemplateName):
-            raise ConfigError(f"template: {name!r} is not one of {', '.join(get_args(TemplateName))}")
+            raise ConfigError(
+                f"template: {name!r} is not one of {', '.join(get_args(TemplateName))}"
+            )
         has_chat = bool(getattr(tokenizer, "chat_template", None))
         if name == "chat" and not has_chat:
             raise BaseError("template: this tokenizer has no chat template; use llama2-inst or raw")
@@ -49,7 +51,9 @@ class Template:
         begin = max(text.rfind(prompt), 0)
         end = begin + len(prompt)
         # Special tokens have the empty span (0, 0) and are nobody's words.
-        own = [i for i, (a, b) in enumerate(found["offset_mapping"]) if a < end and b > max(begin, a)]
+        own = [
+            i for i, (a, b) in enumerate(found["offset_mapping"]) if a < end and b > max(begin, a)
+        ]
         if not own:
             raise ConfigError(f"prompt: {prompt[:60]!r} has no tokens")
         return EncodedPrompt(tuple(found["input_ids"]), (own[0], own[-1] + 1))
@@ -61,7 +65,9 @@ class Template:
 
     def encode_edit(self, edit: Edit) -> EncodedEdit:
         """An edit's prompt and target as tokens."""
-        return EncodedEdit(self.encode_prompt(edit.prompt), self.encode_target(edit.target), edit.seed)
+        return EncodedEdit(
+            self.encode_prompt(edit.prompt), self.encode_target(edit.target), edit.seed
+        )
 
     def decode(self, ids: list[int]) -> str:
         """Token ids to text: without special tokens and outer white space."""

@@ -74,7 +74,7 @@ class FullBank:
         Rows that share an expert share a product: gathering whole matrices per row costs more.
         """
         out_RTD = torch.empty_like(y_RTD)
-        for expert in expert_R.unique().tolist():
+        for expert in sorted(set(expert_R.tolist())):
             rows = (expert_R == expert).nonzero().squeeze(1)
             weight_DF = self.weight_EDF[expert]
             out_RTD[rows] = (x_RTF[rows].to(weight_DF.dtype) @ weight_DF.T).to(y_RTD.dtype)

@@ -21,7 +21,7 @@ class Prefill:
 
     batch: PromptBatch
     logits_BV: Tensor
-    cache: DynamicCache
+    cache: Any  # transformers DynamicCache
     inputs: dict[int, Tensor]
     rest_BPD: Tensor
     y_BPD: Tensor
@@ -60,6 +60,4 @@ def prefill(model: Any, batch: PromptBatch, layer: int, key_layers: Iterable[int
             use_cache=True,
             logits_to_keep=1,
         )
-    return Prefill(
-        batch, out.logits[:, -1], cache, inputs, terms["rest"], terms["y"], layer
-    )
+    return Prefill(batch, out.logits[:, -1], cache, inputs, terms["rest"], terms["y"], layer)

@@ -53,7 +53,6 @@ def train_neuron(
     *,
     steps: int = 20,
     lr: float = 1e-4,
-    pad_id: int = 0,
 ) -> Tensor:
     """Stage 2: one indexing neuron w_F, with all earlier edits as negatives.
 
@@ -64,7 +63,7 @@ def train_neuron(
     neuron_F = initial_neuron(weight.shape[1], edit.seed, weight.dtype).to(weight.device)
     neuron_F.requires_grad_()
     adam = torch.optim.Adam([neuron_F], lr=lr)
-    batch = pad_edits([edit, *history], pad_id, weight.device)
+    batch = pad_edits([edit, *history], 0, weight.device)
     for _ in range(steps):
         with torch.no_grad(), tap_inputs(model, [layer]) as inputs:
             model(
@@ -74,10 +73,7 @@ def train_neuron(
             )
         h_BF = inputs[layer][:, batch.prompt_length - 1]
         score_B = torch.sigmoid(h_BF @ neuron_F)
-        if history:
-            loss = neuron_loss(score_B[0], score_B[1:])
-        else:
-            loss = torch.exp(-score_B[0])
+        loss = neuron_loss(score_B[0], score_B[1:]) if history else torch.exp(-score_B[0])
         loss.backward()
         adam.step()
         adam.zero_grad()

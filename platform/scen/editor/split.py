@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from scen.editor.batch import TrainBatch
 from scen.editor.taps import tap_inputs, tap_sum
@@ -24,13 +23,15 @@ class PrefixKV:
         self.fresh: dict[int, Pair] = {}
 
     @classmethod
-    def of(cls, cache: DynamicCache | None, length: int, rows: Tensor | None = None) -> "PrefixKV":
+    def of(cls, cache: Any | None, length: int, rows: Tensor | None = None) -> "PrefixKV":
         """The first `length` positions of a cache, of some rows or of all."""
         if cache is None or length == 0:
             return cls({})
         pick = slice(None) if rows is None else rows
         layers = enumerate(cache.layers)
-        return cls({i: (kv.keys[pick, :, :length], kv.values[pick, :, :length]) for i, kv in layers})
+        return cls(
+            {i: (kv.keys[pick, :, :length], kv.values[pick, :, :length]) for i, kv in layers}
+        )
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> Pair:
         """Called by attention: all keys and values that this layer may look at."""
@@ -115,7 +116,7 @@ def split_at(model: Any, layer: int, ids_BS: Tensor, span: Span) -> Split:
     return Split(inputs[layer], terms["y"], terms["rest"], span)
 
 
-def split_edits(model: Any, layer: int, batch: TrainBatch, cache: DynamicCache | None) -> Split:
+def split_edits(model: Any, layer: int, batch: TrainBatch, cache: Any | None) -> Split:
     """The split of a training batch.
 
     With the cache of its prompts, it covers the last prompt token and the targets only; without,

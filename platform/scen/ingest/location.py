@@ -11,6 +11,8 @@ from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from scen.errors import InputError
 
+# the last one: names in a damaged Parquet footer
+READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
 PACKED = (".gz", ".bz2", ".zst", ".lz4")
 
 
@@ -33,7 +35,7 @@ class Location:
         """Turn what the file system or pyarrow raise while the file is read into InputError."""
         try:
             yield
-        except (OSError, pa.ArrowException) as err:
+        except READ_ERRORS as err:
             raise InputError(
                 f"{self.uri}: cannot be read ({_first_line(err)}): check that you may read it and "
                 "that it is what its name says, or write it again"

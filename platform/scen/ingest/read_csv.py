@@ -107,6 +107,7 @@ def _next_record(lines: _Lines, text: list[str]) -> list[str]:
 
 def _values(header: list[str], cells: list[str]) -> dict[str, Any]:
     if len(cells) != len(header):
+        # a row of several lines stays one row: text inside quotes must not become rows
         raise FieldError(
             "row",
             f"has {len(cells)} cells, the header {len(header)}: quote cells that hold commas",

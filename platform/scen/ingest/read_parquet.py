@@ -30,9 +30,27 @@ def read_parquet(
         if len(set(names)) < len(names):
             raise InputError(f"{location.uri}: two columns share a name in {names}: rename one")
         check_columns(names)
+        num_rows = _count_rows(file, location)
         for batch in file.iter_batches(batch_size):
             yield from _rows(batch, number)
             number += batch.num_rows
+        if number - 1 != num_rows:
+            raise _contradiction(location, num_rows, number - 1)
+
+
+def _count_rows(file: Any, location: Location) -> int:
+    """How many rows the footer promises. Raises InputError when it contradicts itself."""
+    metadata = file.metadata
+    in_groups: int = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if metadata.num_rows != in_groups:
+        raise _contradiction(location, metadata.num_rows, in_groups)
+    return in_groups
+
+
+def _contradiction(location: Location, promised: int, found: int) -> InputError:
+    return InputError(
+        f"{location.uri}: promises {promised} rows and has {found}: it is damaged, write it again"
+    )
 
 
 def _rows(batch: pa.RecordBatch, first: int) -> Iterator[RawRow]:

@@ -18,10 +18,14 @@ SHOWN_REJECTIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class IngestBatch:
-    """What came of some rows in the order of the file; every row is in one of the two."""
+    """What came of some rows in the order of the file; every row is in one of the two.
+
+    `rows[i]` is the number in the file of `edits[i]`.
+    """
 
     edits: tuple[Edit, ...]
     rejections: tuple[Rejection, ...]
+    rows: tuple[int, ...]
 
 
 def ingest(
@@ -56,12 +60,13 @@ def _batches(
         while left is None or left > 0:
             # no more rows than edits are wanted, so that the validator sees none in vain
             count = batch_size if left is None else min(batch_size, left)
-            results = [validator.check(row) for row in islice(rows, count)]
+            results = [(row.number, validator.check(row)) for row in islice(rows, count)]
             if not results:
                 return
-            edits = tuple(result for result in results if isinstance(result, Edit))
-            rejections = tuple(result for result in results if isinstance(result, Rejection))
-            yield IngestBatch(edits, rejections)
+            taken = [(number, result) for number, result in results if isinstance(result, Edit)]
+            rejections = tuple(result for _, result in results if isinstance(result, Rejection))
+            edits, numbers = tuple(e for _, e in taken), tuple(n for n, _ in taken)
+            yield IngestBatch(edits, rejections, numbers)
             left = None if left is None else left - len(edits)
 
 

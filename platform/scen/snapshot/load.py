@@ -39,20 +39,14 @@ class SnapshotLoader:
 
         Raises IntegrityError where a bundle is damaged, NotFoundError where it is missing.
         """
-        tensors = self.tensors(places)
+        tensors = self.tensors(places, (*self._expert_names, *self._neuron_names))
         neurons = self._neurons(tensors)
         bank = build_bank({name: tensors[name] for name in self._expert_names})
         base = self.base
-        return EditedModel(
-            base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids
-        )
+        return EditedModel(base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids)
 
-    def tensors(self, places: Sequence[Place]) -> dict[str, Tensor]:
-        """The rows of the bundles as tensors on the base's device, float32 at least."""
-        names = (*self._expert_names, "h", "neuron") if self._is_paper else (
-            *self._expert_names,
-            "key",
-        )
+    def tensors(self, places: Sequence[Place], names: Sequence[str]) -> dict[str, Tensor]:
+        """The named rows of the bundles as tensors on the base's device, float32 at least."""
         if not places:
             return {name: self._empty(name) for name in names}
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -69,6 +63,10 @@ class SnapshotLoader:
     @property
     def _expert_names(self) -> tuple[str, ...]:
         return ("weight",) if self._is_paper else ("down", "up")
+
+    @property
+    def _neuron_names(self) -> tuple[str, ...]:
+        return ("neuron",) if self._is_paper else ("key",)
 
     def _bundle(self, digest: str) -> dict[str, Tensor]:
         if digest not in self._bundles:

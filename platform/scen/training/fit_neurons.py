@@ -15,7 +15,7 @@ from scen.editor.neurons import initial_neuron
 
 @dataclass(frozen=True)
 class NeuronPlan:
-    """How neurons are trained (arXiv 2404.02699: lr 1e-4; 20 steps on ZsRE, 30 on Hallucination)."""
+    """How neurons are trained (arXiv 2404.02699: lr 1e-4, 20 steps on ZsRE, 30 on long text)."""
 
     steps: int
     lr: float

@@ -10,9 +10,9 @@ from torch import Tensor
 from scen.editor.batch import pad_prompts
 from scen.editor.neurons import KeyPlace, read_keys
 from scen.editor.prefill import Prefill, prefill
+from scen.records import EncodedEdit
 from scen.training.fit_experts import ExpertPlan, fit_experts
 from scen.training.fit_neurons import NeuronPlan, fit_neurons
-from scen.records import EncodedEdit
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ def fit_wave(
     Edits of like length share a batch. `history_HF` are the hidden states of all earlier edits
     (method `scen`); `progress` is told how many edits are done with each batch.
     """
-    order = sorted(range(len(edits)), key=lambda i: (len(edits[i].target), len(edits[i].prompt.ids)))
+    order = sorted(
+        range(len(edits)), key=lambda i: (len(edits[i].target), len(edits[i].prompt.ids))
+    )
     parts: list[dict[str, Tensor]] = []
     losses: list[list[float]] = [[] for _ in edits]
     for begin in range(0, len(order), plan.batch_size):

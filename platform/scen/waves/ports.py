@@ -2,7 +2,8 @@
 
 from typing import Any, Protocol
 
-from scen.waves.wave import Journal, Wave
+from scen.waves.journal import Journal
+from scen.waves.plan import Wave
 
 
 class WaveParts(Protocol):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from scen.fs import Storage
+from scen.waves.journal import Journal
+from scen.waves.plan import Wave
 from scen.waves.ports import WaveParts
-from scen.waves.wave import Journal, Wave
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,7 @@ def test_neurons_equal_the_reference_in_float64(
     seeds = [e.seed for e in encoded]
     fast = fit_neurons(hidden(base, encoded), seeds, NeuronPlan(steps=20, lr=1e-2))
     for i, edit in enumerate(encoded):
-        slow = reference.train_neuron(
-            model, LAYER, edit, encoded[:i], steps=20, lr=1e-2, pad_id=base.pad_id
-        )
+        slow = reference.train_neuron(model, LAYER, edit, encoded[:i], steps=20, lr=1e-2)
         torch.testing.assert_close(fast[i], slow, rtol=0, atol=1e-6)
 
 

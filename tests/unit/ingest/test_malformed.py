@@ -226,4 +226,5 @@ def test_parquet_cut_or_with_a_byte_changed(data: st.DataObject) -> None:
     if isinstance(result, str):
         assert result.startswith("edits.parquet: ")
     else:
-        assert new is not None
+        edits_out, rejections = result
+        assert len(edits_out) + len(rejections) == len(edits)

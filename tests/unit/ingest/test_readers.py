@@ -182,6 +182,15 @@ def test_a_csv_list_that_is_no_json_is_rejected(tmp_path: Path, load: Load) -> N
     assert "must be a list, not a string" in rejections[1].reason
 
 
+def test_an_open_quote_takes_at_most_a_thousand_lines_with_it(tmp_path: Path, load: Load) -> None:
+    path = tmp_path / "edits.csv"
+    long = '"' + "x\n" * 1000 + '"'
+    path.write_text(f"prompt,target\n{long},t\np2,t2\n", encoding="utf-8")
+    edits, rejections = load(path)
+    assert [e.prompt for e in edits] == ["p2"]
+    assert (rejections[0].row, len(rejections)) == (2, 1001)
+
+
 @pytest.mark.parametrize(
     "header", ["question,answer", "prompt;target", "prompt,target,prompt", "prompt,target,"]
 )
@@ -225,6 +234,25 @@ def test_parquet_with_a_damaged_page_is_refused(tmp_path: Path, load: Load) -> N
     path.write_bytes(data)
     with pytest.raises(InputError, match="cannot be read"):
         load(path)
+
+
+def test_parquet_never_loses_rows_without_a_word(tmp_path: Path, load: Load) -> None:
+    # pyarrow itself gives no rows and no error where some bytes of a page header are zero
+    path = tmp_path / "edits.parquet"
+    table = pa.table({"prompt": ["p1", "p2", "p3"], "target": ["t1", "t2", "t3"]})
+    pq.write_table(table, path, store_schema=False, write_statistics=False)
+    data = path.read_bytes()
+    messages = []
+    for spot in range(len(data)):
+        path.write_bytes(data[:spot] + b"\0" + data[spot + 1 :])
+        try:
+            edits, rejections = load(path)
+        except InputError as err:
+            messages.append(str(err))
+        else:
+            assert len(edits) + len(rejections) == 3
+    assert sum("promises 3 rows and has 0" in message for message in messages) > 1
+    assert sum("promises 0 rows and has 3" in message for message in messages) == 1
 
 
 def test_a_parquet_cell_with_bad_utf8_costs_its_row_only(tmp_path: Path, load: Load) -> None:

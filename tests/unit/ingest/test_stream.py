@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,14 @@ def test_rows_come_out_before_the_file_is_read_to_its_end(tmp_path: Path) -> Non
     path = write_rows(tmp_path / "edits.jsonl", 10)
     with path.open("ab") as file:
         file.truncate(path.stat().st_size + 40 * CHUNK_BYTES)
+    tracemalloc.start()
     batches = ingest(path, Validator(), batch_size=10)
     assert len(next(batches).edits) == 10
     # the rest is one line of zero bytes, far over the limit: held only up to it
     [last] = batches
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 20 * CHUNK_BYTES
     assert [(r.row, r.field) for r in last.rejections] == [(11, "row")]
     assert len(last.rejections[0].raw) < 10_000
 

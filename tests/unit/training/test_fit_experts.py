@@ -29,16 +29,12 @@ def test_a_batch_gives_what_each_edit_gives_alone(
 
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
-def test_training_lowers_every_loss(
-    tiny: Base, encoded: list[EncodedEdit], method: Method
-) -> None:
+def test_training_lowers_every_loss(tiny: Base, encoded: list[EncodedEdit], method: Method) -> None:
     losses = fit_experts(tiny.model, plan(method), encoded, tiny.pad_id).losses
     assert all(curve[-1] < curve[0] for curve in losses)
 
 
-def test_early_stop_keeps_the_expert_of_that_moment(
-    tiny: Base, encoded: list[EncodedEdit]
-) -> None:
+def test_early_stop_keeps_the_expert_of_that_moment(tiny: Base, encoded: list[EncodedEdit]) -> None:
     tiny.model.double()
     free = fit_experts(tiny.model, plan("scen-lr"), encoded, tiny.pad_id)
     bound = sorted(curve[6] for curve in free.losses)[2]

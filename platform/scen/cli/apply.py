@@ -1,0 +1,132 @@
+"""What `scen edit` and `scen demo` do: a file of edits becomes committed, tracked waves."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scen.cli.output import StepProgress, say, step_progress
+from scen.config import Config
+from scen.errors import InputError
+from scen.fs import Storage
+from scen.ingest import QuarantineFile, Rejection, Validator, ingest
+from scen.ingest.prompts import read_prompts
+from scen.records import Edit, digest_json, edit_to_dict
+from scen.samples import sample_path
+from scen.snapshot.open import OpenStore, create_store
+from scen.tracking.mlflow_tracker import MlflowTracker
+from scen.tracking.tracker import NullTracker
+from scen.tracking.tracking_uri import default_tracking_uri
+from scen.waves.admit import Clash
+from scen.waves.local import LocalParts
+from scen.waves.plan import Wave
+from scen.waves.run_stream import check_name, name_stream, run_stream
+
+
+@dataclass(frozen=True)
+class EditJob:
+    """A file of edits, and how it is to be read."""
+
+    file: str
+    stream: str | None = None
+    data_format: str = "auto"
+    limit: int | None = None
+    strict: bool = False
+    locality: str | None = None
+    is_tracked: bool = True
+
+
+@dataclass
+class EditSummary:
+    """What the run came to. `known` edits were committed before, letter for letter."""
+
+    stream: str
+    store: str
+    version: int = 0
+    committed: int = 0
+    known: int = 0
+    rejected: int = 0
+    quarantine: str | None = None
+    tracking_uri: str | None = None
+    seconds: float = 0.0
+    waves: list[dict[str, Any]] = field(default_factory=list)
+
+
+def apply_edits(job: EditJob, storage: Storage, config: Config) -> tuple[EditSummary, OpenStore]:
+    """Ingest, train, evaluate, commit and track. Raises ScenError."""
+    began = time.perf_counter()
+    stream = check_name(job.stream or name_stream(job.file))
+    store = create_store(storage, config, read_prompts(sample_path("nq_neutral.jsonl")), say)
+    uri = _tracking_uri(storage) if job.is_tracked else None
+    summary = EditSummary(stream, storage.uri, tracking_uri=uri)
+    path = _quarantine_path(storage, stream, job)
+    with step_progress() as bars, QuarantineFile(path) as quarantine:
+        _run_waves(job, store, config, bars, quarantine, summary)
+        summary.rejected = quarantine.num_rows
+    if summary.rejected:
+        summary.quarantine = path
+        say(f"{summary.rejected} rows were rejected; the reasons are in {path}")
+    if not summary.waves and not summary.known:
+        raise InputError(f"{job.file}: none of its rows is a usable edit; see {path}")
+    summary.version = store.ledger.version()
+    summary.seconds = round(time.perf_counter() - began, 1)
+    return summary, store
+
+
+def _run_waves(
+    job: EditJob,
+    store: OpenStore,
+    config: Config,
+    bars: StepProgress,
+    quarantine: QuarantineFile,
+    summary: EditSummary,
+) -> None:
+    limit = config.evaluation.locality_limit
+    locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
+    uri = summary.tracking_uri
+    tracker = MlflowTracker(uri) if uri else NullTracker()
+    parts = LocalParts(store, config, locality, tracker, bars)
+    rows: dict[str, int] = {}
+
+    def starting(wave: Wave) -> None:
+        bars.start_wave(f"wave {wave.index} of {summary.stream}: {len(wave.edits)} edits")
+
+    batches = _accepted(job, store, quarantine, rows)
+    for step in run_stream(summary.stream, batches, store, config, parts, starting):
+        quarantine.add([_rejection(clash, rows) for clash in step.admission.rejections])
+        summary.known += len(step.admission.known)
+        if step.report is not None:
+            summary.waves.append(asdict(step.report))
+            summary.committed += len(step.admission.fresh)
+
+
+def _accepted(
+    job: EditJob, store: OpenStore, quarantine: QuarantineFile, rows: dict[str, int]
+) -> Iterator[list[Edit]]:
+    """The valid edits, batch by batch; the others go to quarantine. Fills id -> row number."""
+    tokenizer = store.base.tokenizer
+
+    def tokenize(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    validator = Validator(tokenize=tokenize, unk_id=tokenizer.unk_token_id)
+    for batch in ingest(
+        job.file, validator, data_format=job.data_format, limit=job.limit, strict=job.strict
+    ):
+        quarantine.add(batch.rejections)
+        rows.update({e.id: row for e, row in zip(batch.edits, batch.rows, strict=True)})
+        yield list(batch.edits)
+
+
+def _rejection(clash: Clash, rows: dict[str, int]) -> Rejection:
+    raw = str(edit_to_dict(clash.edit))
+    return Rejection(rows[clash.edit.id], clash.edit.id, clash.field, clash.reason, raw)
+
+
+def _tracking_uri(storage: Storage) -> str:
+    return default_tracking_uri(storage.local_path if storage.is_local else None)
+
+
+def _quarantine_path(storage: Storage, stream: str, job: EditJob) -> str:
+    """Beside the store's other files; one per stream and file, renewed by each run."""
+    return storage.child_uri(f"quarantine/{stream}-{digest_json(job.file)[:8]}.parquet")

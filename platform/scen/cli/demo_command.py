@@ -1,0 +1,57 @@
+"""`scen demo`: real edits on a real model, answers before and after."""
+
+import argparse
+import json
+import shlex
+from typing import Any
+
+from scen.base.embedded import EMBEDDED_NAME
+from scen.cli.apply import EditJob, EditSummary, apply_edits
+from scen.cli.output import out, say, show_warnings
+from scen.cli.render import answer_table, report_table
+from scen.config import load_config
+from scen.errors import ScenError
+from scen.fs import Storage
+from scen.samples import sample_path
+from scen.tracking.tracking_uri import ui_command
+
+_SHOWN_EDITS, _SHOWN_OTHERS = 6, 3
+
+
+def run(args: argparse.Namespace) -> None:
+    """Edit SmolLM2 with the first ZsRE edits of the sample, and show what came of it."""
+    show_warnings()
+    say("32 real edits: 3 to 6 minutes on 2 CPU cores, less when the store is there already")
+    storage = Storage(args.store)
+    job = EditJob(str(sample_path("zsre_edits.jsonl")), stream="demo", limit=args.edits)
+    config = load_config(fixed={"base": {"name": EMBEDDED_NAME}})
+    summary, _ = apply_edits(job, storage, config)
+    if not summary.waves:
+        raise ScenError(f"demo: {args.store} holds these edits from another run; delete it")
+    evaluated = summary.waves[-1]["evaluated"]
+    lines = storage.read(evaluated["per_edit_path"]).decode().splitlines()
+    out.print(answer_table(_some([json.loads(line) for line in lines])))
+    out.print(report_table(evaluated["report"], f"{summary.waves[-1]['num_edits']} edits"))
+    _show_places(args.store, summary)
+
+
+def _some(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few of each kind: edits, their rephrases, unrelated prompts."""
+    kinds = {"reliability": _SHOWN_EDITS, "generality": _SHOWN_OTHERS, "locality": _SHOWN_OTHERS}
+    return [
+        row
+        for kind, count in kinds.items()
+        for row in [r for r in rows if r["kind"] == kind][:count]
+    ]
+
+
+def _show_places(store: str, summary: EditSummary) -> None:
+    assert summary.tracking_uri is not None
+    name = shlex.quote(store)
+    question = shlex.quote("When was the inception of IAAF Combined Events Challenge?")
+    out.print(f"\nLedger, version {summary.version}: {summary.store}/ledger", soft_wrap=True)
+    out.print(f"MLflow database: {summary.tracking_uri}", soft_wrap=True)
+    out.print("Open the MLflow page (then http://127.0.0.1:5000, Model training):")
+    out.print(f"  {ui_command(summary.tracking_uri)}", soft_wrap=True)
+    out.print("Ask it yourself:")
+    out.print(f"  .venv/bin/scen ask {question} --store {name} --base-answer", soft_wrap=True)

@@ -1,0 +1,45 @@
+"""`scen edit`: a file of edits becomes committed waves."""
+
+import argparse
+from dataclasses import asdict
+
+from scen.cli.apply import EditJob, EditSummary, apply_edits
+from scen.cli.output import out, show_warnings, write_json
+from scen.cli.render import report_table
+from scen.cli.settings import read_config, store_method
+from scen.fs import Storage
+from scen.tracking.tracking_uri import ui_command
+
+
+def run(args: argparse.Namespace) -> None:
+    """Apply a file of edits to a store."""
+    show_warnings()
+    storage = Storage(args.store)
+    job = EditJob(
+        file=args.file,
+        stream=args.stream,
+        data_format=args.format,
+        limit=args.limit,
+        strict=args.strict,
+        locality=args.locality,
+        is_tracked=not args.no_tracking,
+    )
+    config = read_config(args, args.method or store_method(storage))
+    summary, _ = apply_edits(job, storage, config)
+    if args.json:
+        write_json(asdict(summary))
+    else:
+        show_summary(summary)
+
+
+def show_summary(summary: EditSummary) -> None:
+    """The figures of the last wave, and where everything is."""
+    if summary.waves:
+        out.print(report_table(summary.waves[-1]["evaluated"]["report"], "Last wave"))
+    out.print(
+        f"{summary.committed} edits in {len(summary.waves)} waves committed, "
+        f"{summary.known} known before, {summary.rejected} rejected, {summary.seconds} s"
+    )
+    out.print(f"store      {summary.store}  (version {summary.version})", soft_wrap=True)
+    if summary.tracking_uri:
+        out.print(f"MLflow     {ui_command(summary.tracking_uri)}", soft_wrap=True)

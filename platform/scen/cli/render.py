@@ -1,0 +1,103 @@
+"""Tables for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage, or a dash where nothing was measured."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def report_table(report: Mapping[str, Any], title: str) -> Table:
+    """The figures of an evaluation."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("measure")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    table.add_column("probes", justify="right")
+    counts, forced = report["counts"], report["teacher_forced"]
+    for name, before, after, count in (
+        (
+            "edits answered exactly",
+            report["reliability_before"],
+            report["reliability"],
+            "reliability",
+        ),
+        *(
+            (
+                f"rephrases ({name})",
+                report["generality_before"].get(name),
+                value,
+                f"generality_{name}",
+            )
+            for name, value in report["generality"].items()
+        ),
+        ("unrelated answers unchanged", None, report["locality_unchanged"], "locality"),
+        ("unrouted logits bit-identical", None, report["logits_identical"], None),
+        ("near misses unchanged", None, report["near_miss_unchanged"], "near_miss"),
+        (
+            "teacher-forced, edits",
+            forced.get("reliability_before"),
+            forced.get("reliability_after"),
+            None,
+        ),
+        (
+            "teacher-forced, rephrases",
+            forced.get("generality_before"),
+            forced.get("generality_after"),
+            None,
+        ),
+    ):
+        if after is not None:
+            number = str(counts[count]) if count else ""
+            table.add_row(name, percent(before), percent(after), number)
+    return table
+
+
+def answer_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Prompts with their answers before and after, and which edit spoke."""
+    table = Table(title="Answers before and after", title_justify="left", title_style="bold")
+    for name in ("prompt", "before", "after", "edit"):
+        table.add_column(name, overflow="fold", max_width=46 if name == "prompt" else 30)
+    for row in rows:
+        changed = row["before"] != row["after"]
+        after = Text(row["after"], style="bold green" if changed else "")
+        table.add_row(
+            Text(row["prompt"]), Text(shorten(row["before"])), after, row["routed_to"] or "none"
+        )
+    return table
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def log_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Commits, oldest first."""
+    table = Table()
+    for name in ("version", "committed", "stream", "wave", "edits", "reliability"):
+        table.add_column(name)
+    for entry in entries:
+        table.add_row(
+            str(entry["version"]),
+            str(entry["committed_at"])[:19],
+            entry["stream"],
+            entry["wave_key"],
+            str(entry["num_edits"]),
+            str(entry["metadata"].get("reliability", "-")),
+        )
+    return table
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """Names and values."""
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(f"[bold]{name}[/bold]", Text(str(value)))
+    return table

@@ -1,0 +1,34 @@
+"""From arguments to a config."""
+
+import argparse
+from typing import Any
+
+from scen.config import Config, load_config
+from scen.errors import NotFoundError
+from scen.fs import Storage
+from scen.registry.manifest import read_manifest
+
+
+def read_config(args: argparse.Namespace, method: str | None = None) -> Config:
+    """Settings file, `--set`, then flags. Raises ConfigError naming the field."""
+    fixed: dict[str, Any] = {}
+    base = {
+        "name": getattr(args, "base", None),
+        "template": getattr(args, "template", None),
+        "dtype": getattr(args, "dtype", None),
+        "device": getattr(args, "device", None),
+    }
+    fixed["base"] = {name: value for name, value in base.items() if value is not None}
+    if method is not None:
+        fixed["method"] = method
+    if getattr(args, "wave_size", None) is not None:
+        fixed["waves"] = {"size": args.wave_size}
+    return load_config(getattr(args, "config", None), getattr(args, "overrides", ()), fixed)
+
+
+def store_method(storage: Storage) -> str | None:
+    """The method of a store that exists, so that it need not be named again."""
+    try:
+        return str(read_manifest(storage).method["method"])
+    except NotFoundError:
+        return None

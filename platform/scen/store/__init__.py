@@ -1,0 +1,1 @@
+"""Experts and neurons on storage."""

@@ -1,0 +1,190 @@
+"""The steps of a wave in one process: laptop, tests, and one worker of a cluster."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scen.config import Config
+from scen.errors import ConflictError
+from scen.evaluation.metrics import EvalReport, Outcome, flatten_report, summarise
+from scen.evaluation.probes import edit_probes, locality_probes
+from scen.evaluation.run_eval import EvalLimits, run_eval
+from scen.registry.ledger import WaveCommit
+from scen.snapshot.load import Place
+from scen.snapshot.open import OpenStore
+from scen.store.bundles import save_bundle
+from scen.tracking.tracker import Tracker
+from scen.tracking.wave_record import WaveRecord
+from scen.training.fit_experts import ExpertPlan
+from scen.training.fit_neurons import NeuronPlan
+from scen.training.fit_wave import WavePlan, fit_wave
+from scen.waves.admit import admit
+from scen.waves.journal import Journal
+from scen.waves.plan import Wave
+
+log = logging.getLogger(__name__)
+COMMIT_TRIES = 5
+
+Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
+
+
+@dataclass(frozen=True)
+class LocalParts:
+    """Trains, measures, commits and tracks on this machine. See `WaveParts` for each step."""
+
+    store: OpenStore
+    config: Config
+    locality: Sequence[str]
+    tracker: Tracker
+    progress: Progress = lambda _step, _done, _total: None
+
+    def train(self, wave: Wave) -> dict[str, Any]:
+        """Fit the wave and write its bundle."""
+        began = time.perf_counter()
+        template, total = self.store.base.template, len(wave.edits)
+        fitted = fit_wave(
+            self.store.base.model,
+            wave_plan(self.config, self.store),
+            [template.encode_edit(edit) for edit in wave.edits],
+            self.store.base.pad_id,
+            history_HF=self._history(),
+            progress=lambda done: self.progress("train", done, total),
+        )
+        bundle = save_bundle(self.store.storage, fitted.tensors)
+        seconds = time.perf_counter() - began
+        num_bytes = sum(t.numel() * t.element_size() for t in fitted.tensors.values())
+        return {
+            "bundle": bundle,
+            "losses": fitted.losses,
+            "seconds": seconds,
+            "bytes_per_edit": num_bytes / total,
+        }
+
+    def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
+        """Measure the wave's edits and shared locality prompts on the model it would make."""
+        entries = self.store.ledger.snapshot().entries
+        known = {entry.edit_id for entry in entries}
+        places = [Place(entry.bundle, entry.row) for entry in entries]
+        ids = [entry.edit_id for entry in entries]
+        fresh = [(row, e.id) for row, e in enumerate(wave.edits) if e.id not in known]
+        places += [Place(trained["bundle"], row) for row, _ in fresh]
+        ids += [edit_id for _, edit_id in fresh]
+        probes = [*edit_probes(wave.edits), *locality_probes(self.locality)]
+        outcomes = run_eval(
+            self.store.base,
+            self.store.loader.load(places),
+            ids,
+            probes,
+            eval_limits(self.config),
+            lambda done: self.progress("evaluate", done, len(probes)),
+        )
+        path = f"waves/{wave.key}/per_edit.jsonl"
+        self.store.storage.put_new(path, outcome_lines(outcomes))
+        return {"report": asdict(summarise(outcomes)), "per_edit_path": path} | {
+            name: trained[name] for name in ("seconds", "bytes_per_edit")
+        }
+
+    def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
+        """Append the wave to the ledger, unless it is there; checked again after each conflict."""
+        ledger = self.store.ledger
+        for _ in range(COMMIT_TRIES):
+            done = ledger.is_committed(wave.key)
+            if done is not None:
+                return done
+            snapshot = ledger.snapshot()
+            clashes = admit(wave.edits, snapshot).rejections
+            if clashes:
+                raise ConflictError(f"wave {wave.key}: {clashes[0].reason}; run the file again")
+            report = evaluated["report"]
+            commit = WaveCommit(
+                wave_key=wave.key,
+                stream=wave.stream,
+                wave=wave.index,
+                bundle=trained["bundle"],
+                edits=wave.edits,
+                metadata={"reliability": str(report["reliability"])},
+            )
+            try:
+                return ledger.commit(commit, snapshot.version).version
+            except ConflictError:
+                log.info("wave %s: another commit came first, trying again", wave.key)
+        raise ConflictError(f"wave {wave.key}: {COMMIT_TRIES} other commits came first; run again")
+
+    def track(
+        self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
+    ) -> dict[str, Any]:
+        """Tell the tracker. A tracker that is down is a warning: the next run tells it."""
+        try:
+            return journal.once("tracked", lambda: self._track(wave, found, version))
+        except Exception as err:  # a committed wave must not fail for want of a diary
+            log.warning("wave %s is committed but not tracked (%s); run again", wave.key, err)
+            return {"run_id": None}
+
+    def _track(self, wave: Wave, found: dict[str, Any], version: int) -> dict[str, Any]:
+        report = EvalReport(**found["report"])
+        lines = self.store.storage.read(found["per_edit_path"]).decode().splitlines()
+        record = WaveRecord(
+            stream=wave.stream,
+            wave=wave.index,
+            wave_key=wave.key,
+            ledger_version=version,
+            base_name=self.store.base.name,
+            params=_flat(dict(wave.settings)),
+            metrics=flatten_report(report)
+            | {
+                "train/seconds": found["seconds"],
+                "train/edits_per_second": len(wave.edits) / found["seconds"],
+                "train/bytes_per_edit": found["bytes_per_edit"],
+            },
+            loss_curves=found["losses"],
+            per_edit=[json.loads(line) for line in lines],
+            dataset_digest=wave.digest,
+            num_edits=len(wave.edits),
+        )
+        return {"run_id": self.tracker.track_wave(record)}
+
+    def _history(self) -> Any:
+        if self.store.method.method != "scen":
+            return None
+        entries = self.store.ledger.snapshot().entries
+        places = [Place(entry.bundle, entry.row) for entry in entries]
+        return self.store.loader.tensors(places, ("h",))["h"]
+
+
+def wave_plan(config: Config, store: OpenStore) -> WavePlan:
+    """How a wave of this store is trained."""
+    expert, method = config.expert, store.method
+    return WavePlan(
+        expert=ExpertPlan(
+            config.method, method.layer, expert.steps, expert.lr, method.rank, expert.stop_loss
+        ),
+        places=method.places,
+        neurons=NeuronPlan(config.router.neuron_steps, config.router.neuron_lr),
+        batch_size=expert.batch_size,
+    )
+
+
+def eval_limits(config: Config) -> EvalLimits:
+    """Batch size and answer lengths of the settings."""
+    settings = config.evaluation
+    return EvalLimits(settings.batch_size, settings.max_new_tokens, settings.locality_tokens)
+
+
+def outcome_lines(outcomes: Sequence[Outcome]) -> bytes:
+    """Outcomes as JSON lines, one per probe."""
+    rows = ({**asdict(o.probe), **asdict(o)} for o in outcomes)
+    lines = (json.dumps({k: v for k, v in row.items() if k != "probe"}) for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    flat: dict[str, str | int | float | bool] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, int | float | bool) else str(value)
+    return flat

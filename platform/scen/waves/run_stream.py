@@ -1,0 +1,78 @@
+"""A stream of edits as waves, one after the other; a killed stream is simply run again."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from scen.config import Config
+from scen.errors import ConfigError
+from scen.records import Edit
+from scen.snapshot.open import OpenStore
+from scen.waves.admit import Admission, admit
+from scen.waves.plan import Wave, cut_waves
+from scen.waves.ports import WaveParts
+from scen.waves.run_wave import WaveReport, run_wave
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class StreamStep:
+    """What became of one wave's worth of edits. `report` is None where nothing was new."""
+
+    admission: Admission
+    report: WaveReport | None
+
+
+def run_stream(
+    stream: str,
+    batches: Iterable[list[Edit]],
+    store: OpenStore,
+    config: Config,
+    parts: WaveParts,
+    starting: Callable[[Wave], None] = lambda _: None,
+) -> Iterator[StreamStep]:
+    """Cut, admit and run the waves of a stream.
+
+    The cut depends on the edits alone, so that a rerun meets the same waves: those that are
+    committed are passed by, and edits that are committed letter for letter are not trained again.
+    """
+    for wave in cut_waves(check_name(stream), batches, config.waves.size, settings(config, store)):
+        if store.ledger.is_committed(wave.key) is not None:
+            nothing = Admission((), wave.edits, ())
+            yield StreamStep(nothing, run_wave(wave, parts, store.storage))
+            continue
+        admission = admit(wave.edits, store.ledger.snapshot())
+        if not admission.fresh:
+            yield StreamStep(admission, None)
+            continue
+        fresh = Wave(wave.stream, wave.index, admission.fresh, wave.settings)
+        starting(fresh)
+        yield StreamStep(admission, run_wave(fresh, parts, store.storage))
+
+
+def check_name(stream: str) -> str:
+    """The stream's name where it may be one. Raises ConfigError."""
+    if not _NAME.fullmatch(stream):
+        raise ConfigError(
+            f"--stream: {stream!r} must be lower-case letters, digits and ._- (64 at most), "
+            "such as zsre-2026"
+        )
+    return stream
+
+
+def name_stream(uri: str) -> str:
+    """A stream's name from the name of its file."""
+    stem = re.sub(r"\..*$", "", uri.rstrip("/").rsplit("/", 1)[-1]).lower()
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")
+    return cleaned[:64] or "stream"
+
+
+def settings(config: Config, store: OpenStore) -> dict[str, Any]:
+    """What decides the experts of a wave; part of its key."""
+    expert = config.expert.model_dump(include={"steps", "lr", "stop_loss"})
+    neurons = config.router.model_dump(include={"neuron_steps", "neuron_lr"})
+    paper = {"neurons": neurons} if config.method == "scen" else {}
+    method = store.method.to_dict()
+    return {"base": store.base.fingerprint, "method": method, "expert": expert} | paper
