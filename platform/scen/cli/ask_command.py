@@ -52,5 +52,5 @@ def ask(
 
 
 def _base_answer(edited: EditedModel, store: OpenStore, batch: Any, max_new_tokens: int) -> str:
-    plain = decode(edited, batch, max_new_tokens, choose=lambda _: Route.base(1, store.base.device))
+    plain = decode(edited, batch, max_new_tokens, Route.base(1, store.base.device))
     return store.base.template.decode(plain.tokens[0])

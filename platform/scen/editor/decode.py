@@ -1,6 +1,6 @@
 """Greedy decoding of a batch in which each row has its own expert, or none."""
 
-from collections.abc import Callable
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,26 +58,34 @@ class Decoded:
 
 @torch.no_grad()
 def decode(
+    edited: EditedModel, batch: PromptBatch, max_new_tokens: int, route: Route | None = None
+) -> Decoded:
+    """Answer a batch of prompts greedily until a stop token; without a route the neurons choose."""
+    filled = edited.prefill(batch)
+    return answer(edited, filled, route or edited.route(filled), max_new_tokens)
+
+
+@torch.no_grad()
+def answer(
     edited: EditedModel,
-    batch: PromptBatch,
+    filled: Prefill,
+    route: Route,
     max_new_tokens: int,
     *,
-    choose: Callable[[Prefill], Route] | None = None,
     keep_logits: bool = False,
 ) -> Decoded:
-    """Answer a batch of prompts greedily until a stop token. `choose` overrides the neurons.
+    """Go on from a prefill, which stays as it is and may be answered again under another route.
 
     Rows that stop early stay in the batch, so that its shape, and with it every bit of the other
     rows, does not depend on who stops when.
     """
-    filled = edited.prefill(batch)
-    route = (choose or edited.route)(filled)
-    logits_BV = speak(edited, filled, route)
-    mask_BT, length_B = batch.mask_BP.long(), batch.mask_BP.sum(1)
+    cache = copy_cache(filled.cache)
+    logits_BV = speak(edited, filled, route, cache)
+    mask_BT, length_B = filled.batch.mask_BP.long(), filled.batch.mask_BP.sum(1)
     steps: list[Tensor] = []
     kept: list[Tensor] = []
     stop = torch.tensor(sorted(edited.stop_ids), device=logits_BV.device)
-    open_B = torch.ones(len(batch), dtype=torch.bool, device=logits_BV.device)
+    open_B = torch.ones_like(length_B, dtype=torch.bool)
     for step in range(max_new_tokens):
         if keep_logits:
             kept.append(logits_BV)
@@ -92,7 +100,7 @@ def decode(
                 input_ids=next_B[:, None],
                 attention_mask=mask_BT,
                 position_ids=(length_B + step)[:, None],
-                past_key_values=filled.cache,
+                past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
     tokens, stopped = _cut_at_stop(torch.stack(steps, 1).tolist(), edited.stop_ids)
@@ -100,11 +108,11 @@ def decode(
 
 
 @torch.no_grad()
-def speak(edited: EditedModel, filled: Prefill, route: Route) -> Tensor:
+def speak(edited: EditedModel, filled: Prefill, route: Route, cache: Any) -> Tensor:
     """logits_BV after the prompt, with the routed rows' experts applied.
 
     Only those rows are run again, above the edited layer, from where their experts act; their part
-    of the KV cache is renewed in place. All other rows keep the base's own logits.
+    of `cache`, a copy of the prefill's, is renewed. All other rows keep the base's own logits.
     """
     if route.is_base:
         return filled.logits_BV
@@ -114,11 +122,20 @@ def speak(edited: EditedModel, filled: Prefill, route: Route) -> Tensor:
     edited_RSD = edited.bank.apply(split.x_BSF, split.y_BSD, route.expert_B[rows_R])
     h_RSD = split.above(edited.model, edited.layer, edited_RSD)
     for layer, (keys, values) in split.span.prefix.fresh.items():
-        filled.cache.layers[layer].keys[rows_R, :, start:] = keys
-        filled.cache.layers[layer].values[rows_R, :, start:] = values
+        kept = cache.layers[layer]
+        kept.keys, kept.values = kept.keys.clone(), kept.values.clone()
+        kept.keys[rows_R, :, start:] = keys
+        kept.values[rows_R, :, start:] = values
     logits_BV = filled.logits_BV.clone()
-    logits_BV[rows_R] = run_head(edited.model, h_RSD[:, -1:])[:, -1]
+    logits_BV[rows_R] = run_head(edited.model, h_RSD[:, -1])
     return logits_BV
+
+
+def copy_cache(cache: Any) -> Any:
+    """A cache that may grow without the other: tensors are shared until one of them changes."""
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    return other
 
 
 def _cut_at_stop(

@@ -7,17 +7,16 @@ from torch.nn import functional
 from scen.editor.batch import IGNORED
 
 
-def expert_loss(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-    """loss_B: cross-entropy (nats) on target and end tokens, mean within a row."""
-    nll_BS = functional.cross_entropy(
-        logits_BSV.transpose(1, 2).float()
-        if logits_BSV.dtype in (torch.bfloat16, torch.float16)
-        else logits_BSV.transpose(1, 2),
-        labels_BS,
-        reduction="none",
-        ignore_index=IGNORED,
-    )
-    return nll_BS.sum(1) / (labels_BS != IGNORED).sum(1)
+def expert_loss(logits_NV: Tensor, labels_BS: Tensor) -> Tensor:
+    """loss_B: cross-entropy (nats) on target and end tokens, mean within a row.
+
+    `logits_NV` are those of the N positions whose label is not IGNORED, row by row.
+    """
+    real_BS = labels_BS != IGNORED
+    kind = torch.promote_types(logits_NV.dtype, torch.float32)
+    nll_N = functional.cross_entropy(logits_NV.to(kind), labels_BS[real_BS], reduction="none")
+    nll_BS = torch.zeros(labels_BS.shape, dtype=kind, device=nll_N.device)
+    return nll_BS.masked_scatter(real_BS, nll_N).sum(1) / real_BS.sum(1)
 
 
 def neuron_loss(score_pos: Tensor, score_N: Tensor, mask_N: Tensor | None = None) -> Tensor:

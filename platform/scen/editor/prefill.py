@@ -52,12 +52,13 @@ def prefill(model: Any, batch: PromptBatch, layer: int, key_layers: Iterable[int
     """Run the unedited base over the prompts, once, keeping what routing and experts need."""
     cache = DynamicCache()
     with tap_inputs(model, {layer, *key_layers}) as inputs, tap_sum(model, layer) as terms:
-        out = model(
+        out = model.model(
             input_ids=batch.ids_BP,
             attention_mask=batch.mask_BP.long(),
             position_ids=batch.positions_BP,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
         )
-    return Prefill(batch, out.logits[:, -1], cache, inputs, terms["rest"], terms["y"], layer)
+        # On a strided slice the head would copy its weights once per row.
+        logits_BV = model.lm_head(out.last_hidden_state[:, -1].contiguous())
+    return Prefill(batch, logits_BV, cache, inputs, terms["rest"], terms["y"], layer)

@@ -77,10 +77,10 @@ def run_layers(model: Any, first: int, stop: int, h_BSD: Tensor, span: Span) -> 
     return h_BSD
 
 
-def run_head(model: Any, h_BSD: Tensor) -> Tensor:
-    """Logits from the last layer's output."""
-    logits: Tensor = model.lm_head(model.model.norm(h_BSD))
-    return logits
+def run_head(model: Any, h_ND: Tensor) -> Tensor:
+    """logits_NV from the last layer's output at N positions."""
+    logits_NV: Tensor = model.lm_head(model.model.norm(h_ND.contiguous()))
+    return logits_NV
 
 
 @dataclass(frozen=True)

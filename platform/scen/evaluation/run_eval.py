@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scen.base.load import Base
 from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, EditedModel, decode
+from scen.editor.decode import Decoded, EditedModel, answer
 from scen.editor.prefill import Prefill
 from scen.editor.route import Route
 from scen.evaluation.forced import forced_accuracy
@@ -74,10 +74,12 @@ def _run_batch(
     batch = pad_prompts([row.prompt for row in rows], base.pad_id, base.device)
     budget = max(row.budget for row in rows)
     compare = any(row.probe.target is None for row in rows)
-    before = decode(edited, batch, budget, choose=_no_edit, keep_logits=compare)
-    after = decode(edited, batch, budget, keep_logits=compare)
+    filled = edited.prefill(batch)
+    unedited = Route.base(len(rows), base.device)
+    before = answer(edited, filled, unedited, budget, keep_logits=compare)
+    after = answer(edited, filled, edited.route(filled), budget, keep_logits=compare)
     same_B = _identical(before, after) if compare else [False] * len(rows)
-    forced = _forced(edited, rows, after.route)
+    forced = _forced(edited, filled, rows, after.route)
     outcomes = []
     for i, row in enumerate(rows):
         expert, nearest = int(after.route.expert_B[i]), int(after.route.nearest_B[i])
@@ -97,10 +99,6 @@ def _run_batch(
     return outcomes
 
 
-def _no_edit(filled: Prefill) -> Route:
-    return Route.base(len(filled.batch), filled.logits_BV.device)
-
-
 def _identical(before: Decoded, after: Decoded) -> list[bool]:
     """Per row: are all logits equal, bit for bit, for as long as the row speaks?"""
     assert before.logits_BSV is not None
@@ -117,14 +115,16 @@ def _identical(before: Decoded, after: Decoded) -> list[bool]:
 
 
 def _forced(
-    edited: EditedModel, rows: Sequence[_Row], route: Route
+    edited: EditedModel, filled: Prefill, rows: Sequence[_Row], route: Route
 ) -> list[tuple[float | None, float | None]]:
     found: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
     told = [i for i, row in enumerate(rows) if row.target]
     if told:
         probes = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
         taken = route.take(torch.tensor(told, device=route.expert_B.device))
-        before, after = forced_accuracy(edited, probes, taken)
+        # The cache of the prefill fits when every row of the batch is told.
+        reused = filled if len(told) == len(rows) else None
+        before, after = forced_accuracy(edited, probes, taken, reused)
         for i, pair in zip(told, zip(before, after, strict=True), strict=True):
             found[i] = pair
     return found

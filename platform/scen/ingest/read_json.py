@@ -35,17 +35,23 @@ def _read_list(location: Location) -> Iterator[RawRow]:
     """One row an element. The list is checked to its end before the first row comes out, so that
     a file that breaks off is refused whole.
     """
-    with location.reading(), location.open_stream() as stream:
-        data = stream.read(MAX_LIST_BYTES + 1)
-    if len(data) > MAX_LIST_BYTES:
-        raise InputError(
-            f"{location.uri}: a JSON list may have {MAX_LIST_BYTES >> 20} MiB: save it as .jsonl"
-        )
+    data = _read_whole(location)
     for number, (start, stop) in enumerate(_elements(data, location.uri), 1):
         if stop - start > MAX_LINE_BYTES:
             yield RawRow(number, {}, _decode(data[start : start + SHOWN_BYTES]), too_long())
         else:
             yield _row(number, data[start:stop].strip())
+
+
+def _read_whole(location: Location) -> bytes:
+    held = bytearray()
+    with location.reading(), location.open_stream() as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            held += chunk
+            if len(held) > MAX_LIST_BYTES:
+                limit = f"{MAX_LIST_BYTES >> 20} MiB"
+                raise InputError(f"{location.uri}: a JSON list may have {limit}: save it as .jsonl")
+    return bytes(held)
 
 
 def _elements(data: bytes, uri: str) -> list[tuple[int, int]]:

@@ -63,10 +63,10 @@ class LogEntry:
 def create_or_open(storage: Storage, manifest: StoreManifest) -> "Ledger":
     """The ledger of a store, made where there is none. Raises BaseError, ConfigError where the
     store is bound to another base or method, IntegrityError where `store.json` is damaged."""
+    create_table(storage)
     bound = write_manifest(storage, manifest)
     bound.require_base(manifest.base)
     bound.require_method(manifest.method)
-    create_table(storage)
     return Ledger(storage, bound)
 
 

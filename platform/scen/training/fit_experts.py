@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scen.editor.batch import TrainBatch, pad_edits, pad_prompts
+from scen.editor.batch import IGNORED, TrainBatch, pad_edits, pad_prompts
 from scen.editor.expert import FullBank, LowRankBank, build_bank, join_banks
 from scen.editor.losses import expert_loss
 from scen.editor.prefill import Prefill, prefill
@@ -113,7 +113,8 @@ def _loss(model: Any, layer: int, split: Split, labels_BS: Tensor, bank: Bank) -
     expert_B = torch.arange(len(bank), device=labels_BS.device)
     y_BSD = _apply(bank, split, expert_B)
     h_BSD = split.above(model, layer, y_BSD)
-    return expert_loss(run_head(model, h_BSD[:, -labels_BS.shape[1] :]), labels_BS)
+    told_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
+    return expert_loss(run_head(model, told_ND), labels_BS)
 
 
 def _apply(bank: Bank, split: Split, expert_B: Tensor) -> Tensor:

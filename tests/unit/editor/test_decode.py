@@ -1,17 +1,16 @@
 """Batch equals one by one; unrouted rows are the base bit for bit; nothing outlives a call."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from torch import Tensor
+from transformers import DynamicCache
 
 from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, decode
+from scen.editor.batch import PromptBatch, pad_prompts
+from scen.editor.decode import EditedModel, answer, copy_cache, decode, speak
 from scen.editor.expert import Span
 from scen.editor.layer import EditedLinear, detach_layer
 from scen.editor.neurons import SigmoidNeurons
-from scen.editor.prefill import Prefill
 from scen.editor.route import Route
 from scen.records import EncodedEdit
 from scen.training.fit_experts import ExpertPlan, Method, fit_experts
@@ -19,11 +18,9 @@ from scen.training.fit_experts import ExpertPlan, Method, fit_experts
 LAYER = 3
 NEW = 12
 MIXED = [0, -1, 2, -1, 2, 5]  # two rows share an expert, two rows have none
-Chooser = Callable[[Prefill], Route]
 
 
-def fixed(experts: list[int]) -> Chooser:
-    return lambda _filled: Route.fixed(experts)
+fixed = Route.fixed
 
 
 def edited_model(base: Base, encoded: list[EncodedEdit], method: Method) -> EditedModel:
@@ -39,43 +36,56 @@ def test_a_mixed_batch_says_what_each_row_says_alone(
 ) -> None:
     edited = edited_model(tiny, encoded, method)
     prompts = [e.prompt for e in encoded]
-    together = decode(edited, pad_prompts(prompts, tiny.pad_id), NEW, choose=fixed(MIXED))
-    plain = decode(edited, pad_prompts(prompts, tiny.pad_id), NEW, choose=fixed([-1] * 6))
+    together = decode(edited, pad_prompts(prompts, tiny.pad_id), NEW, fixed(MIXED))
+    plain = decode(edited, pad_prompts(prompts, tiny.pad_id), NEW, fixed([-1] * 6))
     for i, prompt in enumerate(prompts):
         batch = pad_prompts([prompt], tiny.pad_id)
-        alone = decode(edited, batch, NEW, choose=fixed([MIXED[i]]))
+        alone = decode(edited, batch, NEW, fixed([MIXED[i]]))
         assert alone.tokens[0] == together.tokens[i]
     assert together.tokens[0] != plain.tokens[0]  # the experts do speak
     assert together.tokens[2] != plain.tokens[2]
+
+
+def plain_logits(base: Base, batch: PromptBatch, tokens: Tensor) -> Tensor:
+    """logits_BSV of the untouched base while it is fed these tokens: plain transformers calls."""
+    cache, mask = DynamicCache(), batch.mask_BP.long()
+    kept = []
+    for step in range(tokens.shape[1]):
+        ids = tokens[:, step - 1 : step] if step else batch.ids_BP
+        where = (batch.mask_BP.sum(1) + step - 1)[:, None] if step else batch.positions_BP
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1) if step else mask
+        with torch.no_grad():
+            h = base.model.model(
+                input_ids=ids, attention_mask=mask, position_ids=where, past_key_values=cache
+            ).last_hidden_state
+            kept.append(base.model.lm_head(h[:, -1].contiguous()))
+    return torch.stack(kept, 1)
 
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
 def test_unrouted_rows_are_bit_identical_to_the_plain_base(
     tiny: Base, encoded: list[EncodedEdit], method: Method
 ) -> None:
-    """The witness is transformers' own `generate` on the base before anything is attached.
-
-    It runs on the same weights in memory: a second copy may lie at another alignment, for which
-    the matrix kernels round differently.
-    """
+    """The witness is the base before anything is attached, on the same weights in memory: a second
+    copy may lie at another alignment, for which the matrix kernels round differently."""
     batch = pad_prompts([e.prompt for e in encoded], tiny.pad_id)
     told = tiny.model.generate(
         input_ids=batch.ids_BP,
         attention_mask=batch.mask_BP.long(),
         max_new_tokens=NEW,
         do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
+    )[:, batch.ids_BP.shape[1] :]
+    witness = plain_logits(tiny, batch, told)
     assert not any(isinstance(module, EditedLinear) for module in tiny.model.modules())
     edited = edited_model(tiny, encoded, method)
-    mixed = decode(edited, batch, NEW, choose=fixed(MIXED), keep_logits=True)
+    mixed = answer(edited, edited.prefill(batch), fixed(MIXED), NEW, keep_logits=True)
     assert mixed.logits_BSV is not None
     for row in (1, 3):
         spoken = len(mixed.tokens[row])
-        assert told.sequences[row, batch.ids_BP.shape[1] :][:spoken].tolist() == mixed.tokens[row]
-        for step in range(min(spoken + 1, mixed.logits_BSV.shape[1], len(told.logits))):
-            assert torch.equal(mixed.logits_BSV[row, step], told.logits[step][row])
+        assert spoken > 0
+        assert told[row, :spoken].tolist() == mixed.tokens[row]
+        steps = min(spoken + 1, witness.shape[1], mixed.logits_BSV.shape[1])
+        assert torch.equal(mixed.logits_BSV[row, :steps], witness[row, :steps])
 
 
 @pytest.mark.parametrize(("method", "span"), [("scen", "all"), ("scen-lr", "last")])
@@ -86,7 +96,7 @@ def test_after_prefill_routing_equals_one_pass_with_the_expert(
     edited = edited_model(tiny, encoded, method)
     assert edited.bank.span == span
     prompt = pad_prompts([encoded[0].prompt], tiny.pad_id)
-    shown = decode(edited, prompt, 1, choose=fixed([0]), keep_logits=True)
+    shown = answer(edited, edited.prefill(prompt), fixed([0]), 1, keep_logits=True)
     route = Route.fixed([0])
     linear = tiny.model.model.layers[LAYER].mlp.down_proj
 
@@ -108,23 +118,15 @@ def test_prompt_cache_but_its_last_token_does_not_depend_on_edits(
 ) -> None:
     edited = edited_model(tiny, encoded, "scen-lr")
     batch = pad_prompts([e.prompt for e in encoded], tiny.pad_id)
-    caches: list[Prefill] = []
-
-    def note(experts: list[int]) -> Chooser:
-        def choose(filled: Prefill) -> Route:
-            caches.append(filled)
-            return Route.fixed(experts)
-
-        return choose
-
-    decode(edited, batch, NEW, choose=note([-1] * 6))
-    decode(edited, batch, NEW, choose=note([0, 1, 2, 3, 4, 5]))
+    filled = edited.prefill(batch)
+    plain, routed = copy_cache(filled.cache), copy_cache(filled.cache)
+    speak(edited, filled, fixed([-1] * 6), plain)
+    speak(edited, filled, fixed([0, 1, 2, 3, 4, 5]), routed)
     last = batch.ids_BP.shape[1] - 1
-    for plain, routed in zip(caches[0].cache.layers, caches[1].cache.layers, strict=True):
-        assert torch.equal(plain.keys[:, :, :last], routed.keys[:, :, :last])
-        assert torch.equal(plain.values[:, :, :last], routed.values[:, :, :last])
-    above = (caches[0].cache.layers[-1].keys, caches[1].cache.layers[-1].keys)
-    assert not torch.equal(above[0][:, :, last], above[1][:, :, last])
+    for before, after in zip(plain.layers, routed.layers, strict=True):
+        assert torch.equal(before.keys[:, :, :last], after.keys[:, :, :last])
+        assert torch.equal(before.values[:, :, :last], after.values[:, :, :last])
+    assert not torch.equal(plain.layers[-1].keys[:, :, last], routed.layers[-1].keys[:, :, last])
 
 
 def test_no_route_outlives_a_call(tiny: Base, encoded: list[EncodedEdit]) -> None:
@@ -133,7 +135,7 @@ def test_no_route_outlives_a_call(tiny: Base, encoded: list[EncodedEdit]) -> Non
     with torch.no_grad():
         before = tiny.model(**ids).logits
     edited = edited_model(tiny, encoded, "scen")
-    decode(edited, batch, NEW, choose=fixed([0, 1, 2, 3, 4, 5]))
+    decode(edited, batch, NEW, fixed([0, 1, 2, 3, 4, 5]))
     with torch.no_grad():
         assert torch.equal(tiny.model(**ids).logits, before)
     detach_layer(tiny.model, LAYER)

@@ -125,6 +125,7 @@ def test_a_tokenizer_that_raises_is_a_rejection() -> None:
         ({"prompt": "Where is it?"}, "id", "row 1 has the same id"),
         ({"id": "e2"}, "prompt", "row 1 has the same prompt and target"),
         ({"id": "e2", "prompt": " who  built THE mill "}, "prompt", "row 1 has the same prompt"),
+        ({"id": "e2", "target": "ANN miller."}, "prompt", "row 1 has the same prompt and target"),
         ({"id": "e2", "target": "Bob"}, "target", "contradicts row 1: the same prompt"),
         (
             {"id": "e2", "prompt": "\uff37ho built the mill", "target": "Bob"},

@@ -1,0 +1,83 @@
+"""`kill -9` at any moment: what is committed stays, what is not can be committed again."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from scen.fs import Storage
+from scen.records import Edit
+from scen.registry.ledger import CommitResult, Ledger, WaveCommit, open_ledger
+from scen.store.bundles import load_bundle, save_bundle
+
+NUM_WAVES = 8
+
+BUNDLE_ONLY = """
+import sys, time, torch
+from scen.fs import Storage
+from scen.store.bundles import save_bundle
+print(save_bundle(Storage(sys.argv[1]), {"key": torch.ones(2, 3)}), flush=True)
+time.sleep(600)
+"""
+
+ALL_WAVES = """
+import sys
+from scen.fs import Storage
+from scen.records import Edit
+from scen.registry.ledger import WaveCommit, open_ledger
+ledger = open_ledger(Storage(sys.argv[1]))
+for wave in range(int(sys.argv[2])):
+    edits = [Edit(id=f"{wave}-{i}", prompt=f"q {wave} {i}", target="t") for i in range(50)]
+    commit = WaveCommit(f"w{wave}", "s", wave, "0" * 64, edits)
+    print(ledger.commit(commit, ledger.version()).version, flush=True)
+"""
+
+
+def run_until(code: str, arguments: list[str], num_lines: int) -> list[str]:
+    """The first lines of a fresh interpreter that is then killed at once."""
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip() for _ in range(num_lines)]
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    return lines
+
+
+def test_killed_between_bundle_and_ledger(storage: Storage, ledger: Ledger) -> None:
+    [digest] = run_until(BUNDLE_ONLY, [storage.uri], 1)
+    assert open_ledger(storage).version() == 0
+    assert save_bundle(storage, {"key": torch.ones(2, 3)}) == digest
+    assert storage.names("bundles") == [f"bundles/{digest}.safetensors"]
+    commit = WaveCommit("w", "s", 0, digest, [Edit(id="a", prompt="q", target="t")])
+    assert open_ledger(storage).commit(commit, 0) == CommitResult(1, False)
+    [entry] = ledger.snapshot().entries
+    assert torch.equal(load_bundle(storage, entry.bundle)["key"], torch.ones(2, 3))
+
+
+def test_killed_again_and_again_amid_commits(storage: Storage, ledger: Ledger) -> None:
+    for num_lines in (1, 3, 5):
+        told = run_until(ALL_WAVES, [storage.uri, str(NUM_WAVES)], num_lines)
+        assert told == [str(version + 1) for version in range(num_lines)]
+        assert ledger.version() >= num_lines
+    run_until(ALL_WAVES, [storage.uri, str(NUM_WAVES)], NUM_WAVES)
+    assert ledger.version() == NUM_WAVES
+    assert [entry.wave_key for entry in ledger.log()] == [f"w{i}" for i in range(NUM_WAVES)]
+    ids = Counter(ledger.snapshot().ids)
+    assert (len(ids), set(ids.values())) == (NUM_WAVES * 50, {1})
+
+
+def test_a_commit_that_was_cut_off_leaves_no_edit(ledger: Ledger, storage: Storage) -> None:
+    """A data file without its line in the log, as a kill inside a commit leaves it."""
+    wave = WaveCommit("w", "s", 0, "0" * 64, [Edit(id="a", prompt="q", target="t")])
+    ledger.commit(wave, 0)
+    Path(storage.uri, "ledger", "_delta_log", f"{1:020d}.json").unlink()
+    reopened = open_ledger(storage)
+    assert (reopened.version(), reopened.snapshot().entries) == (0, ())
+    assert reopened.is_committed("w") is None
+    assert reopened.commit(wave, 0) == CommitResult(1, False)
+    assert reopened.snapshot().ids == ["a"]
