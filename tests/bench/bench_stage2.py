@@ -1,0 +1,68 @@
+"""Stage 2: all indexing neurons of a stream of T edits, the published procedure against ours.
+
+The published one runs the whole model over an edit and its whole history at each of 20 steps per
+edit: too slow to be run whole. Single steps are measured at several lengths of history, a line is
+fitted, and the sum over the stream is extrapolated; the output says so. Ours is run whole, the
+pass that computes hidden states included.
+"""
+
+import torch
+from bench.report import emit, sample_edits, timed
+
+from scen.base.embedded import EMBEDDED_NAME
+from scen.base.load import Base, load_base
+from scen.editor import reference
+from scen.editor.batch import pad_prompts
+from scen.editor.prefill import prefill
+from scen.records import EncodedEdit
+from scen.training.fit_neurons import NeuronPlan, fit_neurons
+
+LAYER = 20
+STEPS = 20
+BATCH = 32
+
+
+def fit_ours(base: Base, edits: list[EncodedEdit]) -> None:
+    """Hidden states once per edit, then small matrix products."""
+    parts = []
+    for begin in range(0, len(edits), BATCH):
+        prompts = [edit.prompt for edit in edits[begin : begin + BATCH]]
+        filled = prefill(base.model, pad_prompts(prompts, base.pad_id), LAYER, ())
+        parts.append(filled.last(LAYER))
+    fit_neurons(torch.cat(parts), [edit.seed for edit in edits], NeuronPlan(STEPS, 1e-4))
+
+
+def extrapolate_reference(base: Base, edits: list[EncodedEdit]) -> tuple[float, list[int]]:
+    """Seconds for the whole stream, and the history lengths at which one step was measured."""
+    count = len(edits)
+    lengths = [0, count // 2, count - 1]
+    seconds = [
+        timed(
+            lambda size=size: reference.train_neuron(  # type: ignore[misc]
+                base.model, LAYER, edits[size], edits[:size], steps=1
+            )
+        )[1]
+        for size in lengths
+    ]
+    design = torch.tensor([[1.0, float(size)] for size in lengths], dtype=torch.float64)
+    target = torch.tensor(seconds, dtype=torch.float64)[:, None]
+    fixed, per_edit = torch.linalg.lstsq(design, target).solution.flatten().tolist()
+    return STEPS * (fixed * count + per_edit * count * (count - 1) / 2), lengths
+
+
+def main() -> None:
+    """Print a line per stream length."""
+    base = load_base(EMBEDDED_NAME, dtype="float32")
+    everything = sample_edits(base, 200)
+    reference.train_neuron(base.model, LAYER, everything[0], [], steps=1)  # warm up
+    for count in (50, 200):
+        edits = everything[:count]
+        slow, lengths = extrapolate_reference(base, edits)
+        _, fast = timed(lambda edits=edits: fit_ours(base, edits))  # type: ignore[misc]
+        emit(bench="stage2", T=count, dtype="float32", seconds=fast, reference_seconds=slow,
+             reference_is_extrapolated=True, reference_steps_measured_at_history=lengths,
+             ratio_vs_reference=slow / fast)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
