@@ -21,7 +21,7 @@ from scen.fs import Storage
 from scen.records import Edit, edit_to_dict
 from scen.registry.manifest import StoreManifest, read_manifest, write_manifest
 from scen.registry.snapshot import LedgerEntry, Snapshot, snapshot_from_rows
-from scen.registry.table import ROW, create_table, open_table
+from scen.registry.table import ROW, create_table, open_table, read_rows
 
 _NOTE = "wave"  # under this name the log keeps what a commit was
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
@@ -135,8 +135,7 @@ class Ledger:
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The active edits at a version (None: the newest). Raises NotFoundError."""
         table = open_table(self._storage, version)
-        rows = pa.table(table.to_pyarrow_table()).to_pylist()
-        return snapshot_from_rows(table.version(), rows)
+        return snapshot_from_rows(table.version(), read_rows(table))
 
     def log(self) -> list[LogEntry]:
         """All commits of waves, oldest first."""

@@ -1,7 +1,9 @@
-"""The Delta table of a ledger: its columns, where it lies, how it is made and opened."""
+"""The Delta table of a ledger: its columns, where it lies, how it is made, opened and read."""
+
+from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties, DeltaTable, QueryBuilder
 from deltalake.exceptions import CommitFailedError
 
 from scen.errors import ConfigError, NotFoundError
@@ -61,6 +63,15 @@ def open_table(storage: Storage, version: int | None = None) -> DeltaTable:
     if version is not None:
         table.load_as_version(version)
     return table
+
+
+def read_rows(table: DeltaTable) -> list[dict[str, Any]]:
+    """All rows of a table at its version, in no order."""
+    # Not to_pyarrow_table: Arrow's threads would still hold a Python file system when the process
+    # ends, and now and then abort it after its work is done.
+    found = QueryBuilder().register("ledger", table).execute("select * from ledger")
+    rows: list[dict[str, Any]] = pa.table(found.read_all()).to_pylist()
+    return rows
 
 
 def _table_uri(storage: Storage) -> str:

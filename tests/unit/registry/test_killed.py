@@ -37,6 +37,14 @@ for wave in range(int(sys.argv[2])):
 """
 
 
+READ_AND_END = """
+import sys
+from scen.fs import Storage
+from scen.registry.ledger import open_ledger
+print(len(open_ledger(Storage(sys.argv[1])).snapshot().entries), "deltalake.fs" in sys.modules)
+"""
+
+
 def run_until(code: str, arguments: list[str], num_lines: int) -> list[str]:
     """The first lines of a fresh interpreter that is then killed at once."""
     command = [sys.executable, "-P", "-c", code, *arguments]
@@ -69,6 +77,15 @@ def test_killed_again_and_again_amid_commits(storage: Storage, ledger: Ledger) -
     assert [entry.wave_key for entry in ledger.log()] == [f"w{i}" for i in range(NUM_WAVES)]
     ids = Counter(ledger.snapshot().ids)
     assert (len(ids), set(ids.values())) == (NUM_WAVES * 50, {1})
+
+
+def test_a_process_that_reads_ends_well(storage: Storage, ledger: Ledger) -> None:
+    """With deltalake.fs in use, one process in ten is aborted at its end, after its last line."""
+    ledger.commit(WaveCommit("w", "s", 0, "0" * 64, [Edit(id="a", prompt="q", target="t")]), 0)
+    command = [sys.executable, "-P", "-c", READ_AND_END, storage.uri]
+    for _ in range(4):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1 False\n", "")
 
 
 def test_a_commit_that_was_cut_off_leaves_no_edit(ledger: Ledger, storage: Storage) -> None:

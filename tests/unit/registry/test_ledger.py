@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, QueryBuilder
 
 from scen.errors import ConfigError, ConflictError, NotFoundError
 from scen.fs import Storage
@@ -65,7 +66,9 @@ def test_the_log_tells_each_commit(ledger: Ledger, make_wave: MakeWave) -> None:
 
 def test_any_reader_of_delta_finds_one_row_per_edit(ledger: Ledger, storage: Storage) -> None:
     ledger.commit(WaveCommit("w", "news", 0, "0" * 64, [ODD]), 0)
-    (row,) = DeltaTable(storage.child_uri("ledger")).to_pyarrow_table().to_pylist()
+    query = QueryBuilder().register("edits", DeltaTable(storage.child_uri("ledger")))
+    found = query.execute(f"select * from edits where edit_id = '{ODD.id}'").read_all()
+    (row,) = pa.table(found).to_pylist()
     assert edit_from_dict(json.loads(row["edit_json"])) == ODD
     assert row["edit_digest"] == ODD.digest
     assert (row["edit_id"], row["prompt"], row["target"]) == (ODD.id, ODD.prompt, ODD.target)
