@@ -5,7 +5,6 @@ float32 and in the type that `dtype: auto` picks here.
 """
 
 from bench.report import emit, sample_edits, timed
-
 from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base, load_base
 from scen.config import load_config

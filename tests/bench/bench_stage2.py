@@ -7,8 +7,8 @@ pass that computes hidden states included.
 """
 
 import torch
-from bench.report import emit, sample_edits, timed
 
+from bench.report import emit, sample_edits, timed
 from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base, load_base
 from scen.editor import reference

@@ -3,6 +3,8 @@
 import argparse
 import json
 import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 from scen.base.embedded import EMBEDDED_NAME
@@ -21,7 +23,7 @@ _SHOWN_EDITS, _SHOWN_OTHERS = 6, 3
 def run(args: argparse.Namespace) -> None:
     """Edit SmolLM2 with the first ZsRE edits of the sample, and show what came of it."""
     show_warnings()
-    say("32 real edits: 3 to 6 minutes on 2 CPU cores, less when the store is there already")
+    say(f"{args.edits} real edits: 3 to 6 minutes on 2 CPU cores, seconds when they are committed")
     storage = Storage(args.store)
     job = EditJob(str(sample_path("zsre_edits.jsonl")), stream="demo", limit=args.edits)
     config = load_config(fixed={"base": {"name": EMBEDDED_NAME}})
@@ -54,4 +56,11 @@ def _show_places(store: str, summary: EditSummary) -> None:
     out.print("Open the MLflow page (then http://127.0.0.1:5000, Model training):")
     out.print(f"  {ui_command(summary.tracking_uri)}", soft_wrap=True)
     out.print("Ask it yourself:")
-    out.print(f"  .venv/bin/scen ask {question} --store {name} --base-answer", soft_wrap=True)
+    out.print(f"  {_scen()} ask {question} --store {name} --base-answer", soft_wrap=True)
+
+
+def _scen() -> str:
+    """This program, as short as the current folder allows."""
+    program = Path(sys.argv[0]).absolute()
+    here = Path.cwd()
+    return shlex.quote(str(program.relative_to(here))) if program.is_relative_to(here) else "scen"
