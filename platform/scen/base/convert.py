@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +30,11 @@ def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Pat
     if not (folder / _MARKER).exists():
         say(f"converting {path.name} to safetensors (half a minute, once)")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent))
-        with without_bars():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, without_bars():
+            part = Path(scratch) / "part"
             _write_safetensors(path, part)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.replace(folder)
     _check_weights(folder)
     return folder
 
@@ -45,7 +46,7 @@ def _write_safetensors(path: Path, folder: Path) -> None:
             path.parent, dtype=torch.float32, **source
         )
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
-    except (ValueError, KeyError, OSError) as err:
+    except (ValueError, LookupError, OSError, struct.error) as err:
         raise BaseError(f"base: {path} cannot be read as GGUF: {err}") from err
     # The loader marks the model as quantised, and such a model refuses to be saved.
     model.hf_quantizer, model.is_quantized = None, False

@@ -91,8 +91,9 @@ def resolve_base(name: str, say: Callable[[str], None] = lambda _: None) -> Path
     if name == EMBEDDED_NAME:
         path = fetch_embedded(say)
     if path.suffix == ".gguf":
-        return convert_gguf(path, say)
-    folder = path if path.is_dir() else fetch_hub(name)
+        folder = convert_gguf(path, say)
+    else:
+        folder = path if path.is_dir() else fetch_hub(name)
     check_architecture(folder)
     return folder
 

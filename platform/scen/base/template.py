@@ -6,6 +6,9 @@ from scen.errors import BaseError, ConfigError
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 TemplateName = Literal["auto", "chat", "llama2-inst", "raw"]
+_MARK = "\ue000"  # a private-use character: no template has it
+# Llama-3 templates state today's date; a base must answer tomorrow as it does today.
+_DATE = "26 Jul 2024"
 
 
 class Template:
@@ -38,7 +41,7 @@ class Template:
             return prompt
         message = [{"role": "user", "content": prompt}]
         text = self.tokenizer.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True
+            message, tokenize=False, add_generation_prompt=True, date_string=_DATE
         )
         return str(text)
 
@@ -48,8 +51,9 @@ class Template:
         found = self.tokenizer(
             text, add_special_tokens=self.name != "chat", return_offsets_mapping=True
         )
-        begin = max(text.rfind(prompt), 0)
-        end = begin + len(prompt)
+        # Found by what stands around them: the same words may stand in the template too.
+        before, _, after = self.render(_MARK).partition(_MARK)
+        begin, end = len(before), len(text) - len(after)
         # Special tokens have the empty span (0, 0) and are nobody's words.
         own = [
             i for i, (a, b) in enumerate(found["offset_mapping"]) if a < end and b > max(begin, a)

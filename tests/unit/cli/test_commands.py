@@ -12,7 +12,7 @@ from scen.cli.main import main
 
 SMALL = ("--set", "evaluation.locality_limit=4", "--set", "evaluation.locality_tokens=4")
 QUICK = (*SMALL, "--set", "expert.steps=6", "--no-tracking")
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": f"e{i}", "prompt": f"Who founded place number {i}?", "target": f"name {i}",
      "rephrases": [{"text": f"By whom was place number {i} founded?", "source": "orig"}]}
     for i in range(3)

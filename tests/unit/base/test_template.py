@@ -1,0 +1,73 @@
+"""Templates: what the base reads, and where the user's own words are."""
+
+from typing import Any
+
+import pytest
+
+from scen.base.load import Base
+from scen.base.template import Template
+from scen.errors import BaseError, ConfigError
+
+CHAT = (
+    "{% for m in messages %}<s>system\nYou answer Why? well\n{{ m['role'] }}: "
+    "{{ m['content'] }}\n{% endfor %}answer:"
+)
+
+
+def own_words(template: Template, prompt: str) -> str:
+    encoded = template.encode_prompt(prompt)
+    begin, end = encoded.own
+    return str(template.tokenizer.decode(list(encoded.ids[begin:end])))
+
+
+@pytest.fixture
+def chatty(tiny: Base) -> Any:
+    tiny.tokenizer.chat_template = CHAT
+    return tiny.tokenizer
+
+
+def test_llama2_inst_is_the_paper_s_form(tiny: Base) -> None:
+    template = Template("llama2-inst", tiny.tokenizer)
+    assert template.render("Who?") == "[INST]Who?[/INST]"
+    assert own_words(template, "Who?") == "Who?"
+
+
+def test_chat_finds_the_user_s_words_and_not_the_system_s(chatty: Any) -> None:
+    template = Template("chat", chatty)
+    encoded = template.encode_prompt("Why?")
+    assert own_words(template, "Why?") == "Why?"
+    assert template.render("Why?").index("Why?") < encoded.own[0]  # the system's come first
+
+
+def test_raw_puts_a_space_before_the_target(tiny: Base) -> None:
+    template = Template("raw", tiny.tokenizer)
+    ids = template.encode_target("Oslo")
+    assert tiny.tokenizer.decode(list(ids[:-1])) == " Oslo"
+    assert template.encode_target(" Oslo") == ids
+
+
+def test_a_target_ends_with_the_end_token(tiny: Base) -> None:
+    for name in ("raw", "llama2-inst"):
+        template = Template(name, tiny.tokenizer)
+        assert template.encode_target("Oslo")[-1] == tiny.tokenizer.eos_token_id
+
+
+def test_auto_is_chat_where_there_is_a_chat_template(tiny: Base) -> None:
+    assert Template("auto", tiny.tokenizer).name == "raw"
+    tiny.tokenizer.chat_template = CHAT
+    assert Template("auto", tiny.tokenizer).name == "chat"
+
+
+def test_chat_needs_a_chat_template(tiny: Base) -> None:
+    with pytest.raises(BaseError, match="no chat template"):
+        Template("chat", tiny.tokenizer)
+
+
+def test_an_unknown_template_lists_the_known(tiny: Base) -> None:
+    with pytest.raises(ConfigError, match="llama2-inst"):
+        Template("alpaca", tiny.tokenizer)  # type: ignore[arg-type]
+
+
+def test_decoding_leaves_special_tokens_out(tiny: Base) -> None:
+    ids = list(tiny.template.encode_target("Oslo"))
+    assert tiny.template.decode(ids) == "Oslo"

@@ -1,0 +1,67 @@
+"""Settings: defaults, files, overrides, and errors that name the field."""
+
+from pathlib import Path
+
+import pytest
+
+from scen.config import Config, dump_config, load_config
+from scen.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def test_later_words_win(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("expert: {steps: 3, rank: 2}\nwaves: {size: 7}\n")
+    config = load_config(file, ["expert.steps=4", "router.theta=0.7"], {"waves": {"size": 9}})
+    assert (config.expert.steps, config.expert.rank) == (4, 2)
+    assert (config.waves.size, config.router.theta) == (9, 0.7)
+
+
+def test_paper_mode_has_the_paper_s_settings_unless_told_otherwise() -> None:
+    paper = load_config(fixed={"method": "scen"})
+    assert (paper.expert.steps, paper.expert.lr, paper.expert.stop_loss) == (10, 1e-4, 0)
+    assert (paper.router.neuron_steps, paper.router.theta) == (20, 0.65)
+    assert load_config(None, ["method=scen", "expert.steps=5"]).expert.steps == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("expert.stepz=3", "expert.stepz"),
+        ("expert.steps=0", "expert.steps"),
+        ("expert.lr=fast", "expert.lr"),
+        ("method=magic", "method"),
+        ("base.dtype=int4", "base.dtype"),
+        ("expert", "--set"),
+        ("a=[", "--set"),
+    ],
+)
+def test_a_mistake_names_its_field(override: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        load_config(overrides=[override])
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", ""])
+def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="--config"):
+        load_config(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_a_resolved_config_loads_again() -> None:
+    config = load_config(overrides=["router.places=[{layer: 3, kind: mean}]"])
+    assert Config.model_validate(dump_config(config)) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_config_loads(path: Path) -> None:
+    load_config(path)
+
+
+def test_local_yaml_spells_out_the_defaults() -> None:
+    local = load_config(Path(__file__).parents[2] / "configs" / "local.yaml")
+    defaults = dump_config(load_config(fixed={"base": {"name": "smollm2-135m-instruct"}}))
+    assert dump_config(local) == defaults
