@@ -40,7 +40,8 @@ def forced_accuracy(
         told_ND = h_BSD[:, -labels_BS.shape[1] :][counted_BS]
         said_BS[counted_BS] = run_head(edited.model, told_ND).argmax(-1)
         right_BS = (said_BS == labels_BS) & counted_BS
-        found.append((right_BS.sum(1) / counted_BS.sum(1).clamp(min=1)).tolist())
+        counts = zip(right_BS.sum(1).tolist(), counted_BS.sum(1).tolist(), strict=True)
+        found.append([right / max(counted, 1) for right, counted in counts])
     return found[0], found[1]
 
 

@@ -1,5 +1,6 @@
 """From outcomes of probes to numbers. Pure."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ class Outcome:
     """What became of one probe, before (bare base) and after (edited model).
 
     `routed_to` is the edit that spoke (None: the base), `score` the best neuron's. `identical` is
-    True where every logit of the answer was the base's bit for bit. The teacher-forced figures are
-    shares of target tokens; None where the probe has no target.
+    True where every logit of the answer was the base's bit for bit, None where the probe has a
+    target. The teacher-forced figures are shares of target tokens, None where it has none.
     """
 
     probe: Probe
@@ -22,7 +23,7 @@ class Outcome:
     routed_to: str | None
     score: float
     nearest: str | None
-    identical: bool
+    identical: bool | None
     forced_before: float | None = None
     forced_after: float | None = None
 
@@ -76,7 +77,7 @@ def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
         },
         routing=_routing(told, reworded, unrelated, near),
         locality_unchanged=share(o.before == o.after for o in unrelated),
-        logits_identical=share(o.identical for o in unrelated if o.routed_to is None),
+        logits_identical=share(bool(o.identical) for o in unrelated if o.routed_to is None),
         near_miss_unchanged=share(o.before == o.after for o in near),
         teacher_forced=_forced(told, reworded),
         counts={
@@ -97,12 +98,17 @@ def flatten_report(report: EvalReport) -> dict[str, float]:
         "eval/locality_unchanged": report.locality_unchanged,
         "eval/logits_identical": report.logits_identical,
         "eval/near_miss_unchanged": report.near_miss_unchanged,
-        **{f"eval/generality_{k}_after": v for k, v in report.generality.items()},
-        **{f"eval/generality_{k}_before": v for k, v in report.generality_before.items()},
+        **{f"eval/generality_{_plain(k)}_after": v for k, v in report.generality.items()},
+        **{f"eval/generality_{_plain(k)}_before": v for k, v in report.generality_before.items()},
         **{f"eval/routing_{k}": v for k, v in report.routing.items()},
         **{f"eval/teacher_forced_{k}": v for k, v in report.teacher_forced.items()},
     }
     return {name: value for name, value in flat.items() if value is not None}
+
+
+def _plain(source: str) -> str:
+    """A free text as part of a metric's name; trackers refuse most signs and long names."""
+    return re.sub(r"[^\w.-]", "_", source)[:64]
 
 
 def share(hits: Iterable[bool]) -> float | None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from scen.base.load import Base
 from scen.editor.batch import pad_prompts
@@ -78,7 +77,6 @@ def _run_batch(
     unedited = Route.base(len(rows), base.device)
     before = answer(edited, filled, unedited, budget, keep_logits=compare)
     after = answer(edited, filled, edited.route(filled), budget, keep_logits=compare)
-    same_B = _identical(before, after) if compare else [False] * len(rows)
     forced = _forced(edited, filled, rows, after.route)
     outcomes = []
     for i, row in enumerate(rows):
@@ -86,12 +84,14 @@ def _run_batch(
         outcomes.append(
             Outcome(
                 probe=row.probe,
-                before=base.template.decode(before.tokens[i]),
-                after=base.template.decode(after.tokens[i]),
+                before=base.template.decode(before.tokens[i][: row.budget]),
+                after=base.template.decode(after.tokens[i][: row.budget]),
                 routed_to=edit_ids[expert] if expert >= 0 else None,
                 score=float(after.route.score_B[i]),
                 nearest=edit_ids[nearest] if nearest >= 0 else None,
-                identical=same_B[i],
+                identical=_is_identical(before, after, i, row)
+                if row.probe.target is None
+                else None,
                 forced_before=forced[i][0],
                 forced_after=forced[i][1],
             )
@@ -99,19 +99,15 @@ def _run_batch(
     return outcomes
 
 
-def _identical(before: Decoded, after: Decoded) -> list[bool]:
-    """Per row: are all logits equal, bit for bit, for as long as the row speaks?"""
+def _is_identical(before: Decoded, after: Decoded, index: int, row: _Row) -> bool:
+    """Are all logits of a row equal, bit for bit, for as long as it may speak and does?"""
     assert before.logits_BSV is not None
     assert after.logits_BSV is not None
-    same: list[bool] = []
-    for i, tokens in enumerate(before.tokens):
-        if tokens != after.tokens[i] or before.stopped[i] != after.stopped[i]:
-            same.append(False)
-            continue
-        spoken = len(tokens) + int(before.stopped[i])
-        pair: tuple[Tensor, Tensor] = (before.logits_BSV[i], after.logits_BSV[i])
-        same.append(torch.equal(pair[0][:spoken], pair[1][:spoken]))
-    return same
+    tokens = before.tokens[index][: row.budget]
+    if tokens != after.tokens[index][: row.budget]:
+        return False
+    spoken = min(len(tokens) + int(before.stopped[index]), row.budget)
+    return torch.equal(before.logits_BSV[index, :spoken], after.logits_BSV[index, :spoken])
 
 
 def _forced(

@@ -12,7 +12,9 @@ from scen.errors import ConflictError
 from scen.evaluation.metrics import EvalReport, Outcome, flatten_report, summarise
 from scen.evaluation.probes import edit_probes, locality_probes
 from scen.evaluation.run_eval import EvalLimits, run_eval
+from scen.records import digest_bytes
 from scen.registry.ledger import WaveCommit
+from scen.registry.snapshot import Snapshot
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
 from scen.store.bundles import save_bundle
@@ -81,8 +83,10 @@ class LocalParts:
             eval_limits(self.config),
             lambda done: self.progress("evaluate", done, len(probes)),
         )
-        path = f"waves/{wave.key}/per_edit.jsonl"
-        self.store.storage.put_new(path, outcome_lines(outcomes))
+        lines = outcome_lines(outcomes)
+        # Lines of an evaluation that was cut off may differ: others have committed since.
+        path = f"waves/{wave.key}/per_edit-{digest_bytes(lines)[:12]}.jsonl"
+        self.store.storage.put_new(path, lines)
         return {"report": asdict(summarise(outcomes)), "per_edit_path": path} | {
             name: trained[name] for name in ("seconds", "bytes_per_edit")
         }
@@ -95,9 +99,7 @@ class LocalParts:
             if done is not None:
                 return done
             snapshot = ledger.snapshot()
-            clashes = admit(wave.edits, snapshot).rejections
-            if clashes:
-                raise ConflictError(f"wave {wave.key}: {clashes[0].reason}; run the file again")
+            _require_fresh(wave, snapshot)
             report = evaluated["report"]
             commit = WaveCommit(
                 wave_key=wave.key,
@@ -178,6 +180,16 @@ def outcome_lines(outcomes: Sequence[Outcome]) -> bytes:
     rows = ({**asdict(o.probe), **asdict(o)} for o in outcomes)
     lines = (json.dumps({k: v for k, v in row.items() if k != "probe"}) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _require_fresh(wave: Wave, snapshot: Snapshot) -> None:
+    """Raises ConflictError where other runs have committed, since admission, what does not go
+    with the wave."""
+    admission = admit(wave.edits, snapshot)
+    reasons = [clash.reason for clash in admission.rejections]
+    reasons += [f"edit {edit.id} is committed by another run" for edit in admission.known]
+    if reasons:
+        raise ConflictError(f"wave {wave.key}: {reasons[0]}; run the file again")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:

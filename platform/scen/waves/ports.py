@@ -14,7 +14,7 @@ class WaveParts(Protocol):
         ...
 
     def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
-        """Measure the wave on top of what is committed; `{"report": {...}, "per_edit": path}`."""
+        """Measure it on top of what is committed; `{"report": ..., "per_edit_path": ..., ...}`."""
         ...
 
     def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:

@@ -7,9 +7,12 @@ from typing import Any
 
 from scen.config import Config
 from scen.errors import ConfigError
+from scen.fs import Storage
 from scen.records import Edit
+from scen.registry.snapshot import Snapshot
 from scen.snapshot.open import OpenStore
 from scen.waves.admit import Admission, admit
+from scen.waves.journal import Journal
 from scen.waves.plan import Wave, cut_waves
 from scen.waves.ports import WaveParts
 from scen.waves.run_wave import WaveReport, run_wave
@@ -37,19 +40,37 @@ def run_stream(
 
     The cut depends on the edits alone, so that a rerun meets the same waves: those that are
     committed are passed by, and edits that are committed letter for letter are not trained again.
+    A wave that an earlier run committed but did not track has a step of its own.
     """
     for wave in cut_waves(check_name(stream), batches, config.waves.size, settings(config, store)):
         if store.ledger.is_committed(wave.key) is not None:
             nothing = Admission((), wave.edits, ())
             yield StreamStep(nothing, run_wave(wave, parts, store.storage))
             continue
-        admission = admit(wave.edits, store.ledger.snapshot())
+        snapshot = store.ledger.snapshot()
+        admission = admit(wave.edits, snapshot)
+        for late in _untracked(wave, admission.known, snapshot, store.storage):
+            yield StreamStep(Admission((), (), ()), run_wave(late, parts, store.storage))
         if not admission.fresh:
             yield StreamStep(admission, None)
             continue
         fresh = Wave(wave.stream, wave.index, admission.fresh, wave.settings)
         starting(fresh)
         yield StreamStep(admission, run_wave(fresh, parts, store.storage))
+
+
+def _untracked(
+    wave: Wave, known: Iterable[Edit], snapshot: Snapshot, storage: Storage
+) -> Iterator[Wave]:
+    """The committed waves behind known edits that no tracker was told of, as they were run."""
+    ids = {edit.id for edit in known}
+    for key in dict.fromkeys(e.wave_key for e in snapshot.entries if e.edit_id in ids):
+        if not Journal(storage, key).has("tracked"):
+            held = [entry for entry in snapshot.entries if entry.wave_key == key]
+            edits = tuple(entry.edit for entry in held)
+            late = Wave(held[0].stream, held[0].wave, edits, wave.settings)
+            if late.key == key:  # else it was run under other settings
+                yield late
 
 
 def check_name(stream: str) -> str:

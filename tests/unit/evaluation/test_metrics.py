@@ -1,0 +1,146 @@
+"""Outcomes made by hand, and the numbers that a person finds with a pencil."""
+
+import json
+import re
+from dataclasses import asdict
+
+import pytest
+
+from scen.evaluation.metrics import EvalReport, Outcome, flatten_report, share, summarise
+from scen.evaluation.probes import Probe
+
+
+def told(
+    edit_id: str,
+    after: str,
+    routed_to: str | None,
+    forced: tuple[float, float] = (0.0, 1.0),
+    before: str = "no",
+) -> Outcome:
+    """An edit's own prompt, whose target is `yes`."""
+    probe = Probe("reliability", "Q?", "prompt", edit_id, "yes")
+    return Outcome(probe, before, after, routed_to, 0.9, routed_to, None, *forced)
+
+
+def reworded(edit_id: str, source: str, after: str, routed_to: str | None) -> Outcome:
+    """A rephrase of an edit's prompt."""
+    probe = Probe("generality", "Q'?", source, edit_id, "yes")
+    return Outcome(probe, "no", after, routed_to, 0.7, edit_id, None, 0.25, 0.75)
+
+
+def unrelated(after: str = "same", routed_to: str | None = None, identical: bool = True) -> Outcome:
+    """A locality prompt, which the base answers with `same`."""
+    return Outcome(Probe("locality", "L?", "file"), "same", after, routed_to, 0.1, "a", identical)
+
+
+def near(after: str, routed_to: str | None) -> Outcome:
+    """A near miss of edit a, which the base answers with `same`."""
+    probe = Probe("near_miss", "N?", "edit", "a")
+    return Outcome(probe, "same", after, routed_to, 0.4, "a", routed_to is None)
+
+
+OUTCOMES = [
+    told("a", "yes", "a"),
+    unrelated(),
+    told("b", "yes", "b", (0.5, 1.0), before="yes"),
+    told("c", "yes indeed", "c", (0.0, 0.5)),  # goes on after the target
+    told("d", "no", None, (0.0, 0.0)),
+    reworded("a", "orig", "yes", "a"),
+    reworded("b", "orig", "no", "c"),
+    reworded("c", "drawn", "yes", "c"),
+    reworded("d", "orig", "no", None),
+    near("same", None),
+    near("changed", "a"),
+    unrelated("changed", "b", identical=False),
+    unrelated("same", "a", identical=False),  # an expert spoke and said what the base says
+    unrelated("same", None, identical=False),
+]
+
+
+@pytest.fixture
+def report() -> EvalReport:
+    return summarise(OUTCOMES)
+
+
+def test_free_answers_count_when_they_are_the_target_and_nothing_more(report: EvalReport) -> None:
+    assert (report.n_edits, report.reliability, report.reliability_before) == (4, 0.5, 0.25)
+    assert report.generality == {"drawn": 1.0, "orig": pytest.approx(1 / 3)}
+    assert report.generality_before == {"drawn": 0.0, "orig": 0.0}
+
+
+def test_locality_is_of_all_and_bits_of_the_unrouted_only(report: EvalReport) -> None:
+    assert report.locality_unchanged == 0.75
+    assert report.logits_identical == 0.5
+    assert report.near_miss_unchanged == 0.5
+
+
+def test_routing_says_who_spoke(report: EvalReport) -> None:
+    assert report.routing == {
+        "prompt_to_own_edit": 0.75,
+        "rephrase_to_own_edit": 0.5,
+        "wrong_edit": pytest.approx(1 / 8),
+        "false_activation_locality": 0.5,
+        "false_activation_near_miss": 0.5,
+    }
+
+
+def test_teacher_forced_figures_stand_beside(report: EvalReport) -> None:
+    assert report.teacher_forced == {
+        "reliability_before": 0.125,
+        "reliability_after": 0.625,
+        "generality_before": 0.25,
+        "generality_after": 0.75,
+    }
+
+
+def test_counts_say_how_much_a_share_is_worth(report: EvalReport) -> None:
+    assert report.counts == {
+        "reliability": 4,
+        "locality": 4,
+        "locality_routed": 2,
+        "near_miss": 2,
+        "generality_drawn": 1,
+        "generality_orig": 3,
+    }
+
+
+def test_the_order_of_outcomes_does_not_matter(report: EvalReport) -> None:
+    assert summarise(OUTCOMES[::-1]) == report
+
+
+def test_a_report_survives_json(report: EvalReport) -> None:
+    assert EvalReport(**json.loads(json.dumps(asdict(report)))) == report
+
+
+def test_what_was_not_probed_has_no_number() -> None:
+    report = summarise([])
+    assert (report.n_edits, report.reliability, report.locality_unchanged) == (0, None, None)
+    assert report.routing == report.generality == report.teacher_forced == {}
+    assert flatten_report(report) == {}
+    routed = summarise([unrelated("same", "a", identical=False)])
+    assert (routed.locality_unchanged, routed.logits_identical) == (1.0, None)
+
+
+def test_a_share_of_nothing_is_none() -> None:
+    assert share([]) is None
+    assert share([True, False, False, False]) == 0.25
+
+
+def test_flat_names_for_a_tracker(report: EvalReport) -> None:
+    flat = flatten_report(report)
+    assert flat["eval/reliability_before"] == 0.25
+    assert flat["eval/reliability_after"] == 0.5
+    assert flat["eval/generality_drawn_after"] == 1.0
+    assert flat["eval/generality_drawn_before"] == 0.0
+    assert flat["eval/routing_false_activation_locality"] == 0.5
+    assert flat["eval/teacher_forced_reliability_after"] == 0.625
+    assert flat["eval/logits_identical"] == 0.5
+    assert len(flat) == 5 + 4 + 5 + 4
+
+
+@pytest.mark.parametrize("source", ["gpt (v2)", "a/../b", "#1, 50%", "é" * 300])
+def test_flat_names_are_such_as_trackers_take(source: str) -> None:
+    flat = flatten_report(summarise([reworded("a", source, "yes", "a")]))
+    assert sum(name.startswith("eval/generality_") for name in flat) == 2
+    for name in flat:
+        assert re.fullmatch(r"eval/[\w.-]{1,200}", name)

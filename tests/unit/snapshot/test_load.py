@@ -1,0 +1,163 @@
+"""Rows of bundles become experts in the order that was asked for, whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from scen.base.load import Base
+from scen.editor.batch import pad_prompts
+from scen.editor.decode import decode
+from scen.editor.expert import FullBank, LowRankBank
+from scen.editor.neurons import KeyNeurons, KeyPlace, SigmoidNeurons
+from scen.editor.whitening import Whitening
+from scen.errors import IntegrityError, NotFoundError
+from scen.fs import Storage
+from scen.records import EncodedEdit
+from scen.snapshot.load import Place, SnapshotLoader
+from scen.snapshot.method import StoreMethod
+from scen.store.bundles import save_bundle
+
+PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
+METHODS = {
+    "scen-lr": StoreMethod("scen-lr", 3, 2, PLACES, 0.6),
+    "scen": StoreMethod("scen", 3, 0, (), 0.65),
+}
+
+
+def low_rank(count: int, mark: int) -> dict[str, Tensor]:
+    """Experts and keys in half precision, each filled with a number of its own."""
+    number_E11 = (torch.arange(count) + mark).half()[:, None, None]
+    return {
+        "down": number_E11.expand(count, 2, 64),
+        "up": number_E11.expand(count, 32, 2) / 4,
+        "key": number_E11.expand(count, 2, 64) / 8,
+    }
+
+
+def whole(count: int, mark: int) -> dict[str, Tensor]:
+    """Experts and neurons of the paper."""
+    number_E11 = (torch.arange(count) + mark).float()[:, None, None]
+    return {
+        "weight": number_E11.expand(count, 32, 64),
+        "neuron": number_E11[..., 0].expand(count, 64),
+        "h": number_E11[..., 0].expand(count, 64) / 2,
+    }
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def whitening(storage: Storage) -> str:
+    """The digest of a whitening of two kinds of key."""
+    sample_NKF = torch.randn(8, 2, 64, generator=torch.Generator().manual_seed(0))
+    return save_bundle(storage, Whitening.fit(sample_NKF, 0.1).tensors())
+
+
+@pytest.fixture
+def loader(storage: Storage, tiny: Base, whitening: str) -> SnapshotLoader:
+    """A loader of method scen-lr."""
+    return SnapshotLoader(storage, tiny, METHODS["scen-lr"], whitening)
+
+
+@pytest.fixture
+def paper(storage: Storage, tiny: Base) -> SnapshotLoader:
+    """A loader of method scen."""
+    return SnapshotLoader(storage, tiny, METHODS["scen"], None)
+
+
+def test_rows_come_in_the_order_that_was_asked_for(
+    loader: SnapshotLoader, storage: Storage
+) -> None:
+    a, b = (save_bundle(storage, low_rank(count, mark)) for count, mark in ((3, 1), (4, 10)))
+    places = [Place(a, 2), Place(a, 0), Place(b, 3), Place(a, 1), Place(b, 0), Place(b, 1)]
+    marks = [3.0, 1.0, 13.0, 2.0, 10.0, 11.0]
+    edited = loader.load(places)
+    assert isinstance(edited.bank, LowRankBank)
+    assert edited.bank.down_ErF[:, 0, 0].tolist() == marks
+    assert edited.bank.up_EDr[:, -1, -1].tolist() == [mark / 4 for mark in marks]
+    assert isinstance(edited.neurons, KeyNeurons)
+    assert edited.neurons.key_EKF[:, 1, -1].tolist() == [mark / 8 for mark in marks]
+    assert edited.bank.down_ErF.dtype == edited.neurons.key_EKF.dtype == torch.float32
+    assert (edited.layer, edited.neurons.threshold) == (3, 0.6)
+    assert edited.neurons.places == PLACES
+
+
+def test_full_experts_and_their_neurons(paper: SnapshotLoader, storage: Storage) -> None:
+    a, b = (save_bundle(storage, whole(2, mark)) for mark in (1, 10))
+    edited = paper.load([Place(b, 1), Place(a, 0)])
+    assert isinstance(edited.bank, FullBank)
+    assert edited.bank.weight_EDF.shape == (2, 32, 64)
+    assert edited.bank.weight_EDF[:, 0, 0].tolist() == [11.0, 1.0]
+    assert isinstance(edited.neurons, SigmoidNeurons)
+    assert edited.neurons.weight_EF[:, 0].tolist() == [11.0, 1.0]
+    assert (edited.neurons.layer, edited.neurons.theta) == (3, 0.65)
+    assert paper.tensors([Place(a, 1)], ("h",))["h"].tolist() == [[1.0] * 64]
+
+
+@pytest.mark.parametrize("method", ["scen-lr", "scen"])
+def test_without_edits_it_answers_like_the_base(
+    tiny: Base,
+    encoded: list[EncodedEdit],
+    loader: SnapshotLoader,
+    paper: SnapshotLoader,
+    method: str,
+) -> None:
+    batch = pad_prompts([edit.prompt for edit in encoded], tiny.pad_id)
+    told = tiny.model.generate(
+        input_ids=batch.ids_BP,
+        attention_mask=batch.mask_BP.long(),
+        max_new_tokens=8,
+        do_sample=False,
+    )[:, batch.ids_BP.shape[1] :].tolist()
+    edited = (loader if method == "scen-lr" else paper).load([])
+    assert len(edited.bank) == len(edited.neurons) == 0
+    spoken = decode(edited, batch, 8)
+    assert spoken.route.expert_B.tolist() == spoken.route.nearest_B.tolist() == [-1] * 6
+    assert [
+        row[: len(kept)] for row, kept in zip(told, spoken.tokens, strict=True)
+    ] == spoken.tokens
+    assert all(len(row) > 0 for row in spoken.tokens)
+
+
+def test_nothing_yet_has_the_shape_of_something(paper: SnapshotLoader) -> None:
+    assert paper.tensors([], ("h", "neuron", "weight"))["h"].shape == (0, 64)
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"flip"])
+def test_a_damaged_bundle_is_not_used(
+    loader: SnapshotLoader, storage: Storage, damage: bytes
+) -> None:
+    whole_one, broken = (save_bundle(storage, low_rank(2, mark)) for mark in (1, 5))
+    path = storage.local_path / f"bundles/{broken}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data) if damage == b"flip" else damage)
+    with pytest.raises(IntegrityError, match=rf"bundle {broken[:12]} is damaged"):
+        loader.load([Place(whole_one, 0), Place(broken, 0)])
+    assert len(loader.load([Place(whole_one, 0)]).bank) == 1
+
+
+def test_a_damaged_whitening_is_not_used(
+    loader: SnapshotLoader, storage: Storage, whitening: str
+) -> None:
+    (storage.local_path / f"bundles/{whitening}.safetensors").write_bytes(b"x")
+    with pytest.raises(IntegrityError, match=whitening[:12]):
+        loader.load([])
+
+
+def test_a_missing_bundle_is_named(loader: SnapshotLoader) -> None:
+    with pytest.raises(NotFoundError, match=r"bundle 000000000000 is missing"):
+        loader.load([Place("0" * 64, 0)])
+
+
+def test_a_bundle_is_read_once(loader: SnapshotLoader, storage: Storage) -> None:
+    digest = save_bundle(storage, low_rank(2, 1))
+    loader.load([Place(digest, 0)])
+    (storage.local_path / f"bundles/{digest}.safetensors").unlink()
+    edited = loader.load([Place(digest, 1), Place(digest, 0)])
+    assert edited.bank.tensors()["down"][:, 0, 0].tolist() == [2.0, 1.0]
