@@ -2,17 +2,13 @@
 
 import json
 import shutil
-import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from scen.base.cache import cache_root, digest_file
+from scen.base.cache import cache_root, digest_file, make_cache
 from scen.base.quiet import without_bars
+from scen.base.read import read_gguf
 from scen.errors import BaseError
 
 _MARKER = "converted.json"
@@ -29,29 +25,22 @@ def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Pat
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
     if not (folder / _MARKER).exists():
         say(f"converting {path.name} to safetensors (half a minute, once)")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, without_bars():
+        with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, without_bars():
             part = Path(scratch) / "part"
             _write_safetensors(path, part)
-            shutil.rmtree(folder, ignore_errors=True)
-            part.replace(folder)
+            if not (folder / _MARKER).exists():  # else another process was first, and may read it
+                shutil.rmtree(folder, ignore_errors=True)
+                part.replace(folder)
     _check_weights(folder)
     return folder
 
 
 def _write_safetensors(path: Path, folder: Path) -> None:
-    source = {"gguf_file": path.name}
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, dtype=torch.float32, **source
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **source)
-    except (ValueError, LookupError, OSError, struct.error) as err:
-        raise BaseError(f"base: {path} cannot be read as GGUF: {err}") from err
+    model, tokenizer = read_gguf(path)
     # The loader marks the model as quantised, and such a model refuses to be saved.
     model.hf_quantizer, model.is_quantized = None, False
     del model.config.quantization_config
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
     tokenizer.save_pretrained(folder)
     marker = {"gguf": path.name, "weights_sha256": digest_file(folder / "model.safetensors")}
     (folder / _MARKER).write_text(json.dumps(marker))
@@ -59,5 +48,6 @@ def _write_safetensors(path: Path, folder: Path) -> None:
 
 def _check_weights(folder: Path) -> None:
     expected = json.loads((folder / _MARKER).read_text())["weights_sha256"]
-    if digest_file(folder / "model.safetensors") != expected:
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or digest_file(weights) != expected:
         raise BaseError(f"base: {folder} is damaged; delete it and run `scen base fetch` again")

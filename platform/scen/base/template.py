@@ -32,6 +32,8 @@ class Template:
         self.name: str = name if name != "auto" else ("chat" if has_chat else "raw")
         self.tokenizer = tokenizer
         self.end_id: int = tokenizer.eos_token_id
+        # What stands around a prompt; looking for the prompt itself would meet its words elsewhere.
+        self._before, _, self._after = self.render(_MARK).partition(_MARK)
 
     def render(self, prompt: str) -> str:
         """The text that the base reads, less special tokens that the tokenizer adds itself."""
@@ -51,9 +53,7 @@ class Template:
         found = self.tokenizer(
             text, add_special_tokens=self.name != "chat", return_offsets_mapping=True
         )
-        # Found by what stands around them: the same words may stand in the template too.
-        before, _, after = self.render(_MARK).partition(_MARK)
-        begin, end = len(before), len(text) - len(after)
+        begin, end = len(self._before), len(text) - len(self._after)
         # Special tokens have the empty span (0, 0) and are nobody's words.
         own = [
             i for i, (a, b) in enumerate(found["offset_mapping"]) if a < end and b > max(begin, a)

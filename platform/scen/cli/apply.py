@@ -10,6 +10,7 @@ from scen.config import Config
 from scen.errors import InputError
 from scen.fs import Storage
 from scen.ingest import QuarantineFile, Rejection, Validator, ingest
+from scen.ingest.location import locate_input
 from scen.ingest.prompts import read_prompts
 from scen.records import Edit, digest_json, edit_to_dict
 from scen.samples import sample_path
@@ -56,6 +57,9 @@ def apply_edits(job: EditJob, storage: Storage, config: Config) -> tuple[EditSum
     """Ingest, train, evaluate, commit and track. Raises ScenError."""
     began = time.perf_counter()
     stream = check_name(job.stream or name_stream(job.file))
+    for path in (job.file, job.locality):  # before a store is made for nothing
+        if path is not None:
+            locate_input(path)
     store = create_store(storage, config, read_prompts(sample_path("nq_neutral.jsonl")), say)
     uri = _tracking_uri(storage) if job.is_tracked else None
     summary = EditSummary(stream, storage.uri, tracking_uri=uri)

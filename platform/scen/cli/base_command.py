@@ -16,7 +16,7 @@ def run(args: argparse.Namespace) -> None:
         if args.json:
             write_json({"name": name, "folder": folder})
         else:
-            out.print(f"{name} is ready in {folder}")
+            out.print(f"{name} is ready in {folder}", soft_wrap=True)
         return
     base = load_base(
         name,

@@ -17,5 +17,5 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         write_json({"version": ledger.version(), "base": dict(base), "commits": entries})
         return
-    out.print(f"base {base['name']}, fingerprint {base['fingerprint'][:12]}")
+    out.print(f"base {base['name']}, fingerprint {base['fingerprint'][:12]}", soft_wrap=True)
     out.print(log_table(entries))

@@ -10,14 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-out = Console(soft_wrap=False, highlight=False)
+# No markup: paths and what people wrote may have brackets and colons in them.
+out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
     """Tell a person what is being done."""
-    err.print(f"[dim]·[/dim] {text}")
+    err.print(Text.assemble(("· ", "dim"), text), soft_wrap=True)
 
 
 def write_json(value: Any) -> None:
@@ -49,7 +51,7 @@ class StepProgress:
         for task in self._tasks.values():
             self._progress.remove_task(task)
         self._tasks = {}
-        self._progress.console.print(f"[dim]·[/dim] {name}")
+        self._progress.console.print(Text.assemble(("· ", "dim"), name))
 
 
 @contextmanager

@@ -74,8 +74,8 @@ def _add_edit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         choices=("scen-lr", "scen"),
         help="scen-lr: low-rank experts, whitened keys (default); scen: the paper's procedure",
     )
-    edit.add_argument("--wave-size", type=int, metavar="N", help="edits per wave (default 200)")
-    edit.add_argument("--limit", type=int, metavar="N", help="take the first N valid edits only")
+    edit.add_argument("--wave-size", type=_count, metavar="N", help="edits per wave (default 200)")
+    edit.add_argument("--limit", type=_count, metavar="N", help="take the first N valid edits only")
     edit.add_argument("--stream", help="name of the stream (default: from the file's name)")
     edit.add_argument(
         "--format",
@@ -100,7 +100,7 @@ def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _store_option(ask)
     ask.add_argument("--version", type=int, metavar="V", help="a ledger version (default: newest)")
     ask.add_argument("--base-answer", action="store_true", help="also show the unedited answer")
-    ask.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
+    ask.add_argument("--max-new-tokens", type=_count, default=64, metavar="N")
     _base_options(ask)
     _json_option(ask)
 
@@ -114,7 +114,7 @@ def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--locality", metavar="FILE", help="prompts that no edit may change (default: a sample)"
     )
     evaluation.add_argument("--version", type=int, metavar="V", help="a ledger version")
-    evaluation.add_argument("--limit", type=int, metavar="N", help="the first N edits only")
+    evaluation.add_argument("--limit", type=_count, metavar="N", help="the first N edits only")
     _base_options(evaluation)
     _config_options(evaluation)
     _json_option(evaluation)
@@ -139,7 +139,14 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     text = "32 real edits on SmolLM2-135M-Instruct, answers before and after (minutes on a CPU)"
     demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument("--store", default=".scen/demo", metavar="URI", help="default: .scen/demo")
-    demo.add_argument("--edits", type=int, default=32, metavar="N", help="default: 32")
+    demo.add_argument("--edits", type=_count, default=32, metavar="N", help="default: 32")
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _store_option(parser: argparse.ArgumentParser) -> None:

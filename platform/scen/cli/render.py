@@ -82,7 +82,7 @@ def log_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """Commits, oldest first."""
     table = Table()
     for name in ("version", "committed", "stream", "wave", "edits", "reliability"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for entry in entries:
         table.add_row(
             str(entry["version"]),
@@ -98,6 +98,8 @@ def log_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 def facts_table(facts: Mapping[str, Any]) -> Table:
     """Names and values."""
     table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(f"[bold]{name}[/bold]", Text(str(value)))
+        table.add_row(name, Text(str(value)))
     return table

@@ -2,22 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scen.base import hub
-from scen.base.convert import convert_gguf
 from scen.base.load import Base, load_base, pick_device, pick_dtype, resolve_base
 from scen.errors import BaseError, ConfigError
-
-
-@pytest.fixture
-def copied(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny base that a test may change."""
-    return Path(shutil.copytree(tiny_folder, tmp_path / "base"))
 
 
 def fingerprint(folder: Path, template: str = "raw") -> str:
@@ -44,27 +37,6 @@ def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
         resolve_base(str(tmp_path))
 
 
-def test_a_name_that_is_nowhere_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> str:
-        raise OSError("no network")
-
-    monkeypatch.setattr(hub, "snapshot_download", offline)
-    with pytest.raises(BaseError, match="HF_TOKEN"):
-        resolve_base("nobody/nothing")
-
-
-@pytest.mark.parametrize("content", [b"not a model", b"GGUF\x03\x00\x00\x00\x01"])
-def test_a_damaged_gguf_is_refused(
-    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SCEN_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "model.gguf"
-    path.write_bytes(content)
-    with pytest.raises(BaseError, match="cannot be read as GGUF"):
-        convert_gguf(path)
-    assert list((tmp_path / "cache" / "bases").iterdir()) == []
-
-
 def test_a_missing_gguf_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseError, match="does not exist"):
         resolve_base(str(tmp_path / "none.gguf"))
@@ -83,6 +55,62 @@ def test_fingerprint_covers_weights_tokenizer_and_template(copied: Path, tiny_fo
     tokenizer["pre_tokenizer"]["add_prefix_space"] = True
     (copied / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert fingerprint(copied) != first
+
+
+def change_config(folder: Path, **values: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
+        (lambda folder: cut(folder / "model.safetensors"), "cannot be read"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json"),
+        (lambda folder: change_config(folder, hidden_size="wide"), "hidden_size"),
+        (lambda folder: change_config(folder, intermediate_size=65), "cannot be read"),
+        # The loader alone would make up the seventh layer from random numbers.
+        (lambda folder: change_config(folder, num_hidden_layers=7), r"lacks model\.layers\.6"),
+    ],
+)
+def test_a_damaged_folder_is_refused(
+    copied: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    damage(copied)
+    with pytest.raises(BaseError, match=words):
+        load_base(str(copied), dtype="float32", device="cpu")
+
+
+def test_every_end_token_of_the_generation_config_stops_an_answer(copied: Path) -> None:
+    path = copied / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [2, 7]}))
+    assert load_base(str(copied), device="cpu").stop_ids == {2, 7}
+
+
+def test_a_relative_folder_is_kept_by_its_full_name(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.parent)
+    assert load_base("base", device="cpu").name == str(copied)
+
+
+def test_wrong_settings_are_told_before_anything_is_fetched() -> None:
+    for wrong in ({"device": "tpu?"}, {"dtype": "int4"}):
+        with pytest.raises(ConfigError):
+            load_base("nobody/nothing", **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'cuda:7' is not a torch device of this machine"):
+        pick_device("cuda:7")
 
 
 def test_number_types_and_devices_are_checked() -> None:

@@ -39,6 +39,39 @@ def test_chat_finds_the_user_s_words_and_not_the_system_s(chatty: Any) -> None:
     assert template.render("Why?").index("Why?") < encoded.own[0]  # the system's come first
 
 
+@pytest.mark.parametrize("prompt", ["answer", "user", "Why?", "  Why?  ", "é"])
+def test_words_of_the_template_itself_are_not_the_user_s(chatty: Any, prompt: str) -> None:
+    chatty.chat_template = CHAT.replace("m['content']", "m['content'] | trim")
+    template = Template("chat", chatty)
+    assert template.encode_prompt(prompt).own[0] == template.encode_prompt("x").own[0]
+    assert own_words(template, prompt) == prompt.strip()
+
+
+def test_llama2_inst_may_be_asked_for_its_own_marks(tiny: Base) -> None:
+    template = Template("llama2-inst", tiny.tokenizer)
+    assert template.encode_prompt("INST").own[0] == template.encode_prompt("Who?").own[0]
+
+
+@pytest.mark.parametrize("name", ["raw", "llama2-inst"])
+def test_an_empty_prompt_is_refused(tiny: Base, name: Any) -> None:
+    with pytest.raises(ConfigError, match="prompt: '' has no tokens"):
+        Template(name, tiny.tokenizer).encode_prompt("")
+
+
+def test_an_answer_does_not_depend_on_the_day(chatty: Any) -> None:
+    chatty.chat_template = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+        "{% endif %}Today is {{ date_string }}. {{ messages[0]['content'] }}"
+    )  # as Llama-3.2 has it
+    assert Template("chat", chatty).render("Who?") == "Today is 26 Jul 2024. Who?"
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tiny: Base) -> None:
+    tiny.tokenizer.eos_token = None
+    with pytest.raises(BaseError, match="no end token"):
+        Template("raw", tiny.tokenizer)
+
+
 def test_raw_puts_a_space_before_the_target(tiny: Base) -> None:
     template = Template("raw", tiny.tokenizer)
     ids = template.encode_target("Oslo")

@@ -94,7 +94,6 @@ def test_log_and_show(store: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["edit", "missing.jsonl", "--no-tracking"], 3, "missing.jsonl"),
         (["edit", "x.jsonl", "--set", "expert.stepz=3"], 2, "expert.stepz"),
         (["edit", "x.jsonl", "--stream", "No Good"], 2, "--stream"),
-        (["edit", "x.jsonl", "--method", "scen"], 2, "method"),
     ],
 )
 def test_an_error_is_one_line_with_its_own_exit_code(
@@ -113,6 +112,14 @@ def test_a_store_refuses_another_base(
     flags = ("--base", str(tiny_folder), "--template", "raw", "--dtype", "float32")
     assert main(["edit", file, "--store", store, *flags, *QUICK]) == 4
     assert "belongs to" in capsys.readouterr().err
+
+
+def test_a_store_refuses_another_method(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "edits.jsonl")
+    assert main(["edit", file, "--store", store, "--method", "scen", *QUICK]) == 2
+    assert "method is 'scen-lr', not 'scen'" in capsys.readouterr().err
 
 
 def test_a_bad_row_goes_to_quarantine_and_the_rest_proceeds(
