@@ -18,7 +18,9 @@ _PAPER: dict[str, Any] = {
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class BaseConfig(_Part):
@@ -64,7 +66,7 @@ class KeyPlaceConfig(_Part):
 class RouterConfig(_Part):
     """Which expert speaks."""
 
-    places: tuple[KeyPlaceConfig, ...] | None = None
+    places: tuple[KeyPlaceConfig, ...] | None = Field(None, min_length=1)
     """Key places of scen-lr; None is the mean at a tenth and the last token at four fifths."""
     threshold: float = Field(0.6, ge=-1, le=1)
     """scen-lr: mean cosine of whitened keys above which an edit speaks."""

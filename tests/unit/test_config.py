@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from scen.config import Config, dump_config, load_config
 from scen.errors import ConfigError
@@ -31,6 +32,11 @@ def test_paper_mode_has_the_paper_s_settings_unless_told_otherwise() -> None:
         ("expert.stepz=3", "expert.stepz"),
         ("expert.steps=0", "expert.steps"),
         ("expert.lr=fast", "expert.lr"),
+        ("expert.lr=.inf", "expert.lr"),
+        ("expert=3", "config: expert:"),
+        ("router.theta=.nan", "router.theta"),
+        ("router.places=[]", "router.places"),
+        ("router.places=[{layer: 1, kind: all}]", r"router\.places\.0\.kind"),
         ("method=magic", "method"),
         ("base.dtype=int4", "base.dtype"),
         ("expert", "--set"),
@@ -51,9 +57,36 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> 
         load_config(tmp_path / "none.yaml")
 
 
+def test_a_file_in_another_encoding_or_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes("base: {name: Čačak}".encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"--config: .*c\.yaml is not valid YAML"):
+        load_config(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(tmp_path)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(overrides=["expert.steps=0", "waves.sizes=3"])
+    assert "expert.steps: " in str(refused.value)
+    assert "waves.sizes: " in str(refused.value)
+
+
+def test_values_are_read_as_yaml() -> None:
+    words = ["expert.layer=3", "expert.lr=1e-4", "base.name=a=b", "router.theta=0"]
+    config = load_config(overrides=[*words, "expert.layer=null"])
+    assert (config.expert.layer, config.expert.lr) == (None, 1e-4)
+    assert (config.base.name, config.router.theta) == ("a=b", 0.0)
+
+
 def test_a_resolved_config_loads_again() -> None:
     config = load_config(overrides=["router.places=[{layer: 3, kind: mean}]"])
     assert Config.model_validate(dump_config(config)) == config
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load_config().method = "scen"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

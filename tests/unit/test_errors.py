@@ -7,7 +7,7 @@ import pytest
 from scen import errors
 from scen.errors import ScenError
 
-LEAVES = [
+LEAVES: list[type[ScenError]] = [
     kind
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, ScenError) and kind is not ScenError
@@ -15,7 +15,8 @@ LEAVES = [
 
 
 def test_each_kind_has_an_exit_code_of_its_own() -> None:
-    codes = [kind.exit_code for kind in (ScenError, *LEAVES)]
+    kinds: list[type[ScenError]] = [ScenError, *LEAVES]
+    codes = [kind.exit_code for kind in kinds]
     assert codes == [1, 2, 3, 4, 5, 6, 7]
 
 
