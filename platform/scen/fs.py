@@ -11,6 +11,7 @@ from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import BaseError as ObstoreError
 from obstore.store import LocalStore, from_url
 
 from scen.errors import ConfigError, NotFoundError
@@ -20,7 +21,7 @@ class Storage:
     """A root folder somewhere, with the few operations that the platform needs."""
 
     def __init__(self, uri: str, options: dict[str, str] | None = None) -> None:
-        self.uri = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
+        self.uri = _full_uri(uri)
         self.options = dict(options or {})
         self._store: Any = _open(self.uri, self.options)
 
@@ -77,10 +78,20 @@ class Storage:
         return sorted(str(item["path"]) for page in pages for item in page)
 
 
+def _full_uri(uri: str) -> str:
+    """A URI without its last slash, or an absolute path. Raises ConfigError for a bare scheme."""
+    if "://" not in uri:
+        return str(Path(uri).expanduser().resolve())
+    if not uri.partition("://")[2].strip("/"):
+        raise ConfigError(f"store: {uri!r} names no place; give one, such as s3://bucket/folder")
+    return uri.rstrip("/")
+
+
 def _open(uri: str, options: dict[str, str]) -> Any:
-    if "://" not in uri or uri.startswith("file://"):
-        return LocalStore(uri.removeprefix("file://"), mkdir=True)
     try:
+        if "://" not in uri or uri.startswith("file://"):
+            return LocalStore(uri.removeprefix("file://"), mkdir=True)
         return from_url(uri, **options)  # type: ignore[call-overload]
-    except ValueError as err:
-        raise ConfigError(f"store: cannot open {uri!r}: {err}") from err
+    except (ValueError, OSError, ObstoreError) as err:
+        cause = str(err).splitlines()[0]
+        raise ConfigError(f"store: cannot open {uri!r} ({cause}); name a folder or a URI") from err

@@ -54,9 +54,8 @@ class Edit:
         """What is asked about the subject: the relation label, or the prompt less the subject."""
         if "relation" in self.metadata:
             return self.metadata["relation"]
-        if not self.subject:
-            return None
-        return normalise(self.prompt).replace(normalise(self.subject), "{}")
+        subject = normalise(self.subject or "")
+        return normalise(self.prompt).replace(subject, "{}") if subject else None
 
 
 def edit_to_dict(edit: Edit) -> dict[str, Any]:

@@ -78,3 +78,19 @@ def test_a_bucket_is_not_local() -> None:
     assert bucket.options == {"region": "eu-west-1"}
     with pytest.raises(ConfigError, match="s3://bucket/store is not a folder"):
         _ = bucket.local_path
+
+
+@pytest.mark.parametrize("uri", ["s3://", "memory://", "file:///", "foo://bar/x"])
+def test_a_uri_that_names_no_place_is_refused_and_leaves_nothing(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="store"):
+        Storage(uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="store"):
+        Storage(str(tmp_path / "file"))

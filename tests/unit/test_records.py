@@ -142,3 +142,7 @@ def test_normalise(text: str, form: str) -> None:
 def test_relation(subject: str | None, metadata: dict[str, str], relation: str | None) -> None:
     edit = Edit("e", "Who founded Oslo?", "Harald", subject=subject, metadata=metadata)
     assert edit.relation == relation
+
+
+def test_a_subject_of_end_marks_alone_gives_no_relation() -> None:
+    assert Edit("a", "Who?", "t", subject="?").relation is None
