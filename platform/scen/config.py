@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scen.errors import ConfigError
 
@@ -66,18 +66,34 @@ class KeyPlaceConfig(_Part):
 class RouterConfig(_Part):
     """Which expert speaks."""
 
+    profile: str = "auto"
+    """scen-lr: a file of `scen calibrate`; auto is the one that ships for the base, where one does;
+    none goes without. Its settings of `expert` hold where none are given."""
     places: tuple[KeyPlaceConfig, ...] | None = Field(None, min_length=1)
-    """Key places of scen-lr; None is the mean at a tenth and the last token at four fifths."""
-    threshold: float = Field(0.6, ge=-1, le=1)
-    """scen-lr: mean cosine of whitened keys above which an edit speaks."""
+    """scen-lr without a profile: None is the mean at a tenth and the last token at four fifths."""
+    max_false_activation: float | None = Field(None, gt=0, lt=1)
+    """scen-lr: share of prompts near an edit, but not about it, that may reach it; None is the
+    profile's own bound. It sets the threshold from the scores that calibration kept."""
+    threshold: float | None = None
+    """scen-lr: score above which an edit speaks, set by hand. None follows from the bound; without
+    a profile it is a mean cosine of whitened keys, 0.6."""
     shrinkage: float = Field(0.1, gt=0)
-    """scen-lr: floor of the whitening, relative to the mean variance of the sampled directions."""
+    """scen-lr without a profile: floor of the whitening, relative to the mean variance of the
+    sampled directions."""
     theta: float = Field(0.65, ge=0, le=1)
     """scen: sigmoid score above which an edit speaks."""
     neuron_steps: int = Field(20, ge=1)
     """scen: steps of Adam per neuron."""
     neuron_lr: float = Field(1e-4, gt=0)
     """scen: Adam's learning rate for neurons."""
+
+    @model_validator(mode="after")
+    def _one_way_to_cut(self) -> "RouterConfig":
+        if self.threshold is not None and self.max_false_activation is not None:
+            raise ValueError("set threshold or max_false_activation, not both")
+        if self.places is not None and self.profile not in ("auto", "none"):
+            raise ValueError("a profile has its own places: set profile or places, not both")
+        return self
 
 
 class EvaluationConfig(_Part):
@@ -100,6 +116,28 @@ class WaveConfig(_Part):
     """Edits per wave."""
 
 
+class ClusterConfig(_Part):
+    """How a wave is spread over Ray Train workers."""
+
+    workers: int = Field(2, ge=1)
+    """Workers of a wave."""
+    min_workers: int | None = Field(None, ge=1)
+    """Start with so few where no more are free (elastic); None waits for all."""
+    cpus_per_worker: float = Field(1, gt=0)
+    """CPU cores of a worker."""
+    gpus_per_worker: float = Field(0, ge=0)
+    """GPUs of a worker."""
+    strategy: Literal["auto", "replicate", "zero3"] = "auto"
+    """replicate: the whole base in each worker. zero3: the base split over them (DeepSpeed). auto:
+    zero3 where the base does not fit a worker's device."""
+    deepspeed: str | None = None
+    """DeepSpeed configuration (JSON, stage 3); None is one that keeps little gathered."""
+    max_failures: int = Field(3, ge=0)
+    """How often the workers of a step may fail and be started again."""
+    timeout_s: float = Field(300, gt=0)
+    """Seconds after which a rank that waits for the others gives up."""
+
+
 class Config(_Part):
     """All settings of a run."""
 
@@ -110,6 +148,7 @@ class Config(_Part):
     router: RouterConfig = RouterConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     waves: WaveConfig = WaveConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
 
 def load_config(

@@ -53,8 +53,13 @@ class EditSummary:
     waves: list[dict[str, Any]] = field(default_factory=list)
 
 
-def apply_edits(job: EditJob, storage: Storage, config: Config) -> tuple[EditSummary, OpenStore]:
-    """Ingest, train, evaluate, commit and track. Raises ScenError."""
+def apply_edits(
+    job: EditJob, storage: Storage, config: Config, make_parts: type[LocalParts] = LocalParts
+) -> tuple[EditSummary, OpenStore]:
+    """Ingest, train, evaluate, commit and track. Raises ScenError.
+
+    `make_parts` says where the work is done: in this process, or on a cluster.
+    """
     began = time.perf_counter()
     stream = check_name(job.stream or name_stream(job.file))
     for path in (job.file, job.locality):  # before a store is made for nothing
@@ -65,7 +70,8 @@ def apply_edits(job: EditJob, storage: Storage, config: Config) -> tuple[EditSum
     summary = EditSummary(stream, storage.uri, tracking_uri=uri)
     path = _quarantine_path(storage, stream, job)
     with step_progress() as bars, QuarantineFile(path) as quarantine:
-        _run_waves(job, store, config, bars, quarantine, summary)
+        parts = _parts(job, store, config, bars, summary.tracking_uri, make_parts)
+        _run_waves(job, parts, bars, quarantine, summary)
         summary.rejected = quarantine.num_rows
     if summary.rejected:
         summary.quarantine = path
@@ -77,26 +83,35 @@ def apply_edits(job: EditJob, storage: Storage, config: Config) -> tuple[EditSum
     return summary, store
 
 
-def _run_waves(
+def _parts(
     job: EditJob,
     store: OpenStore,
     config: Config,
     bars: StepProgress,
+    tracking_uri: str | None,
+    make_parts: type[LocalParts],
+) -> LocalParts:
+    limit = config.evaluation.locality_limit
+    locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
+    tracker = MlflowTracker(tracking_uri) if tracking_uri else NullTracker()
+    return make_parts(store, config, locality, tracker, bars)
+
+
+def _run_waves(
+    job: EditJob,
+    parts: LocalParts,
+    bars: StepProgress,
     quarantine: QuarantineFile,
     summary: EditSummary,
 ) -> None:
-    limit = config.evaluation.locality_limit
-    locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
-    uri = summary.tracking_uri
-    tracker = MlflowTracker(uri) if uri else NullTracker()
-    parts = LocalParts(store, config, locality, tracker, bars)
+    store = parts.store
     rows: dict[str, int] = {}
 
     def starting(wave: Wave) -> None:
         bars.start_wave(f"wave {wave.index} of {summary.stream}: {len(wave.edits)} edits")
 
     batches = _accepted(job, store, quarantine, rows)
-    for step in run_stream(summary.stream, batches, store, config, parts, starting):
+    for step in run_stream(summary.stream, batches, store, parts.config, parts, starting):
         quarantine.add([_rejection(clash, rows) for clash in step.admission.rejections])
         summary.known += len(step.admission.known)
         if step.report is not None:

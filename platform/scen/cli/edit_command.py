@@ -7,6 +7,7 @@ from scen.cli.apply import EditJob, EditSummary, apply_edits
 from scen.cli.output import out, show_warnings, write_json
 from scen.cli.render import report_table
 from scen.cli.settings import read_config, store_method
+from scen.config import Config
 from scen.fs import Storage
 from scen.tracking.tracking_uri import ui_command
 
@@ -15,7 +16,13 @@ def run(args: argparse.Namespace) -> None:
     """Apply a file of edits to a store."""
     show_warnings()
     storage = Storage(args.store)
-    job = EditJob(
+    summary, _ = apply_edits(edit_job(args), storage, edit_config(args, storage))
+    show(summary, args.json)
+
+
+def edit_job(args: argparse.Namespace) -> EditJob:
+    """The file of the arguments, and how it is to be read."""
+    return EditJob(
         file=args.file,
         stream=args.stream,
         data_format=args.format,
@@ -24,9 +31,16 @@ def run(args: argparse.Namespace) -> None:
         locality=args.locality,
         is_tracked=not args.no_tracking,
     )
-    config = read_config(args, args.method or store_method(storage))
-    summary, _ = apply_edits(job, storage, config)
-    if args.json:
+
+
+def edit_config(args: argparse.Namespace, storage: Storage) -> Config:
+    """The settings of the arguments; the method of a store that exists need not be named."""
+    return read_config(args, args.method or store_method(storage))
+
+
+def show(summary: EditSummary, is_json: bool) -> None:
+    """The summary for people, or as one JSON object."""
+    if is_json:
         write_json(asdict(summary))
     else:
         show_summary(summary)

@@ -18,7 +18,7 @@ from scen.records import Edit, digest_bytes
 from scen.registry.snapshot import Snapshot
 from scen.samples import sample_path
 from scen.snapshot.open import open_store
-from scen.waves.local import eval_limits, outcome_lines
+from scen.waves.evaluation_work import eval_limits, outcome_lines
 
 
 def run(args: argparse.Namespace) -> None:

@@ -23,6 +23,8 @@ def read_config(args: argparse.Namespace, method: str | None = None) -> Config:
         fixed["method"] = method
     if getattr(args, "wave_size", None) is not None:
         fixed["waves"] = {"size": args.wave_size}
+    if getattr(args, "profile", None) is not None:
+        fixed["router"] = {"profile": args.profile}
     return load_config(getattr(args, "config", None), getattr(args, "overrides", ()), fixed)
 
 

@@ -1,6 +1,7 @@
 """Greedy decoding of a batch in which each row has its own expert, or none."""
 
 import copy
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from scen.editor.batch import PromptBatch
 from scen.editor.expert import ExpertBank
 from scen.editor.layer import EditedLinear, attach_layer
 from scen.editor.neurons import NeuronBank
+from scen.editor.pace import ALONE, Pace
 from scen.editor.prefill import Prefill, prefill
 from scen.editor.route import Route
 from scen.editor.split import run_head
@@ -30,6 +32,7 @@ class EditedModel:
     neurons: NeuronBank
     pad_id: int
     stop_ids: frozenset[int]
+    pace: Pace = ALONE
 
     @property
     def linear(self) -> EditedLinear:
@@ -86,13 +89,13 @@ def answer(
     kept: list[Tensor] = []
     stop = torch.tensor(sorted(edited.stop_ids), device=logits_BV.device)
     open_B = torch.ones_like(length_B, dtype=torch.bool)
-    for step in range(max_new_tokens):
+    for step in itertools.count():
         if keep_logits:
             kept.append(logits_BV)
         next_B = logits_BV.argmax(-1)
         steps.append(next_B)
         open_B = open_B & ~torch.isin(next_B, stop)
-        if not open_B.any() or step + 1 == max_new_tokens:
+        if not edited.pace.anyone(bool(open_B.any()) and step + 1 < max_new_tokens):
             break
         mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
         with edited.linear.use(edited.bank, route):
@@ -103,8 +106,10 @@ def answer(
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
-    tokens, stopped = _cut_at_stop(torch.stack(steps, 1).tolist(), edited.stop_ids)
-    return Decoded(tokens, stopped, route, torch.stack(kept, 1) if kept else None)
+    told_BS = torch.stack(steps[:max_new_tokens], 1)
+    tokens, stopped = _cut_at_stop(told_BS.tolist(), edited.stop_ids)
+    logits_BSV = torch.stack(kept[:max_new_tokens], 1) if kept else None
+    return Decoded(tokens, stopped, route, logits_BSV)
 
 
 @torch.no_grad()
@@ -114,10 +119,13 @@ def speak(edited: EditedModel, filled: Prefill, route: Route, cache: Any) -> Ten
     Only those rows are run again, above the edited layer, from where their experts act; their part
     of `cache`, a copy of the prefill's, is renewed. All other rows keep the base's own logits.
     """
+    if not edited.pace.anyone(not route.is_base):
+        return filled.logits_BV
+    start = filled.batch.ids_BP.shape[1] - 1 if edited.bank.span == "last" else 0
     if route.is_base:
+        _idle(edited, filled, start)
         return filled.logits_BV
     rows_R = route.rows_R
-    start = filled.batch.ids_BP.shape[1] - 1 if edited.bank.span == "last" else 0
     split = filled.split(rows_R, start)
     edited_RSD = edited.bank.apply(split.x_BSF, split.y_BSD, route.expert_B[rows_R])
     h_RSD = split.above(edited.model, edited.layer, edited_RSD)
@@ -129,6 +137,13 @@ def speak(edited: EditedModel, filled: Prefill, route: Route, cache: Any) -> Ten
     logits_BV = filled.logits_BV.clone()
     logits_BV[rows_R] = run_head(edited.model, h_RSD[:, -1])
     return logits_BV
+
+
+def _idle(edited: EditedModel, filled: Prefill, start: int) -> None:
+    """The passes of `speak` for nothing, since another rank has a routed row."""
+    first = torch.zeros(1, dtype=torch.long, device=filled.logits_BV.device)
+    split = filled.split(first, start)
+    run_head(edited.model, split.above(edited.model, edited.layer, split.y_BSD)[:, -1])
 
 
 def copy_cache(cache: Any) -> Any:

@@ -38,6 +38,13 @@ class _Row:
     budget: int
 
 
+def order_probes(base: Base, probes: Sequence[Probe], limits: EvalLimits) -> list[int]:
+    """The probes (indices) in the order in which they are batched, like beside like."""
+    rows = [_encode(base, index, probe, limits) for index, probe in enumerate(probes)]
+    rows.sort(key=lambda row: (row.probe.target is None, row.budget, len(row.prompt.ids)))
+    return [row.index for row in rows]
+
+
 def run_eval(
     base: Base,
     edited: EditedModel,
@@ -47,8 +54,8 @@ def run_eval(
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Outcome]:
     """The outcome of each probe, in order. `edit_ids` names the experts of the bank."""
-    rows = [_encode(base, index, probe, limits) for index, probe in enumerate(probes)]
-    rows.sort(key=lambda row: (row.probe.target is None, row.budget, len(row.prompt.ids)))
+    order = order_probes(base, probes, limits)
+    rows = [_encode(base, index, probes[index], limits) for index in order]
     found: dict[int, Outcome] = {}
     for begin in range(0, len(rows), limits.batch_size):
         group = rows[begin : begin + limits.batch_size]
@@ -115,7 +122,12 @@ def _forced(
 ) -> list[tuple[float | None, float | None]]:
     found: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
     told = [i for i, row in enumerate(rows) if row.target]
-    if told:
+    if not edited.pace.anyone(bool(told)):
+        return found
+    if not told:  # only to keep in step
+        idle = EncodedEdit(rows[0].prompt, (edited.pad_id,) * 2, 0)
+        forced_accuracy(edited, [idle], route.take(torch.tensor([0])))
+    else:
         probes = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
         taken = route.take(torch.tensor(told, device=route.expert_B.device))
         # The cache of the prefill fits when every row of the batch is told.

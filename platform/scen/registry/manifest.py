@@ -40,9 +40,10 @@ class StoreManifest:
             )
 
     def require_method(self, method: Mapping[str, Any]) -> None:
-        """Raises ConfigError where other settings of the method are meant."""
+        """Raises ConfigError where other settings of the method are meant; what `method` leaves
+        out is the store's own."""
         stored, meant = _as_json(self.method), _as_json(method)
-        changed = [n for n in sorted(stored | meant) if stored.get(n) != meant.get(n)]
+        changed = [n for n in sorted(meant) if stored.get(n) != meant[n]]
         if changed:
             facts = "; ".join(f"{n} is {stored.get(n)!r}, not {meant.get(n)!r}" for n in changed)
             raise ConfigError(

@@ -9,9 +9,11 @@ from torch import Tensor
 from scen.base.load import Base
 from scen.editor.decode import EditedModel
 from scen.editor.expert import build_bank
-from scen.editor.neurons import KeyNeurons, NeuronBank, SigmoidNeurons
-from scen.editor.whitening import Whitening
+from scen.editor.neurons import NeuronBank, SigmoidNeurons
+from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
+from scen.routing.key_neurons import KeyNeurons
+from scen.routing.router import Router
 from scen.snapshot.method import StoreMethod
 from scen.store.bundles import load_bundle
 
@@ -31,10 +33,10 @@ class SnapshotLoader:
     storage: Storage
     base: Base
     method: StoreMethod
-    whitening: str | None  # digest of the bundle that holds it; None for method scen
+    router: Router | None  # None for method scen
     _bundles: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def load(self, places: Sequence[Place]) -> EditedModel:
+    def load(self, places: Sequence[Place], pace: Pace = ALONE) -> EditedModel:
         """The base with the experts and neurons at these places, in this order.
 
         Raises IntegrityError where a bundle is damaged, NotFoundError where it is missing.
@@ -43,7 +45,9 @@ class SnapshotLoader:
         neurons = self._neurons(tensors)
         bank = build_bank({name: tensors[name] for name in self._expert_names})
         base = self.base
-        return EditedModel(base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids)
+        return EditedModel(
+            base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids, pace
+        )
 
     def tensors(self, places: Sequence[Place], names: Sequence[str]) -> dict[str, Tensor]:
         """The named rows of the bundles as tensors on the base's device, float32 at least."""
@@ -86,13 +90,10 @@ class SnapshotLoader:
 
     def _neurons(self, tensors: dict[str, Tensor]) -> NeuronBank:
         if self._is_paper:
-            return SigmoidNeurons(self.method.layer, tensors["neuron"], self.method.gate)
-        assert self.whitening is not None
-        stored = self._bundle(self.whitening)
-        whitening = Whitening.from_tensors(
-            {name: tensor.to(self.base.device) for name, tensor in stored.items()}
-        )
-        return KeyNeurons.build(self.method.places, tensors["key"], whitening, self.method.gate)
+            assert self.method.theta is not None
+            return SigmoidNeurons(self.method.layer, tensors["neuron"], self.method.theta)
+        assert self.router is not None
+        return KeyNeurons.build(self.router, tensors["key"].cpu())
 
 
 def _runs(places: Sequence[Place]) -> list[tuple[str, list[int]]]:

@@ -4,21 +4,28 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scen.config import Config
-from scen.editor.neurons import KeyPlace
+from scen.config import Config, ExpertConfig
+from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
+from scen.snapshot.base_profile import Profile
+
+_TRAINING = ("steps", "lr", "stop_loss")
 
 
 @dataclass(frozen=True)
 class StoreMethod:
-    """The part of the settings that all waves of a store share. `gate` is the threshold of
-    scen-lr, or theta of scen."""
+    """The part of the settings that all waves of a store share.
+
+    `places` are those of the stored keys (scen-lr), `theta` the threshold of scen. `training` holds
+    settings of `expert` for runs that do not name their own.
+    """
 
     method: str
     layer: int
     rank: int
     places: tuple[KeyPlace, ...]
-    gate: float
+    theta: float | None
+    training: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, for the store's manifest."""
@@ -29,24 +36,56 @@ class StoreMethod:
         """The method that `to_dict` wrote."""
         return cls(**{**value, "places": tuple(KeyPlace(**place) for place in value["places"])})
 
+    def fill(self, expert: ExpertConfig) -> ExpertConfig:
+        """The settings of a run, with the store's own where none are given."""
+        return _fill(expert, self.training)
 
-def resolve_method(config: Config, num_layers: int) -> StoreMethod:
+
+def resolve_method(config: Config, num_layers: int, profile: Profile | None = None) -> StoreMethod:
     """Fill in what depends on the base. Raises ConfigError where a layer does not exist."""
     is_paper = config.method == "scen"
-    layer = config.expert.layer if config.expert.layer is not None else num_layers * 2 // 3
-    places = _places(config, num_layers) if not is_paper else ()
+    expert = config.expert if is_paper or profile is None else _fill(config.expert, profile.expert)
+    layer = expert.layer if expert.layer is not None else num_layers * 2 // 3
+    places = () if is_paper else _places(config, num_layers, profile)
     for name, index in [("expert.layer", layer), *(("router.places", p.layer) for p in places)]:
         if index >= num_layers:
             raise ConfigError(f"{name}: {index} is too large; the base has {num_layers} layers")
     if layer == num_layers - 1:
         raise ConfigError("expert.layer: the last layer cannot be edited; choose one below it")
-    gate = config.router.theta if is_paper else config.router.threshold
-    rank = 0 if is_paper else config.expert.rank
-    return StoreMethod(config.method, layer, rank, places, gate)
+    return StoreMethod(
+        config.method,
+        layer,
+        0 if is_paper else expert.rank,
+        places,
+        config.router.theta if is_paper else None,
+        {name: getattr(expert, name) for name in _TRAINING},
+    )
 
 
-def _places(config: Config, num_layers: int) -> tuple[KeyPlace, ...]:
+def stated_method(config: Config) -> dict[str, Any]:
+    """What the settings say of a method that a store has already, as in `StoreMethod.to_dict`."""
+    expert, router = config.expert, config.router
+    stated: dict[str, Any] = {"method": config.method}
+    if expert.layer is not None:
+        stated["layer"] = expert.layer
+    if config.method == "scen":
+        return stated | ({"theta": router.theta} if "theta" in router.model_fields_set else {})
+    if "rank" in expert.model_fields_set:
+        stated["rank"] = expert.rank
+    if router.places is not None:
+        stated["places"] = [asdict(KeyPlace(p.layer, p.kind)) for p in router.places]
+    return stated
+
+
+def _fill(expert: ExpertConfig, found: Mapping[str, Any]) -> ExpertConfig:
+    more = {name: found[name] for name in found if name not in expert.model_fields_set}
+    return expert.model_copy(update=more)
+
+
+def _places(config: Config, num_layers: int, profile: Profile | None) -> tuple[KeyPlace, ...]:
     if config.router.places is not None:
         return tuple(KeyPlace(place.layer, place.kind) for place in config.router.places)
+    if profile is not None:
+        return profile.router.encoder.places
     # Which entity shows early and in all words, which question late and in the last token.
     return KeyPlace(num_layers // 10, "mean"), KeyPlace(num_layers * 4 // 5, "last")

@@ -1,6 +1,6 @@
 """A store on a base: made on first use, bound to that base and method from then on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from scen.fs import Storage
 from scen.registry.ledger import Ledger, create_or_open, open_ledger
 from scen.registry.manifest import StoreManifest, read_manifest
 from scen.registry.snapshot import Snapshot
+from scen.routing.router import Router
 from scen.snapshot.load import Place, SnapshotLoader
-from scen.snapshot.method import StoreMethod, resolve_method
-from scen.snapshot.whiten import fit_whitening
-from scen.store.bundles import save_bundle
+from scen.snapshot.method import StoreMethod, resolve_method, stated_method
+from scen.snapshot.store_router import choose_profile, new_router, require_router
+from scen.store.bundles import load_bundle, save_bundle
 
 Say = Callable[[str], None]
 
@@ -31,6 +32,14 @@ class OpenStore:
     method: StoreMethod
     loader: SnapshotLoader
 
+    @property
+    def threshold(self) -> float:
+        """The score above which an edit speaks."""
+        if self.loader.router is not None:
+            return self.loader.router.threshold
+        assert self.method.theta is not None
+        return self.method.theta
+
     def edited_model(self, snapshot: Snapshot) -> EditedModel:
         """The base with all active edits of a snapshot, experts in the order of its entries."""
         return self.loader.load([Place(entry.bundle, entry.row) for entry in snapshot.entries])
@@ -38,11 +47,12 @@ class OpenStore:
 
 def load_store_base(storage: Storage, wanted: BaseConfig, say: Say) -> Base:
     """The base named in the settings; where none is, the store's own, else the embedded one."""
-    bound = _bound_base(storage)
+    manifest = _find_manifest(storage)
     name: Any = wanted.name
     template: Any = wanted.template
     dtype: Any = wanted.dtype
-    if name is None and bound is not None:
+    if name is None and manifest is not None:
+        bound = manifest.base
         name = bound["name"]
         template = bound["template"] if template == "auto" else template
         dtype = bound["dtype"] if dtype == "auto" else dtype
@@ -54,43 +64,60 @@ def load_store_base(storage: Storage, wanted: BaseConfig, say: Say) -> Base:
 def create_store(
     storage: Storage, config: Config, neutral: Sequence[str], say: Say = lambda _: None
 ) -> OpenStore:
-    """Open a store for editing; a new one is bound to the base and method of the settings.
+    """Open a store for editing; a new one is bound to the base, method and router of the settings.
 
-    `neutral` prompts give the base's own statistics of keys. Raises BaseError where the store
-    belongs to another base, ConfigError where it uses another method.
+    `neutral` prompts give the statistics of a base without profile. Raises BaseError where the
+    store belongs to another base, ConfigError where it uses another method or router.
     """
     base = load_store_base(storage, config.base, say)
-    method = resolve_method(config, base.num_layers)
-    artifacts: dict[str, str] = {}
-    if method.method == "scen-lr" and _bound_base(storage) is None:
-        say(f"reading the base's own statistics from {len(neutral)} neutral prompts")
-        whitening = fit_whitening(base, method.places, neutral, config.router.shrinkage)
-        artifacts["whitening"] = save_bundle(storage, whitening.tensors())
     facts = base.describe()
     del facts["device"]
-    ledger = create_or_open(storage, StoreManifest.new(facts, method.to_dict(), artifacts))
-    return _join(storage, base, ledger)
+    if _find_manifest(storage) is None:
+        method, artifacts = _first_parts(storage, config, base, neutral, say)
+        meant = StoreManifest.new(facts, method.to_dict(), artifacts)
+    else:
+        meant = StoreManifest.new(facts, stated_method(config), {})
+    store = _join(storage, base, create_or_open(storage, meant))
+    if store.loader.router is not None:
+        require_router(config, base, store.loader.router)
+    return store
 
 
 def open_store(storage: Storage, wanted: BaseConfig, say: Say = lambda _: None) -> OpenStore:
     """Open a store for asking. Raises NotFoundError where there is none, BaseError where the
     base is not the store's."""
+    open_ledger(storage)  # before a base is loaded for nothing
+    return open_on(storage, load_store_base(storage, wanted, say))
+
+
+def open_on(storage: Storage, base: Base) -> OpenStore:
+    """Open a store on a base that is loaded. Raises as `open_store` does."""
     ledger = open_ledger(storage)
-    base = load_store_base(storage, wanted, say)
     ledger.manifest.require_base(base.describe())
     return _join(storage, base, ledger)
 
 
+def _first_parts(
+    storage: Storage, config: Config, base: Base, neutral: Sequence[str], say: Say
+) -> tuple[StoreMethod, dict[str, str]]:
+    """What a new store is bound to: its method, and the bundles that belong to it."""
+    profile = choose_profile(config, base)
+    method = resolve_method(config, base.num_layers, profile)
+    if method.method == "scen":
+        return method, {}
+    router = new_router(config, base, profile, method.places, neutral, say)
+    return method, {"router": save_bundle(storage, router.tensors())}
+
+
 def _join(storage: Storage, base: Base, ledger: Ledger) -> OpenStore:
     method = StoreMethod.from_dict(ledger.manifest.method)
-    whitening = ledger.manifest.artifacts.get("whitening")
-    return OpenStore(
-        storage, base, ledger, method, SnapshotLoader(storage, base, method, whitening)
-    )
+    digest = ledger.manifest.artifacts.get("router")
+    router = None if digest is None else Router.from_tensors(load_bundle(storage, digest))
+    return OpenStore(storage, base, ledger, method, SnapshotLoader(storage, base, method, router))
 
 
-def _bound_base(storage: Storage) -> Mapping[str, Any] | None:
+def _find_manifest(storage: Storage) -> StoreManifest | None:
     try:
-        return read_manifest(storage).base
+        return read_manifest(storage)
     except NotFoundError:
         return None

@@ -7,15 +7,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scen.editor.batch import IGNORED, TrainBatch, pad_edits, pad_prompts
+from scen.editor.batch import IGNORED, pad_edits, pad_prompts
 from scen.editor.expert import FullBank, LowRankBank, build_bank, join_banks
 from scen.editor.losses import expert_loss
+from scen.editor.pace import ALONE, Pace
 from scen.editor.prefill import Prefill, prefill
 from scen.editor.split import Split, run_head, split_edits
 from scen.records import EncodedEdit
 
 Method = Literal["scen", "scen-lr"]
 Bank = LowRankBank | FullBank
+_IDLE = -1  # in place of an edit's index: a row that is only run to keep in step
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def fit_experts(
     edits: Sequence[EncodedEdit],
     pad_id: int,
     filled: Prefill | None = None,
+    pace: Pace = ALONE,
 ) -> FittedExperts:
     """Train the experts of one batch of edits. Rows do not influence each other.
 
@@ -59,47 +62,52 @@ def fit_experts(
         filled = prefill(model, prompts, plan.layer, ())
     cache = filled.cache if filled and plan.method == "scen-lr" else None
     split = split_edits(model, plan.layer, batch, cache)
-    bank = start_bank(model, plan, [e.seed for e in edits])
-    return _descend(model, plan, split, batch, bank)
+    bank = start_bank(model, plan, [e.seed for e in edits], pace)
+    return _descend(model, plan, split, batch.labels_BS, bank, pace)
 
 
-def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int]) -> Bank:
+def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int], pace: Pace = ALONE) -> Bank:
     """Experts before training: copies of the base's linear, or terms that add nothing yet."""
     linear = model.model.layers[plan.layer].mlp.down_proj
-    weight_DF = getattr(linear, "linear", linear).weight.detach()
+    linear = getattr(linear, "linear", linear)
+    device = linear.weight.device
     # Steps of 1e-4 vanish in bfloat16, so experts are trained in float32 at least.
-    kind = torch.promote_types(weight_DF.dtype, torch.float32)
-    width_D, width_F = weight_DF.shape
+    kind = torch.promote_types(linear.weight.dtype, torch.float32)
+    width_D, width_F = linear.out_features, linear.in_features
     if plan.method == "scen":
+        weight_DF = pace.whole(linear.weight).detach()
         return FullBank(weight_DF.to(kind)[None].repeat(len(seeds), 1, 1))
     draws = [
         torch.randn(plan.rank, width_F, generator=torch.Generator().manual_seed(seed))
         for seed in seeds
     ]
-    down_ErF = (torch.stack(draws) * width_F**-0.5).to(weight_DF.device, kind)
-    up_EDr = torch.zeros(len(seeds), width_D, plan.rank, device=down_ErF.device, dtype=kind)
+    down_ErF = (torch.stack(draws) * width_F**-0.5).to(device, kind)
+    up_EDr = torch.zeros(len(seeds), width_D, plan.rank, device=device, dtype=kind)
     return LowRankBank(down_ErF, up_EDr)
 
 
 def _descend(
-    model: Any, plan: ExpertPlan, split: Split, batch: TrainBatch, bank: Bank
+    model: Any, plan: ExpertPlan, split: Split, labels_BS: Tensor, bank: Bank, pace: Pace
 ) -> FittedExperts:
-    rows = torch.arange(len(bank), device=batch.labels_BS.device)  # edits still in training
+    rows = torch.arange(len(bank), device=labels_BS.device)  # edits still in training
     done: dict[int, Bank] = {}
     losses: list[list[float]] = [[] for _ in range(len(bank))]
-    labels_BS = batch.labels_BS
     adam = _adam(bank, plan.lr)
     for _ in range(plan.steps):
         with torch.enable_grad():
             loss_B = _loss(model, plan.layer, split, labels_BS, bank)
         for row, loss in zip(rows.tolist(), loss_B.tolist(), strict=True):
-            losses[row].append(loss)
-        keep = (loss_B.detach() >= plan.stop_loss).nonzero().squeeze(1)
+            if row != _IDLE:
+                losses[row].append(loss)
+        keep = ((loss_B.detach() >= plan.stop_loss) & (rows != _IDLE)).nonzero().squeeze(1)
         if len(keep) < len(rows):
             _set_aside(done, bank, rows, keep)
-            if len(keep) == 0:
-                return _collect(done, losses)
+        if not pace.anyone(len(keep) > 0):
+            return _collect(done, losses)
+        if len(keep) == 0:  # other ranks go on: so does one row, for nothing
+            rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
         loss_B.sum().backward()
+        pace.after_backward()
         adam.step()
         adam.zero_grad(set_to_none=True)
         if len(keep) < len(rows):
@@ -145,7 +153,7 @@ def _set_aside(done: dict[int, Bank], bank: Bank, rows: Tensor, keep: Tensor) ->
     """Copy the experts that are finished: all rows but those at the indices `keep`."""
     open_rows = set(keep.tolist())
     for index, row in enumerate(rows.tolist()):
-        if index not in open_rows:
+        if index not in open_rows and row != _IDLE:
             parts = {n: t.detach()[index : index + 1].clone() for n, t in bank.tensors().items()}
             done[row] = build_bank(parts)
 

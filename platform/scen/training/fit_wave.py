@@ -1,6 +1,6 @@
-"""Both stages for the edits of a wave: experts, neurons, and the bundle that holds them."""
+"""Both stages for the edits of a wave, part by part."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from scen.editor.batch import pad_prompts
-from scen.editor.neurons import KeyPlace, read_keys
+from scen.editor.keys import KeyPlace, read_keys
+from scen.editor.pace import ALONE, Pace
 from scen.editor.prefill import Prefill, prefill
 from scen.records import EncodedEdit
 from scen.training.fit_experts import ExpertPlan, fit_experts
@@ -25,11 +26,10 @@ class WavePlan:
     expert: ExpertPlan
     places: tuple[KeyPlace, ...]
     neurons: NeuronPlan
-    batch_size: int
 
 
 @dataclass(frozen=True)
-class FittedWave:
+class Fitted:
     """`tensors` by name, edits along the first axis and in the order they were given;
     `losses[i]` is edit i's loss (nats per token) before each step."""
 
@@ -37,51 +37,51 @@ class FittedWave:
     losses: list[list[float]]
 
 
-def fit_wave(
-    model: Any,
-    plan: WavePlan,
-    edits: Sequence[EncodedEdit],
-    pad_id: int,
-    *,
-    history_HF: Tensor | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> FittedWave:
-    """Train the experts and neurons of a wave.
+def cut_parts(edits: Sequence[EncodedEdit], size: int) -> list[list[int]]:
+    """The edits of a wave (indices) in parts that are trained side by side, of like length.
 
-    Edits of like length share a batch. `history_HF` are the hidden states of all earlier edits
-    (method `scen`); `progress` is told how many edits are done with each batch.
+    Parts follow from the edits alone, whoever trains them, so that a part done is done.
     """
     order = sorted(
         range(len(edits)), key=lambda i: (len(edits[i].target), len(edits[i].prompt.ids))
     )
-    parts: list[dict[str, Tensor]] = []
-    losses: list[list[float]] = [[] for _ in edits]
-    for begin in range(0, len(order), plan.batch_size):
-        rows = order[begin : begin + plan.batch_size]
-        part, curves = _fit_batch(model, plan, [edits[i] for i in rows], pad_id)
-        parts.append(part)
-        for row, curve in zip(rows, curves, strict=True):
-            losses[row] = curve
-        progress(len(rows))
-    back = torch.tensor(order).argsort()
-    tensors = {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
-    if plan.expert.method == "scen":
-        seeds = [edit.seed for edit in edits]
-        tensors["neuron"] = fit_neurons(tensors["h"], seeds, plan.neurons, history_HF)
-    return FittedWave(tensors, losses)
+    return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
 
-def _fit_batch(
-    model: Any, plan: WavePlan, edits: Sequence[EncodedEdit], pad_id: int
-) -> tuple[dict[str, Tensor], list[list[float]]]:
+def join_parts(parts: Sequence[list[int]], fitted: Sequence[Fitted]) -> Fitted:
+    """The wave from its parts, in the order of the edits."""
+    back = torch.tensor([i for part in parts for i in part]).argsort()
+    names = fitted[0].tensors
+    tensors = {name: torch.cat([part.tensors[name] for part in fitted])[back] for name in names}
+    losses = [curve for part in fitted for curve in part.losses]
+    return Fitted(tensors, [losses[i] for i in back.tolist()])
+
+
+def fit_part(
+    model: Any, plan: WavePlan, edits: Sequence[EncodedEdit], pad_id: int, pace: Pace = ALONE
+) -> Fitted:
+    """Experts of one part, and what its neurons are made from."""
     device = next(model.parameters()).device
     prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
     is_paper = plan.expert.method == "scen"
     key_layers = () if is_paper else (place.layer for place in plan.places)
     filled = prefill(model, prompts, plan.expert.layer, key_layers)
-    fitted = fit_experts(model, plan.expert, edits, pad_id, filled)
+    fitted = fit_experts(model, plan.expert, edits, pad_id, filled, pace)
     tensors = {name: _stored(t, is_paper) for name, t in fitted.bank.tensors().items()}
-    return tensors | _read_index(filled, plan, is_paper), fitted.losses
+    return Fitted(tensors | _read_index(filled, plan, is_paper), fitted.losses)
+
+
+def add_neurons(
+    fitted: Fitted, plan: WavePlan, seeds: list[int], history_HF: Tensor | None
+) -> Fitted:
+    """Stage 2 of method `scen`: neurons of the wave's edits, which know those before them.
+
+    `history_HF` are the hidden states of all earlier edits. Keys need no second stage.
+    """
+    if plan.expert.method != "scen":
+        return fitted
+    neuron_EF = fit_neurons(fitted.tensors["h"], seeds, plan.neurons, history_HF)
+    return Fitted(fitted.tensors | {"neuron": neuron_EF}, fitted.losses)
 
 
 def _stored(tensor: Tensor, is_paper: bool) -> Tensor:

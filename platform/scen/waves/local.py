@@ -9,9 +9,7 @@ from typing import Any
 
 from scen.config import Config
 from scen.errors import ConflictError
-from scen.evaluation.metrics import EvalReport, Outcome, flatten_report, summarise
-from scen.evaluation.probes import edit_probes, locality_probes
-from scen.evaluation.run_eval import EvalLimits, run_eval
+from scen.evaluation.metrics import EvalReport, flatten_report, summarise
 from scen.records import digest_bytes
 from scen.registry.ledger import WaveCommit
 from scen.registry.snapshot import Snapshot
@@ -20,12 +18,12 @@ from scen.snapshot.open import OpenStore
 from scen.store.bundles import save_bundle
 from scen.tracking.tracker import Tracker
 from scen.tracking.wave_record import WaveRecord
-from scen.training.fit_experts import ExpertPlan
-from scen.training.fit_neurons import NeuronPlan
-from scen.training.fit_wave import WavePlan, fit_wave
 from scen.waves.admit import admit
+from scen.waves.evaluation_work import EvaluationTask, EvaluationWork, outcome_lines
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
+from scen.waves.shared_work import SharedWork
+from scen.waves.training_work import TrainingWork
 
 log = logging.getLogger(__name__)
 COMMIT_TRIES = 5
@@ -46,43 +44,24 @@ class LocalParts:
     def train(self, wave: Wave) -> dict[str, Any]:
         """Fit the wave and write its bundle."""
         began = time.perf_counter()
-        template, total = self.store.base.template, len(wave.edits)
-        fitted = fit_wave(
-            self.store.base.model,
-            wave_plan(self.config, self.store),
-            [template.encode_edit(edit) for edit in wave.edits],
-            self.store.base.pad_id,
-            history_HF=self._history(),
-            progress=lambda done: self.progress("train", done, total),
-        )
-        bundle = save_bundle(self.store.storage, fitted.tensors)
-        seconds = time.perf_counter() - began
+        work = TrainingWork.of(wave, self.config, self.store)
+        self.do("train", work)
+        fitted = work.collect(self._history())
         num_bytes = sum(t.numel() * t.element_size() for t in fitted.tensors.values())
         return {
-            "bundle": bundle,
+            "bundle": save_bundle(self.store.storage, fitted.tensors),
             "losses": fitted.losses,
-            "seconds": seconds,
-            "bytes_per_edit": num_bytes / total,
+            "seconds": time.perf_counter() - began,
+            "bytes_per_edit": num_bytes / len(wave.edits),
         }
 
     def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
         """Measure the wave's edits and shared locality prompts on the model it would make."""
-        entries = self.store.ledger.snapshot().entries
-        known = {entry.edit_id for entry in entries}
-        places = [Place(entry.bundle, entry.row) for entry in entries]
-        ids = [entry.edit_id for entry in entries]
-        fresh = [(row, e.id) for row, e in enumerate(wave.edits) if e.id not in known]
-        places += [Place(trained["bundle"], row) for row, _ in fresh]
-        ids += [edit_id for _, edit_id in fresh]
-        probes = [*edit_probes(wave.edits), *locality_probes(self.locality)]
-        outcomes = run_eval(
-            self.store.base,
-            self.store.loader.load(places),
-            ids,
-            probes,
-            eval_limits(self.config),
-            lambda done: self.progress("evaluate", done, len(probes)),
-        )
+        version = self.store.ledger.version()
+        task = EvaluationTask(wave, trained["bundle"], tuple(self.locality), version)
+        work = EvaluationWork.of(task, self.config, self.store)
+        self.do("evaluate", work)
+        outcomes = work.collect()
         lines = outcome_lines(outcomes)
         # Lines of an evaluation that was cut off may differ: others have committed since.
         path = f"waves/{wave.key}/per_edit-{digest_bytes(lines)[:12]}.jsonl"
@@ -90,6 +69,14 @@ class LocalParts:
         return {"report": asdict(summarise(outcomes)), "per_edit_path": path} | {
             name: trained[name] for name in ("seconds", "bytes_per_edit")
         }
+
+    def do(self, step: str, work: SharedWork) -> None:
+        """Do the pieces of some work that were not done before."""
+        total = sum(work.size(index) for index in range(work.count))
+        for index in range(work.count):
+            if not work.is_done(index):
+                work.keep(index, work.run(index))
+            self.progress(step, work.size(index), total)
 
     def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
         """Append the wave to the ledger, unless it is there; checked again after each conflict."""
@@ -107,7 +94,7 @@ class LocalParts:
                 wave=wave.index,
                 bundle=trained["bundle"],
                 edits=wave.edits,
-                metadata={"reliability": str(report["reliability"])},
+                metadata={"reliability": str(report["reliability"]), **ledger.manifest.artifacts},
             )
             try:
                 return ledger.commit(commit, snapshot.version).version
@@ -154,32 +141,6 @@ class LocalParts:
         entries = self.store.ledger.snapshot().entries
         places = [Place(entry.bundle, entry.row) for entry in entries]
         return self.store.loader.tensors(places, ("h",))["h"]
-
-
-def wave_plan(config: Config, store: OpenStore) -> WavePlan:
-    """How a wave of this store is trained."""
-    expert, method = config.expert, store.method
-    return WavePlan(
-        expert=ExpertPlan(
-            config.method, method.layer, expert.steps, expert.lr, method.rank, expert.stop_loss
-        ),
-        places=method.places,
-        neurons=NeuronPlan(config.router.neuron_steps, config.router.neuron_lr),
-        batch_size=expert.batch_size,
-    )
-
-
-def eval_limits(config: Config) -> EvalLimits:
-    """Batch size and answer lengths of the settings."""
-    settings = config.evaluation
-    return EvalLimits(settings.batch_size, settings.max_new_tokens, settings.locality_tokens)
-
-
-def outcome_lines(outcomes: Sequence[Outcome]) -> bytes:
-    """Outcomes as JSON lines, one per probe."""
-    rows = ({**asdict(o.probe), **asdict(o)} for o in outcomes)
-    lines = (json.dumps({k: v for k, v in row.items() if k != "probe"}) for row in rows)
-    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _require_fresh(wave: Wave, snapshot: Snapshot) -> None:

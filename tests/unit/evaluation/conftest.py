@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from scen.base.load import Base
-from scen.editor.batch import pad_prompts
 from scen.editor.decode import EditedModel
-from scen.editor.neurons import KeyNeurons, KeyPlace, read_keys
-from scen.editor.prefill import prefill
-from scen.editor.whitening import Whitening
-from scen.records import EncodedEdit
+from scen.editor.keys import KeyPlace
+from scen.records import Edit, EncodedEdit
+from scen.routing.key_neurons import KeyNeurons
+from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.router import plain_router
 from scen.training.fit_experts import ExpertPlan, Method, fit_experts
 
 LAYER = 3
@@ -21,22 +21,15 @@ MakeEdited = Callable[..., EditedModel]
 
 
 @pytest.fixture
-def make_edited(tiny: Base, encoded: list[EncodedEdit]) -> MakeEdited:
+def make_edited(tiny: Base, edits: list[Edit], encoded: list[EncodedEdit]) -> MakeEdited:
     """The tiny base with an expert and a key for each of the edits."""
 
     def make(method: Method = "scen-lr", threshold: float = 0.9) -> EditedModel:
         plan = ExpertPlan(method, LAYER, 20, 5e-2 if method == "scen-lr" else 2e-2)
         bank = fit_experts(tiny.model, plan, encoded, tiny.pad_id).bank
-        keys = {}
-        for name, prompts in (
-            ("neutral", [tiny.template.encode_prompt(text) for text in NEUTRAL]),
-            ("edits", [edit.prompt for edit in encoded]),
-        ):
-            batch = pad_prompts(prompts, tiny.pad_id)
-            filled = prefill(tiny.model, batch, LAYER, (place.layer for place in PLACES))
-            keys[name] = read_keys(filled, PLACES)
-        whitening = Whitening.fit(keys["neutral"], 0.1)
-        neurons = KeyNeurons.build(PLACES, keys["edits"], whitening, threshold)
+        router = plain_router(PLACES, read_prompt_keys(tiny, PLACES, NEUTRAL), 0.1, threshold)
+        key_EKF = read_prompt_keys(tiny, PLACES, [edit.prompt for edit in edits])
+        neurons = KeyNeurons.build(router, key_EKF)
         return EditedModel(tiny.model, LAYER, bank, neurons, tiny.pad_id, tiny.stop_ids)
 
     return make

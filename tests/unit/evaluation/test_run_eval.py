@@ -54,7 +54,7 @@ def test_each_probe_has_the_outcome_that_it_has_alone(
         assert outcome.after == told(tiny, edited, probe.prompt, None, limit)
         if probe.kind == "reliability":
             assert (outcome.routed_to, outcome.nearest) == (probe.edit_id, probe.edit_id)
-            assert outcome.score == pytest.approx(1, abs=1e-4)
+            assert outcome.score == pytest.approx(1, abs=0.01)  # keys are kept in 8 bits
     alone = [run_eval(tiny, edited, ids, [probe], LIMITS)[0] for probe in probes]
     assert plain(alone) == plain(outcomes)
     for one, other in zip(alone, outcomes, strict=True):

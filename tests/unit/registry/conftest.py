@@ -24,9 +24,7 @@ def make_manifest() -> MakeManifest:
     def make(
         base: dict[str, object] | None = None, method: dict[str, object] | None = None
     ) -> StoreManifest:
-        return StoreManifest.new(
-            BASE | (base or {}), METHOD | (method or {}), {"whitening": "a" * 64}
-        )
+        return StoreManifest.new(BASE | (base or {}), METHOD | (method or {}), {"router": "a" * 64})
 
     return make
 

@@ -10,19 +10,21 @@ from scen.base.load import Base
 from scen.editor.batch import pad_prompts
 from scen.editor.decode import decode
 from scen.editor.expert import FullBank, LowRankBank
-from scen.editor.neurons import KeyNeurons, KeyPlace, SigmoidNeurons
-from scen.editor.whitening import Whitening
+from scen.editor.keys import KeyPlace
+from scen.editor.neurons import SigmoidNeurons
 from scen.errors import IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.records import EncodedEdit
+from scen.routing.key_neurons import KeyNeurons
+from scen.routing.router import Router, plain_router
 from scen.snapshot.load import Place, SnapshotLoader
 from scen.snapshot.method import StoreMethod
 from scen.store.bundles import save_bundle
 
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
 METHODS = {
-    "scen-lr": StoreMethod("scen-lr", 3, 2, PLACES, 0.6),
-    "scen": StoreMethod("scen", 3, 0, (), 0.65),
+    "scen-lr": StoreMethod("scen-lr", 3, 2, PLACES, None, {}),
+    "scen": StoreMethod("scen", 3, 0, (), 0.65, {}),
 }
 
 
@@ -32,8 +34,15 @@ def low_rank(count: int, mark: int) -> dict[str, Tensor]:
     return {
         "down": number_E11.expand(count, 2, 64),
         "up": number_E11.expand(count, 32, 2) / 4,
-        "key": number_E11.expand(count, 2, 64) / 8,
+        "key": key_of(number_E11),
     }
+
+
+def key_of(mark_E11: Tensor) -> Tensor:
+    """key_EKF: keys whose direction shows their mark."""
+    draw = torch.randn(2, 2, 64, generator=torch.Generator().manual_seed(1))
+    angle_E11 = mark_E11.float() / 3
+    return (draw[0] * angle_E11.cos() + draw[1] * angle_E11.sin()).half()
 
 
 def whole(count: int, mark: int) -> dict[str, Tensor]:
@@ -52,16 +61,16 @@ def storage(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def whitening(storage: Storage) -> str:
-    """The digest of a whitening of two kinds of key."""
+def router() -> Router:
+    """A plain router of two places."""
     sample_NKF = torch.randn(8, 2, 64, generator=torch.Generator().manual_seed(0))
-    return save_bundle(storage, Whitening.fit(sample_NKF, 0.1).tensors())
+    return plain_router(PLACES, sample_NKF, 0.1, 0.6)
 
 
 @pytest.fixture
-def loader(storage: Storage, tiny: Base, whitening: str) -> SnapshotLoader:
+def loader(storage: Storage, tiny: Base, router: Router) -> SnapshotLoader:
     """A loader of method scen-lr."""
-    return SnapshotLoader(storage, tiny, METHODS["scen-lr"], whitening)
+    return SnapshotLoader(storage, tiny, METHODS["scen-lr"], router)
 
 
 @pytest.fixture
@@ -81,10 +90,10 @@ def test_rows_come_in_the_order_that_was_asked_for(
     assert edited.bank.down_ErF[:, 0, 0].tolist() == marks
     assert edited.bank.up_EDr[:, -1, -1].tolist() == [mark / 4 for mark in marks]
     assert isinstance(edited.neurons, KeyNeurons)
-    assert edited.neurons.key_EKF[:, 1, -1].tolist() == [mark / 8 for mark in marks]
-    assert edited.bank.down_ErF.dtype == edited.neurons.key_EKF.dtype == torch.float32
-    assert (edited.layer, edited.neurons.threshold) == (3, 0.6)
-    assert edited.neurons.places == PLACES
+    assert edited.bank.down_ErF.dtype == torch.float32
+    assert (edited.layer, edited.neurons.router) == (3, loader.router)
+    found = edited.neurons.choose(key_of(torch.tensor(marks)[:, None, None]))
+    assert found.index_BE[:, 0].tolist() == list(range(6))
 
 
 def test_full_experts_and_their_neurons(paper: SnapshotLoader, storage: Storage) -> None:
@@ -140,14 +149,6 @@ def test_a_damaged_bundle_is_not_used(
     with pytest.raises(IntegrityError, match=rf"bundle {broken[:12]} is damaged"):
         loader.load([Place(whole_one, 0), Place(broken, 0)])
     assert len(loader.load([Place(whole_one, 0)]).bank) == 1
-
-
-def test_a_damaged_whitening_is_not_used(
-    loader: SnapshotLoader, storage: Storage, whitening: str
-) -> None:
-    (storage.local_path / f"bundles/{whitening}.safetensors").write_bytes(b"x")
-    with pytest.raises(IntegrityError, match=whitening[:12]):
-        loader.load([])
 
 
 def test_a_missing_bundle_is_named(loader: SnapshotLoader) -> None:

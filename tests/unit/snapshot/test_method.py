@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from scen.config import Config, load_config
-from scen.editor.neurons import KeyPlace
+from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
-from scen.snapshot.method import StoreMethod, resolve_method
+from scen.snapshot.base_profile import Profile
+from scen.snapshot.method import StoreMethod, resolve_method, stated_method
 
 
 def config(method: str = "scen-lr", **sections: Any) -> Config:
@@ -34,12 +35,36 @@ def test_defaults_follow_the_depth_of_the_base(
     assert resolve_method(config("scen"), layers).layer == layer
 
 
-def test_each_method_has_its_own_gate() -> None:
-    router = {"threshold": 0.7, "theta": 0.8}
-    lr = resolve_method(config(router=router, expert={"rank": 8}), 30)
-    assert (lr.method, lr.gate, lr.rank) == ("scen-lr", 0.7, 8)
-    paper = resolve_method(config("scen", router=router, expert={"rank": 8}), 30)
-    assert (paper.method, paper.gate, paper.rank, paper.places) == ("scen", 0.8, 0, ())
+def test_theta_and_places_belong_to_one_method_each() -> None:
+    lr = resolve_method(config(router={"theta": 0.8}, expert={"rank": 8}), 30)
+    assert (lr.method, lr.theta, lr.rank, len(lr.places)) == ("scen-lr", None, 8, 2)
+    paper = resolve_method(config("scen", router={"theta": 0.8}, expert={"rank": 8}), 30)
+    assert (paper.method, paper.theta, paper.rank, paper.places) == ("scen", 0.8, 0, ())
+
+
+def test_a_profile_fills_what_is_not_set(profile: Profile) -> None:
+    method = resolve_method(config(expert={"lr": 0.5}), 6, profile)
+    assert (method.layer, method.rank, method.places) == (3, 2, profile.router.encoder.places)
+    assert method.training == {"steps": 7, "lr": 0.5, "stop_loss": 0.02}
+    paper = resolve_method(config("scen", expert={"layer": 1}), 6, profile)
+    assert (paper.layer, paper.rank, paper.training["steps"]) == (1, 0, 10)
+
+
+def test_a_later_run_has_the_store_s_training_where_it_says_nothing(profile: Profile) -> None:
+    method = resolve_method(config(expert={"lr": 0.5}), 6, profile)
+    later = method.fill(config(expert={"stop_loss": 0.1}).expert)
+    assert (later.steps, later.lr, later.stop_loss) == (7, 0.5, 0.1)
+    assert method.fill(config(expert={"lr": 0.2}).expert).lr == 0.2
+
+
+def test_only_what_is_said_is_compared_with_a_store() -> None:
+    assert stated_method(config()) == {"method": "scen-lr"}
+    said = stated_method(config(expert={"rank": 4, "layer": 2}, router={"theta": 0.8}))
+    assert said == {"method": "scen-lr", "layer": 2, "rank": 4}
+    places = [{"layer": 5, "kind": "last"}]
+    assert stated_method(config(router={"places": places}))["places"] == places
+    said = stated_method(config("scen", expert={"rank": 4}, router={"theta": 0.8}))
+    assert said == {"method": "scen", "theta": 0.8}
 
 
 def test_what_is_set_is_taken() -> None:

@@ -10,14 +10,15 @@ from safetensors.torch import load_file, save_file
 
 from scen.base.load import load_base
 from scen.config import BaseConfig, Config
-from scen.editor.neurons import KeyNeurons
-from scen.errors import BaseError, ConfigError, NotFoundError
+from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.records import Edit
 from scen.registry.ledger import WaveCommit
 from scen.registry.manifest import read_manifest
+from scen.routing.key_neurons import KeyNeurons
+from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.router import plain_router
 from scen.snapshot.open import OpenStore, create_store, open_store
-from scen.snapshot.whiten import fit_whitening
 from scen.store.bundles import load_bundle, save_bundle
 
 MakeConfig = Callable[..., Config]
@@ -48,22 +49,25 @@ def test_a_new_store_is_bound(store: OpenStore, storage: Storage, neutral: list[
     assert (manifest.base["template"], manifest.base["dtype"]) == ("llama2-inst", "float32")
     assert "device" not in manifest.base
     assert (store.method.layer, store.ledger.version()) == (4, 0)
-    fitted = fit_whitening(store.base, store.method.places, neutral, 0.1).tensors()
-    kept = load_bundle(storage, manifest.artifacts["whitening"])
-    assert all(torch.equal(kept[name], tensor) for name, tensor in fitted.items())
+    neutral_NKF = read_prompt_keys(store.base, store.method.places, neutral)
+    fitted = plain_router(store.method.places, neutral_NKF, 0.1, 0.6).tensors()
+    kept = load_bundle(storage, manifest.artifacts["router"])
+    assert kept.keys() == fitted.keys()
+    assert all(torch.equal(kept[n].nan_to_num(), t.nan_to_num()) for n, t in fitted.items())
+    assert store.threshold == 0.6
 
 
-def test_the_whitening_of_the_first_day_stays(
+def test_the_router_of_the_first_day_stays(
     store: OpenStore, storage: Storage, make_config: MakeConfig
 ) -> None:
     again = create_store(storage, make_config(), ["Why?", "What is this?"])
-    assert again.loader.whitening == store.loader.whitening
+    assert again.ledger.manifest == store.ledger.manifest
     assert len(storage.names("bundles")) == 1
 
 
 def test_the_paper_s_method_needs_no_statistics(storage: Storage, make_config: MakeConfig) -> None:
     store = create_store(storage, make_config("scen"), [])
-    assert store.loader.whitening is None
+    assert (store.loader.router, store.threshold) == (None, 0.65)
     assert storage.names("bundles") == []
 
 
@@ -110,7 +114,7 @@ def test_a_base_is_known_by_its_content(
         ("scen", {}, "method is 'scen-lr', not 'scen'"),
         ("scen-lr", {"expert": {"layer": 2}}, "layer is 4, not 2"),
         ("scen-lr", {"expert": {"rank": 8}}, "rank is 4, not 8"),
-        ("scen-lr", {"router": {"threshold": 0.7}}, "gate is 0.6, not 0.7"),
+        ("scen-lr", {"router": {"threshold": 0.7}}, "threshold 0.7"),
         ("scen-lr", {"router": {"places": [{"layer": 1, "kind": "last"}]}}, "places is"),
     ],
 )
@@ -162,14 +166,24 @@ def test_a_store_that_is_not_there(storage: Storage) -> None:
     assert storage.names("") == []
 
 
+def test_a_damaged_router_is_not_used(store: OpenStore, storage: Storage) -> None:
+    digest = store.ledger.manifest.artifacts["router"]
+    (storage.local_path / f"bundles/{digest}.safetensors").write_bytes(b"x")
+    with pytest.raises(IntegrityError, match=digest[:12]):
+        open_store(storage, NONE_NAMED)
+
+
 def test_an_edited_model_has_the_entries_in_order(store: OpenStore, edits: list[Edit]) -> None:
-    key_EKF = torch.arange(1.0, 5)[:, None, None].expand(4, 2, 64)
-    tensors = {"down": torch.zeros(4, 4, 64), "up": torch.zeros(4, 32, 4), "key": key_EKF}
+    key_EKF = torch.randn(6, 2, 64, generator=torch.Generator().manual_seed(0)).half()
+    tensors = {"down": torch.zeros(4, 4, 64), "up": torch.zeros(4, 32, 4), "key": key_EKF[:4]}
     bundle = save_bundle(store.storage, tensors)
     store.ledger.commit(WaveCommit("w0", "s", 0, bundle, edits[:4]), 0)
-    other = save_bundle(store.storage, {n: t[:2] * 10 for n, t in tensors.items()})
+    other = save_bundle(
+        store.storage, {n: t[:2] for n, t in tensors.items()} | {"key": key_EKF[4:]}
+    )
     store.ledger.commit(WaveCommit("w1", "s", 1, other, edits[4:]), 1)
-    for version, marks in ((2, [1, 2, 3, 4, 10, 20]), (1, [1, 2, 3, 4]), (0, [])):
+    for version, count in ((2, 6), (1, 4), (0, 0)):
         edited = store.edited_model(store.ledger.snapshot(version))
         assert isinstance(edited.neurons, KeyNeurons)
-        assert edited.neurons.key_EKF[:, 0, 0].tolist() == marks
+        found = edited.neurons.choose(key_EKF[:count])
+        assert found.index_BE[:, 0].tolist() == list(range(count))

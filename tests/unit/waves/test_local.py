@@ -85,11 +85,13 @@ def test_what_a_wave_leaves_in_the_store(parts: LocalParts, facts: list[Edit]) -
         (trained["bundle"], i) for i in (0, 1, 2)
     ]
     steps = {
-        name.rsplit("/", 1)[1].removesuffix(".json")
+        name.removeprefix(f"waves/{wave.key}/").removesuffix(".json")
         for name in storage.names(f"waves/{wave.key}")
         if name.endswith(".json")
     }
-    assert steps == {"planned", "trained", "evaluated", "tracked"}
+    pieces = {step for step in steps if "/" in step}
+    assert sorted(piece.partition("/")[0] for piece in pieces) == ["parts", *["probes"] * 3]
+    assert steps - pieces == {"planned", "trained", "evaluated", "tracked"}
     plan = storage.read_json(f"waves/{wave.key}/planned.json")
     assert (plan["edit_ids"], plan["digest"]) == (snapshot.ids, wave.digest)
     bundle = load_bundle(storage, trained["bundle"])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_TINY = torch.finfo(torch.float32).tiny  # of keys that do not vary, which are centred only
+
 
 @dataclass(frozen=True)
 class Whitening:
@@ -31,7 +33,7 @@ class Whitening:
         centred_KNF = sample_KNF - mean_KF[:, None]
         _, size_KN, axis_KNF = torch.linalg.svd(centred_KNF, full_matrices=False)
         var_KN = size_KN**2 / max(len(sample_NKF) - 1, 1)
-        floor_K1 = shrinkage * var_KN.mean(1, keepdim=True)
+        floor_K1 = (shrinkage * var_KN.mean(1, keepdim=True)).clamp_min(_TINY)
         keep_KN = (floor_K1 / (var_KN + floor_K1)).sqrt()
         return cls(mean_KF, axis_KNF, keep_KN)
 
@@ -43,11 +45,7 @@ class Whitening:
         white_BKF = (centred_KBF - cut_KBF).transpose(0, 1)
         return torch.nn.functional.normalize(white_BKF, dim=-1)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The whitening as named tensors."""
-        return {"mean": self.mean_KF, "axis": self.axis_KNF, "keep": self.keep_KN}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "Whitening":
-        """The whitening that `tensors` described."""
-        return cls(tensors["mean"], tensors["axis"], tensors["keep"])
+    def fold(self, view_KFC: Tensor) -> Tensor:
+        """matrix_KFC: what whitens and then projects by `view_KFC`, as one matrix."""
+        along_KNC = torch.bmm(self.axis_KNF, view_KFC) * (1 - self.keep_KN[..., None])
+        return view_KFC - torch.bmm(self.axis_KNF.transpose(1, 2), along_KNC)

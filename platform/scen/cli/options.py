@@ -1,0 +1,52 @@
+"""Options that several commands share, and how their values are read."""
+
+import argparse
+
+RAW = argparse.RawDescriptionHelpFormatter
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def store_option(parser: argparse.ArgumentParser) -> None:
+    """--store."""
+    parser.add_argument(
+        "--store", required=True, metavar="URI", help="folder or URI of the edited model"
+    )
+
+
+def base_options(parser: argparse.ArgumentParser) -> None:
+    """Which base model, and how it is loaded."""
+    group = parser.add_argument_group("base model")
+    group.add_argument(
+        "--base",
+        metavar="NAME",
+        help="smollm2-135m-instruct, a hub id, a folder or a .gguf file "
+        "(default: the store's own, else smollm2-135m-instruct)",
+    )
+    group.add_argument("--template", choices=("auto", "chat", "llama2-inst", "raw"))
+    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+
+
+def config_options(parser: argparse.ArgumentParser) -> None:
+    """--config and --set."""
+    group = parser.add_argument_group("settings")
+    group.add_argument("--config", metavar="FILE", help="YAML file of settings (see configs/)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        dest="overrides",
+        help="one setting, such as expert.steps=15; may be repeated",
+    )
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -1,0 +1,63 @@
+"""The words of `scen edit`."""
+
+import argparse
+
+from scen.cli.options import (
+    RAW,
+    base_options,
+    config_options,
+    count,
+    json_option,
+    store_option,
+)
+
+_EPILOG = """\
+FILE is JSONL, CSV or Parquet with at least `prompt` and `target`, or a ZsRE, KnowEdit, CounterFact
+or SelfCheckGPT file; a path or a URI such as s3://bucket/edits.parquet. Rows that cannot be used go
+to a quarantine Parquet with the reason, the others proceed. A run that was killed is run again with
+the same command: nothing is lost and nothing is done twice.
+
+examples:
+  scen edit edits.jsonl --store ./my-store
+  scen edit edits.parquet --store ./my-store --wave-size 500 --strict
+  scen edit edits.jsonl --store ./paper-store --method scen --base meta-llama/Llama-2-7b-hf \\
+       --config configs/llama2-7b-zsre.yaml
+"""
+
+
+def add_edit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`scen edit`."""
+    text = "train, measure and commit the edits of a file"
+    edit = commands.add_parser(
+        "edit", help=text, description=text, epilog=_EPILOG, formatter_class=RAW
+    )
+    edit.add_argument("file", metavar="FILE", help="the edits")
+    store_option(edit)
+    edit.add_argument(
+        "--method",
+        choices=("scen-lr", "scen"),
+        help="scen-lr: low-rank experts, whitened keys (default); scen: the paper's procedure",
+    )
+    edit.add_argument(
+        "--profile",
+        metavar="FILE",
+        help="what `scen calibrate` found for the base (default: auto, the one that ships for it, "
+        "if any; none: without)",
+    )
+    edit.add_argument("--wave-size", type=count, metavar="N", help="edits per wave (default 200)")
+    edit.add_argument("--limit", type=count, metavar="N", help="take the first N valid edits only")
+    edit.add_argument("--stream", help="name of the stream (default: from the file's name)")
+    edit.add_argument(
+        "--format",
+        default="auto",
+        choices=("auto", "scen", "zsre", "knowedit", "counterfact", "hallucination"),
+        help="form of the rows (default: recognised)",
+    )
+    edit.add_argument("--strict", action="store_true", help="refuse the file for one bad row")
+    edit.add_argument(
+        "--locality", metavar="FILE", help="prompts that no edit may change (default: a sample)"
+    )
+    edit.add_argument("--no-tracking", action="store_true", help="do not write to MLflow")
+    base_options(edit)
+    config_options(edit)
+    json_option(edit)

@@ -1,0 +1,1 @@
+"""Profiles of bases that were calibrated; `scen calibrate` makes more."""

@@ -1,0 +1,1 @@
+"""Which edit a prompt asks for: compact keys, search among them, the gate, the threshold."""

@@ -1,0 +1,135 @@
+"""Nearest keys: of up to millions of edits, the few whose keys a prompt's key resembles most.
+
+Suffixes: B queries, N rows of keys, D numbers of a key, G groups of rows, C candidates, K results.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from scen.routing.key_bank import UNIT, Keys, quantise
+
+_GROUP = 32  # rows of which the first pass keeps the maximum only
+_SLACK = 8  # groups looked into beyond K: the 8-bit first pass may misplace near-equal ones
+_BATCH = 32  # queries of one product; torch's 8-bit product loses its speed above
+_ALONE = 3  # up to so many queries are faster one by one: the product of one is a special case
+_BLOCK = 4 * UNIT  # rows of one product: the cache wants few, the meetings of threads many
+_REFINED = 8  # queries whose candidates are unpacked at a time, so that they fit the cache
+
+
+class Search(Protocol):
+    """Finds the nearest keys in a view of a bank."""
+
+    def search(self, query_BD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """score_BK float32 (inner products, falling) and index_BK int64 (rows of the bank).
+
+        Equal scores come in the order of their rows. Where fewer than k rows are alive, the rest
+        is -inf and -1. `query_BD` float32; k at least 1.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DenseSearch:
+    """Every inner product in float32: exact, for banks of few edits."""
+
+    keys: Keys
+    key_ND: Tensor
+
+    @classmethod
+    def build(cls, keys: Keys) -> "DenseSearch":
+        """Unpacks the keys: 4 D bytes per row."""
+        return cls(keys, keys.dequantise(0, keys.count))
+
+    def search(self, query_BD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """As in `Search`."""
+        score_BN = query_BD @ self.key_ND.T
+        if not all(self.keys.whole_M):
+            score_BN.masked_fill_(~self.keys.alive_N[: self.keys.count], -torch.inf)
+        score_BK, index_BK = top_stable(score_BN, k)
+        return pad_results(score_BK, index_BK, k)
+
+
+@dataclass(frozen=True)
+class Int8Search:
+    """Every inner product, in 8-bit integers first; then the best few again, with float32 queries.
+
+    The first pass keeps the maximum of each group of rows: the k best rows are in the k best
+    groups. Needs no memory besides the keys, and nothing is built.
+    """
+
+    keys: Keys
+
+    def search(self, query_BD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """As in `Search`."""
+        if self.keys.count == 0 or len(query_BD) == 0:
+            empty = query_BD.new_empty(len(query_BD), 0)
+            return pad_results(empty, empty.long(), k)
+        size = 1 if len(query_BD) <= _ALONE else _BATCH
+        parts = [self._search_batch(part, k) for part in query_BD.split(size)]
+        score_BK = torch.cat([score for score, _ in parts])
+        return score_BK, torch.cat([index for _, index in parts])
+
+    def _search_batch(self, query_BD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        best_BG = self._group_maxima(quantise(query_BD)[0])
+        group_BC = top_stable(best_BG, k + _SLACK)[1].sort(1).values
+        index_BC = (group_BC[:, :, None] * _GROUP + torch.arange(_GROUP)).flatten(1)
+        return best_of(self.keys, query_BD, index_BC, k)
+
+    def _group_maxima(self, code_BD: Tensor) -> Tensor:
+        """best_BG float32, each query in a unit of its own; memory is bounded by the block.
+
+        The integers never overflow: |code| <= 127, so D may be up to 130 000.
+        """
+        rows = len(self.keys.code_ND)
+        best_BG = torch.empty(len(code_BD), rows // _GROUP)
+        for begin in range(0, rows, _BLOCK):
+            block = slice(begin, min(begin + _BLOCK, rows))
+            dot_NB = torch._int_mm(self.keys.code_ND[block], code_BD.T)
+            score_NB = dot_NB.float().mul_(self.keys.scale_N[block, None])
+            if not all(self.keys.whole_M[block.start // UNIT : block.stop // UNIT]):
+                score_NB.masked_fill_(~self.keys.alive_N[block, None], -torch.inf)
+            best_GB = score_NB.view(-1, _GROUP, len(code_BD)).amax(1)
+            best_BG[:, block.start // _GROUP : block.stop // _GROUP] = best_GB.T
+        return best_BG
+
+
+def best_of(keys: Keys, query_BD: Tensor, index_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of chosen rows, as in `Search`. `index_BC` rises; -1 stands for no row."""
+    parts = zip(query_BD.split(_REFINED), index_BC.split(_REFINED), strict=True)
+    score_BC = torch.cat([_rescore(keys, query, index) for query, index in parts])
+    score_BK, place_BK = top_stable(score_BC, k)
+    return pad_results(score_BK, index_BC.gather(1, place_BK), k)
+
+
+def _rescore(keys: Keys, query_BD: Tensor, index_BC: Tensor) -> Tensor:
+    """score_BC float32 of chosen rows; -inf for rows that are not alive.
+
+    Summed row by row, not as a matrix product, so that equal keys get equal scores to the bit.
+    """
+    row_BC = index_BC.clamp_min(0)
+    code_BCD = keys.code_ND.index_select(0, row_BC.flatten()).view(*row_BC.shape, -1)
+    score_BC = (code_BCD * query_BD[:, None]).sum(-1) * keys.scale_N[row_BC]
+    return score_BC.masked_fill_(~keys.alive_N[row_BC] | (index_BC < 0), -torch.inf)
+
+
+def top_stable(score_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row (all, where there are fewer); equal ones in their order."""
+    k = min(k, score_BN.shape[1])
+    found = score_BN.topk(min(k + 1, score_BN.shape[1]))
+    if k < found.values.shape[1] and bool((found.values[:, k - 1] == found.values[:, k]).any()):
+        every = score_BN.sort(dim=1, descending=True, stable=True)
+        return every.values[:, :k], every.indices[:, :k]
+    index_BK = found.indices[:, :k].sort(1).values
+    score_BK, place_BK = score_BN.gather(1, index_BK).sort(dim=1, descending=True, stable=True)
+    return score_BK, index_BK.gather(1, place_BK)
+
+
+def pad_results(score_BC: Tensor, index_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same with exactly k columns, and -1 where there is no row."""
+    missing = (0, k - score_BC.shape[1])
+    score_BK = torch.nn.functional.pad(score_BC, missing, value=-torch.inf)
+    index_BK = torch.nn.functional.pad(index_BC, missing, value=-1)
+    return score_BK, index_BK.masked_fill(score_BK == -torch.inf, -1)

@@ -1,0 +1,110 @@
+"""Fits a router by cross-fitting: every score that sets the threshold comes from parts that never
+saw the edit which the prompt is about.
+
+An encoder that saw a prompt makes it look more distinct than the prompts it will meet; a gate
+fitted on such similarities expects too much, and a threshold on such scores promises too much.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scen.errors import InputError
+from scen.routing.router import Router
+from scen.routing.threshold import conformal_threshold
+from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder, pair_up
+from scen.training.fit_gate import GatePairs, fit_gate, join_pairs
+
+LEAST_EDITS = 20
+_KINDS = {"prompt": 0, "rephrase": 0, "near_miss": 1, "made_near_miss": 2}  # see NEGATIVES
+
+
+@dataclass(frozen=True)
+class RouterPlan:
+    """How a router is fitted. `bound` is the false activation that hard negatives may have."""
+
+    encoder: EncoderPlan = field(default_factory=EncoderPlan)
+    bound: float = 0.02
+    folds: int = 2
+    gate_steps: int = 600
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What routers that did not know an edit made of the questions about it. `rows_N` indexes the
+    questions; `own_N` is the score of the edit it asks for (-inf where another scored more), and
+    `other_N` the best score of all others."""
+
+    rows_N: Tensor
+    own_N: Tensor
+    other_N: Tensor
+
+
+@dataclass(frozen=True)
+class FoldPairs:
+    """Per fold, the held-out questions beside their candidates: what gates are fitted on."""
+
+    pairs: tuple[GatePairs, ...]
+    rows: tuple[Tensor, ...]
+
+
+def fit_router(
+    keys: RouterKeys, plan: RouterPlan, progress: Callable[[int], None] = lambda _: None
+) -> tuple[Router, HeldOut]:
+    """A router for new edits of this kind, and the scores that its threshold rests on.
+
+    `progress` is told of each of the `folds + 2` steps. Raises InputError where there are too few
+    edits, ConfigError where there are too few hard negatives for the bound.
+    """
+    folds = cross_encode(keys, plan, progress)
+    held = score_folds(folds, plan)
+    negative_N, kind_N = hard_negatives(keys, held)
+    threshold = conformal_threshold(negative_N, kind_N, plan.bound)
+    gate = fit_gate(join_pairs(folds.pairs), plan.gate_steps, plan.seed)
+    progress(1)
+    everything = torch.ones(keys.about.num_edits, dtype=torch.bool)
+    encoder = fit_encoder(keys, everything, plan.encoder)
+    progress(1)
+    return Router(encoder, gate, threshold, plan.bound, negative_N, kind_N), held
+
+
+def cross_encode(
+    keys: RouterKeys, plan: RouterPlan, progress: Callable[[int], None] = lambda _: None
+) -> FoldPairs:
+    """Each fold's questions, seen through an encoder fitted on the other folds."""
+    count = keys.about.num_edits
+    if count < LEAST_EDITS:
+        raise InputError(f"--edits: {count} usable edits; a router needs at least {LEAST_EDITS}")
+    fold_E = torch.arange(count) % plan.folds
+    edit_N = keys.edit_N
+    parts, rows = [], []
+    for fold in range(plan.folds):
+        encoder = fit_encoder(keys, fold_E != fold, plan.encoder)
+        held_N = torch.where(edit_N >= 0, fold_E[edit_N.clamp_min(0)] == fold, True)
+        rows.append(held_N.nonzero().squeeze(1))
+        parts.append(pair_up(keys, encoder, rows[-1])[0])
+        progress(1)
+    return FoldPairs(tuple(parts), tuple(rows))
+
+
+def score_folds(folds: FoldPairs, plan: RouterPlan) -> HeldOut:
+    """Each fold's questions, scored by a gate fitted on the other folds."""
+    own, other = [], []
+    for fold, pairs in enumerate(folds.pairs):
+        rest = [part for i, part in enumerate(folds.pairs) if i != fold]
+        score_NE = fit_gate(join_pairs(rest), plan.gate_steps, plan.seed)(pairs.sim_NEV)
+        own_N = score_NE.masked_fill(~pairs.own_NE, -torch.inf).amax(1)
+        other_N = score_NE.masked_fill(pairs.own_NE, -torch.inf).amax(1)
+        own.append(own_N.masked_fill(own_N <= other_N, -torch.inf))
+        other.append(other_N)
+    return HeldOut(torch.cat(folds.rows), torch.cat(own), torch.cat(other))
+
+
+def hard_negatives(keys: RouterKeys, held: HeldOut) -> tuple[Tensor, Tensor]:
+    """The best scores of prompts that must reach nothing, and their kinds: near misses, and
+    questions whose own edit is taken away, so that they are unseen questions of the same kind."""
+    kind_N = torch.tensor([_KINDS.get(q.kind, -1) for q in keys.about.questions])[held.rows_N]
+    return held.other_N[kind_N >= 0], kind_N[kind_N >= 0]

@@ -1,0 +1,127 @@
+"""The measuring of a wave as batches of probes that are done once each, wherever."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from scen.config import Config
+from scen.editor.decode import EditedModel
+from scen.editor.pace import ALONE, Pace
+from scen.evaluation.metrics import Outcome
+from scen.evaluation.probes import Probe, edit_probes, locality_probes
+from scen.evaluation.run_eval import EvalLimits, order_probes, run_eval
+from scen.records import digest_json
+from scen.snapshot.load import Place
+from scen.snapshot.open import OpenStore
+from scen.waves.journal import Journal
+from scen.waves.plan import Wave
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """What is to be measured: a trained wave, whose experts lie in `bundle`, on top of a version of
+    the ledger, with prompts that it must leave alone."""
+
+    wave: Wave
+    bundle: str
+    locality: Sequence[str]
+    version: int
+
+
+@dataclass(frozen=True)
+class EvaluationWork:
+    """The probes of a wave, in batches that are kept in its journal by version and content."""
+
+    task: EvaluationTask
+    store: OpenStore
+    probes: Sequence[Probe]
+    batches: Sequence[list[int]]
+    limits: EvalLimits
+    pace: Pace = ALONE
+
+    @classmethod
+    def of(
+        cls, task: EvaluationTask, config: Config, store: OpenStore, pace: Pace = ALONE
+    ) -> "EvaluationWork":
+        """The work that a task is under these settings."""
+        limits = eval_limits(config)
+        probes = [*edit_probes(task.wave.edits), *locality_probes(task.locality)]
+        order = order_probes(store.base, probes, limits)
+        size = limits.batch_size
+        batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
+        return cls(task, store, probes, batches, limits, pace)
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return len(self.batches)
+
+    def size(self, index: int) -> int:
+        """Probes of a batch."""
+        return len(self.batches[index])
+
+    def is_done(self, index: int) -> bool:
+        """True where a batch was measured, here or elsewhere."""
+        return self._journal.has(self._step(index))
+
+    def run(self, index: int) -> list[Outcome]:
+        """Measure a batch, and keep nothing."""
+        some = [self.probes[i] for i in self.batches[index]]
+        edited, ids = self._edited
+        return run_eval(self.store.base, edited, ids, some, self.limits)
+
+    def keep(self, index: int, outcomes: Sequence[Outcome]) -> None:
+        """Write down a batch that was measured."""
+        self._journal.once(self._step(index), lambda: _packed(outcomes))
+
+    def collect(self) -> list[Outcome]:
+        """All outcomes, in the order of the probes. All batches must be done."""
+        found: dict[int, Outcome] = {}
+        for index, batch in enumerate(self.batches):
+            rows = self._journal.read(self._step(index))["outcomes"]
+            for i, row in zip(batch, rows, strict=True):
+                found[i] = Outcome(self.probes[i], **row)
+        return [found[i] for i in range(len(self.probes))]
+
+    @cached_property
+    def _edited(self) -> tuple[EditedModel, list[str]]:
+        """The model that the wave would make, and the ids of its experts."""
+        entries = self.store.ledger.snapshot(self.task.version).entries
+        known = {entry.edit_id for entry in entries}
+        places = [Place(entry.bundle, entry.row) for entry in entries]
+        fresh = [(row, e.id) for row, e in enumerate(self.task.wave.edits) if e.id not in known]
+        places += [Place(self.task.bundle, row) for row, _ in fresh]
+        ids = [entry.edit_id for entry in entries] + [edit_id for _, edit_id in fresh]
+        return self.store.loader.load(places, self.pace), ids
+
+    @property
+    def _journal(self) -> Journal:
+        return Journal(self.store.storage, self.task.wave.key)
+
+    def _step(self, index: int) -> str:
+        probes = [asdict(self.probes[i]) for i in self.batches[index]]
+        content = digest_json([self.task.bundle, asdict(self.limits), probes])
+        return f"probes/v{self.task.version}-{content[:16]}"
+
+
+def eval_limits(config: Config) -> EvalLimits:
+    """Batch size and answer lengths of the settings."""
+    settings = config.evaluation
+    return EvalLimits(settings.batch_size, settings.max_new_tokens, settings.locality_tokens)
+
+
+def outcome_lines(outcomes: Sequence[Outcome]) -> bytes:
+    """Outcomes as JSON lines, one per probe."""
+    lines = (json.dumps({**asdict(o.probe), **_plain(o)}) for o in outcomes)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _packed(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {"outcomes": [_plain(outcome) for outcome in outcomes]}
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    """An outcome without its probe, as JSON types."""
+    return {name: value for name, value in asdict(outcome).items() if name != "probe"}

@@ -1,0 +1,114 @@
+"""The encoder is whitening, views of unit length, and a short key to search by."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from scen.editor.keys import KeyPlace
+from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, fold, random_view
+from scen.routing.router import Router
+from scen.routing.whitening import Whitening
+
+MakeKeys = Callable[[int, int], Tensor]
+
+
+@pytest.fixture
+def encoder(router: Router) -> KeyEncoder:
+    return router.encoder
+
+
+@pytest.fixture
+def wide() -> KeyEncoder:
+    """Two places with first views of 100 numbers each: more than are searched by."""
+    key_NKF = torch.randn(30, 2, 100, generator=torch.Generator().manual_seed(0))
+    places = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
+    return fold(Whitening.fit(key_NKF, 0.1), places, [torch.eye(100).repeat(2, 1, 1)])
+
+
+def by_view(code_BKC: Tensor) -> list[Tensor]:
+    """The four views of the small router, place by place."""
+    return [part for place in code_BKC.unbind(1) for part in (place[:, :8], place[:, 8:])]
+
+
+def test_a_code_is_the_whitened_key_in_each_view(make_keys: MakeKeys, encoder: KeyEncoder) -> None:
+    key_BKF = make_keys(20, 1)
+    white_BKF = Whitening.fit(make_keys(100, 9), 0.1)(key_BKF)
+    views = [random_view(2, 24, width, seed=width) for width in (8, 4)]
+    parts = [normalize(torch.einsum("bkf,kfc->bkc", white_BKF, view), dim=-1) for view in views]
+    torch.testing.assert_close(encoder(key_BKF), torch.cat(parts, -1), rtol=0, atol=5e-3)
+
+
+def test_every_view_has_length_one(make_keys: MakeKeys, encoder: KeyEncoder) -> None:
+    code_BKC = encoder(make_keys(20, 1).half())
+    assert (code_BKC.shape, code_BKC.dtype) == ((20, 2, 12), torch.float32)
+    for view_BC in by_view(code_BKC):
+        torch.testing.assert_close(view_BC.norm(dim=1), torch.ones(20), rtol=0, atol=1e-5)
+
+
+def test_similarities_are_cosines_in_the_order_of_their_names(
+    make_keys: MakeKeys, encoder: KeyEncoder
+) -> None:
+    code_BKC, other_EKC = encoder(make_keys(3, 1)), encoder(make_keys(5, 2))
+    sim_BEV = encoder.compare(code_BKC, other_EKC.expand(3, -1, -1, -1))
+    assert encoder.view_names() == ["mean@1.0", "mean@1.1", "last@4.0", "last@4.1"]
+    assert encoder.num_views == 4
+    for v, (ours, theirs) in enumerate(zip(by_view(code_BKC), by_view(other_EKC), strict=True)):
+        expected_BE = cosine_similarity(ours[:, None], theirs[None], dim=-1)
+        torch.testing.assert_close(sim_BEV[..., v], expected_BE, rtol=0, atol=1e-5)
+
+
+def test_layers_are_those_of_the_places(encoder: KeyEncoder) -> None:
+    assert encoder.layers == {1, 4}
+
+
+def test_a_short_search_key_is_the_first_views_joined(
+    make_keys: MakeKeys, encoder: KeyEncoder
+) -> None:
+    code_BKC = encoder(make_keys(20, 1))
+    joined_BJ = torch.cat([code_BKC[:, 0, :8], code_BKC[:, 1, :8]], 1)
+    assert torch.equal(encoder.first_views(code_BKC), joined_BJ)
+    torch.testing.assert_close(encoder.search_key(code_BKC), joined_BJ / 2**0.5)
+
+
+def test_a_long_one_is_projected_and_keeps_cosines(wide: KeyEncoder) -> None:
+    key_BKF = torch.randn(40, 2, 100, generator=torch.Generator().manual_seed(1))
+    code_BKC = wide(key_BKF)
+    key_BD = wide.search_key(code_BKC)
+    assert key_BD.shape == (40, SEARCH_WIDTH)
+    torch.testing.assert_close(key_BD.norm(dim=1), torch.ones(40), rtol=0, atol=1e-5)
+    joined_BJ = normalize(wide.first_views(code_BKC), dim=1)
+    error_BB = key_BD @ key_BD.T - joined_BJ @ joined_BJ.T
+    assert error_BB.abs().mean() < 1 / SEARCH_WIDTH**0.5
+
+
+def test_search_keys_can_be_projected_otherwise(make_keys: MakeKeys, encoder: KeyEncoder) -> None:
+    code_BKC = encoder(make_keys(20, 1))
+    search_JD = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+    key_BD = encoder.searching_by(search_JD).search_key(code_BKC)
+    expected_BD = normalize(encoder.first_views(code_BKC) @ search_JD, dim=1)
+    torch.testing.assert_close(key_BD, expected_BD, rtol=0, atol=5e-3)
+    scaled = encoder.searching_by(2**20 * search_JD)  # too large for half precision
+    assert torch.equal(scaled.search_key(code_BKC), key_BD)
+    assert torch.equal(scaled(make_keys(20, 1)), code_BKC)
+
+
+def test_a_stored_encoder_gives_the_same_numbers(wide: KeyEncoder) -> None:
+    tensors = wide.tensors()
+    assert tensors["matrix"].dtype == tensors["search"].dtype == torch.float16
+    back = KeyEncoder.from_tensors(tensors)
+    assert (back.places, back.widths) == (wide.places, wide.widths)
+    code_BKC = wide(torch.ones(1, 2, 100))
+    assert torch.equal(back(torch.ones(1, 2, 100)), code_BKC)
+    assert torch.equal(back.search_key(code_BKC), wide.search_key(code_BKC))
+
+
+def test_random_views_keep_lengths_and_come_from_their_seed() -> None:
+    view_KFC = random_view(2, 300, 200, seed=0)
+    assert torch.equal(view_KFC, random_view(2, 300, 200, seed=0))
+    assert not torch.equal(view_KFC, random_view(2, 300, 200, seed=1))
+    key_NF = normalize(torch.randn(50, 300, generator=torch.Generator().manual_seed(5)), dim=1)
+    for view_FC in view_KFC:
+        assert ((key_NF @ view_FC).norm(dim=1) - 1).abs().max() < 0.25
