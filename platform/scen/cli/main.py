@@ -12,6 +12,7 @@ _COMMANDS = {
     "edit": "scen.cli.edit_command",
     "ask": "scen.cli.ask_command",
     "eval": "scen.cli.eval_command",
+    "calibrate": "scen.cli.calibrate_command",
     "log": "scen.cli.log_command",
     "show": "scen.cli.show_command",
     "demo": "scen.cli.demo_command",

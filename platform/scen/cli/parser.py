@@ -11,6 +11,7 @@ from scen.cli.options import (
     json_option,
     store_option,
 )
+from scen.cli.parser_calibrate import add_calibrate
 from scen.cli.parser_edit import add_edit
 
 _EPILOG = """\
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_edit(commands)
     _add_ask(commands)
     _add_eval(commands)
+    add_calibrate(commands)
     _add_log(commands)
     _add_show(commands)
     _add_demo(commands)

@@ -65,6 +65,12 @@ class KeyEncoder:
         """The same encoder with another projection to search keys, whose scale does not matter."""
         return replace(self, search_JD=_through_half(search_JD, (0, 1)))
 
+    def after(self, projection_GF: Tensor) -> "KeyEncoder":
+        """The encoder of raw keys of G numbers, where this one takes them times `projection_GF`."""
+        mean_KG = torch.linalg.lstsq(projection_GF.T, self.mean_KF.T).solution.T
+        matrix_KGC = _through_half(projection_GF @ self.matrix_KFC, (1, 2))
+        return replace(self, mean_KF=mean_KG, matrix_KFC=matrix_KGC)
+
     def compare(self, code_BKC: Tensor, other_BEKC: Tensor) -> Tensor:
         """sim_BEV: the cosine of each view of prompt b and of its E others, place by place."""
         product_BEKC = code_BKC[:, None] * other_BEKC

@@ -43,7 +43,7 @@ def loss_figure(curves: Curves, title: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.legend(frameon=False)
-    _tidy(axes, grid="y")
+    tidy(axes, grid="y")
     return figure
 
 
@@ -86,10 +86,11 @@ def _draw_pairs(axes: Axes, pairs: Pairs, number_format: str) -> None:
         axes.bar_label(bars, fmt=number_format, padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), [_readable(name) for name in names])
     axes.invert_yaxis()
-    _tidy(axes, grid="x")
+    tidy(axes, grid="x")
 
 
-def _tidy(axes: Axes, grid: Literal["x", "y"]) -> None:
+def tidy(axes: Axes, grid: Literal["x", "y"]) -> None:
+    """The common look: no frame, a light grid behind."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="#e3e6ea", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scen.errors import ConfigError
@@ -42,6 +43,23 @@ def open_client(tracking_uri: str) -> "MlflowClient":
             "Give sqlite:///FILE, or the http:// address of an MLflow server"
         ) from err
     return client
+
+
+def default_artifact_root(tracking_uri: str) -> Path | None:
+    """Beside a sqlite file; None where a server knows."""
+    database = sqlite_path(tracking_uri)
+    return None if database is None else database.resolve().parent / "mlruns"
+
+
+def open_experiment(client: "MlflowClient", name: str, location: str | None) -> str:
+    """The id of an experiment, made or brought back from the dead where needed; a new one keeps its
+    artifacts at `location`."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return str(client.create_experiment(name, artifact_location=location))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 @contextmanager

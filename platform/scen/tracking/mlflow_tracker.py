@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scen.errors import ScenError
-from scen.tracking.mlflow_client import open_client
+from scen.tracking.mlflow_client import default_artifact_root, open_client, open_experiment
 from scen.tracking.run_content import (
     finite_metrics,
     log_content,
@@ -13,7 +13,6 @@ from scen.tracking.run_content import (
     run_name,
     run_tags,
 )
-from scen.tracking.tracking_uri import sqlite_path
 from scen.tracking.wave_record import WaveRecord
 
 
@@ -27,10 +26,7 @@ class MlflowTracker:
     def __init__(self, tracking_uri: str, artifact_root: str | Path | None = None) -> None:
         self.tracking_uri = tracking_uri
         self._client = open_client(tracking_uri)
-        database = sqlite_path(tracking_uri)
-        if artifact_root is None and database is not None:
-            artifact_root = database.resolve().parent / "mlruns"
-        self._artifact_root = artifact_root
+        self._artifact_root = artifact_root or default_artifact_root(tracking_uri)
 
     def track_wave(self, record: WaveRecord) -> str:
         """Keep a committed wave and its point on the stream's curves; the id of its run.
@@ -54,15 +50,10 @@ class MlflowTracker:
 
     def _experiment_id(self, stream: str) -> str:
         name = f"stream/{stream}"
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            location = None
-            if self._artifact_root is not None:
-                location = f"{str(self._artifact_root).rstrip('/')}/{stream}"
-            return str(self._client.create_experiment(name, artifact_location=location))
-        if experiment.lifecycle_stage == "deleted":
-            self._client.restore_experiment(experiment.experiment_id)
-        return str(experiment.experiment_id)
+        location = None
+        if self._artifact_root is not None:
+            location = f"{str(self._artifact_root).rstrip('/')}/{stream}"
+        return open_experiment(self._client, name, location)
 
     def _finished_run(self, experiment_id: str, wave_key: str) -> str | None:
         finished = None

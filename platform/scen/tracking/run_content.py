@@ -52,7 +52,7 @@ def finite_metrics(record: WaveRecord) -> dict[str, float]:
 
 def log_content(client: "MlflowClient", run_id: str, record: WaveRecord) -> None:
     """Everything about a wave into its run."""
-    _log_params(client, run_id, record.params)
+    log_params(client, run_id, record.params)
     log_metrics(client, run_id, [finite_metrics(record)], first_step=record.wave)
     log_metrics(client, run_id, loss_summary(record.loss_curves), first_step=0)
     _log_dataset(client, run_id, record)
@@ -95,9 +95,10 @@ def table_json(rows: Sequence[Mapping[str, object]]) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-def _log_params(
+def log_params(
     client: "MlflowClient", run_id: str, params: Mapping[str, str | int | float | bool]
 ) -> None:
+    """Parameters, in as few calls as MLflow allows."""
     from mlflow.entities import Param
 
     entities = [Param(name, str(value)) for name, value in params.items()]

@@ -48,8 +48,10 @@ def build_router_set(edits: Sequence[Edit], unrelated: Sequence[str], seed: int 
     """Prompts, rephrases, near misses given and made, and unrelated prompts.
 
     A near miss is made by putting an edit's subject into the question of another relation. A given
-    one that does not name the subject is a near miss by its question.
+    one that does not name the subject is a near miss by its question. What asks for another edit is
+    no near miss.
     """
+    wanted = _Wanted(edits)
     names = {name: i for i, name in enumerate(dict.fromkeys(_relation(e) for e in edits))}
     questions = [Question(e.prompt, "prompt", i, "prompt") for i, e in enumerate(edits)]
     templates = question_templates(edits)
@@ -59,9 +61,13 @@ def build_router_set(edits: Sequence[Edit], unrelated: Sequence[str], seed: int 
         questions += [
             Question(text, "near_miss", i, "given", names_subject(text, edit))
             for text in edit.near_misses
+            if not wanted.asks(text)
         ]
-        made = make_near_misses(edit, templates, draw)
-        questions += [Question(text, "made_near_miss", i, "made") for text in made]
+        open_relations = wanted.open_relations(edit, templates)
+        made = make_near_misses(edit, open_relations, draw)
+        questions += [
+            Question(text, "made_near_miss", i, "made") for text in made if not wanted.asks(text)
+        ]
     questions += [Question(text, "unrelated", -1, "given", False) for text in unrelated]
     return RouterSet(tuple(questions), tuple(names[_relation(e)] for e in edits))
 
@@ -76,10 +82,32 @@ def question_templates(edits: Sequence[Edit]) -> dict[str, list[str]]:
     return templates
 
 
+class _Wanted:
+    """What the edits ask: their prompts and rephrases, and the relations asked of each subject."""
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self._texts = {
+            normalise(text) for e in edits for text in (e.prompt, *(r.text for r in e.rephrases))
+        }
+        self._relations: dict[str, set[str]] = {}
+        for edit in edits:
+            self._relations.setdefault(normalise(edit.subject or ""), set()).add(_relation(edit))
+
+    def asks(self, text: str) -> bool:
+        """True where a text is the prompt or a rephrase of an edit."""
+        return normalise(text) in self._texts
+
+    def open_relations(self, edit: Edit, templates: dict[str, list[str]]) -> dict[str, list[str]]:
+        """The templates of relations that no edit asks of this edit's subject."""
+        taken = self._relations[normalise(edit.subject or "")]
+        return {name: texts for name, texts in templates.items() if name not in taken}
+
+
 def make_near_misses(
     edit: Edit, templates: dict[str, list[str]], draw: random.Random, count: int = _MADE
 ) -> list[str]:
-    """Questions of other relations about the edit's subject; none where it has no subject."""
+    """Questions about the edit's subject from the templates of other relations; none where it has
+    no subject."""
     others = [name for name in templates if name != _relation(edit)]
     if not edit.subject or not others:
         return []

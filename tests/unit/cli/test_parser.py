@@ -32,7 +32,7 @@ COMMANDS = dict(walk(build_parser(), ""))
 
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
-        "base fetch", "base info", "edit", "ask", "eval", "log", "show", "demo"
+        "base fetch", "base info", "edit", "ask", "eval", "calibrate", "log", "show", "demo"
     }  # fmt: skip
 
 

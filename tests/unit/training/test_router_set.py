@@ -132,3 +132,20 @@ def test_a_subject_is_named_whatever_its_case(facts: list[Edit]) -> None:
     assert names_subject("what of OSLO now", facts[0])
     assert not names_subject("what of Bergen now", facts[0])
     assert not names_subject("anything", facts[3])
+
+
+def test_what_asks_for_another_edit_is_no_near_miss() -> None:
+    def edit(i: str, prompt: str, relation: str, near: tuple[str, ...] = ()) -> Edit:
+        metadata = {"relation": relation}
+        return Edit(i, prompt, "x", "Oslo", near_misses=near, metadata=metadata)
+
+    edits = [
+        edit("a", "Who founded Oslo?", "founder", ("how old is oslo", "Where does Oslo lie?")),
+        edit("b", "How old is Oslo?", "age"),
+        Edit("c", "Who rules Ghent?", "x", "Ghent", metadata={"relation": "ruler"}),
+    ]
+    found = build_router_set(edits, [])
+    near = [(q.text, q.edit) for q in found.questions if q.kind == "near_miss"]
+    assert near == [("Where does Oslo lie?", 0)]
+    made = {q.text for q in found.questions if q.kind == "made_near_miss" and q.edit < 2}
+    assert made == {"Who rules Oslo?"}  # not the other edit's question

@@ -1,0 +1,1 @@
+"""Finds, for a base, where keys are read, how they are compared, and how experts are trained."""

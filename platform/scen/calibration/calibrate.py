@@ -1,0 +1,117 @@
+"""Calibration of a base: what `scen calibrate` finds, step by step."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from scen.base.load import Base
+from scen.calibration.choose_expert import ExpertGrid, ExpertTrial, choose_expert
+from scen.calibration.choose_places import PlaceSearch, choose_places, count_trials
+from scen.calibration.figures import HeldFigures, measure_held
+from scen.calibration.read_questions import candidate_places, narrowing, read_questions
+from scen.calibration.rephrase import complete_edits
+from scen.errors import InputError
+from scen.records import Edit
+from scen.routing.router import Router
+from scen.snapshot.base_profile import Profile
+from scen.training.fit_encoder import RouterKeys
+from scen.training.fit_router import LEAST_EDITS, RouterPlan, cross_encode, fit_router
+from scen.training.router_set import build_router_set
+
+Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
+
+_SAMPLE = 32  # edits that experts are tried on
+_LEAST_PROMPTS = 20
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A profile and what led to it."""
+
+    profile: Profile
+    places: PlaceSearch
+    trials: tuple[ExpertTrial, ...]
+    figures: HeldFigures
+
+
+def calibrate(
+    base: Base,
+    edits: Sequence[Edit],
+    unrelated: Sequence[str],
+    about: Mapping[str, Any],
+    plan: RouterPlan | None = None,
+    progress: Progress = lambda _step, _done, _total: None,
+) -> Calibration:
+    """Places, router and expert settings for a base, from edits with rephrases and near misses.
+
+    Every other one of the `unrelated` prompts is kept for the test. `about` says where the data
+    came from; it is kept in the profile. Raises InputError where there is too little data,
+    ConfigError where there are too few hard negatives for the bound.
+    """
+    plan = plan or RouterPlan()
+    _require_enough(edits, unrelated)
+    bare = sum(not edit.rephrases for edit in edits)
+    whole = complete_edits(base, edits, lambda done: progress("rephrases", done, bare))
+    keys, test_NKF, projection = _read(base, whole, unrelated, progress)
+    search = _search_places(keys, plan, progress)
+    chosen = list(search.chosen)
+    keys, test_NKF = keys.at(chosen), test_NKF[:, chosen]
+    router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
+    figures = measure_held(keys, router, held, test_NKF)
+    best, trials = _search_expert(base, whole, progress)
+    if projection is not None:
+        router = replace(router, encoder=router.encoder.after(projection))
+    profile = _profile(base, router, best, dict(about) | {"figures": figures.to_dict()})
+    return Calibration(profile, search, trials, figures)
+
+
+def _require_enough(edits: Sequence[Edit], unrelated: Sequence[str]) -> None:
+    if len(edits) < LEAST_EDITS:
+        raise InputError(
+            f"--edits: {len(edits)} usable edits; a router needs at least {LEAST_EDITS}, and "
+            "several hundred to hold a bound of a few percent"
+        )
+    if len(unrelated) < _LEAST_PROMPTS:
+        raise InputError(
+            f"--locality: {len(unrelated)} prompts; at least {_LEAST_PROMPTS} are needed"
+        )
+
+
+def _read(
+    base: Base, edits: Sequence[Edit], unrelated: Sequence[str], progress: Progress
+) -> tuple[RouterKeys, torch.Tensor, torch.Tensor | None]:
+    """Keys of the questions and of the unrelated prompts kept for the test, at all candidate
+    places; and the projection that narrowed them."""
+    about = build_router_set(edits, unrelated[::2])
+    places = candidate_places(base.num_layers)
+    projection = narrowing(int(base.model.config.intermediate_size))
+    texts = [*about.texts, *unrelated[1::2]]
+    key_NKF = read_questions(
+        base, places, texts, projection, lambda done: progress("keys", done, len(texts))
+    )
+    count = len(about.questions)
+    return RouterKeys(about, places, key_NKF[:count]), key_NKF[count:], projection
+
+
+def _search_places(keys: RouterKeys, plan: RouterPlan, progress: Progress) -> PlaceSearch:
+    total = plan.folds + count_trials(len(keys.places))
+    folds = cross_encode(keys, plan, lambda done: progress("places", done, total))
+    return choose_places(folds, keys, plan, lambda done: progress("places", done, total))
+
+
+def _search_expert(
+    base: Base, edits: Sequence[Edit], progress: Progress
+) -> tuple[ExpertTrial, tuple[ExpertTrial, ...]]:
+    grid = ExpertGrid.of(base.num_layers)
+    some = edits[:: max(1, len(edits) // _SAMPLE)][:_SAMPLE]
+    return choose_expert(base, some, grid, lambda done: progress("experts", done, grid.most_trials))
+
+
+def _profile(base: Base, router: Router, best: ExpertTrial, about: Mapping[str, Any]) -> Profile:
+    facts = base.describe()
+    del facts["device"]
+    expert = {name: getattr(best, name) for name in ("layer", "lr", "rank", "steps")}
+    tried = {"reliability": round(best.reliability, 4), "generality": round(best.generality, 4)}
+    return Profile(facts, expert, router, dict(about) | {"expert": tried})

@@ -1,0 +1,139 @@
+"""Which expert a base needs: its layer, learning rate, rank and steps, by trial.
+
+Each trial trains the experts of a few edits and lets the base answer freely with each edit's own
+expert (oracle route), so that routing has no say.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scen.base.load import Base
+from scen.calibration.bare import bare_model
+from scen.config import ExpertConfig
+from scen.editor.batch import pad_prompts
+from scen.editor.decode import EditedModel, decode
+from scen.editor.expert import build_bank
+from scen.editor.route import Route
+from scen.records import Edit
+from scen.training.fit_experts import ExpertPlan, fit_experts
+
+_DEPTHS = (0.5, 0.6, 2 / 3, 0.75, 0.83)
+_RATES = (1e-2, 2e-2, 4e-2)
+_RANKS = (2, 4, 8)
+_STEPS = (15, 25, 40)
+_TOLERANCE = 0.01
+_SPARE_TOKENS = 8  # an answer this much longer than its target cannot be the target
+
+
+@dataclass(frozen=True)
+class ExpertTrial:
+    """What came of some settings: shares of edits (`reliability`) and of their first rephrases
+    (`generality`) that are answered exactly, and the seconds that it took."""
+
+    layer: int
+    lr: float
+    rank: int
+    steps: int
+    reliability: float = 0.0
+    generality: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """Mean of reliability and generality."""
+        return (self.reliability + self.generality) / 2
+
+    def cost(self, num_layers: int) -> int:
+        """Relative cost of training and storing."""
+        return self.rank * self.steps * (num_layers - self.layer)
+
+
+@dataclass(frozen=True)
+class ExpertGrid:
+    """The values tried on each axis; the others stay at the best so far."""
+
+    layers: tuple[int, ...]
+    rates: tuple[float, ...] = _RATES
+    ranks: tuple[int, ...] = _RANKS
+    steps: tuple[int, ...] = _STEPS
+
+    @classmethod
+    def of(cls, num_layers: int) -> "ExpertGrid":
+        """Layers from the middle to five sixths of the depth; the last one cannot be edited."""
+        layers = (min(max(int(num_layers * d), 0), num_layers - 2) for d in _DEPTHS)
+        return cls(tuple(dict.fromkeys(layers)))
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials there are at most."""
+        return sum(map(len, (self.layers, self.rates, self.ranks, self.steps)))
+
+
+def choose_expert(
+    base: Base,
+    edits: Sequence[Edit],
+    grid: ExpertGrid,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[ExpertTrial, tuple[ExpertTrial, ...]]:
+    """The cheapest settings within a point of the best, and all trials; one axis at a time.
+
+    `progress` is told of each value that is done with, tried or known.
+    """
+    usual = ExpertConfig()
+    middle = grid.layers[len(grid.layers) // 2]
+    best = ExpertTrial(middle, usual.lr, usual.rank, usual.steps)
+    known: dict[ExpertTrial, ExpertTrial] = {}
+    for name, values in (
+        ("layer", grid.layers),
+        ("lr", grid.rates),
+        ("rank", grid.ranks),
+        ("steps", grid.steps),
+    ):
+        for value in values:
+            change: dict[str, Any] = {name: value}
+            wanted = _untried(replace(best, **change))
+            if wanted not in known:
+                known[wanted] = _try(base, edits, wanted)
+            progress(1)
+        best = _cheapest(list(known.values()), base.num_layers)
+    return best, tuple(known.values())
+
+
+def _untried(trial: ExpertTrial) -> ExpertTrial:
+    return ExpertTrial(trial.layer, trial.lr, trial.rank, trial.steps)
+
+
+def _cheapest(trials: Sequence[ExpertTrial], num_layers: int) -> ExpertTrial:
+    enough = max(trial.score for trial in trials) - _TOLERANCE
+    good = [trial for trial in trials if trial.score >= enough]
+    return min(good, key=lambda trial: (trial.cost(num_layers), -trial.score))
+
+
+def _try(base: Base, edits: Sequence[Edit], trial: ExpertTrial) -> ExpertTrial:
+    began = time.perf_counter()
+    encoded = [base.template.encode_edit(edit) for edit in edits]
+    usual = ExpertConfig()
+    plan = ExpertPlan("scen-lr", trial.layer, trial.steps, trial.lr, trial.rank, usual.stop_loss)
+    bank = fit_experts(base.model, plan, encoded, base.pad_id).bank
+    stored = {name: tensor.half().float() for name, tensor in bank.tensors().items()}
+    edited = bare_model(base, trial.layer, build_bank(stored))
+    told = _share_exact(base, edited, edits, [edit.prompt for edit in edits])
+    reworded = _share_exact(base, edited, edits, [edit.rephrases[0].text for edit in edits])
+    seconds = time.perf_counter() - began
+    return replace(trial, reliability=told, generality=reworded, seconds=seconds)
+
+
+def _share_exact(
+    base: Base, edited: EditedModel, edits: Sequence[Edit], prompts: Sequence[str]
+) -> float:
+    """The share of prompts that are answered with the target of the edit of the same index."""
+    encoded = [base.template.encode_prompt(prompt) for prompt in prompts]
+    targets = [base.template.encode_target(edit.target) for edit in edits]
+    limit = max(map(len, targets)) + _SPARE_TOKENS
+    route = Route.fixed(list(range(len(edits))), base.device)
+    told = decode(edited, pad_prompts(encoded, base.pad_id, base.device), limit, route)
+    answers = [base.template.decode(tokens) for tokens in told.tokens]
+    hits = [answer == edit.target for answer, edit in zip(answers, edits, strict=True)]
+    return sum(hits) / len(hits)

@@ -1,0 +1,96 @@
+"""Which places keys are read at: the fewest that find edits nearly as well as the best.
+
+Suffixes: V similarities, N prompts, E candidate edits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scen.editor.keys import KeyPlace
+from scen.routing.threshold import conformal_threshold
+from scen.training.fit_encoder import RouterKeys
+from scen.training.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
+
+MOST = 6  # places tried together
+_TOLERANCE = 0.01
+_GATE_STEPS = 120  # enough to tell places apart
+
+
+@dataclass(frozen=True)
+class PlaceStep:
+    """A set of places, and the share of held-out rephrases that find their edit by them at the
+    threshold that keeps the bound."""
+
+    places: tuple[KeyPlace, ...]
+    found: float
+
+
+@dataclass(frozen=True)
+class PlaceSearch:
+    """`steps` add one place at a time, the most useful first; `chosen` are its places (columns of
+    the candidates). `top1` is the share of held-out rephrases whose nearest edit, by the key at one
+    place alone, is their own, for each candidate."""
+
+    steps: tuple[PlaceStep, ...]
+    chosen: tuple[int, ...]
+    top1: dict[KeyPlace, float]
+
+
+def choose_places(
+    folds: FoldPairs,
+    keys: RouterKeys,
+    plan: RouterPlan,
+    progress: Callable[[int], None] = lambda _: None,
+    most: int = MOST,
+) -> PlaceSearch:
+    """Greedy forward selection. `folds` are the questions seen at all candidate places; `progress`
+    is told of each of the `count_trials` trials."""
+    quick = replace(plan, gate_steps=_GATE_STEPS)
+    views = folds.pairs[0].sim_NEV.shape[-1] // len(keys.places)
+    picked: list[int] = []
+    steps: list[PlaceStep] = []
+    for _ in range(min(most, len(keys.places))):
+        found: dict[int, float] = {}
+        for place in range(len(keys.places)):
+            if place not in picked:
+                found[place] = _found(folds, keys, quick, _columns([*picked, place], views))
+                progress(1)
+        picked.append(max(found, key=lambda place: found[place]))
+        places = tuple(keys.places[i] for i in picked)
+        steps.append(PlaceStep(places, found[picked[-1]]))
+    best = max(step.found for step in steps)
+    enough = next(i for i, step in enumerate(steps) if step.found >= best - _TOLERANCE)
+    return PlaceSearch(tuple(steps), tuple(sorted(picked[: enough + 1])), _top1(folds, keys, views))
+
+
+def count_trials(candidates: int, most: int = MOST) -> int:
+    """How many sets of places `choose_places` tries."""
+    return sum(candidates - size for size in range(min(most, candidates)))
+
+
+def _columns(places: Sequence[int], views: int) -> Tensor:
+    return torch.tensor([place * views + view for place in sorted(places) for view in range(views)])
+
+
+def _found(folds: FoldPairs, keys: RouterKeys, plan: RouterPlan, columns: Tensor) -> float:
+    few = FoldPairs(tuple(pairs.views(columns) for pairs in folds.pairs), folds.rows)
+    held = score_folds(few, plan)
+    threshold = conformal_threshold(*hard_negatives(keys, held), plan.bound)
+    own_N = held.own_N[keys.of("rephrase")[held.rows_N]]
+    return float((own_N > threshold).float().mean())
+
+
+def _top1(folds: FoldPairs, keys: RouterKeys, views: int) -> dict[KeyPlace, float]:
+    is_rephrase = keys.of("rephrase")
+    found: dict[KeyPlace, float] = {}
+    for column, place in enumerate(keys.places):
+        hits = []
+        for pairs, rows_N in zip(folds.pairs, folds.rows, strict=True):
+            some = pairs.take(is_rephrase[rows_N].nonzero().squeeze(1))
+            nearest_N = some.sim_NEV[..., column * views].argmax(1)
+            hits.append(some.own_NE.gather(1, nearest_N[:, None])[:, 0])
+        found[place] = float(torch.cat(hits).float().mean())
+    return found

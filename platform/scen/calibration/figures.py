@@ -1,0 +1,127 @@
+"""What a router does with prompts about edits that it never saw, by kind of prompt.
+
+Suffixes: N prompts, K places, F numbers of a raw key.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scen.routing.key_neurons import KeyNeurons
+from scen.routing.router import Router
+from scen.routing.threshold import area_under_curve, operating_curve
+from scen.training.fit_encoder import RouterKeys
+from scen.training.fit_router import HeldOut
+
+_NEGATIVES = {"near_miss": "near misses, given", "made_near_miss": "near misses, made"}
+_POINTS = 200  # of a curve that is kept
+
+
+@dataclass(frozen=True)
+class KindFigures:
+    """`count` prompts: shares routed to their own edit (None where they have none), and to another
+    edit or, having none, to any."""
+
+    kind: str
+    count: int
+    right: float | None
+    wrong: float
+
+
+@dataclass(frozen=True)
+class HeldFigures:
+    """By kind of prompt, at the router's threshold; `auc` of rephrases against hard negatives, and
+    their operating curve as points (false activation, found)."""
+
+    kinds: tuple[KindFigures, ...]
+    auc: float
+    curve: tuple[tuple[float, float], ...]
+    threshold: float
+    bound: float | None
+    sample_size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types, without the curve."""
+        found = asdict(self)
+        del found["curve"]
+        rounded: dict[str, Any] = _rounded(found)
+        return rounded
+
+    def metrics(self) -> dict[str, float]:
+        """As flat names, for a tracker."""
+        flat = {"calibration/auc": self.auc, "calibration/threshold": self.threshold}
+        for kind in self.kinds:
+            name = kind.kind.replace(", ", "_").replace(" ", "_")
+            if kind.right is not None:
+                flat[f"calibration/{name}_right"] = kind.right
+            flat[f"calibration/{name}_wrong"] = kind.wrong
+        return flat
+
+
+def measure_held(
+    keys: RouterKeys, router: Router, held: HeldOut, unrelated_NKF: Tensor
+) -> HeldFigures:
+    """Figures from cross-fitted scores; those of unrelated prompts, which took no part in any fit,
+    from the router itself over all edits."""
+    kinds = [*_asked(keys, router, held), *_must_be_silent(keys, router, held)]
+    bank = KeyNeurons.build(router, keys.key_NKF[: keys.about.num_edits])
+    best_N = bank.choose(unrelated_NKF).score_BE[:, 0]
+    kinds.append(_silent("unrelated", best_N, router.threshold))
+    own_N = held.own_N[keys.of("rephrase")[held.rows_N]]
+    return HeldFigures(
+        tuple(kinds),
+        area_under_curve(own_N, router.negative_N),
+        _thinned(*operating_curve(own_N, router.negative_N)),
+        router.threshold,
+        router.bound,
+        router.sample_size,
+    )
+
+
+def _asked(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:
+    """Prompts and rephrases, by the source of their wording."""
+    sources = [keys.about.questions[row].source for row in held.rows_N.tolist()]
+    asks_N = keys.of("prompt", "rephrase")[held.rows_N]
+    names = dict.fromkeys(s for s, asks in zip(sources, asks_N.tolist(), strict=True) if asks)
+    for name in names:
+        here_N = asks_N & torch.tensor([source == name for source in sources])
+        right = (held.own_N[here_N] > router.threshold).float().mean()
+        wrong_N = held.other_N[here_N] > held.own_N[here_N].clamp_min(router.threshold)
+        label = "prompts" if name == "prompt" else f"rephrases, {name}"
+        yield KindFigures(label, int(here_N.sum()), float(right), float(wrong_N.float().mean()))
+
+
+def _must_be_silent(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:
+    asks_N = keys.of("prompt", "rephrase")[held.rows_N]
+    yield _silent("same kind, edit absent", held.other_N[asks_N], router.threshold)
+    for kind, label in _NEGATIVES.items():
+        here_N = keys.of(kind)[held.rows_N]
+        if bool(here_N.any()):
+            yield _silent(label, held.other_N[here_N], router.threshold)
+
+
+def _silent(label: str, best_N: Tensor, threshold: float) -> KindFigures:
+    false = float((best_N > threshold).float().mean()) if len(best_N) else 0.0
+    return KindFigures(label, len(best_N), None, false)
+
+
+def _thinned(false_N: Tensor, found_N: Tensor) -> tuple[tuple[float, float], ...]:
+    """Points of the curve, dense where false activation is small."""
+    count = len(false_N)
+    places = torch.logspace(0, 1, _POINTS).sub(1).div(9).mul(count - 1).long().unique()
+    rows: Iterable[tuple[float, float]] = zip(
+        false_N[places].tolist(), found_N[places].tolist(), strict=True
+    )
+    return tuple(rows)
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to four digits, all the way down."""
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return round(value, 4) if isinstance(value, float) else value

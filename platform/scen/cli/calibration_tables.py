@@ -1,0 +1,52 @@
+"""The figures of a calibration as tables for people."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from scen.calibration.calibrate import Calibration
+from scen.cli.render import percent
+
+
+def calibration_tables(found: Calibration) -> Iterator[Table]:
+    """Places, experts, and what the router does with edits it never saw."""
+    yield _places(found)
+    yield _trials(found)
+    yield _kinds(found)
+
+
+def _places(found: Calibration) -> Table:
+    table = _table("Where keys are read", "keys", "rephrases found")
+    count = len(found.places.chosen)
+    for step in found.places.steps:
+        names = " ".join(place.name for place in step.places)
+        style = "green" if len(step.places) == count else ""
+        table.add_row(names, percent(step.found), style=style)
+    return table
+
+
+def _trials(found: Calibration) -> Table:
+    names = ("layer", "lr", "rank", "steps")
+    table = _table("Experts, each edit by its own", *names, "edits", "rephrases", "seconds")
+    for trial in found.trials:
+        is_chosen = all(getattr(trial, n) == found.profile.expert[n] for n in names)
+        cells = [f"{getattr(trial, name):g}" for name in names]
+        cells += [percent(trial.reliability), percent(trial.generality), f"{trial.seconds:.1f}"]
+        table.add_row(*cells, style="green" if is_chosen else "")
+    return table
+
+
+def _kinds(found: Calibration) -> Table:
+    columns = ("prompts", "number", "own edit", "another edit")
+    table = _table("Routing of edits that took no part in the fit", *columns)
+    for kind in found.figures.kinds:
+        right = "" if kind.right is None else percent(kind.right)
+        table.add_row(kind.kind, str(kind.count), right, f"{100 * kind.wrong:.2f} %")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place == 0 else "right")
+    return table
