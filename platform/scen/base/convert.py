@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from scen.base.cache import cache_root, digest_file, make_cache
@@ -40,7 +42,8 @@ def _write_safetensors(path: Path, folder: Path) -> None:
     # The loader marks the model as quantised, and such a model refuses to be saved.
     model.hf_quantizer, model.is_quantized = None, False
     del model.config.quantization_config
-    model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
+    with redirect_stdout(sys.stderr):  # DeepSpeed, which this imports, greets on stdout
+        model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
     tokenizer.save_pretrained(folder)
     marker = {"gguf": path.name, "weights_sha256": digest_file(folder / "model.safetensors")}
     (folder / _MARKER).write_text(json.dumps(marker))

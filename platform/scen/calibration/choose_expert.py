@@ -97,7 +97,7 @@ def choose_expert(
             if wanted not in known:
                 known[wanted] = _try(base, edits, wanted)
             progress(1)
-        best = _cheapest(list(known.values()), base.num_layers)
+        best = cheapest(list(known.values()), base.num_layers)
     return best, tuple(known.values())
 
 
@@ -105,7 +105,8 @@ def _untried(trial: ExpertTrial) -> ExpertTrial:
     return ExpertTrial(trial.layer, trial.lr, trial.rank, trial.steps)
 
 
-def _cheapest(trials: Sequence[ExpertTrial], num_layers: int) -> ExpertTrial:
+def cheapest(trials: Sequence[ExpertTrial], num_layers: int) -> ExpertTrial:
+    """Of the trials within a point of the best, the one that costs least."""
     enough = max(trial.score for trial in trials) - _TOLERANCE
     good = [trial for trial in trials if trial.score >= enough]
     return min(good, key=lambda trial: (trial.cost(num_layers), -trial.score))

@@ -30,7 +30,7 @@ def complete_edits(
     for begin in range(0, len(bare), _BATCH):
         some = bare[begin : begin + _BATCH]
         for edit, told in zip(some, _ask(base, some), strict=True):
-            own = [Rephrase(told, "base")] if _is_other_wording(told, edit) else []
+            own = [Rephrase(told, "base")] if is_other_wording(told, edit) else []
             written[edit.id] = (*own, *make_rephrases(edit, templates))
         progress(len(some))
     return [replace(edit, rephrases=edit.rephrases or written[edit.id]) for edit in edits]
@@ -45,7 +45,7 @@ def _ask(base: Base, edits: Sequence[Edit]) -> list[str]:
     return [(text.strip().splitlines() or [""])[0].strip(" \"'") for text in texts]
 
 
-def _is_other_wording(text: str, edit: Edit) -> bool:
+def is_other_wording(text: str, edit: Edit) -> bool:
     """A base may repeat the prompt, answer it, or lose its subject."""
     if normalise(text) == normalise(edit.prompt) or len(text) > 2 * len(edit.prompt) + 20:
         return False

@@ -13,6 +13,7 @@ _COMMANDS = {
     "ask": "scen.cli.ask_command",
     "eval": "scen.cli.eval_command",
     "calibrate": "scen.cli.calibrate_command",
+    "collisions": "scen.cli.collisions_command",
     "log": "scen.cli.log_command",
     "show": "scen.cli.show_command",
     "demo": "scen.cli.demo_command",

@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_ask(commands)
     _add_eval(commands)
     add_calibrate(commands)
+    _add_collisions(commands)
     _add_log(commands)
     _add_show(commands)
     _add_demo(commands)
@@ -88,6 +89,18 @@ def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     base_options(evaluation)
     config_options(evaluation)
     json_option(evaluation)
+
+
+def _add_collisions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "pairs of edits whose prompts the router confuses"
+    collisions = commands.add_parser("collisions", help=text, description=text)
+    store_option(collisions)
+    add = collisions.add_argument
+    add("--margin", type=float, default=0.0, metavar="M",
+        help="also pairs whose score is less than M below the threshold (default: 0)")  # fmt: skip
+    add("--limit", type=count, metavar="N", help="the worst N pairs only")
+    add("--version", type=int, metavar="V", help="a ledger version (default: newest)")
+    json_option(collisions)
 
 
 def _add_log(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

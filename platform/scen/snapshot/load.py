@@ -1,7 +1,7 @@
 """From ledger entries to a model: read bundles, check them, join their rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,30 +11,20 @@ from scen.editor.decode import EditedModel
 from scen.editor.expert import build_bank
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.editor.pace import ALONE, Pace
-from scen.fs import Storage
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.snapshot.method import StoreMethod
-from scen.store.bundles import load_bundle
+from scen.snapshot.rows import BundleRows, Place
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the expert and the neuron of one edit lie."""
-
-    bundle: str
-    row: int
-
-
-@dataclass
 class SnapshotLoader:
     """Builds edited models of one store on one base; bundles are read once."""
 
-    storage: Storage
     base: Base
     method: StoreMethod
     router: Router | None  # None for method scen
-    _bundles: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    rows: BundleRows
 
     def load(self, places: Sequence[Place], pace: Pace = ALONE) -> EditedModel:
         """The base with the experts and neurons at these places, in this order.
@@ -53,12 +43,8 @@ class SnapshotLoader:
         """The named rows of the bundles as tensors on the base's device, float32 at least."""
         if not places:
             return {name: self._empty(name) for name in names}
-        parts: dict[str, list[Tensor]] = {name: [] for name in names}
-        for bundle, rows in _runs(places):
-            stored = self._bundle(bundle)
-            for name in names:
-                parts[name].append(_widened(stored[name][rows]))
-        return {name: torch.cat(found).to(self.base.device) for name, found in parts.items()}
+        rows = self.rows.read(places, names)
+        return {name: tensor.to(self.base.device) for name, tensor in rows.items()}
 
     @property
     def _is_paper(self) -> bool:
@@ -71,11 +57,6 @@ class SnapshotLoader:
     @property
     def _neuron_names(self) -> tuple[str, ...]:
         return ("neuron",) if self._is_paper else ("key",)
-
-    def _bundle(self, digest: str) -> dict[str, Tensor]:
-        if digest not in self._bundles:
-            self._bundles[digest] = load_bundle(self.storage, digest)
-        return self._bundles[digest]
 
     def _empty(self, name: str) -> Tensor:
         config = self.base.model.config
@@ -94,17 +75,3 @@ class SnapshotLoader:
             return SigmoidNeurons(self.method.layer, tensors["neuron"], self.method.theta)
         assert self.router is not None
         return KeyNeurons.build(self.router, tensors["key"].cpu())
-
-
-def _runs(places: Sequence[Place]) -> list[tuple[str, list[int]]]:
-    """Neighbours in one bundle, together."""
-    runs: list[tuple[str, list[int]]] = []
-    for place in places:
-        if not runs or runs[-1][0] != place.bundle:
-            runs.append((place.bundle, []))
-        runs[-1][1].append(place.row)
-    return runs
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -14,8 +14,9 @@ from scen.registry.ledger import Ledger, create_or_open, open_ledger
 from scen.registry.manifest import StoreManifest, read_manifest
 from scen.registry.snapshot import Snapshot
 from scen.routing.router import Router
-from scen.snapshot.load import Place, SnapshotLoader
+from scen.snapshot.load import SnapshotLoader
 from scen.snapshot.method import StoreMethod, resolve_method, stated_method
+from scen.snapshot.rows import BundleRows, Place
 from scen.snapshot.store_router import choose_profile, new_router, require_router
 from scen.store.bundles import load_bundle, save_bundle
 
@@ -111,9 +112,14 @@ def _first_parts(
 
 def _join(storage: Storage, base: Base, ledger: Ledger) -> OpenStore:
     method = StoreMethod.from_dict(ledger.manifest.method)
+    loader = SnapshotLoader(base, method, stored_router(storage, ledger), BundleRows(storage))
+    return OpenStore(storage, base, ledger, method, loader)
+
+
+def stored_router(storage: Storage, ledger: Ledger) -> Router | None:
+    """The router that a store is bound to; None for method scen."""
     digest = ledger.manifest.artifacts.get("router")
-    router = None if digest is None else Router.from_tensors(load_bundle(storage, digest))
-    return OpenStore(storage, base, ledger, method, SnapshotLoader(storage, base, method, router))
+    return None if digest is None else Router.from_tensors(load_bundle(storage, digest))
 
 
 def _find_manifest(storage: Storage) -> StoreManifest | None:

@@ -13,8 +13,8 @@ from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe, edit_probes, locality_probes
 from scen.evaluation.run_eval import EvalLimits, order_probes, run_eval
 from scen.records import digest_json
-from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
+from scen.snapshot.rows import Place
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 

@@ -13,8 +13,8 @@ from scen.evaluation.metrics import EvalReport, flatten_report, summarise
 from scen.records import digest_bytes
 from scen.registry.ledger import WaveCommit
 from scen.registry.snapshot import Snapshot
-from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
+from scen.snapshot.rows import Place
 from scen.store.bundles import save_bundle
 from scen.tracking.tracker import Tracker
 from scen.tracking.wave_record import WaveRecord

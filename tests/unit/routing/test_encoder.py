@@ -95,6 +95,16 @@ def test_search_keys_can_be_projected_otherwise(make_keys: MakeKeys, encoder: Ke
     assert torch.equal(scaled(make_keys(20, 1)), code_BKC)
 
 
+def test_an_encoder_behind_a_projection_takes_what_comes_before_it(
+    make_keys: MakeKeys, encoder: KeyEncoder
+) -> None:
+    projection_GF = torch.randn(60, 24, generator=torch.Generator().manual_seed(4))
+    raw_NKG = torch.randn(30, 2, 60, generator=torch.Generator().manual_seed(5))
+    expected_NKC = encoder(raw_NKG @ projection_GF)
+    found_NKC = encoder.after(projection_GF)(raw_NKG)
+    torch.testing.assert_close(found_NKC, expected_NKC, rtol=0, atol=5e-3)
+
+
 def test_a_stored_encoder_gives_the_same_numbers(wide: KeyEncoder) -> None:
     tensors = wide.tensors()
     assert tensors["matrix"].dtype == tensors["search"].dtype == torch.float16

@@ -17,8 +17,9 @@ from scen.fs import Storage
 from scen.records import EncodedEdit
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
-from scen.snapshot.load import Place, SnapshotLoader
+from scen.snapshot.load import SnapshotLoader
 from scen.snapshot.method import StoreMethod
+from scen.snapshot.rows import BundleRows, Place
 from scen.store.bundles import save_bundle
 
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
@@ -70,13 +71,13 @@ def router() -> Router:
 @pytest.fixture
 def loader(storage: Storage, tiny: Base, router: Router) -> SnapshotLoader:
     """A loader of method scen-lr."""
-    return SnapshotLoader(storage, tiny, METHODS["scen-lr"], router)
+    return SnapshotLoader(tiny, METHODS["scen-lr"], router, BundleRows(storage))
 
 
 @pytest.fixture
 def paper(storage: Storage, tiny: Base) -> SnapshotLoader:
     """A loader of method scen."""
-    return SnapshotLoader(storage, tiny, METHODS["scen"], None)
+    return SnapshotLoader(tiny, METHODS["scen"], None, BundleRows(storage))
 
 
 def test_rows_come_in_the_order_that_was_asked_for(

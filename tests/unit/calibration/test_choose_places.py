@@ -1,0 +1,31 @@
+"""The places that tell edits apart are found, and no more of them than it takes."""
+
+import pytest
+
+from scen.calibration.choose_places import choose_places, count_trials
+from scen.editor.keys import KeyPlace
+from scen.training.fit_encoder import RouterKeys
+from scen.training.fit_router import RouterPlan, cross_encode
+
+
+def test_places_that_are_noise_are_left_out(keys: RouterKeys, plan: RouterPlan) -> None:
+    told: list[int] = []
+    found = choose_places(cross_encode(keys, plan), keys, plan, told.append, most=3)
+    assert [keys.places[i] for i in found.chosen] == [KeyPlace(1, "mean"), KeyPlace(4, "last")]
+    assert [len(step.places) for step in found.steps] == [1, 2, 3]
+    alone, both, _ = (step.found for step in found.steps)
+    assert both > 0.9
+    assert both > alone + 0.1  # same-subject near misses hold the threshold up
+    assert sum(told) == count_trials(4, most=3)
+
+
+def test_each_place_is_told_by_itself(keys: RouterKeys, plan: RouterPlan) -> None:
+    found = choose_places(cross_encode(keys, plan), keys, plan, most=1)
+    subject, noise = found.top1[KeyPlace(1, "mean")], found.top1[KeyPlace(4, "mean")]
+    assert subject > 0.9
+    assert noise < 0.3
+
+
+@pytest.mark.parametrize(("candidates", "most", "expected"), [(18, 6, 93), (4, 6, 10), (4, 1, 4)])
+def test_trials_are_counted_before_they_run(candidates: int, most: int, expected: int) -> None:
+    assert count_trials(candidates, most) == expected
