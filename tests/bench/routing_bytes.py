@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.report import timed
 from bench.routing_data import Material, training_keys
-from bench.routing_folds import Fit, Folds, Row, fit_on, split_edits, try_router
+from bench.routing_folds import CHOSEN, Fit, Folds, Row, fit_on, split_edits, try_router
 from bench.routing_places import PlacePlan, Places
 from bench.routing_scores import Choose, choose_by
 from scen.routing.encoder import fold
@@ -23,7 +23,8 @@ from scen.training.fit_gate import fit_gate, join_pairs
 from scen.training.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
 
 _FOLDS = 5  # the first of them is the test
-_SHOWN = ("0.01", "0.02")  # bounds
+_SHOWN = (CHOSEN, "0.02")  # bounds
+_RAW_BOUND = 0.02
 
 
 def key_bytes(material: Material, name: str, places: PlacePlan) -> list[Row]:
@@ -115,6 +116,6 @@ def _fit_raw(keys: RouterKeys, plan: RouterPlan) -> Router:
     rows = [((part_N == part) | (part_N < 0)).nonzero().squeeze(1) for part in range(plan.folds)]
     folds = FoldPairs(tuple(pair_up(keys, encoder, some)[0] for some in rows), tuple(rows))
     negative_N, kind_N = hard_negatives(keys, score_folds(folds, plan))
-    threshold = conformal_threshold(negative_N, kind_N, plan.bound)
+    threshold = conformal_threshold(negative_N, kind_N, _RAW_BOUND)
     gate = fit_gate(join_pairs(folds.pairs), plan.gate_steps, plan.seed)
-    return Router(encoder, gate, threshold, plan.bound, negative_N, kind_N)
+    return Router(encoder, gate, threshold, _RAW_BOUND, negative_N, kind_N)

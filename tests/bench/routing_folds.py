@@ -7,9 +7,10 @@ from bench.report import timed
 from bench.routing_data import Material, training_keys
 from bench.routing_scores import Choose, Trial, choose_by, mean_of_trials, pooled, score_prompts
 from scen.routing.router import Router
+from scen.training.choose_bound import BOUNDS
 from scen.training.fit_router import RouterPlan, fit_router
 
-BOUNDS = (0.005, 0.01, 0.02, 0.03, 0.05)
+CHOSEN = "chosen"  # the bound that calibration settles on
 Row = dict[str, object]
 
 
@@ -31,7 +32,9 @@ class Folds:
 
     def rows(self, labels: Row) -> list[Row]:
         """A row per bound, pooled and, of several routers, as the mean over them."""
+        bounds = [fit.router.bound or 0.0 for fit in self.fits]
         facts: Row = {
+            "chosen_bound": sum(bounds) / len(bounds),
             "fitted_on": sum(fit.edits for fit in self.fits) / len(self.fits),
             "fit_seconds": sum(fit.seconds for fit in self.fits) / len(self.fits),
             "hard_negatives": sum(f.router.sample_size for f in self.fits) / len(self.fits),
@@ -64,9 +67,8 @@ def try_router(
     chosen = choose or choose_by(router, material.streams[name].bank_NKF)
     scored = score_prompts(material, name, chosen, tested)
     least = 1 / (router.sample_size + 1)
-    bounds = sorted({*BOUNDS, router.bound or BOUNDS[-1]})
-    cuts = {f"{b:g}": router.bounded(b).threshold for b in bounds if b >= least}
-    return Trial(scored, cuts)
+    cuts = {f"{b:g}": router.bounded(b).threshold for b in BOUNDS if b >= least}
+    return Trial(scored, {CHOSEN: router.threshold} | cuts)
 
 
 def outer_folds(

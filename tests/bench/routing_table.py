@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from bench.routing_folds import Row
 
 _LABELS = ("data", "router", "bound", "over", "threshold", "bytes_per_edit")
-_TAIL = ("auc", "fitted_on", "hard_negatives", "bank", "routers", "fit_seconds")
+_TAIL = ("auc", "chosen_bound", "fitted_on", "hard_negatives", "bank", "routers", "fit_seconds")
 
 
 def markdown(title: str, rows: Sequence[Row]) -> str:

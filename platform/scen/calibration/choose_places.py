@@ -16,6 +16,7 @@ from scen.training.fit_router import FoldPairs, RouterPlan, hard_negatives, scor
 
 MOST = 6  # places tried together
 _TOLERANCE = 0.01
+_BOUND = 0.02  # at which sets of places are compared, where none is asked for
 _GATE_STEPS = 120  # enough to tell places apart
 
 
@@ -78,7 +79,7 @@ def _columns(places: Sequence[int], views: int) -> Tensor:
 def _found(folds: FoldPairs, keys: RouterKeys, plan: RouterPlan, columns: Tensor) -> float:
     few = FoldPairs(tuple(pairs.views(columns) for pairs in folds.pairs), folds.rows)
     held = score_folds(few, plan)
-    threshold = conformal_threshold(*hard_negatives(keys, held), plan.bound)
+    threshold = conformal_threshold(*hard_negatives(keys, held), plan.bound or _BOUND)
     own_N = held.own_N[keys.of("rephrase")[held.rows_N]]
     return float((own_N > threshold).float().mean())
 

@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> None:
     plan = RouterPlan()
     if args.max_false_activation is not None:
         plan = replace(plan, bound=args.max_false_activation)
+    unrelated = read_prompts(args.locality or sample_path("nq_neutral.jsonl"))
     with step_progress() as bars:
-        found = calibrate(base, edits, _read_unrelated(args.locality), about, plan, bars)
+        found = calibrate(base, edits, unrelated, about, plan, bars)
     save_profile(found.profile, path)
     tracking_uri = None if args.no_tracking else default_tracking_uri(None)
     if tracking_uri:
@@ -73,13 +74,6 @@ def _read_edits(args: argparse.Namespace) -> tuple[list[Edit], dict[str, Any]]:
         sources.append({"file": Path(file).name, "edits": len(some), "sha256": digest})
         edits += some
     return edits, {"edits": sources}
-
-
-def _read_unrelated(file: str | None) -> list[str]:
-    if file is not None:
-        return read_prompts(file)
-    samples = (sample_path(name) for name in ("nq_neutral.jsonl", "nq_locality.jsonl"))
-    return [prompt for path in samples for prompt in read_prompts(path)]
 
 
 def _record(base: Base, found: Calibration, about: dict[str, Any], path: Path) -> CalibrationRecord:

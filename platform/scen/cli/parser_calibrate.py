@@ -31,11 +31,12 @@ def add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     add("--edits", required=True, action="append", metavar="FILE", help="edits to learn from, as "
         "for scen edit; may be repeated")  # fmt: skip
     add("--locality", metavar="FILE", help="unrelated prompts; every other one is kept for the "
-        "test (default: two samples)")  # fmt: skip
+        "test (default: a sample)")  # fmt: skip
     add("--out", required=True, metavar="FILE", help="the profile: FILE.json, and FILE.safetensors "
         "beside it")  # fmt: skip
     add("--max-false-activation", type=share, metavar="P", help="share of prompts near an edit, "
-        "but not about it, that may reach it (default 0.02)")  # fmt: skip
+        "but not about it, that may reach it (default: the smallest of 0.005 to 0.05 that costs at "
+        "most two points of rephrases)")  # fmt: skip
     add("--skip", type=int, default=0, metavar="N", help="leave out the first N valid edits of "
         "each file, to test with")  # fmt: skip
     add("--limit", type=count, metavar="N", help="take N valid edits of each file at most")

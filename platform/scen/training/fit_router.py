@@ -14,6 +14,7 @@ from torch import Tensor
 from scen.errors import InputError
 from scen.routing.router import Router
 from scen.routing.threshold import conformal_threshold
+from scen.training.choose_bound import choose_bound
 from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder, pair_up
 from scen.training.fit_gate import GatePairs, fit_gate, join_pairs
 
@@ -23,12 +24,13 @@ _KINDS = {"prompt": 0, "rephrase": 0, "near_miss": 1, "made_near_miss": 2}  # se
 
 @dataclass(frozen=True)
 class RouterPlan:
-    """How a router is fitted. `bound` is the false activation that hard negatives may have."""
+    """How a router is fitted. `bound` is the false activation that hard negatives may have; None
+    weighs it against the rephrases it costs (`choose_bound`)."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
-    bound: float = 0.02
+    bound: float | None = None
     folds: int = 2
-    gate_steps: int = 600
+    gate_steps: int = 4000
     seed: int = 0
 
 
@@ -62,13 +64,16 @@ def fit_router(
     folds = cross_encode(keys, plan, progress)
     held = score_folds(folds, plan)
     negative_N, kind_N = hard_negatives(keys, held)
-    threshold = conformal_threshold(negative_N, kind_N, plan.bound)
+    bound = plan.bound
+    if bound is None:
+        bound = choose_bound(held.own_N[keys.of("rephrase")[held.rows_N]], negative_N, kind_N)
+    threshold = conformal_threshold(negative_N, kind_N, bound)
     gate = fit_gate(join_pairs(folds.pairs), plan.gate_steps, plan.seed)
     progress(1)
     everything = torch.ones(keys.about.num_edits, dtype=torch.bool)
     encoder = fit_encoder(keys, everything, plan.encoder)
     progress(1)
-    return Router(encoder, gate, threshold, plan.bound, negative_N, kind_N), held
+    return Router(encoder, gate, threshold, bound, negative_N, kind_N), held
 
 
 def cross_encode(

@@ -5,7 +5,7 @@ the noise of its wording. Suffixes as in scen.training.fit_encoder.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from scen.errors import ConfigError, InputError
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.router import NEGATIVES, Router
 from scen.routing.threshold import conformal_threshold
+from scen.training.choose_bound import choose_bound
 from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder, pair_up
 from scen.training.fit_gate import fit_gate
 from scen.training.fit_router import (
@@ -31,7 +32,8 @@ from scen.training.router_set import Question, QuestionKind, RouterSet
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
 RELATIONS, WIDTH = 6, 40
 SCALE = 1 / math.sqrt(WIDTH)
-PLAN = RouterPlan(EncoderPlan(16, 16, 8, 8), bound=0.05, gate_steps=200)
+BOUND = 0.05
+PLAN = RouterPlan(EncoderPlan(16, 16, 8, 8), bound=BOUND, gate_steps=200)
 
 
 @dataclass
@@ -115,7 +117,7 @@ def test_fresh_edits_are_found_and_the_bound_is_kept(
 ) -> None:
     found, false = outcome(fitted[0], fresh)
     assert found > 0.9
-    assert max(false.values()) < PLAN.bound + 0.03  # three standard errors of 200
+    assert max(false.values()) < BOUND + 0.03  # three standard errors of 200
 
 
 def test_scores_of_what_was_seen_would_promise_too_much(
@@ -128,11 +130,11 @@ def test_scores_of_what_was_seen_would_promise_too_much(
     gate = fit_gate(pairs, PLAN.gate_steps, PLAN.seed)
     other_N = gate(pairs.sim_NEV).masked_fill(pairs.own_NE, -torch.inf).amax(1)
     negative_N, kind_N = hard_negatives(keys, HeldOut(rows_N, other_N, other_N))
-    threshold = conformal_threshold(negative_N, kind_N, PLAN.bound)
+    threshold = conformal_threshold(negative_N, kind_N, BOUND)
     assert threshold < router.threshold - 0.3
-    seen = Router(router.encoder, gate, threshold, PLAN.bound, negative_N, kind_N)
+    seen = Router(router.encoder, gate, threshold, BOUND, negative_N, kind_N)
     false = outcome(seen, fresh)[1]
-    assert min(false["near_miss"], false["made_near_miss"], false["same kind"]) > 1.5 * PLAN.bound
+    assert min(false["near_miss"], false["made_near_miss"], false["same kind"]) > 1.5 * BOUND
 
 
 def test_the_threshold_rests_on_the_held_out_negatives(
@@ -142,8 +144,8 @@ def test_the_threshold_rests_on_the_held_out_negatives(
     negative_N, kind_N = hard_negatives(keys, held)
     assert torch.equal(router.negative_N, negative_N)
     assert torch.equal(router.kind_N, kind_N)
-    assert router.threshold == conformal_threshold(negative_N, kind_N, PLAN.bound)
-    assert router.bound == PLAN.bound
+    assert router.threshold == conformal_threshold(negative_N, kind_N, BOUND)
+    assert router.bound == BOUND
     counts = dict(zip(NEGATIVES, kind_N.bincount().tolist(), strict=True))
     assert counts == {"same kind": 240, "near miss": 80, "made near miss": 160}
 
@@ -228,3 +230,12 @@ def test_a_bound_beyond_the_sample_is_refused() -> None:
     plan = RouterPlan(PLAN.encoder, bound=0.001, gate_steps=1)
     with pytest.raises(ConfigError, match=r"^router\.max_false_activation: 0\.001 needs"):
         fit_router(World(2).questions(20), plan)
+
+
+def test_a_bound_that_nobody_asked_for_is_chosen(keys: RouterKeys) -> None:
+    router, held = fit_router(keys, replace(PLAN, bound=None))
+    own_N = held.own_N[keys.of("rephrase")[held.rows_N]]
+    assert router.bound == choose_bound(own_N, router.negative_N, router.kind_N)
+    assert router.threshold == conformal_threshold(
+        router.negative_N, router.kind_N, router.bound or 0
+    )
