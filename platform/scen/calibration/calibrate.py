@@ -18,7 +18,7 @@ from scen.routing.router import Router
 from scen.snapshot.base_profile import Profile
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import LEAST_EDITS, RouterPlan, cross_encode, fit_router
-from scen.training.router_set import build_router_set
+from scen.training.router_set import build_router_set, join_router_sets
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
 
@@ -38,7 +38,7 @@ class Calibration:
 
 def calibrate(
     base: Base,
-    edits: Sequence[Edit],
+    sources: Sequence[Sequence[Edit]],
     unrelated: Sequence[str],
     about: Mapping[str, Any],
     plan: RouterPlan | None = None,
@@ -46,31 +46,35 @@ def calibrate(
 ) -> Calibration:
     """Places, router and expert settings for a base, from edits with rephrases and near misses.
 
-    Every other one of the `unrelated` prompts is kept for the test. `about` says where the data
+    The edits of each source are of one kind, and near misses are made within it. Every other one of
+    the `unrelated` prompts is kept for the test. `about` says where the data
     came from; it is kept in the profile. Raises InputError where there is too little data,
     ConfigError where there are too few hard negatives for the bound.
     """
     plan = plan or RouterPlan()
-    _require_enough(edits, unrelated)
-    bare = sum(not edit.rephrases for edit in edits)
-    whole = complete_edits(base, edits, lambda done: progress("rephrases", done, bare))
+    _require_enough(sum(map(len, sources)), unrelated)
+    bare = sum(not edit.rephrases for edits in sources for edit in edits)
+    whole = [
+        complete_edits(base, edits, lambda done: progress("rephrases", done, bare))
+        for edits in sources
+    ]
     keys, test_NKF, projection = _read(base, whole, unrelated, progress)
     search = _search_places(keys, plan, progress)
     chosen = list(search.chosen)
     keys, test_NKF = keys.at(chosen), test_NKF[:, chosen]
     router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
     figures = measure_held(keys, router, held, test_NKF)
-    best, trials = _search_expert(base, whole, progress)
+    best, trials = _search_expert(base, [e for edits in whole for e in edits], progress)
     if projection is not None:
         router = replace(router, encoder=router.encoder.after(projection))
     profile = _profile(base, router, best, dict(about) | {"figures": figures.to_dict()})
     return Calibration(profile, search, trials, figures)
 
 
-def _require_enough(edits: Sequence[Edit], unrelated: Sequence[str]) -> None:
-    if len(edits) < LEAST_EDITS:
+def _require_enough(edits: int, unrelated: Sequence[str]) -> None:
+    if edits < LEAST_EDITS:
         raise InputError(
-            f"--edits: {len(edits)} usable edits; a router needs at least {LEAST_EDITS}, and "
+            f"--edits: {edits} usable edits; a router needs at least {LEAST_EDITS}, and "
             "several hundred to hold a bound of a few percent"
         )
     if len(unrelated) < _LEAST_PROMPTS:
@@ -80,11 +84,12 @@ def _require_enough(edits: Sequence[Edit], unrelated: Sequence[str]) -> None:
 
 
 def _read(
-    base: Base, edits: Sequence[Edit], unrelated: Sequence[str], progress: Progress
+    base: Base, sources: Sequence[Sequence[Edit]], unrelated: Sequence[str], progress: Progress
 ) -> tuple[RouterKeys, torch.Tensor, torch.Tensor | None]:
     """Keys of the questions and of the unrelated prompts kept for the test, at all candidate
     places; and the projection that narrowed them."""
-    about = build_router_set(edits, unrelated[::2])
+    parts = [build_router_set(edits, ()) for edits in sources]
+    about = join_router_sets([*parts, build_router_set((), unrelated[::2])])
     places = candidate_places(base.num_layers)
     projection = narrowing(int(base.model.config.intermediate_size))
     texts = [*about.texts, *unrelated[1::2]]

@@ -17,7 +17,7 @@ from scen.training.fit_router import FoldPairs, RouterPlan, hard_negatives, scor
 MOST = 6  # places tried together
 _TOLERANCE = 0.01
 _BOUND = 0.02  # at which sets of places are compared, where none is asked for
-_GATE_STEPS = 120  # enough to tell places apart
+_GATE_STEPS = 250  # enough to tell places apart
 
 
 @dataclass(frozen=True)

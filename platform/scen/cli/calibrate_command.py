@@ -60,10 +60,10 @@ def _out_path(text: str) -> Path:
     return path.with_suffix(".json")
 
 
-def _read_edits(args: argparse.Namespace) -> tuple[list[Edit], dict[str, Any]]:
-    """The edits of all files, and what the profile says of them: names, no places."""
-    edits: list[Edit] = []
-    sources = []
+def _read_edits(args: argparse.Namespace) -> tuple[list[list[Edit]], dict[str, Any]]:
+    """The edits of each file, and what the profile says of them: names, no places."""
+    found: list[list[Edit]] = []
+    about = []
     for file in args.edits:
         batches = ingest(file, Validator())
         valid = itertools.chain.from_iterable(batch.edits for batch in batches)
@@ -71,9 +71,9 @@ def _read_edits(args: argparse.Namespace) -> tuple[list[Edit], dict[str, Any]]:
         some = list(itertools.islice(valid, args.skip, stop))
         say(f"{len(some)} edits of {file}")
         digest = digest_json([edit.digest for edit in some])
-        sources.append({"file": Path(file).name, "edits": len(some), "sha256": digest})
-        edits += some
-    return edits, {"edits": sources}
+        about.append({"file": Path(file).name, "edits": len(some), "sha256": digest})
+        found.append(some)
+    return found, {"edits": about}
 
 
 def _record(base: Base, found: Calibration, about: dict[str, Any], path: Path) -> CalibrationRecord:

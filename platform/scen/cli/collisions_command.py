@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> None:
         write_json({"threshold": router.threshold, "version": snapshot.version, "pairs": rows})
     elif rows:
         out.print(_table(rows, router.threshold))
-        out.print("Give either edit the other's question as a near miss, or supersede one.")
+        out.print(
+            "Drop or reword one of a pair; or give either the other's question as a near miss, "
+            "calibrate again (scen calibrate) and make a new store with that profile."
+        )
     else:
         out.print(f"No pair of the {len(snapshot.entries)} edits is confused.")
 

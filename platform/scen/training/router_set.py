@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scen.records import Edit, Rephrase, normalise
@@ -70,6 +70,21 @@ def build_router_set(edits: Sequence[Edit], unrelated: Sequence[str], seed: int 
         ]
     questions += [Question(text, "unrelated", -1, "given", False) for text in unrelated]
     return RouterSet(tuple(questions), tuple(names[_relation(e)] for e in edits))
+
+
+def join_router_sets(parts: Sequence[RouterSet]) -> RouterSet:
+    """One set of several, whose edits and relations have nothing in common by name: two sources
+    may name one relation differently, so that neither's templates make near misses of the other."""
+    questions: list[Question] = []
+    relations: list[int] = []
+    for part in parts:
+        first_edit, first_relation = len(relations), max(relations, default=-1) + 1
+        questions += [
+            replace(q, edit=q.edit + first_edit) if q.edit >= 0 else q for q in part.questions
+        ]
+        relations += [first_relation + relation for relation in part.relations]
+    questions.sort(key=lambda question: question.kind != "prompt")
+    return RouterSet(tuple(questions), tuple(relations))
 
 
 def question_templates(edits: Sequence[Edit]) -> dict[str, list[str]]:

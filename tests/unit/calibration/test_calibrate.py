@@ -10,6 +10,6 @@ from scen.records import Edit
 
 def test_few_edits_or_prompts_are_refused(tiny: Base, edits: list[Edit]) -> None:
     with pytest.raises(InputError, match=r"^--edits: 6 usable edits; .* at least 20"):
-        calibrate(tiny, edits, ["x"] * 50, {})
+        calibrate(tiny, [edits], ["x"] * 50, {})
     with pytest.raises(InputError, match=r"^--locality: 3 prompts; at least 20"):
-        calibrate(tiny, edits * 4, ["x"] * 3, {})
+        calibrate(tiny, [edits, edits, edits, edits], ["x"] * 3, {})

@@ -8,6 +8,7 @@ from scen.records import Edit, Rephrase, normalise
 from scen.training.router_set import (
     RouterSet,
     build_router_set,
+    join_router_sets,
     make_near_misses,
     make_rephrases,
     names_subject,
@@ -149,3 +150,20 @@ def test_what_asks_for_another_edit_is_no_near_miss() -> None:
     assert near == [("Where does Oslo lie?", 0)]
     made = {q.text for q in found.questions if q.kind == "made_near_miss" and q.edit < 2}
     assert made == {"Who rules Oslo?"}  # not the other edit's question
+
+
+def test_sets_of_two_sources_are_joined_and_know_nothing_of_each_other(
+    facts: list[Edit],
+) -> None:
+    one, two = build_router_set(facts, ["Why is grass green?"]), build_router_set(facts[:2], [])
+    both = join_router_sets([one, two])
+    assert both.num_edits == 6
+    assert [q.edit for q in both.questions[:6]] == [0, 1, 2, 3, 4, 5]
+    assert {q.kind for q in both.questions[:6]} == {"prompt"}
+    assert both.relations[:4] == one.relations
+    assert set(both.relations[4:]).isdisjoint(one.relations)
+    assert len(both.questions) == len(one.questions) + len(two.questions)
+    (talk,) = [q for q in both.questions if q.kind == "unrelated"]
+    assert talk.edit == -1
+    late = [q.text for q in both.questions if q.edit == 4]
+    assert sorted(late) == sorted(q.text for q in two.questions if q.edit == 0)
