@@ -162,7 +162,7 @@ def load_config(
     """
     given: dict[str, Any] = {}
     if path is not None:
-        given = _merge(given, _read_yaml(Path(path)))
+        given = _merge(given, read_settings(path))
     for text in overrides:
         given = _merge(given, _parse_override(text))
     given = _merge(given, dict(fixed or {}))
@@ -180,9 +180,10 @@ def dump_config(config: Config) -> dict[str, Any]:
     return dumped
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """What a settings file says, before it is checked. Raises ConfigError."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as err:
         raise ConfigError(f"--config: cannot read {path}: {err.strerror}") from err
     except (yaml.YAMLError, UnicodeDecodeError) as err:

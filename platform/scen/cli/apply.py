@@ -1,7 +1,8 @@
 """What `scen edit` and `scen demo` do: a file of edits becomes committed, tracked waves."""
 
+import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,13 +16,18 @@ from scen.ingest.prompts import read_prompts
 from scen.records import Edit, digest_json, edit_to_dict
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store
-from scen.tracking.mlflow_tracker import MlflowTracker
+from scen.tracking.open_tracker import open_tracker
 from scen.tracking.tracker import NullTracker
 from scen.tracking.tracking_uri import default_tracking_uri
 from scen.waves.admit import Clash
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
+from scen.waves.prefetch import prefetch
 from scen.waves.run_stream import check_name, name_stream, run_stream
+
+_READ_AHEAD = 2  # batches of rows
+
+MakeParts = Callable[..., LocalParts]  # called with the fields of `LocalParts`, in their order
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class EditSummary:
 
 
 def apply_edits(
-    job: EditJob, storage: Storage, config: Config, make_parts: type[LocalParts] = LocalParts
+    job: EditJob, storage: Storage, config: Config, make_parts: MakeParts = LocalParts
 ) -> tuple[EditSummary, OpenStore]:
     """Ingest, train, evaluate, commit and track. Raises ScenError.
 
@@ -89,11 +95,11 @@ def _parts(
     config: Config,
     bars: StepProgress,
     tracking_uri: str | None,
-    make_parts: type[LocalParts],
+    make_parts: MakeParts,
 ) -> LocalParts:
     limit = config.evaluation.locality_limit
     locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
-    tracker = MlflowTracker(tracking_uri) if tracking_uri else NullTracker()
+    tracker = open_tracker(tracking_uri) if tracking_uri else NullTracker()
     return make_parts(store, config, locality, tracker, bars)
 
 
@@ -123,15 +129,16 @@ def _accepted(
     job: EditJob, store: OpenStore, quarantine: QuarantineFile, rows: dict[str, int]
 ) -> Iterator[list[Edit]]:
     """The valid edits, batch by batch; the others go to quarantine. Fills id -> row number."""
-    tokenizer = store.base.tokenizer
+    tokenizer = copy.deepcopy(store.base.tokenizer)  # used by the thread that reads ahead
 
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     validator = Validator(tokenize=tokenize, unk_id=tokenizer.unk_token_id)
-    for batch in ingest(
+    read = ingest(
         job.file, validator, data_format=job.data_format, limit=job.limit, strict=job.strict
-    ):
+    )
+    for batch in prefetch(read, _READ_AHEAD):
         quarantine.add(batch.rejections)
         rows.update({e.id: row for e, row in zip(batch.edits, batch.rows, strict=True)})
         yield list(batch.edits)

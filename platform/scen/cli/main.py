@@ -16,6 +16,9 @@ _COMMANDS = {
     "collisions": "scen.cli.collisions_command",
     "log": "scen.cli.log_command",
     "show": "scen.cli.show_command",
+    "submit": "scen.cli.submit_command",
+    "jobs": "scen.cli.jobs_command",
+    "stop": "scen.cli.stop_command",
     "demo": "scen.cli.demo_command",
 }
 

@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,7 @@ from rich.text import Text
 # No markup: paths and what people wrote may have brackets and colons in them.
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False)
+LINE_EVERY_S = 3.0
 
 
 def say(text: str) -> None:
@@ -54,9 +57,36 @@ class StepProgress:
         self._progress.console.print(Text.assemble(("· ", "dim"), name))
 
 
+class LineProgress(StepProgress):
+    """The same as plain lines, for a log: one every few seconds, and one at the end of a step."""
+
+    def __init__(self, every_s: float = LINE_EVERY_S) -> None:
+        self._every_s = every_s
+        self._done: Counter[str] = Counter()
+        self._told_at: dict[str, float] = {}
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """`done` more of `total` are through."""
+        self._done[step] += done
+        now = time.monotonic()
+        is_due = now - self._told_at.setdefault(step, now) >= self._every_s
+        if is_due or self._done[step] >= total:
+            self._told_at[step] = now
+            say(f"{step} {self._done[step]}/{total}")
+
+    def start_wave(self, name: str) -> None:
+        """Count from nothing, for another wave."""
+        self._done.clear()
+        self._told_at.clear()
+        say(name)
+
+
 @contextmanager
 def step_progress() -> Iterator[StepProgress]:
-    """Bars on stderr while something long runs."""
+    """Bars on stderr while something long runs; lines where that is no terminal."""
+    if not err.is_terminal:
+        yield LineProgress()
+        return
     columns = (
         TextColumn("  {task.description:<9}"),
         BarColumn(bar_width=36),

@@ -13,6 +13,7 @@ from scen.cli.options import (
 )
 from scen.cli.parser_calibrate import add_calibrate
 from scen.cli.parser_edit import add_edit
+from scen.cli.parser_jobs import add_jobs, add_stop, add_submit
 
 _EPILOG = """\
 a first try:
@@ -45,6 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_collisions(commands)
     _add_log(commands)
     _add_show(commands)
+    add_submit(commands)
+    add_jobs(commands)
+    add_stop(commands)
     _add_demo(commands)
     return parser
 

@@ -31,6 +31,12 @@ def add_edit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     edit = commands.add_parser(
         "edit", help=text, description=text, epilog=_EPILOG, formatter_class=RAW
     )
+    edit_options(edit)
+    json_option(edit)
+
+
+def edit_options(edit: argparse.ArgumentParser) -> None:
+    """FILE and everything that says what is done with it."""
     edit.add_argument("file", metavar="FILE", help="the edits")
     store_option(edit)
     edit.add_argument(
@@ -60,4 +66,3 @@ def add_edit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     edit.add_argument("--no-tracking", action="store_true", help="do not write to MLflow")
     base_options(edit)
     config_options(edit)
-    json_option(edit)

@@ -13,10 +13,13 @@ from scen.tracking.tracking_uri import sqlite_path
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Read by MLflow at its import: no reports to its makers, nothing printed among our own output.
+# Read by MLflow: no reports to its makers, nothing printed among our own output, and a server that
+# is down costs seconds, not minutes.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
 }
 
 

@@ -21,11 +21,11 @@ from scen.waves.plan import Wave
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What is to be measured: a trained wave, whose experts lie in `bundle`, on top of a version of
-    the ledger, with prompts that it must leave alone."""
+    """What is to be measured: a trained wave, whose experts lie in `bundle` (None: nothing but what
+    is committed), on top of a version of the ledger, with prompts that it must leave alone."""
 
     wave: Wave
-    bundle: str
+    bundle: str | None
     locality: Sequence[str]
     version: int
 
@@ -89,11 +89,13 @@ class EvaluationWork:
     def _edited(self) -> tuple[EditedModel, list[str]]:
         """The model that the wave would make, and the ids of its experts."""
         entries = self.store.ledger.snapshot(self.task.version).entries
-        known = {entry.edit_id for entry in entries}
         places = [Place(entry.bundle, entry.row) for entry in entries]
-        fresh = [(row, e.id) for row, e in enumerate(self.task.wave.edits) if e.id not in known]
-        places += [Place(self.task.bundle, row) for row, _ in fresh]
-        ids = [entry.edit_id for entry in entries] + [edit_id for _, edit_id in fresh]
+        ids = [entry.edit_id for entry in entries]
+        if self.task.bundle is not None:
+            known = set(ids)
+            fresh = [(row, e.id) for row, e in enumerate(self.task.wave.edits) if e.id not in known]
+            places += [Place(self.task.bundle, row) for row, _ in fresh]
+            ids += [edit_id for _, edit_id in fresh]
         return self.store.loader.load(places, self.pace), ids
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from scen.config import Config
 from scen.errors import ConflictError
 from scen.evaluation.metrics import EvalReport, flatten_report, summarise
+from scen.fs import Storage
 from scen.records import digest_bytes
 from scen.registry.ledger import WaveCommit
 from scen.registry.snapshot import Snapshot
@@ -23,6 +24,7 @@ from scen.waves.evaluation_work import EvaluationTask, EvaluationWork, outcome_l
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 from scen.waves.shared_work import SharedWork
+from scen.waves.track_queue import TrackQueue
 from scen.waves.training_work import TrainingWork
 
 log = logging.getLogger(__name__)
@@ -105,17 +107,36 @@ class LocalParts:
     def track(
         self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
     ) -> dict[str, Any]:
-        """Tell the tracker. A tracker that is down is a warning: the next run tells it."""
+        """Tell the tracker of this wave, then of those that still wait. A tracker that is down is
+        a warning: the record waits on storage, and the next wave or run tells it."""
+        if journal.has("tracked"):
+            return journal.read("tracked")
+        record, queue = self._record(wave, found, version), TrackQueue(self._storage, wave.stream)
         try:
-            return journal.once("tracked", lambda: self._track(wave, found, version))
+            tracked = self._tell(record)
         except Exception as err:  # a committed wave must not fail for want of a diary
-            log.warning("wave %s is committed but not tracked (%s); run again", wave.key, err)
+            queue.put(record)
+            log.warning("wave %s is committed but not tracked yet (%s)", wave.key, err)
             return {"run_id": None}
+        try:
+            for late in queue.waiting():
+                self._tell(late)
+        except Exception as err:  # as above
+            log.warning("earlier waves are not tracked yet (%s)", err)
+        return tracked
 
-    def _track(self, wave: Wave, found: dict[str, Any], version: int) -> dict[str, Any]:
+    def _tell(self, record: WaveRecord) -> dict[str, Any]:
+        journal = Journal(self._storage, record.wave_key)
+        return journal.once("tracked", lambda: {"run_id": self.tracker.track_wave(record)})
+
+    @property
+    def _storage(self) -> Storage:
+        return self.store.storage
+
+    def _record(self, wave: Wave, found: dict[str, Any], version: int) -> WaveRecord:
         report = EvalReport(**found["report"])
-        lines = self.store.storage.read(found["per_edit_path"]).decode().splitlines()
-        record = WaveRecord(
+        lines = self._storage.read(found["per_edit_path"]).decode().splitlines()
+        return WaveRecord(
             stream=wave.stream,
             wave=wave.index,
             wave_key=wave.key,
@@ -133,7 +154,6 @@ class LocalParts:
             dataset_digest=wave.digest,
             num_edits=len(wave.edits),
         )
-        return {"run_id": self.tracker.track_wave(record)}
 
     def _history(self) -> Any:
         if self.store.method.method != "scen":

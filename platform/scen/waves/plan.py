@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from scen.records import Edit, digest_json
@@ -17,12 +18,12 @@ class Wave:
     edits: tuple[Edit, ...]
     settings: Mapping[str, Any]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 (hex) over the edits."""
         return digest_json([edit.digest for edit in self.edits])
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The name of the wave in the ledger and on storage."""
         content = digest_json([self.digest, dict(self.settings)])

@@ -34,7 +34,7 @@ COMMANDS = dict(walk(build_parser(), ""))
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "log", "show",
-        "demo"
+        "submit", "jobs", "stop", "demo",
     }  # fmt: skip
 
 

@@ -88,11 +88,22 @@ def test_a_tracker_that_is_down_is_told_by_the_next_run(
     with caplog.at_level(logging.WARNING):
         assert run_ids(run(tracked, facts)) == [None, None]
     assert tracked.store.ledger.version() == 2
-    assert "is committed but not tracked (tracking: the diary is closed)" in caplog.text
+    assert "is committed but not tracked yet (tracking: the diary is closed)" in caplog.text
     diary.is_up = True
     assert run_ids(run(tracked, facts)) == ["run-1", "run-2"]
     assert [record.ledger_version for record in diary.records] == [1, 2]
     assert tracked.store.ledger.version() == 2
+
+
+def test_the_next_wave_tells_it(tracked: LocalParts, diary: Diary, facts: list[Edit]) -> None:
+    diary.is_up = False
+    stream = run_stream("news", [facts], tracked.store, tracked.config, tracked)
+    first = next(stream)
+    diary.is_up = True
+    assert run_ids([first, *stream]) == [None, "run-1"]
+    assert [record.ledger_version for record in diary.records] == [2, 1]
+    assert run_ids(run(tracked, facts)) == ["run-2", "run-1"]
+    assert len(diary.records) == 2
 
 
 def test_the_next_run_tells_it_where_the_file_has_grown(

@@ -1,0 +1,59 @@
+"""A version of a store measured on a Ray cluster: `python -m scen_jobs.run_eval --store URI`.
+
+Takes the arguments of `scen eval`; its workers are set under `cluster.*`. What is measured is kept
+batch by batch, so that a run that was killed goes on where it ended.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from scen.cli.eval_command import evaluate
+from scen.cli.output import step_progress
+from scen.cli.parser import build_parser
+from scen.cluster.crew import Crew
+from scen.cluster.ray_parts import RayParts
+from scen.cluster.session import ray_session
+from scen.config import Config
+from scen.errors import ScenError
+from scen.evaluation.metrics import Outcome
+from scen.records import Edit
+from scen.registry.snapshot import Snapshot
+from scen.snapshot.open import OpenStore
+from scen.tracking.tracker import NullTracker
+from scen.waves.evaluation_work import EvaluationTask, EvaluationWork
+from scen.waves.plan import Wave
+
+
+def main(argv: Sequence[str], address: str = "auto") -> int:
+    """Measure on the cluster at `address`; the exit code of `scen`."""
+    args = build_parser().parse_args(["eval", *argv])
+    try:
+        with ray_session(address), Crew() as crew:
+            evaluate(args, partial(_measure, crew))
+    except ScenError as error:
+        sys.stderr.write(f"scen job: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _measure(
+    crew: Crew,
+    store: OpenStore,
+    config: Config,
+    snapshot: Snapshot,
+    edits: list[Edit],
+    locality: list[str],
+) -> list[Outcome]:
+    """Measure on the crew."""
+    task = EvaluationTask(
+        Wave("eval", snapshot.version, tuple(edits), {}), None, tuple(locality), snapshot.version
+    )
+    work = EvaluationWork.of(task, config, store)
+    with step_progress() as bars:
+        RayParts(store, config, locality, NullTracker(), bars, crew).do("evaluate", work)
+    return work.collect()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""A stream of edits as a Ray job: `python -m scen_jobs.run_stream EDITS --store URI ...`.
+
+Takes the arguments of `scen edit`; its workers are set under `cluster.*`. Safe to kill at any
+instant and to run again: see `scen.waves.run_wave`.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from scen.cli.apply import apply_edits
+from scen.cli.edit_command import edit_config, edit_job, show
+from scen.cli.output import show_warnings
+from scen.cli.parser import build_parser
+from scen.cluster.crew import Crew
+from scen.cluster.ray_parts import RayParts
+from scen.cluster.session import ray_session
+from scen.errors import ScenError
+from scen.fs import Storage
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the stream on the cluster that this process belongs to; the exit code of `scen`."""
+    show_warnings()
+    args = build_parser().parse_args(["edit", *argv])
+    storage = Storage(args.store)
+    try:
+        config = edit_config(args, storage)
+        with ray_session("auto"), Crew() as crew:
+            summary, _ = apply_edits(edit_job(args), storage, config, partial(RayParts, crew=crew))
+    except ScenError as error:
+        sys.stderr.write(f"scen job: {error}\n")
+        return error.exit_code
+    show(summary, args.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,137 @@
+"""Ray jobs: streams of edits that run on a cluster, whoever goes home meanwhile."""
+
+import asyncio
+import logging
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scen.cluster.session import prepare_environment
+from scen.errors import ConfigError, NotFoundError, ScenError
+from scen.records import digest_json
+
+_OPEN = ("PENDING", "RUNNING")
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """`arguments` of `python -m scen_jobs.run_stream`, for the stream `stream`.
+
+    `mark` tells the file from its later self. `python` is the head's interpreter, `packages` are
+    folders of Python code to send along, `environment` what the job's processes find in theirs.
+    """
+
+    stream: str
+    arguments: tuple[str, ...]
+    mark: str = ""
+    python: str = "python"
+    packages: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def submission_id(self) -> str:
+        """The same for the same work, so that a second submission is recognised."""
+        name = re.sub(r"[^a-z0-9-]", "-", self.stream)[:40]
+        return f"scen-{name}-{digest_json([*self.arguments, self.mark])[:12]}"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a submission: `state` is started, running or done."""
+
+    submission_id: str
+    state: str
+
+
+class JobClient:
+    """The jobs of a cluster, by the address of its dashboard (http://host:8265)."""
+
+    def __init__(self, address: str) -> None:
+        """Raises ConfigError where nothing answers there."""
+        prepare_environment()
+        logging.getLogger("ray").setLevel(logging.WARNING)
+        from ray.job_submission import JobSubmissionClient
+
+        try:
+            self._client: Any = JobSubmissionClient(address)
+        except (ConnectionError, RuntimeError, ValueError) as err:
+            raise ConfigError(
+                f"--address: no Ray dashboard answers at {address}; it looks like "
+                f"http://127.0.0.1:8265 ({str(err).splitlines()[0]})"
+            ) from err
+
+    def submit(self, job: StreamJob, cpus: float = 0, *, again: bool = False) -> Submitted:
+        """Start a job, unless the same is running or (but `again`) done. One that failed or was
+        stopped is started again under the next number. `cpus` are the driver's."""
+        for attempt in range(1, 1000):
+            name = job.submission_id + (f"-{attempt}" if attempt > 1 else "")
+            status = self._status(name)
+            if status in _OPEN:
+                return Submitted(name, "running")
+            if status == "SUCCEEDED" and not again:
+                return Submitted(name, "done")
+            if status is None:
+                return self._start(name, job, cpus)
+        raise ScenError(f"job {job.submission_id}: failed too often")
+
+    def follow(self, submission_id: str, say: Callable[[str], None]) -> str:
+        """Pass the job's log on until it ends; the status it ended with."""
+
+        async def tail() -> None:
+            async for text in self._client.tail_job_logs(submission_id):
+                say(text)
+
+        self._require(submission_id)
+        asyncio.run(tail())
+        return str(self._client.get_job_status(submission_id))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The platform's jobs, newest first: id, status, message, times in ms since 1970."""
+        found = [job for job in self._client.list_jobs() if job.submission_id]
+        mine = [job for job in found if job.submission_id.startswith("scen-")]
+        mine.sort(key=lambda job: job.start_time or 0, reverse=True)
+        return [
+            {
+                "job": job.submission_id,
+                "status": str(job.status),
+                "started_ms": job.start_time,
+                "ended_ms": job.end_time,
+                "message": job.message,
+            }
+            for job in mine
+        ]
+
+    def stop(self, submission_id: str) -> bool:
+        """End a job; a wave that it was in is gone on with by the next submission. False where it
+        had ended already. Raises NotFoundError."""
+        self._require(submission_id)
+        return bool(self._client.stop_job(submission_id))
+
+    def _start(self, name: str, job: StreamJob, cpus: float) -> Submitted:
+        words = (job.python, "-m", "scen_jobs.run_stream", *job.arguments)
+        needs: dict[str, Any] = {"env_vars": dict(job.environment)}
+        if job.packages:
+            needs["py_modules"] = list(job.packages)
+        try:
+            self._client.submit_job(
+                entrypoint=shlex.join(words),
+                submission_id=name,
+                runtime_env=needs,
+                metadata={"stream": job.stream},
+                entrypoint_num_cpus=cpus or None,
+            )
+        except (RuntimeError, ValueError) as err:
+            if "already exists" in str(err):  # another submitted it at the same time
+                return Submitted(name, "running")
+            raise ScenError(f"job {name}: the cluster refused it ({err})") from err
+        return Submitted(name, "started")
+
+    def _status(self, submission_id: str) -> str | None:
+        known = {job.submission_id: str(job.status) for job in self._client.list_jobs()}
+        return known.get(submission_id)
+
+    def _require(self, submission_id: str) -> None:
+        if self._status(submission_id) is None:
+            raise NotFoundError(f"job: there is no {submission_id}; `scen jobs` lists them")

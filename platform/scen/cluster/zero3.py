@@ -1,0 +1,106 @@
+"""A base that is split over the ranks by DeepSpeed ZeRO-3 while it is loaded, and never whole.
+
+The engine is used for its gathering hooks alone: experts live outside it, and its own forward and
+backward refuse a frozen model. ZeRO: arXiv 1910.02054.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from scen.base.load import Base
+from scen.errors import BaseError, ConfigError
+
+# Nothing stays gathered for longer than it is used; prefetch about a layer.
+DEFAULT: dict[str, Any] = {
+    "train_micro_batch_size_per_gpu": 1,
+    "zero_optimization": {
+        "stage": 3,
+        "stage3_param_persistence_threshold": 0,
+        "stage3_max_reuse_distance": 0,
+        "stage3_prefetch_bucket_size": 2_000_000,
+        "stage3_max_live_parameters": 16_000_000,
+    },
+}
+
+
+class Zero3Pace:
+    """Keeps the ranks of a sharded base in step."""
+
+    def __init__(self, offload: Any, device: torch.device) -> None:
+        self._offload = offload
+        self._device = device
+
+    def anyone(self, wants: bool) -> bool:
+        """True where any rank wants one more pass."""
+        flag = torch.tensor([int(wants)], device=self._device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def whole(self, weight: Tensor) -> Tensor:
+        """A weight, gathered and copied."""
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([weight]):
+            return weight.detach().clone()
+
+    def after_backward(self) -> None:
+        """Let go of what backward hooks left gathered: the offload object does not by itself."""
+        self._offload.release_backward_leftovers()
+
+
+def read_deepspeed(path: str | None) -> dict[str, Any]:
+    """A DeepSpeed configuration (None: `DEFAULT`). Raises ConfigError unless it is stage 3."""
+    if path is None:
+        return DEFAULT
+    try:
+        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        stage = found["zero_optimization"]["stage"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise ConfigError(
+            f"cluster.deepspeed: {path} is no DeepSpeed configuration with "
+            f"zero_optimization.stage ({err}); see configs/deepspeed"
+        ) from err
+    if stage != 3:
+        raise ConfigError(f"cluster.deepspeed: {path} has stage {stage}; a base needs stage 3")
+    return found
+
+
+def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Base, Zero3Pace]:
+    """What `load` loads, sharded over the ranks of the process group.
+
+    Raises BaseError where it came whole, which one large base would not survive.
+    """
+    import deepspeed
+    from transformers.integrations.deepspeed import (
+        HfDeepSpeedConfig,
+        unset_hf_deepspeed_config,
+    )
+
+    # The shared-memory op would be compiled for minutes, or fail without ninja.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = dist.get_backend()
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    keep = HfDeepSpeedConfig(settings)  # read by from_pretrained for as long as it lives
+    try:
+        base = load()
+    finally:
+        del keep
+        unset_hf_deepspeed_config()
+    if not all(hasattr(weight, "ds_tensor") for weight in base.model.parameters()):
+        raise BaseError(f"base: {base.name} was loaded whole, not sharded")
+    engine, *_ = deepspeed.initialize(model=base.model, config=settings)
+    return base, Zero3Pace(engine.optimizer, base.device)
+
+
+def shard_bytes(base: Base) -> int:
+    """Bytes of the base that this rank holds: all of them where it is not sharded."""
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for tensor in (getattr(weight, "ds_tensor", weight) for weight in base.model.parameters())
+    )

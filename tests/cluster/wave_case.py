@@ -1,0 +1,79 @@
+"""A wave of 21 edits on the tiny base, and how it is run: in one process or on a crew."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from conftest import WORDS
+from scen.cluster.crew import Crew
+from scen.cluster.ray_parts import RayParts
+from scen.config import Config, load_config
+from scen.fs import Storage
+from scen.records import Edit, Rephrase
+from scen.snapshot.open import OpenStore, create_store
+from scen.store.bundles import load_bundle
+from scen.tracking.tracker import NullTracker
+from scen.waves.local import LocalParts, Progress
+from scen.waves.plan import Wave
+from scen.waves.run_stream import settings
+from scen.waves.run_wave import WaveReport, run_wave
+
+NEUTRAL = [f"What is {a} {b}?" for a in ("a red", "an old") for b in ("river", "king", "song")]
+LOCALITY = ["Where is it?"]
+EDITS = tuple(
+    Edit(
+        id=f"edit-{i}",
+        prompt=f"Who founded {' and '.join((WORDS * 3)[i : i + 1 + i % 3])} {i}?",
+        target=(WORDS * 3)[i][:5] * (1 + i % 2),
+        subject=WORDS[i % 10],
+        rephrases=(Rephrase(f"number {i} was founded by whom?", "orig"),),
+    )
+    for i in range(21)
+)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of the wave left: its report, the bundle's digest and tensors, its store."""
+
+    report: WaveReport
+    bundle: str
+    tensors: dict[str, Tensor]
+    store: OpenStore
+
+
+def case_config(base: Path, **sections: dict[str, Any]) -> Config:
+    """Short training in six parts; keywords are sections of the settings."""
+    plain: dict[str, dict[str, Any]] = {
+        "base": {
+            "name": str(base),
+            "template": "llama2-inst",
+            "dtype": "float32",
+            "device": "cpu",
+        },
+        "expert": {"layer": 3, "batch_size": 4, "steps": 12, "lr": 0.1},
+        "evaluation": {"batch_size": 8, "max_new_tokens": 12, "locality_tokens": 4},
+        "waves": {"size": 21},
+        "cluster": {"workers": 2, "strategy": "replicate", "timeout_s": 60},
+    }
+    return load_config(
+        fixed=plain | {name: plain.get(name, {}) | some for name, some in sections.items()}
+    )
+
+
+def run_case(
+    folder: Path,
+    config: Config,
+    crew: Crew | None = None,
+    progress: Progress = lambda _step, _done, _total: None,
+) -> Ran:
+    """The wave on a store in `folder`."""
+    store = create_store(Storage(str(folder)), config, NEUTRAL)
+    make = LocalParts if crew is None else partial(RayParts, crew=crew)
+    wave = Wave("case", 0, EDITS, settings(config, store))
+    report = run_wave(wave, make(store, config, LOCALITY, NullTracker(), progress), store.storage)
+    bundle = store.storage.read_json(f"waves/{wave.key}/trained.json")["bundle"]
+    return Ran(report, bundle, load_bundle(store.storage, bundle), store)

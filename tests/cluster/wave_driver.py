@@ -1,0 +1,87 @@
+"""The driver of a wave on a Ray cluster, or one that dies by SIGKILL at a moment that is named.
+
+python wave_driver.py ADDRESS STORE BASE [MOMENT], where a MOMENT is `mid-train`, `mid-evaluate`
+(some pieces are written down), or the step that was just done: planned, trained, evaluated,
+committed, tracked. ADDRESS may be `here`: no Ray, the work is done in this process.
+"""
+
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cluster.wave_case import EDITS, LOCALITY, NEUTRAL, case_config
+from scen.cluster.crew import Crew
+from scen.cluster.ray_parts import RayParts
+from scen.cluster.session import ray_session
+from scen.fs import Storage
+from scen.snapshot.open import create_store
+from scen.tracking.tracker import NullTracker
+from scen.waves.journal import Journal
+from scen.waves.local import LocalParts
+from scen.waves.plan import Wave
+from scen.waves.run_stream import settings
+from scen.waves.run_wave import run_wave
+
+
+class MortalParts:
+    """Real parts, and an end after the step that is named."""
+
+    def __init__(self, parts: LocalParts, fatal: str | None) -> None:
+        self.parts, self.fatal = parts, fatal
+
+    def reach(self, moment: str) -> None:
+        """The process ends here, without any clean-up, where this is its moment."""
+        if moment == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def train(self, wave: Wave) -> dict[str, Any]:
+        """Comes after the plan is written down."""
+        self.reach("planned")
+        return self.parts.train(wave)
+
+    def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
+        """Comes after the training is written down."""
+        self.reach("trained")
+        return self.parts.evaluate(wave, trained)
+
+    def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
+        """Comes after the measuring is written down."""
+        self.reach("evaluated")
+        version = self.parts.commit(wave, trained, evaluated)
+        self.reach("committed")
+        return version
+
+    def track(
+        self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
+    ) -> dict[str, Any]:
+        """The last step."""
+        tracked = self.parts.track(wave, journal, found, version)
+        self.reach("tracked")
+        return tracked
+
+
+def drive(address: str, folder: str, base: str, fatal: str | None = None) -> None:
+    """Run the wave to its end, or to the moment."""
+    config = case_config(Path(base), expert={"batch_size": 2})
+    store = create_store(Storage(folder), config, NEUTRAL)
+
+    def progress(step: str, _done: int, _total: int) -> None:
+        if fatal == f"mid-{step}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with ExitStack() as stack:
+        make = LocalParts
+        if address != "here":
+            stack.enter_context(ray_session(address))
+            make = partial(RayParts, crew=stack.enter_context(Crew()))  # type: ignore[assignment]
+        parts = make(store, config, LOCALITY, NullTracker(), progress)
+        wave = Wave("case", 0, EDITS, settings(config, store))
+        run_wave(wave, MortalParts(parts, fatal), store.storage)
+
+
+if __name__ == "__main__":
+    drive(*sys.argv[1:])

@@ -1,0 +1,33 @@
+"""A crew that waits for ever says so."""
+
+import logging
+
+import pytest
+
+from scen.cluster.crew import Crew, _warn_of_waiting
+from scen.config import ClusterConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"workers": 3}, ["3 workers want 3 CPUs and the cluster has 2"]),
+        ({"workers": 2, "gpus_per_worker": 1}, ["2 workers want 2 GPUs and the cluster has 0"]),
+        ({"workers": 3, "min_workers": 2}, []),
+        ({"workers": 4, "cpus_per_worker": 0.5}, []),
+    ],
+)
+def test_what_a_cluster_has_not(
+    settings: dict[str, float], words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        _warn_of_waiting(ClusterConfig.model_validate(settings), {"CPU": 2.0})
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(words)
+    assert all(text.startswith(word) for text, word in zip(told, words, strict=True))
+
+
+def test_a_crew_without_work_has_nobody_and_no_failure() -> None:
+    with Crew() as crew:
+        assert crew.failure is None
+    assert crew.figures == {}

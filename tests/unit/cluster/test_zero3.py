@@ -1,0 +1,55 @@
+"""DeepSpeed configurations: stage 3, or a clear error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scen.cluster.zero3 import DEFAULT, read_deepspeed
+from scen.config import load_config
+from scen.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SIZES = [f"llama2-{size}-{gpus}gpu.yaml" for size in ("7b", "13b") for gpus in (1, 4, 8)]
+
+
+def test_without_a_file_nothing_stays_gathered() -> None:
+    assert read_deepspeed(None) is DEFAULT
+    assert DEFAULT["zero_optimization"]["stage3_param_persistence_threshold"] == 0
+
+
+@pytest.mark.parametrize("name", ["zero3.json", "zero3_offload.json"])
+def test_the_files_that_come_along(name: str) -> None:
+    found = read_deepspeed(str(CONFIGS / "deepspeed" / name))["zero_optimization"]
+    assert found["stage"] == 3
+    assert ("offload_param" in found) is ("offload" in name)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_settings_for_sizes_and_numbers_of_gpus(name: str) -> None:
+    config = load_config(CONFIGS / name)
+    assert f"-{config.cluster.workers}gpu" in name
+    assert config.cluster.gpus_per_worker == 1
+    path = config.cluster.deepspeed
+    assert (path is not None) is (config.cluster.strategy == "zero3")
+    if path is not None:
+        assert read_deepspeed(str(CONFIGS.parent / path))["bf16"]["enabled"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no DeepSpeed configuration"),
+        ("{", "no DeepSpeed configuration"),
+        ("[]", "no DeepSpeed configuration"),
+        ("{}", "zero_optimization"),
+        (json.dumps({"zero_optimization": {"stage": 2}}), "has stage 2"),
+    ],
+)
+def test_a_file_that_does_not_split_a_base(tmp_path: Path, content: str | None, words: str) -> None:
+    path = tmp_path / "ds.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_deepspeed(str(path))
+    assert "cluster.deepspeed" in str(caught.value)
