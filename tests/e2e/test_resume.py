@@ -61,8 +61,8 @@ def marks_of(store: Storage) -> dict[int, list[str]]:
     """Per wave, the steps that are marked as done."""
     found: dict[int, list[str]] = {0: [], 1: []}
     for name in store.names("waves"):
-        _, key, file = name.split("/")
-        step = file.removesuffix(".json")
+        _, key, *file = name.split("/")
+        step = "/".join(file).removesuffix(".json")
         if step in MARKS:
             found[int(key.split("-")[1])].append(step)
     return {wave: sorted(steps, key=list(MARKS).index) for wave, steps in found.items()}
