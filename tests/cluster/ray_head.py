@@ -22,6 +22,7 @@ _PORTS = (
     "ray-client-server-port",
 )
 _START_LIMIT_S = 180
+_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,20 @@ def settle_environment() -> Path:
 
 
 def start_head(home: Path, cpus: int = 4) -> tuple[subprocess.Popen[bytes], Head]:
-    """A head whose files lie under `home`; returns when it answers. `cpus` are logical."""
+    """A head whose files lie under `home`; returns when it answers. `cpus` are logical.
+
+    Tried again where it ends by itself: on a busy machine one of its parts may be too slow for
+    another, and Ray then gives all of them up.
+    """
+    for attempt in range(_STARTS):
+        found = _start_once(home / str(attempt), cpus)
+        if found is not None:
+            return found
+    raise RuntimeError((home / str(_STARTS - 1) / "head.log").read_text()[-3000:])
+
+
+def _start_once(home: Path, cpus: int) -> tuple[subprocess.Popen[bytes], Head] | None:
+    home.mkdir()
     ports = {name: _free_port() for name in _PORTS}
     flags = [f"--{name}={port}" for name, port in ports.items()]
     log = home / "head.log"
@@ -78,13 +92,17 @@ def start_head(home: Path, cpus: int = 4) -> tuple[subprocess.Popen[bytes], Head
     dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
     head = Head(f"127.0.0.1:{ports['port']}", dashboard, process.pid)
     end = time.monotonic() + _START_LIMIT_S
+    agent = f"http://127.0.0.1:{ports['dashboard-agent-listen-port']}"
+    waiting = [f"{dashboard}/api/gcs_healthz", f"{agent}/api/local_raylet_healthz"]
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{head.dashboard}/api/gcs_healthz", timeout=1).close()
-            return process, head
+            urllib.request.urlopen(waiting[0], timeout=1).close()
+            waiting.pop(0)
+            if not waiting:
+                return process, head
         time.sleep(0.2)
     stop_tree(process)
-    raise RuntimeError(log.read_text()[-3000:])
+    return None
 
 
 def stop_tree(process: subprocess.Popen[bytes], grace_s: float = 8) -> None:

@@ -27,7 +27,7 @@ from scen.training.fit_router import RouterPlan
 def run(args: argparse.Namespace) -> None:
     """Calibrate a base and write its profile."""
     show_warnings()
-    path = _out_path(args.out)
+    path = profile_path(args.out)
     for name in (*args.edits, *([args.locality] if args.locality else [])):
         locate_input(name)  # before a base is loaded for nothing
     name = args.base or EMBEDDED_NAME
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
     _show(found, path, tracking_uri, args.json)
 
 
-def _out_path(text: str) -> Path:
+def profile_path(text: str) -> Path:
+    """Where --out wants the profile, with its ending. Raises ConfigError for another ending."""
     path = Path(text)
     if path.suffix not in ("", ".json"):
         raise ConfigError(f"--out: {text} must end with .json")

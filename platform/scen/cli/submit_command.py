@@ -2,18 +2,17 @@
 
 import argparse
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
 from scen.cli.job_arguments import file_mark, job_arguments, local_paths
 from scen.cli.output import out, say, write_json
 from scen.cluster.jobs import JobClient, StreamJob
+from scen.cluster.session import passed_on
 from scen.errors import ScenError
 from scen.waves.run_stream import check_name, name_stream
 
 _PACKAGES = ("scen", "scen_jobs")
-_PASSED_ON = ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -24,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
         arguments=tuple(job_arguments(args)),
         mark=file_mark(args.file),
         packages=() if args.installed_code else _code(),
-        environment={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        environment=passed_on(),
     )
     client = JobClient(args.address)
     for path in local_paths(args):

@@ -15,11 +15,18 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 
+_PASSED_ON = ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+
 
 def prepare_environment() -> None:
     """Settle what Ray reads from the environment; before anything imports ray."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def passed_on() -> dict[str, str]:
+    """What of this process's environment the cluster's processes must know too."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 def worker_environment(gpus_per_worker: float) -> dict[str, str]:
@@ -29,15 +36,16 @@ def worker_environment(gpus_per_worker: float) -> dict[str, str]:
 
 
 @contextmanager
-def ray_session(address: str) -> Iterator[Any]:
+def ray_session(address: str, *, show_workers: bool = False) -> Iterator[Any]:
     """Ray, connected to a cluster: host:port, or `auto` inside a job. `local` starts one here.
 
-    Raises ConfigError where it cannot be reached.
+    With `show_workers`, what tasks write to stderr appears here. Raises ConfigError where it cannot
+    be reached.
     """
     prepare_environment()
     import ray
 
-    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+    options: dict[str, Any] = {"log_to_driver": show_workers, "configure_logging": False}
     if address == "local":
         options |= {"include_dashboard": False}
     try:

@@ -1,4 +1,4 @@
-"""A second base through `scen calibrate`: what it finds works for edits that it did not see."""
+"""A second base through calibration as a Ray job: it works for edits that were not seen."""
 
 import json
 from dataclasses import dataclass
@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from e2e.synthetic_base import World, small_talk, write_synthetic_base
+from cluster.ray_head import Head
+from cluster.synthetic_base import World, small_talk, write_synthetic_base
 from scen.cli.main import main
 from scen.ingest import edits_to_table
+from scen_jobs import run_calibrate
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.cluster, pytest.mark.e2e, pytest.mark.timeout(1800)]
 _CALIBRATED_ON = 100
 
 
@@ -29,8 +31,8 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """`scen calibrate` on 100 edits of a base that was trained here; 35 others are left."""
+def found(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """Calibration on 100 edits of a base that was trained here; 35 others are left."""
     home = tmp_path_factory.mktemp("second")
     world = World.drawn()
     folder = write_synthetic_base(home / "base", world)
@@ -45,8 +47,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         arguments = ["--edits", str(seen), "--locality", str(talk), "--out", str(out)]
-        bound = ["--max-false-activation", "0.05"]
-        assert main(["calibrate", *arguments, *bound, *base]) == 0
+        bound = ["--max-false-activation", "0.05", "--cpus", "2"]
+        assert run_calibrate.main([*arguments, *bound, *base], head.address) == 0
     return Found(out, base, unseen, json.loads(out.read_text()), uri)
 
 
@@ -90,3 +92,13 @@ def test_mlflow_has_the_run_with_its_plots_and_the_profile(found: Found) -> None
     assert kept == {"profile.json", "profile.safetensors"}
     assert run.data.params["expert.layer"] == str(found.told["expert"]["layer"])
     assert run.data.metrics["calibration/auc"] > 0.95
+
+
+def test_what_calibration_refuses_is_told_by_the_driver(
+    head: Head, found: Found, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "none.json"
+    arguments = ["--edits", str(found.unseen), "--limit", "6", "--out", str(out), *found.base]
+    assert run_calibrate.main([*arguments, "--no-tracking"], head.address) == 3
+    assert "--edits: 6 usable edits" in capfd.readouterr().err
+    assert not out.exists()
