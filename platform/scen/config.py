@@ -114,6 +114,8 @@ class WaveConfig(_Part):
 
     size: int = Field(200, ge=1)
     """Edits per wave."""
+    max_bytes: int | None = Field(None, ge=1)
+    """A wave ends earlier where its edits, as JSON, would be longer than this; None: never."""
 
 
 class ClusterConfig(_Part):

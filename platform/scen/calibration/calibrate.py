@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from scen.base.load import Base
-from scen.calibration.choose_expert import ExpertGrid, ExpertTrial, choose_expert
+from scen.calibration.choose_expert import ExpertGrid, ExpertTrial, choose_expert, sample_edits
 from scen.calibration.choose_places import PlaceSearch, choose_places, count_trials
 from scen.calibration.figures import HeldFigures, measure_held
 from scen.calibration.read_questions import candidate_places, narrowing, read_questions
@@ -22,7 +22,7 @@ from scen.training.router_set import build_router_set, join_router_sets
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
 
-_SAMPLE = 32  # edits that experts are tried on
+_SAMPLE = 48  # edits that experts are tried on
 _LEAST_PROMPTS = 20
 
 
@@ -110,7 +110,7 @@ def _search_expert(
     base: Base, edits: Sequence[Edit], progress: Progress
 ) -> tuple[ExpertTrial, tuple[ExpertTrial, ...]]:
     grid = ExpertGrid.of(base.num_layers)
-    some = edits[:: max(1, len(edits) // _SAMPLE)][:_SAMPLE]
+    some = sample_edits(base, edits, _SAMPLE)
     return choose_expert(base, some, grid, lambda done: progress("experts", done, grid.most_trials))
 
 

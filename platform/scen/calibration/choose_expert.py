@@ -71,6 +71,17 @@ class ExpertGrid:
         return sum(map(len, (self.layers, self.rates, self.ranks, self.steps)))
 
 
+def sample_edits(base: Base, edits: Sequence[Edit], count: int) -> list[Edit]:
+    """Up to `count` edits to try experts on: half of them from all over, half those with the most
+    tokens to learn, for settings that suffice for most edits may be too weak for the hardest."""
+    half = count // 2
+    length = [len(base.template.encode_target(edit.target)) for edit in edits]
+    longest = sorted(range(len(edits)), key=lambda i: -length[i])[:half]
+    others = sorted(set(range(len(edits))) - set(longest))
+    spread = others[:: max(1, len(others) // (count - half))][: count - half]
+    return [edits[i] for i in sorted([*longest, *spread])]
+
+
 def choose_expert(
     base: Base,
     edits: Sequence[Edit],

@@ -1,11 +1,13 @@
 """A wave, and how a stream is cut into waves."""
 
+import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from scen.records import Edit, digest_json
+from scen.records import Edit, digest_json, edit_to_dict
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,32 @@ class Wave:
 
 
 def cut_waves(
-    stream: str, batches: Iterable[list[Edit]], size: int, settings: Mapping[str, Any]
+    stream: str,
+    batches: Iterable[list[Edit]],
+    size: int,
+    settings: Mapping[str, Any],
+    max_bytes: int | None = None,
 ) -> Iterator[Wave]:
-    """Waves of `size` edits in the order of the stream; the last may be smaller."""
+    """Waves of `size` edits in the order of the stream; the last may be smaller.
+
+    With `max_bytes`, a wave ends before the edit that would make its edits longer than that (UTF-8
+    bytes as JSON); an edit that is longer by itself is a wave of its own.
+    """
     held: list[Edit] = []
-    index = 0
-    for batch in batches:
-        held.extend(batch)
-        while len(held) >= size:
-            yield Wave(stream, index, tuple(held[:size]), settings)
-            held, index = held[size:], index + 1
+    weight = index = 0
+    for edit in itertools.chain.from_iterable(batches):
+        more = 0 if max_bytes is None else _bytes(edit)
+        if held and max_bytes is not None and weight + more > max_bytes:
+            yield Wave(stream, index, tuple(held), settings)
+            held, weight, index = [], 0, index + 1
+        held.append(edit)
+        weight += more
+        if len(held) == size:
+            yield Wave(stream, index, tuple(held), settings)
+            held, weight, index = [], 0, index + 1
     if held:
         yield Wave(stream, index, tuple(held), settings)
+
+
+def _bytes(edit: Edit) -> int:
+    return len(json.dumps(edit_to_dict(edit), ensure_ascii=False).encode())

@@ -42,7 +42,8 @@ def run_stream(
     committed are passed by, and edits that are committed letter for letter are not trained again.
     A wave that an earlier run committed but did not track has a step of its own.
     """
-    for wave in cut_waves(check_name(stream), batches, config.waves.size, settings(config, store)):
+    size, most = config.waves.size, config.waves.max_bytes
+    for wave in cut_waves(check_name(stream), batches, size, settings(config, store), most):
         if store.ledger.is_committed(wave.key) is not None:
             nothing = Admission((), wave.edits, ())
             yield StreamStep(nothing, run_wave(wave, parts, store.storage))

@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 
 from scen.base.load import Base
-from scen.calibration.choose_expert import ExpertGrid, ExpertTrial, cheapest, choose_expert
+from scen.calibration.choose_expert import (
+    ExpertGrid,
+    ExpertTrial,
+    cheapest,
+    choose_expert,
+    sample_edits,
+)
 from scen.records import Edit
 
 
@@ -22,6 +28,12 @@ def test_the_cheapest_within_a_point_wins() -> None:
     assert cheapest([best, near, worse], 10) == near
     assert cheapest([best, near, worse, higher], 10) == higher
     assert cheapest([worse], 10) == worse
+
+
+def test_half_of_the_sample_are_the_longest_targets(tiny: Base, edits: list[Edit]) -> None:
+    many = [replace(edits[0], id=f"e{i}", target="x" * (9 if i in (3, 4) else 1)) for i in range(9)]
+    assert [edit.id for edit in sample_edits(tiny, many, 4)] == ["e0", "e3", "e4", "e5"]
+    assert sample_edits(tiny, many[:2], 4) == many[:2]
 
 
 def test_trials_tell_experts_that_work_from_those_that_do_not(

@@ -1,12 +1,13 @@
 """The cut depends on the edits alone, and a wave's key on all that decides its experts."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from scen.records import Edit, Rephrase
+from scen.records import Edit, Rephrase, edit_to_dict
 from scen.waves.plan import Wave, cut_waves
 
 SETTINGS: dict[str, Any] = {"base": "f" * 64, "expert": {"steps": 20, "lr": 0.1}}
@@ -34,6 +35,20 @@ def test_only_the_last_wave_may_be_smaller(edits: list[Edit], size: int, sizes: 
 @pytest.mark.parametrize("lengths", [[6], [1] * 6, [3, 3], [0, 5, 0, 1, 0], [2, 4]])
 def test_the_cut_does_not_depend_on_how_edits_arrive(edits: list[Edit], lengths: list[int]) -> None:
     assert cut(edits, lengths) == cut(edits, [4, 2])
+
+
+def test_a_wave_ends_before_it_is_too_long(edits: list[Edit]) -> None:
+    each = [len(json.dumps(edit_to_dict(edit), ensure_ascii=False).encode()) for edit in edits]
+
+    def lengths(most: int) -> list[int]:
+        waves = cut_waves("news", [edits], 4, SETTINGS, most)
+        return [len(wave.edits) for wave in waves]
+
+    assert lengths(sum(each[:2])) != lengths(sum(each[:2]) - 1)
+    assert lengths(sum(each[:2]))[0] == 2
+    assert lengths(sum(each[:2]) - 1)[0] == 1
+    assert lengths(1) == [1] * 6
+    assert lengths(sum(each)) == [4, 2]
 
 
 def test_without_edits_there_is_no_wave() -> None:
