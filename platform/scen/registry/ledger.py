@@ -1,63 +1,52 @@
-"""The ledger on Delta Lake: one row per edit, one commit per wave, compare-and-set, exactly once.
+"""The ledger on Delta Lake: one row per event of an edit, one commit per action, compare-and-set,
+exactly once.
 
 The version that users see is the Delta version; 0 is a store without edits.
 """
 
 import difflib
-import json
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-import pyarrow as pa
-from deltalake import CommitProperties, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
-from scen.errors import ConfigError, ConflictError, NotFoundError
+from scen.errors import ConfigError, ConflictError, IntegrityError, NotFoundError
 from scen.fs import Storage
-from scen.records import Edit, edit_to_dict
+from scen.registry.actions import (
+    NAMES,
+    About,
+    Action,
+    Rollback,
+    WaveCommit,
+    action_events,
+    check_key,
+    check_wave,
+    wave_events,
+)
+from scen.registry.append import append, largest_epoch, log_entry, require_turn
+from scen.registry.edit_texts import EditTexts
+from scen.registry.entry import LedgerEntry
+from scen.registry.events import Event
+from scen.registry.log import LogEntry, read_log
 from scen.registry.manifest import StoreManifest, read_manifest, write_manifest
-from scen.registry.snapshot import LedgerEntry, Snapshot, snapshot_from_rows
-from scen.registry.table import ROW, create_table, open_table, read_rows
+from scen.registry.rows import read_edit_events, read_events
+from scen.registry.snapshot import Snapshot
+from scen.registry.state import fold
+from scen.registry.table import create_table, open_table
 
-_NOTE = "wave"  # under this name the log keeps what a commit was
-_KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-
-
-@dataclass(frozen=True)
-class WaveCommit:
-    """A wave as it is committed: edit i lies in row i of the bundle. `metadata` (why, metrics)
-    goes to the log."""
-
-    wave_key: str
-    stream: str
-    wave: int
-    bundle: str
-    edits: Sequence[Edit]
-    metadata: Mapping[str, str] = field(default_factory=dict)
+__all__ = ["CommitResult", "Ledger", "WaveCommit", "create_or_open", "open_ledger"]
+TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """The version that holds the wave; `already_committed` where it held it before."""
+    """The version that holds the action; `already_committed` where nothing had to be written: it
+    was done before, or there was nothing to do."""
 
     version: int
     already_committed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One commit of the log."""
-
-    version: int
-    committed_at: datetime
-    wave_key: str
-    stream: str
-    num_edits: int
-    metadata: Mapping[str, str]
 
 
 def create_or_open(storage: Storage, manifest: StoreManifest) -> "Ledger":
@@ -71,7 +60,8 @@ def create_or_open(storage: Storage, manifest: StoreManifest) -> "Ledger":
 
 
 def open_ledger(storage: Storage) -> "Ledger":
-    """The ledger of a store. Raises NotFoundError where there is none."""
+    """The ledger of a store. Raises NotFoundError where there is none, IntegrityError where its
+    log is damaged."""
     try:
         ledger = Ledger(storage, read_manifest(storage))
         ledger.version()
@@ -88,122 +78,132 @@ class Ledger:
     def __init__(self, storage: Storage, manifest: StoreManifest) -> None:
         self._storage = storage
         self.manifest = manifest
+        self._texts = EditTexts(storage)
+        self._newest = Snapshot(0)  # the newest that was read; what it holds stays so
 
     def version(self) -> int:
         """The newest version."""
         return open_table(self._storage).version()
 
+    def epoch(self) -> int | None:
+        """The largest epoch of a writer so far; None where no writer had one."""
+        return largest_epoch(open_table(self._storage))
+
     def is_committed(self, wave_key: str) -> int | None:
         """The version that holds a wave, or None."""
-        if open_table(self._storage).transaction_version(_app(wave_key)) is None:
-            return None
-        for entry in self.log():
-            if entry.wave_key == wave_key:
-                return entry.version
-        return None
+        return open_table(self._storage).transaction_version(_wave_app(wave_key))
 
     def commit(self, commit: WaveCommit, expected_version: int) -> CommitResult:
         """Append a wave on top of the version that the caller has seen.
 
-        Raises ConflictError where another commit came first (reload, check, retry), ConfigError
-        for a commit that is wrong in itself. Nothing is written then.
+        Raises ConflictError where another commit came first (reload, check, retry) or the writer's
+        epoch is over, ConfigError for a commit that is wrong in itself. Nothing is written then.
         """
-        _check(commit)
-        done = self.is_committed(commit.wave_key)
-        if done is not None:
-            return CommitResult(done, True)
+        check_wave(commit)
+        app, at = _wave_app(commit.wave_key), datetime.now(UTC)
         table = open_table(self._storage)
-        if table.version() != expected_version:
-            raise ConflictError(
-                f"ledger: expected version {expected_version}, found {table.version()}"
-            )
-        taken = {e.id for e in commit.edits} & set(self.snapshot(expected_version).ids)
-        if taken:
-            raise ConfigError(f"edits: {sorted(taken)[:5]} are in the ledger already")
-        properties = CommitProperties(
-            max_commit_retries=0,
-            app_transactions=[Transaction(_app(commit.wave_key), commit.wave)],
-            custom_metadata={_NOTE: _note(commit)},
+        if (done := table.transaction_version(app)) is not None:
+            return CommitResult(done, True)
+        require_turn(table, expected_version, commit.epoch)
+        before = self.snapshot(expected_version).state
+        events = wave_events(commit, before, expected_version + 1, at)
+        about = About(commit.why, commit.who, epoch=commit.epoch)
+        told = replace(
+            log_entry("commit", about, fold(before, events), events, at),
+            wave_key=commit.wave_key,
+            metadata={"bundle": commit.bundle, **commit.metadata},
         )
-        rows = _rows(commit, expected_version + 1)
-        try:
-            write_deltalake(table, rows, mode="append", commit_properties=properties)
-        except CommitFailedError as err:
-            raise ConflictError(f"ledger: another commit came first ({err})") from err
-        return CommitResult(expected_version + 1, False)
+        append(table, app, events, told)
+        return CommitResult(told.version, False)
+
+    def act(self, action: Action, expected_version: int) -> CommitResult:
+        """Do anything else on top of the version that the caller has seen.
+
+        Raises ConflictError as `commit` does, NotFoundError for an edit or version that is not
+        there, ConfigError for what cannot be done. Nothing is written then.
+        """
+        about, at = action.about, datetime.now(UTC)
+        check_key("action_id", about.action_id)
+        app = f"action/{about.action_id}"
+        table = open_table(self._storage)
+        if (done := table.transaction_version(app)) is not None:
+            return CommitResult(done, True)
+        require_turn(table, expected_version, about.epoch)
+        before = self.snapshot(expected_version).state
+        to = action.to if isinstance(action, Rollback) else None
+        target = before if to is None else self.snapshot(to).state
+        events = action_events(action, before, expected_version + 1, target)
+        if not events:
+            return CommitResult(expected_version, True)
+        told = log_entry(NAMES[type(action)], about, fold(before, events), events, at)
+        append(table, app, events, replace(told, to=to))
+        return CommitResult(told.version, False)
+
+    def settle(self, action: Action) -> CommitResult:
+        """Do an action on top of the newest version, checked again after each conflict. Raises
+        ConflictError where others always come first, and what `act` raises."""
+        for _ in range(TRIES - 1):
+            version = self.version()
+            try:
+                return self.act(action, version)
+            except ConflictError:
+                if self.version() == version:  # not for want of speed
+                    raise
+        return self.act(action, self.version())
 
     def snapshot(self, version: int | None = None) -> Snapshot:
-        """The active edits at a version (None: the newest). Raises NotFoundError."""
+        """The active edits at a version (None: the newest). Raises NotFoundError, IntegrityError
+        where the log contradicts itself."""
         table = open_table(self._storage, version)
-        return snapshot_from_rows(table.version(), read_rows(table))
+        known = self._newest if table.version() >= self._newest.version else Snapshot(0)
+        if table.version() == known.version:
+            return known
+        found = self._read_on(table, known)
+        if found.version > self._newest.version:
+            self._newest = found
+        return found
+
+    def _read_on(self, table: DeltaTable, known: Snapshot) -> Snapshot:
+        try:
+            state = fold(known.state, read_events(table, self._texts, known.version))
+        except ConfigError as err:
+            raise IntegrityError(f"ledger: the log contradicts itself: {err}") from err
+        return Snapshot(table.version(), state)
+
+    def events(self, after: int = 0) -> list[Event]:
+        """All events that came after a version, in their order. Raises IntegrityError."""
+        return list(read_events(open_table(self._storage), self._texts, after))
+
+    def history(self, edit_id: str) -> list[tuple[Event, LogEntry]]:
+        """All that happened to an edit, and the commits that did it, oldest first; also to one that
+        is not active. Raises NotFoundError with the ids that look alike."""
+        found = read_edit_events(open_table(self._storage), self._texts, edit_id)
+        if not found:
+            raise self._unknown(edit_id, list(self.snapshot().state.entries), "the ledger")
+        told = {entry.version: entry for entry in self.log()}
+        return [(event, told[event.version]) for event in found]
 
     def log(self) -> list[LogEntry]:
-        """All commits of waves, oldest first."""
-        found = [_log_entry(c) for c in open_table(self._storage).history() if _NOTE in c]
-        return sorted(found, key=lambda entry: entry.version)
+        """All commits, oldest first."""
+        return read_log(open_table(self._storage).history())
 
     def find(self, edit_id: str, version: int | None = None) -> LedgerEntry:
-        """An active edit. Raises NotFoundError with the ids that look alike."""
+        """An active edit. Raises NotFoundError with how it left, or the ids that look alike."""
         snapshot = self.snapshot(version)
-        for entry in snapshot.entries:
-            if entry.edit_id == edit_id:
-                return entry
-        near = difflib.get_close_matches(edit_id, snapshot.ids)
+        state, place = snapshot.state, f"version {snapshot.version}"
+        if state.is_active(edit_id):
+            return state.entries[edit_id]
+        if edit_id in state.gone:
+            raise NotFoundError(
+                f"edit: {edit_id!r} is not active in {place}: it was {state.gone[edit_id]}"
+            )
+        raise self._unknown(edit_id, snapshot.ids, place)
+
+    def _unknown(self, edit_id: str, ids: Sequence[str], place: str) -> NotFoundError:
+        near = difflib.get_close_matches(edit_id, ids)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise NotFoundError(f"edit: {edit_id!r} is not in version {snapshot.version}{hint}")
+        return NotFoundError(f"edit: {edit_id!r} is not in {place}{hint}")
 
 
-def _app(wave_key: str) -> str:
+def _wave_app(wave_key: str) -> str:
     return f"wave/{wave_key}"
-
-
-def _check(commit: WaveCommit) -> None:
-    if not _KEY.fullmatch(commit.wave_key):
-        raise ConfigError(f"wave_key: {commit.wave_key!r} must match {_KEY.pattern}")
-    if not commit.edits:
-        raise ConfigError(f"wave {commit.wave_key}: has no edits")
-    twice = [edit_id for edit_id, count in Counter(e.id for e in commit.edits).items() if count > 1]
-    if twice:
-        raise ConfigError(f"wave {commit.wave_key}: {twice[:5]} are in it more than once")
-
-
-def _rows(commit: WaveCommit, version: int) -> pa.Table:
-    now = datetime.now(UTC)
-    rows = [
-        {
-            "edit_id": edit.id,
-            "stream": commit.stream,
-            "wave": commit.wave,
-            "wave_key": commit.wave_key,
-            "status": "live",
-            "bundle": commit.bundle,
-            "row": index,
-            "version": version,
-            "edit_digest": edit.digest,
-            "edit_json": json.dumps(edit_to_dict(edit), ensure_ascii=False),
-            "prompt": edit.prompt,
-            "target": edit.target,
-            "subject": edit.subject,
-            "author": edit.author,
-            "source": edit.source,
-            "committed_at": now,
-        }
-        for index, edit in enumerate(commit.edits)
-    ]
-    return pa.Table.from_pylist(rows, schema=ROW)
-
-
-def _note(commit: WaveCommit) -> str:
-    return json.dumps(
-        {
-            "wave_key": commit.wave_key,
-            "stream": commit.stream,
-            "num_edits": len(commit.edits),
-            "metadata": {"bundle": commit.bundle, **commit.metadata},
-        }
-    )
-
-
-def _log_entry(commit: Mapping[str, Any]) -> LogEntry:
-    moment = datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
-    return LogEntry(int(commit["version"]), moment, **json.loads(commit[_NOTE]))

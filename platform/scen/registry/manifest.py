@@ -10,7 +10,7 @@ from scen.errors import BaseError, ConfigError, IntegrityError
 from scen.fs import Storage
 
 MANIFEST_PATH = "store.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -1,60 +1,56 @@
 """Snapshot: which edits are active at one version of the ledger, in the order of their commits."""
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from scen.records import Edit, edit_from_dict
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """One active edit: what it says, and where its expert and neuron lie."""
-
-    edit: Edit
-    stream: str
-    wave: int
-    wave_key: str
-    bundle: str
-    row: int
-    committed_at: datetime
-    version: int
-
-    @property
-    def edit_id(self) -> str:
-        """The id of the edit."""
-        return self.edit.id
+from scen.registry.entry import LedgerEntry
+from scen.registry.state import Gone, State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
-    """`entries` in the order of commits, then of rows."""
+    """One version of the ledger, and what all events up to it come to."""
 
     version: int
-    entries: tuple[LedgerEntry, ...]
+    state: State = field(default_factory=State)
 
     @property
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        """The active edits, in the order of commits, then of rows."""
+        return self.state.active
+
+    @cached_property
     def ids(self) -> list[str]:
         """The ids of the active edits, in order: the names of the experts in a bank."""
         return [entry.edit_id for entry in self.entries]
 
 
-def snapshot_from_rows(version: int, rows: Iterable[Mapping[str, Any]]) -> Snapshot:
-    """The snapshot that ledger rows come to. Pure."""
-    entries = [
-        LedgerEntry(
-            edit=edit_from_dict(json.loads(row["edit_json"])),
-            stream=row["stream"],
-            wave=row["wave"],
-            wave_key=row["wave_key"],
-            bundle=row["bundle"],
-            row=row["row"],
-            committed_at=row["committed_at"],
-            version=row["version"],
-        )
-        for row in rows
-    ]
-    entries.sort(key=lambda entry: (entry.version, entry.row))
-    return Snapshot(version, tuple(entries))
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What is active after and was not before (`added`), the reverse (`removed`), and of these the
+    pairs `replaced` (older id, newer id) in which one took the other's place."""
+
+    added: tuple[LedgerEntry, ...]
+    removed: tuple[LedgerEntry, ...]
+    replaced: tuple[tuple[str, str], ...]
+
+
+def diff_snapshots(before: Snapshot, after: Snapshot) -> Diff:
+    """What is different after. Works in either direction of time."""
+    added = tuple(e for e in after.entries if not before.state.is_active(e.edit_id))
+    removed = tuple(e for e in before.entries if not after.state.is_active(e.edit_id))
+    is_forward = before.version <= after.version
+    gone = (after if is_forward else before).state.gone
+    older, newer = (removed, added) if is_forward else (added, removed)
+    there = {entry.edit_id for entry in newer}
+    found = [(entry.edit_id, _successor(gone, entry.edit_id)) for entry in older]
+    pairs = [(old, new) for old, new in found if new in there]
+    return Diff(added, removed, tuple(pairs if is_forward else [(new, old) for old, new in pairs]))
+
+
+def _successor(gone: Mapping[str, Gone], edit_id: str) -> str:
+    """The last of those that took the place of an edit, one after the other."""
+    while edit_id in gone and (by := gone[edit_id].by) is not None:
+        edit_id = by
+    return edit_id

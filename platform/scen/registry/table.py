@@ -1,24 +1,32 @@
 """The Delta table of a ledger: its columns, where it lies, how it is made, opened and read."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from scen.errors import ConfigError, NotFoundError
+from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 
+FOLDER = "ledger"
+_MOMENT = pa.timestamp("us", tz="UTC")
+# One row per event of an edit, in the order of `version`, then of `seq`. What only a commit knows
+# is null in the rows of other events.
 ROW = pa.schema(
     [
+        ("version", pa.int64()),
+        ("seq", pa.int32()),
+        ("event", pa.string()),
         ("edit_id", pa.string()),
+        ("by", pa.string()),
+        ("at", _MOMENT),
         ("stream", pa.string()),
         ("wave", pa.int64()),
         ("wave_key", pa.string()),
-        ("status", pa.string()),
         ("bundle", pa.string()),
         ("row", pa.int32()),
-        ("version", pa.int64()),
         ("edit_digest", pa.string()),
         ("edit_json", pa.string()),
         ("prompt", pa.string()),
@@ -26,7 +34,10 @@ ROW = pa.schema(
         ("subject", pa.string()),
         ("author", pa.string()),
         ("source", pa.string()),
-        ("committed_at", pa.timestamp("us", tz="UTC")),
+        ("prompt_key", pa.string()),
+        ("fact_key", pa.string()),
+        ("target_key", pa.string()),
+        ("valid_until", _MOMENT),
     ]
 )
 # Any version may be asked for again, so the log is kept for ten years.
@@ -55,29 +66,52 @@ def create_table(storage: Storage) -> None:
 
 
 def open_table(storage: Storage, version: int | None = None) -> DeltaTable:
-    """The table at a version (None: the newest). Raises NotFoundError naming the range."""
-    table = DeltaTable(_table_uri(storage), storage_options=storage.options)
-    newest = table.version()
-    if version is not None and not 0 <= version <= newest:
-        raise NotFoundError(f"--version: {version} is not one of 0 to {newest}")
-    if version is not None:
-        table.load_as_version(version)
+    """The table at a version (None: the newest). Raises NotFoundError naming the range,
+    IntegrityError where its log is damaged."""
+    try:
+        table = DeltaTable(_table_uri(storage), storage_options=storage.options)
+        newest = table.version()
+        if version is not None and not 0 <= version <= newest:
+            raise NotFoundError(f"--version: {version} is not one of 0 to {newest}")
+        if version is not None:
+            table.load_as_version(version)
+    except TableNotFoundError:
+        raise
+    except DeltaError as err:
+        raise IntegrityError(_unreadable(storage, err)) from err
     return table
 
 
-def read_rows(table: DeltaTable) -> list[dict[str, Any]]:
-    """All rows of a table at its version, in no order."""
+def read_columns(
+    table: DeltaTable, columns: Sequence[str], where: str, order: str = "version, seq"
+) -> list[list[Any]]:
+    """The values of some columns, each a list, of the rows that a condition in SQL holds for.
+    Raises IntegrityError where the table's files are damaged."""
     # Not to_pyarrow_table: Arrow's threads would still hold a Python file system when the process
     # ends, and now and then abort it after its work is done.
-    found = QueryBuilder().register("ledger", table).execute("select * from ledger")
-    rows: list[dict[str, Any]] = pa.table(found.read_all()).to_pylist()
-    return rows
+    names = ", ".join(f'"{name}"' for name in columns)
+    query = f"select {names} from ledger where {where} order by {order}"
+    try:
+        found = pa.table(QueryBuilder().register("ledger", table).execute(query).read_all())
+    except Exception as err:  # deltalake has no class of its own for what its reader meets
+        raise IntegrityError(
+            f"ledger: a data file cannot be read ({str(err).splitlines()[0][:200]}); `scen verify` "
+            "tells which"
+        ) from err
+    return [column.to_pylist() for column in found.columns]
+
+
+def _unreadable(storage: Storage, err: DeltaError) -> str:
+    return (
+        f"ledger: the log in {storage.child_uri(FOLDER)}/_delta_log cannot be read "
+        f"({str(err).splitlines()[0][:200]}); `scen verify` tells which file is damaged"
+    )
 
 
 def _table_uri(storage: Storage) -> str:
     if not storage.is_local:
-        return storage.child_uri("ledger")
-    path = str(storage.local_path / "ledger")
+        return storage.child_uri(FOLDER)
+    path = str(storage.local_path / FOLDER)
     unsafe = sorted(set(path) & set(_UNSAFE))
     if unsafe:
         raise ConfigError(f"store: {storage.uri} has {' '.join(unsafe)} in it; rename the folder")

@@ -72,7 +72,7 @@ def test_any_reader_of_delta_finds_one_row_per_edit(ledger: Ledger, storage: Sto
     assert edit_from_dict(json.loads(row["edit_json"])) == ODD
     assert row["edit_digest"] == ODD.digest
     assert (row["edit_id"], row["prompt"], row["target"]) == (ODD.id, ODD.prompt, ODD.target)
-    assert (row["status"], row["subject"], row["author"]) == ("live", "", None)
+    assert (row["event"], row["subject"], row["author"]) == ("committed", "", None)
 
 
 def test_all_of_an_edit_survives(ledger: Ledger) -> None:
@@ -105,6 +105,21 @@ def test_a_stale_version_is_refused_and_nothing_is_written(
     assert storage.names("") == files
     assert ledger.is_committed("b") is None
     assert ledger.commit(make_wave("b"), 1) == CommitResult(2, False)
+
+
+def test_what_was_read_before_changes_nothing(
+    ledger: Ledger, storage: Storage, make_wave: MakeWave
+) -> None:
+    """A ledger reads on from the newest version that it has read; others may commit meanwhile."""
+    other = open_ledger(storage)
+    for version, key in enumerate(["a", "b", "c"]):
+        assert ledger.snapshot() == open_ledger(storage).snapshot()
+        other.commit(make_wave(key, version, num_edits=3 - version), version)
+    newest = ledger.snapshot()
+    assert newest == open_ledger(storage).snapshot() == ledger.snapshot()
+    assert len(newest.entries) == 6
+    for version in (2, 0, 1, 3):
+        assert ledger.snapshot(version) == open_ledger(storage).snapshot(version)
 
 
 def test_an_old_version_is_read_as_it_was(ledger: Ledger, make_wave: MakeWave) -> None:

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from scen.records import Edit, Rephrase
-from scen.registry.snapshot import LedgerEntry, Snapshot
+from scen.registry.actions import WaveCommit, wave_events
+from scen.registry.snapshot import Snapshot
+from scen.registry.state import State, fold
 from scen.waves.admit import admit
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -16,8 +18,8 @@ MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture
 def snapshot(edits: list[Edit]) -> Snapshot:
     """The first three edits, committed as one wave."""
-    entries = [LedgerEntry(e, "s", 0, "w", "b" * 64, i, MOMENT, 1) for i, e in enumerate(edits[:3])]
-    return Snapshot(1, tuple(entries))
+    wave = WaveCommit("w", "s", 0, "b" * 64, edits[:3])
+    return Snapshot(1, fold(State(), wave_events(wave, State(), 1, MOMENT)))
 
 
 def test_new_edits_are_fresh_and_committed_ones_known(
@@ -27,7 +29,7 @@ def test_new_edits_are_fresh_and_committed_ones_known(
     assert [edit.id for edit in admission.fresh] == ["edit-5", "edit-4", "edit-3"]
     assert [edit.id for edit in admission.known] == ["edit-2", "edit-1", "edit-0"]
     assert admission.rejections == ()
-    assert admit(edits, Snapshot(0, ())).fresh == tuple(edits)
+    assert admit(edits, Snapshot(0)).fresh == tuple(edits)
 
 
 @pytest.mark.parametrize(

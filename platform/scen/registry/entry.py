@@ -1,0 +1,52 @@
+"""A committed edit as the ledger knows it: where its expert lies; the edit itself on demand."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from scen.records import Edit, normalise
+from scen.registry.edit_texts import EditTexts
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One edit of the ledger. `version` is the one that committed it; `prompt_key`, `fact_key` and
+    `target_key` are what two edits are compared by."""
+
+    texts: EditTexts = field(compare=False, repr=False)
+    edit_id: str
+    digest: str
+    prompt_key: str
+    fact_key: str | None
+    target_key: str
+    valid_until: datetime | None
+    stream: str
+    wave: int
+    wave_key: str
+    bundle: str
+    row: int
+    version: int
+    committed_at: datetime
+
+    @property
+    def edit(self) -> Edit:
+        """The whole edit; read from storage with all others when first asked for."""
+        return self.texts.get(self.edit_id)
+
+
+def prompt_key(edit: Edit) -> str:
+    """Equal for edits with the same prompt."""
+    return normalise(edit.prompt)
+
+
+def target_key(edit: Edit) -> str:
+    """Equal for edits with the same target."""
+    return normalise(edit.target) or edit.target
+
+
+def fact_key(edit: Edit) -> str | None:
+    """Equal for edits that ask the same of the same subject, in whatever words; None where the
+    edit names no subject."""
+    relation = edit.relation if edit.subject else None
+    if relation is None:
+        return None
+    return f"{normalise(edit.subject or '')}\n{normalise(relation)}"

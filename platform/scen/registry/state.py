@@ -1,0 +1,117 @@
+"""What the events of a ledger come to. Pure: equal events give equal states."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from scen.errors import ConfigError
+from scen.registry.entry import LedgerEntry
+from scen.registry.events import (
+    Committed,
+    Dropped,
+    Event,
+    Expired,
+    Restored,
+    Revoked,
+    Superseded,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """How an edit left: `status` is superseded, revoked or expired, since a version."""
+
+    status: str
+    version: int
+    by: str | None = None
+    is_dropped: bool = False
+
+    def __str__(self) -> str:
+        by = f" by {self.by}" if self.by else ""
+        return f"{self.status}{by} in version {self.version}"
+
+
+@dataclass(frozen=True)
+class State:
+    """`entries` are all edits that were ever committed, in the order of their commits; `gone` those
+    among them that are not active now."""
+
+    entries: Mapping[str, LedgerEntry] = field(default_factory=dict)
+    gone: Mapping[str, Gone] = field(default_factory=dict)
+
+    @cached_property
+    def active(self) -> tuple[LedgerEntry, ...]:
+        """The active edits in the order of their commits, then of rows."""
+        gone = self.gone
+        return tuple(entry for entry in self.entries.values() if entry.edit_id not in gone)
+
+    def is_active(self, edit_id: str) -> bool:
+        """True where the edit was committed and not taken away since."""
+        return edit_id in self.entries and edit_id not in self.gone
+
+    def describe(self, edit_id: str) -> str:
+        """`active`, how the edit left, or `not in the ledger`."""
+        if edit_id not in self.entries:
+            return "not in the ledger"
+        return str(self.gone[edit_id]) if edit_id in self.gone else "active"
+
+
+def apply(state: State, event: Event) -> State:
+    """The state after one more event. Raises ConfigError where it cannot follow."""
+    return fold(state, [event])
+
+
+def fold(state: State, events: Iterable[Event]) -> State:
+    """The state after more events, in their order. Raises ConfigError where one cannot follow."""
+    entries, gone = dict(state.entries), dict(state.gone)
+    for event in events:
+        _step(entries, gone, event)
+    return State(entries, gone)
+
+
+def _step(entries: dict[str, LedgerEntry], gone: dict[str, Gone], event: Event) -> None:
+    edit_id = event.edit_id
+    if isinstance(event, Committed):
+        if edit_id in entries:
+            raise ConfigError(f"edits: {edit_id!r} is in the ledger already")
+        entries[edit_id] = event.entry
+        return
+    if edit_id not in entries:
+        raise ConfigError(f"edit: {edit_id!r} is not in the ledger, so it cannot be {event.kind}")
+    if isinstance(event, Restored | Dropped):
+        _step_gone(gone, event)
+        return
+    if edit_id in gone:
+        raise ConfigError(f"edit: {edit_id!r} is {gone[edit_id]}, so it cannot be {event.kind}")
+    gone[edit_id] = _leave(entries, gone, event)
+
+
+def _leave(
+    entries: Mapping[str, LedgerEntry],
+    gone: Mapping[str, Gone],
+    event: Superseded | Revoked | Expired,
+) -> Gone:
+    if not isinstance(event, Superseded):
+        return Gone(event.kind, event.version)
+    if event.by == event.edit_id or event.by not in entries or event.by in gone:
+        raise ConfigError(
+            f"edit: {event.edit_id!r} cannot be superseded by {event.by!r}, which is not another "
+            "active edit"
+        )
+    return Gone(event.kind, event.version, event.by)
+
+
+def _step_gone(gone: dict[str, Gone], event: Restored | Dropped) -> None:
+    edit_id = event.edit_id
+    if edit_id not in gone:
+        raise ConfigError(f"edit: {edit_id!r} is active, so it cannot be {event.kind}")
+    left = gone[edit_id]
+    if left.is_dropped:
+        raise ConfigError(
+            f"edit: the expert of {edit_id!r} was deleted by `scen gc`, so it cannot be "
+            f"{event.kind}; commit the edit again under another id"
+        )
+    if isinstance(event, Restored):
+        del gone[edit_id]
+    else:
+        gone[edit_id] = Gone(left.status, left.version, left.by, is_dropped=True)
