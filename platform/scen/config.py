@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scen.errors import ConfigError
 
 Method = Literal["scen-lr", "scen"]
+OnConflict = Literal["refuse", "supersede", "quarantine"]
 
 _PAPER: dict[str, Any] = {
     "expert": {"steps": 10, "lr": 1e-4, "stop_loss": 0.0, "batch_size": 8},
@@ -116,6 +117,13 @@ class WaveConfig(_Part):
     """Edits per wave."""
     max_bytes: int | None = Field(None, ge=1)
     """A wave ends earlier where its edits, as JSON, would be longer than this; None: never."""
+    on_conflict: OnConflict = "quarantine"
+    """An edit that contradicts an earlier one: quarantine sets it aside, supersede lets it take the
+    earlier one's place, refuse ends the run there."""
+    why: str = ""
+    """Told in the log with each wave."""
+    who: str | None = None
+    """Told in the log; None is the user of the system."""
 
 
 class ClusterConfig(_Part):

@@ -45,15 +45,18 @@ class EditJob:
 
 @dataclass
 class EditSummary:
-    """What the run came to. `known` edits were committed before, letter for letter."""
+    """What the run came to. `known` edits were committed before, letter for letter; `superseded`
+    ones gave their place to some of the run's; `remarks` are worth a look."""
 
     stream: str
     store: str
     version: int = 0
     committed: int = 0
     known: int = 0
+    superseded: int = 0
     rejected: int = 0
     quarantine: str | None = None
+    remarks: list[str] = field(default_factory=list)
     tracking_uri: str | None = None
     seconds: float = 0.0
     waves: list[dict[str, Any]] = field(default_factory=list)
@@ -116,25 +119,31 @@ def _run_waves(
     def starting(wave: Wave) -> None:
         bars.start_wave(f"wave {wave.index} of {summary.stream}: {len(wave.edits)} edits")
 
-    batches = _accepted(job, store, quarantine, rows)
+    batches = _accepted(job, parts, quarantine, rows)
     for step in run_stream(summary.stream, batches, store, parts.config, parts, starting):
         quarantine.add([_rejection(clash, rows) for clash in step.admission.rejections])
         summary.known += len(step.admission.known)
+        summary.remarks += step.admission.remarks
         if step.report is not None:
             summary.waves.append(asdict(step.report))
             summary.committed += len(step.admission.fresh)
+            summary.superseded += len(step.admission.supersedes)
 
 
 def _accepted(
-    job: EditJob, store: OpenStore, quarantine: QuarantineFile, rows: dict[str, int]
+    job: EditJob, parts: LocalParts, quarantine: QuarantineFile, rows: dict[str, int]
 ) -> Iterator[list[Edit]]:
     """The valid edits, batch by batch; the others go to quarantine. Fills id -> row number."""
-    tokenizer = copy.deepcopy(store.base.tokenizer)  # used by the thread that reads ahead
+    tokenizer = copy.deepcopy(parts.store.base.tokenizer)  # used by the thread that reads ahead
 
     def tokenize(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    validator = Validator(tokenize=tokenize, unk_id=tokenizer.unk_token_id)
+    validator = Validator(
+        tokenize=tokenize,
+        unk_id=tokenizer.unk_token_id,
+        may_contradict=parts.config.waves.on_conflict != "quarantine",
+    )
     read = ingest(
         job.file, validator, data_format=job.data_format, limit=job.limit, strict=job.strict
     )

@@ -52,8 +52,11 @@ def show_summary(summary: EditSummary) -> None:
         out.print(report_table(summary.waves[-1]["evaluated"]["report"], "Last wave"))
     out.print(
         f"{summary.committed} edits in {len(summary.waves)} waves committed, "
+        f"{summary.superseded} older ones superseded, "
         f"{summary.known} known before, {summary.rejected} rejected, {summary.seconds} s"
     )
+    for remark in summary.remarks:
+        out.print(f"note       {remark}", soft_wrap=True)
     out.print(f"store      {summary.store}  (version {summary.version})", soft_wrap=True)
     if summary.tracking_uri:
         out.print(f"MLflow     {ui_command(summary.tracking_uri)}", soft_wrap=True)

@@ -20,6 +20,7 @@ the same command: nothing is lost and nothing is done twice.
 examples:
   scen edit edits.jsonl --store ./my-store
   scen edit edits.parquet --store ./my-store --wave-size 500 --strict
+  scen edit corrections.jsonl --store ./my-store --on-conflict supersede --why "new mayors"
   scen edit edits.jsonl --store ./paper-store --method scen --base meta-llama/Llama-2-7b-hf \\
        --config configs/llama2-7b-zsre.yaml
 """
@@ -59,6 +60,15 @@ def edit_options(edit: argparse.ArgumentParser) -> None:
         choices=("auto", "scen", "zsre", "knowedit", "counterfact", "hallucination"),
         help="form of the rows (default: recognised)",
     )
+    edit.add_argument(
+        "--on-conflict",
+        choices=("quarantine", "supersede", "refuse"),
+        help="an edit that contradicts an earlier one (same prompt, or same subject and relation, "
+        "and another target): quarantine it (default), let it supersede the earlier one, or refuse "
+        "its wave and end there",
+    )
+    edit.add_argument("--why", metavar="TEXT", help="a reason, told in the log with each wave")
+    edit.add_argument("--who", metavar="NAME", help="told in the log (default: your user name)")
     edit.add_argument("--strict", action="store_true", help="refuse the file for one bad row")
     edit.add_argument(
         "--locality", metavar="FILE", help="prompts that no edit may change (default: a sample)"

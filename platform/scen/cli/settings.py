@@ -21,8 +21,13 @@ def read_config(args: argparse.Namespace, method: str | None = None) -> Config:
     fixed["base"] = {name: value for name, value in base.items() if value is not None}
     if method is not None:
         fixed["method"] = method
-    if getattr(args, "wave_size", None) is not None:
-        fixed["waves"] = {"size": args.wave_size}
+    waves = {
+        "size": getattr(args, "wave_size", None),
+        "on_conflict": getattr(args, "on_conflict", None),
+        "why": getattr(args, "why", None),
+        "who": getattr(args, "who", None),
+    }
+    fixed["waves"] = {name: value for name, value in waves.items() if value is not None}
     if getattr(args, "profile", None) is not None:
         fixed["router"] = {"profile": args.profile}
     return load_config(getattr(args, "config", None), getattr(args, "overrides", ()), fixed)

@@ -9,9 +9,11 @@ Statement = tuple[bytes, int]
 
 
 class SeenEdits:
-    """The ids, prompts and facts of the edits taken so far. The first one wins."""
+    """The ids, prompts and facts of the edits taken so far. The first one wins; or, where later
+    rows may contradict earlier ones, only what repeats the last that was said is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_contradict: bool = False) -> None:
+        self._may_contradict = may_contradict
         self._ids: dict[bytes, int] = {}
         self._prompts: dict[bytes, Statement] = {}
         self._facts: dict[bytes, Statement] = {}
@@ -27,7 +29,7 @@ class SeenEdits:
         fact = _fact(edit)
         name = _hash(edit.id)
         self._check_prompt(prompt, target)
-        if fact is not None:
+        if fact is not None and not self._may_contradict:
             self._check_fact(fact, target)
         if name in self._ids:
             raise FieldError(
@@ -40,7 +42,7 @@ class SeenEdits:
 
     def copy(self) -> "SeenEdits":
         """The same memory, from here on apart."""
-        other = SeenEdits()
+        other = SeenEdits(self._may_contradict)
         other._ids, other._prompts = dict(self._ids), dict(self._prompts)
         other._facts = dict(self._facts)
         return other
@@ -51,20 +53,20 @@ class SeenEdits:
         known, row = self._prompts[prompt]
         if known == target:
             raise FieldError("prompt", f"row {row} has the same prompt and target: drop this row")
-        raise FieldError(
-            "target",
-            f"contradicts row {row}: the same prompt with another target; keep one of the two, or "
-            "put them in different waves",
-        )
+        if not self._may_contradict:
+            raise FieldError("target", _contradicts(row, "prompt"))
 
     def _check_fact(self, fact: bytes, target: bytes) -> None:
         known, row = self._facts.get(fact, (target, 0))
         if known != target:
-            raise FieldError(
-                "target",
-                f"contradicts row {row}: the same subject and relation with another target; keep "
-                "one of the two, or put them in different waves",
-            )
+            raise FieldError("target", _contradicts(row, "subject and relation"))
+
+
+def _contradicts(row: int, what: str) -> str:
+    return (
+        f"contradicts row {row}: the same {what} with another target; keep one of the two, or let "
+        "the later one take the other's place (--on-conflict supersede)"
+    )
 
 
 def _fact(edit: Edit) -> bytes | None:

@@ -34,6 +34,7 @@ class Limits:
 class Validator:
     """Checks the rows of one wave, across all its files. `tokenize` turns text into the ids of
     the base's tokens, without special tokens; `unk_id` is its id for text it has no token for.
+    With `may_contradict` a row may say otherwise than an earlier one: somebody else decides.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class Validator:
         limits: Limits | None = None,
         tokenize: Tokenize | None = None,
         unk_id: int | None = None,
+        *,
+        may_contradict: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self._tokenize = tokenize
         self._unk_id = unk_id
-        self._seen = SeenEdits()
+        self._seen = SeenEdits(may_contradict)
 
     def check(self, row: RawRow) -> Edit | Rejection:
         """The edit in the row, or why it is not taken."""

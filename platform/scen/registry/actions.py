@@ -6,12 +6,12 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from scen.errors import ConfigError, NotFoundError
 from scen.records import Edit
 from scen.registry.edit_texts import EditTexts
-from scen.registry.entry import LedgerEntry, fact_key, prompt_key, target_key
+from scen.registry.entry import LedgerEntry, fact_key, in_utc, prompt_key, target_key
 from scen.registry.events import (
     Committed,
     Dropped,
@@ -171,9 +171,6 @@ def _entry(
     commit: WaveCommit, row: int, version: int, at: datetime, texts: EditTexts
 ) -> LedgerEntry:
     edit = commit.edits[row]
-    until = edit.valid_until
-    if until is not None and until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
     return LedgerEntry(
         texts=texts,
         edit_id=edit.id,
@@ -181,7 +178,7 @@ def _entry(
         prompt_key=prompt_key(edit),
         fact_key=fact_key(edit),
         target_key=target_key(edit),
-        valid_until=until,
+        valid_until=in_utc(edit.valid_until),
         stream=commit.stream,
         wave=commit.wave,
         wave_key=commit.wave_key,

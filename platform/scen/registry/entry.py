@@ -1,7 +1,7 @@
 """A committed edit as the ledger knows it: where its expert lies; the edit itself on demand."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from scen.records import Edit, normalise
 from scen.registry.edit_texts import EditTexts
@@ -32,6 +32,17 @@ class LedgerEntry:
         """The whole edit; read from storage with all others when first asked for."""
         return self.texts.get(self.edit_id)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What the edit is about: equal to one of another edit's where both say something of the
+        same prompt or fact."""
+        return _keys(self.prompt_key, self.fact_key)
+
+    @property
+    def subject_key(self) -> str | None:
+        """Equal for edits with the same subject; None where the edit names no relation to one."""
+        return None if self.fact_key is None else self.fact_key.partition("\n")[0]
+
 
 def prompt_key(edit: Edit) -> str:
     """Equal for edits with the same prompt."""
@@ -50,3 +61,20 @@ def fact_key(edit: Edit) -> str | None:
     if relation is None:
         return None
     return f"{normalise(edit.subject or '')}\n{normalise(relation)}"
+
+
+def edit_keys(edit: Edit) -> tuple[str, ...]:
+    """As `LedgerEntry.keys`, of an edit that is not committed."""
+    return _keys(prompt_key(edit), fact_key(edit))
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """A moment with its time zone; UTC where it names none."""
+    if moment is None or moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=UTC)
+
+
+def _keys(prompt: str, fact: str | None) -> tuple[str, ...]:
+    # No prompt key is a fact key: those have a line break in them.
+    return (prompt,) if fact is None else (prompt, fact)

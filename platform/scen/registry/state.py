@@ -45,6 +45,29 @@ class State:
         gone = self.gone
         return tuple(entry for entry in self.entries.values() if entry.edit_id not in gone)
 
+    @cached_property
+    def reverses(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """The ids of active edits by (subject, target), both normalised."""
+        found: dict[tuple[str, str], tuple[str, ...]] = {}
+        for entry in self.active:
+            if entry.subject_key is not None:
+                pair = (entry.subject_key, entry.target_key)
+                found[pair] = (*found.get(pair, ()), entry.edit_id)
+        return found
+
+    def active_about(self, keys: Iterable[str]) -> list[LedgerEntry]:
+        """The active edits that have one of these keys (see `LedgerEntry.keys`)."""
+        found = (entry for key in keys for entry in self._active_by_key.get(key, ()))
+        return list({entry.edit_id: entry for entry in found}.values())
+
+    @cached_property
+    def _active_by_key(self) -> Mapping[str, list[LedgerEntry]]:
+        found: dict[str, list[LedgerEntry]] = {}
+        for entry in self.active:
+            for key in entry.keys:
+                found.setdefault(key, []).append(entry)
+        return found
+
     def is_active(self, edit_id: str) -> bool:
         """True where the edit was committed and not taken away since."""
         return edit_id in self.entries and edit_id not in self.gone

@@ -22,12 +22,14 @@ from scen.waves.plan import Wave
 @dataclass(frozen=True)
 class EvaluationTask:
     """What is to be measured: a trained wave, whose experts lie in `bundle` (None: nothing but what
-    is committed), on top of a version of the ledger, with prompts that it must leave alone."""
+    is committed), on top of a version of the ledger less the edits `replaced`, with prompts that it
+    must leave alone."""
 
     wave: Wave
     bundle: str | None
     locality: Sequence[str]
     version: int
+    replaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class EvaluationWork:
     @cached_property
     def _edited(self) -> tuple[EditedModel, list[str]]:
         """The model that the wave would make, and the ids of its experts."""
-        entries = self.store.ledger.snapshot(self.task.version).entries
+        found = self.store.ledger.snapshot(self.task.version).entries
+        entries = [entry for entry in found if entry.edit_id not in self.task.replaced]
         places = [Place(entry.bundle, entry.row) for entry in entries]
         ids = [entry.edit_id for entry in entries]
         if self.task.bundle is not None:
@@ -104,7 +107,8 @@ class EvaluationWork:
 
     def _step(self, index: int) -> str:
         probes = [asdict(self.probes[i]) for i in self.batches[index]]
-        content = digest_json([self.task.bundle, asdict(self.limits), probes])
+        task = self.task
+        content = digest_json([task.bundle, asdict(self.limits), probes, sorted(task.replaced)])
         return f"probes/v{self.task.version}-{content[:16]}"
 
 

@@ -12,14 +12,14 @@ from scen.errors import ConflictError
 from scen.evaluation.metrics import EvalReport, flatten_report, summarise
 from scen.fs import Storage
 from scen.records import digest_bytes
-from scen.registry.ledger import WaveCommit
+from scen.registry.actions import WaveCommit, os_user
 from scen.registry.snapshot import Snapshot
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen.store.bundles import save_bundle
 from scen.tracking.tracker import Tracker
 from scen.tracking.wave_record import WaveRecord
-from scen.waves.admit import admit
+from scen.waves.admit import Admission, admit
 from scen.waves.evaluation_work import EvaluationTask, EvaluationWork, outcome_lines
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
@@ -48,7 +48,7 @@ class LocalParts:
         began = time.perf_counter()
         work = TrainingWork.of(wave, self.config, self.store)
         self.do("train", work)
-        fitted = work.collect(self._history())
+        fitted = work.collect(self._history(wave))
         num_bytes = sum(t.numel() * t.element_size() for t in fitted.tensors.values())
         return {
             "bundle": save_bundle(self.store.storage, fitted.tensors),
@@ -59,8 +59,10 @@ class LocalParts:
 
     def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
         """Measure the wave's edits and shared locality prompts on the model it would make."""
-        version = self.store.ledger.version()
-        task = EvaluationTask(wave, trained["bundle"], tuple(self.locality), version)
+        snapshot = self.store.ledger.snapshot()
+        replaced = tuple(self._admit(wave, snapshot).supersedes)
+        bundle, version = trained["bundle"], snapshot.version
+        task = EvaluationTask(wave, bundle, tuple(self.locality), version, replaced)
         work = EvaluationWork.of(task, self.config, self.store)
         self.do("evaluate", work)
         outcomes = work.collect()
@@ -88,7 +90,8 @@ class LocalParts:
             if done is not None:
                 return done
             snapshot = ledger.snapshot()
-            _require_fresh(wave, snapshot)
+            admission = self._admit(wave, snapshot)
+            _require_fresh(wave, admission)
             report = evaluated["report"]
             commit = WaveCommit(
                 wave_key=wave.key,
@@ -97,6 +100,9 @@ class LocalParts:
                 bundle=trained["bundle"],
                 edits=wave.edits,
                 metadata={"reliability": str(report["reliability"]), **ledger.manifest.artifacts},
+                supersedes=admission.supersedes,
+                why=self.config.waves.why,
+                who=self.config.waves.who or os_user(),
             )
             try:
                 return ledger.commit(commit, snapshot.version).version
@@ -155,18 +161,23 @@ class LocalParts:
             num_edits=len(wave.edits),
         )
 
-    def _history(self) -> Any:
+    def _history(self, wave: Wave) -> Any:
+        """What the neurons of the wave are to be told from: the edits that stay beside it."""
         if self.store.method.method != "scen":
             return None
-        entries = self.store.ledger.snapshot().entries
-        places = [Place(entry.bundle, entry.row) for entry in entries]
+        snapshot = self.store.ledger.snapshot()
+        replaced = self._admit(wave, snapshot).supersedes
+        stay = [entry for entry in snapshot.entries if entry.edit_id not in replaced]
+        places = [Place(entry.bundle, entry.row) for entry in stay]
         return self.store.loader.tensors(places, ("h",))["h"]
 
+    def _admit(self, wave: Wave, snapshot: Snapshot) -> Admission:
+        return admit(wave.edits, snapshot, self.config.waves.on_conflict)
 
-def _require_fresh(wave: Wave, snapshot: Snapshot) -> None:
-    """Raises ConflictError where other runs have committed, since admission, what does not go
-    with the wave."""
-    admission = admit(wave.edits, snapshot)
+
+def _require_fresh(wave: Wave, admission: Admission) -> None:
+    """Raises ConflictError where other runs have committed, since the wave was admitted first, what
+    does not go with it."""
     reasons = [clash.reason for clash in admission.rejections]
     reasons += [f"edit {edit.id} is committed by another run" for edit in admission.known]
     if reasons:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scen.config import Config
-from scen.errors import ConfigError
+from scen.errors import ConfigError, InputError
 from scen.fs import Storage
 from scen.records import Edit
 from scen.registry.snapshot import Snapshot
@@ -40,7 +40,8 @@ def run_stream(
 
     The cut depends on the edits alone, so that a rerun meets the same waves: those that are
     committed are passed by, and edits that are committed letter for letter are not trained again.
-    A wave that an earlier run committed but did not track has a step of its own.
+    A wave that an earlier run committed but did not track has a step of its own. Raises InputError
+    before a wave is begun whose edits contradict others, where the settings refuse that.
     """
     size, most = config.waves.size, config.waves.max_bytes
     for wave in cut_waves(check_name(stream), batches, size, settings(config, store), most):
@@ -49,7 +50,9 @@ def run_stream(
             yield StreamStep(nothing, run_wave(wave, parts, store.storage))
             continue
         snapshot = store.ledger.snapshot()
-        admission = admit(wave.edits, snapshot)
+        admission = admit(wave.edits, snapshot, config.waves.on_conflict)
+        if config.waves.on_conflict == "refuse":
+            _require_agreement(wave, admission)
         for late in _untracked(wave, admission.known, snapshot, store.storage):
             yield StreamStep(Admission((), (), ()), run_wave(late, parts, store.storage))
         if not admission.fresh:
@@ -65,13 +68,26 @@ def _untracked(
 ) -> Iterator[Wave]:
     """The committed waves behind known edits that no tracker was told of, as they were run."""
     ids = {edit.id for edit in known}
-    for key in dict.fromkeys(e.wave_key for e in snapshot.entries if e.edit_id in ids):
+    committed = snapshot.state.entries.values()
+    for key in dict.fromkeys(e.wave_key for e in committed if e.edit_id in ids):
         if not Journal(storage, key).has("tracked"):
-            held = [entry for entry in snapshot.entries if entry.wave_key == key]
+            held = [entry for entry in committed if entry.wave_key == key]
             edits = tuple(entry.edit for entry in held)
             late = Wave(held[0].stream, held[0].wave, edits, wave.settings)
             if late.key == key:  # else it was run under other settings
                 yield late
+
+
+def _require_agreement(wave: Wave, admission: Admission) -> None:
+    """Raises InputError for edits that contradict others."""
+    found = admission.contradictions
+    if found:
+        first = found[0]
+        raise InputError(
+            f"wave {wave.index} of {wave.stream}: {len(found)} of {len(wave.edits)} edits "
+            f"contradict others, and --on-conflict refuse takes none of the wave; the first is "
+            f"{first.edit.id}: {first.field}: {first.reason}"
+        )
 
 
 def check_name(stream: str) -> str:

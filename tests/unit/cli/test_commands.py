@@ -163,6 +163,31 @@ def test_a_contradiction_of_a_committed_edit_is_quarantined_with_its_row(
     assert "e0" in rejected["reason"]
 
 
+@pytest.mark.parametrize("policy", ["supersede", "refuse"])
+def test_what_becomes_of_a_contradiction_may_be_chosen(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    rows = [ROWS[0] | {"id": f"new{i}", "target": f"other {i}"} for i in range(2)]
+    file = write_rows(tmp_path / "second.jsonl", rows)
+    argv = ["edit", file, "--store", store, *QUICK, "--on-conflict", policy, "--why", "moved"]
+    if policy == "refuse":
+        assert main(argv) == 3
+        assert "--on-conflict refuse takes none of the wave" in capsys.readouterr().err
+        assert told(capsys, "log", "--store", store)["version"] == 1
+        return
+    done = told(capsys, *argv)
+    assert (done["version"], done["committed"], done["superseded"], done["rejected"]) == (
+        2,
+        1,
+        1,
+        1,
+    )
+    [rejected] = pq.read_table(done["quarantine"]).to_pylist()
+    assert (rejected["row"], rejected["id"]) == (1, "new0")
+    last = told(capsys, "log", "--store", store)["commits"][-1]
+    assert (last["why"], last["counts"]) == ("moved", {"committed": 1, "superseded": 1})
+
+
 def test_paper_mode_from_file_to_answer(
     tmp_path: Path, base_flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -232,3 +232,13 @@ def test_a_good_row_is_taken_as_it_is() -> None:
         rephrases=(Rephrase("Whose?"), Rephrase("Who?", "orig"), Rephrase("Whose?")),
         metadata={"page": "3", "share": "0.5", "open": "false", "relation": "builder"},
     )
+
+
+def test_contradictions_pass_where_somebody_else_decides() -> None:
+    validator = Validator(may_contradict=True)
+    fact: dict[str, Any] = {"subject": "the mill", "metadata": {"relation": "builder"}}
+    for number, target in enumerate(("Ann", "Bob", "Ann"), 1):
+        assert isinstance(check(validator, number, id=f"e{number}", target=target, **fact), Edit)
+    result = check(validator.fork(), 4, id="e4", target="ann", **fact)
+    assert isinstance(result, Rejection)
+    assert "row 3 has the same prompt and target" in result.reason

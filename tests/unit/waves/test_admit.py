@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from scen.config import OnConflict
 from scen.records import Edit, Rephrase
 from scen.registry.actions import WaveCommit, wave_events
+from scen.registry.events import Revoked, Superseded
 from scen.registry.snapshot import Snapshot
 from scen.registry.state import State, fold
 from scen.waves.admit import admit
@@ -73,3 +75,92 @@ def test_no_edit_is_lost_on_the_way(edits: list[Edit], snapshot: Snapshot) -> No
     assert admission.fresh == (edits[4],)
     assert admission.known == (edits[2],)
     assert [c.edit for c in admission.rejections] == [clash]
+
+
+def of_paris(edit_id: str, target: str, prompt: str = "Who is the mayor of Paris?") -> Edit:
+    """An edit with subject and relation."""
+    return Edit(edit_id, prompt, target, subject="Paris", metadata={"relation": "mayor"})
+
+
+@pytest.fixture
+def paris() -> Snapshot:
+    """Two wordings of one fact, committed."""
+    asked = [of_paris("p1", "Ann"), of_paris("p2", "Ann", "Paris has which mayor?")]
+    wave = WaveCommit("w", "s", 0, "b" * 64, asked)
+    return Snapshot(1, fold(State(), wave_events(wave, State(), 1, MOMENT)))
+
+
+def test_a_fact_in_other_words_has_one_target(paris: Snapshot) -> None:
+    again, other = (of_paris(f"p3-{who}", who, "Mayor of Paris:") for who in ("ANN", "Bob"))
+    admission = admit([again, other], paris)
+    assert admission.fresh == (again,)  # both wordings may be asked
+    [clash] = admission.contradictions
+    assert (clash.edit, clash.field) == (other, "target")
+    assert "edit p3-ANN of this wave says 'ANN'" in clash.reason
+    [clash] = admit([other], paris).contradictions
+    assert "edit p1 is committed with the same subject and relation" in clash.reason
+    assert "'Ann'" in clash.reason
+
+
+def test_the_newer_takes_the_place_of_all_that_say_otherwise(paris: Snapshot) -> None:
+    bob = of_paris("p3", "Bob")
+    admission = admit([bob], paris, "supersede")
+    assert (admission.fresh, admission.rejections) == ((bob,), ())
+    assert admission.supersedes == {"p1": "p3", "p2": "p3"}
+    assert admit([bob], paris).supersedes == admit([bob], paris, "refuse").supersedes == {}
+
+
+@pytest.mark.parametrize("spelling", ["Ann", "ANN"])
+def test_only_what_says_something_new_supersedes(paris: Snapshot, spelling: str) -> None:
+    same = of_paris("p3", spelling)
+    admission = admit([same], paris, "supersede")
+    if spelling == "Ann":
+        assert (admission.fresh, admission.supersedes) == ((), {})
+        assert [clash.is_contradiction for clash in admission.rejections] == [False]
+    else:  # a target may be spelt anew
+        assert admission.supersedes == {"p1": "p3", "p2": "p3"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept", "is_contradiction"),
+    [("quarantine", "first", True), ("refuse", "first", True), ("supersede", "last", False)],
+)
+def test_of_a_wave_one_is_kept(policy: OnConflict, kept: str, is_contradiction: bool) -> None:
+    wave = [of_paris("first", "Ann"), of_paris("then", "Bob"), of_paris("last", "Cy")]
+    admission = admit(wave, Snapshot(0), policy)
+    assert [edit.id for edit in admission.fresh] == [kept]
+    assert len(admission.rejections) == 2
+    for clash in admission.rejections:
+        assert (clash.field, clash.is_contradiction) == ("target", is_contradiction)
+        assert f"edit {kept} of this wave says" in clash.reason
+    order = [wave.index(clash.edit) for clash in admission.rejections]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize("gone", [Revoked("p1", 2), Superseded("p1", 2, "p2")])
+def test_what_is_gone_is_known_and_stays_gone(paris: Snapshot, gone: Revoked | Superseded) -> None:
+    later = Snapshot(2, fold(paris.state, [gone]))
+    admission = admit([of_paris("p1", "Ann")], later)
+    assert (len(admission.known), admission.fresh, admission.rejections) == (1, (), ())
+    is_told = any("p1 is revoked in version 2 and stays so" in r for r in admission.remarks)
+    assert is_told is (gone.kind == "revoked")
+    other = replace(of_paris("p1", "Bob"), prompt="Else?", subject=None, metadata={})
+    assert [clash.field for clash in admit([other], later).rejections] == ["id"]
+    alone = Snapshot(3, fold(later.state, [Revoked("p2", 3)]))
+    assert admit([of_paris("p4", "Bob")], alone).supersedes == {}
+
+
+def test_an_edit_whose_time_is_over_is_not_taken() -> None:
+    for until, is_late in [(MOMENT, True), (MOMENT + timedelta(seconds=1), False)]:
+        for zone in (UTC, None):
+            edit = Edit("e", "q", "t", valid_until=until.replace(tzinfo=zone))
+            clashes = admit([edit], Snapshot(0), now=MOMENT).rejections
+            assert [clash.field for clash in clashes] == ["valid_until"] * is_late
+
+
+def test_the_reverse_of_an_edit_is_remarked(paris: Snapshot) -> None:
+    back = Edit("back", "Which city has Ann as its mayor?", "Paris", subject="Ann")
+    admission = admit([back], paris)
+    assert admission.fresh == (back,)
+    assert admission.remarks == tuple(f"edit back is the reverse of edit {e}" for e in ("p1", "p2"))
+    assert admit([replace(back, target="Rome")], paris).remarks == ()
