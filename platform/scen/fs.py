@@ -6,6 +6,8 @@ renames. Paths are relative to the root, with forward slashes.
 
 import contextlib
 import json
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,15 @@ from obstore.exceptions import BaseError as ObstoreError
 from obstore.store import LocalStore, from_url
 
 from scen.errors import ConfigError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file under a root: its path, its size in bytes, and when it was written (UTC)."""
+
+    path: str
+    size: int
+    written_at: datetime
 
 
 class Storage:
@@ -74,8 +85,22 @@ class Storage:
 
     def names(self, prefix: str) -> list[str]:
         """Sorted paths of all files under a prefix."""
+        return [file.path for file in self.files(prefix)]
+
+    def files(self, prefix: str) -> list[StoredFile]:
+        """All files under a prefix, sorted by path."""
         pages = obstore.list(self._store, prefix=prefix)
-        return sorted(str(item["path"]) for page in pages for item in page)
+        found = [
+            StoredFile(str(item["path"]), item["size"], item["last_modified"])
+            for page in pages
+            for item in page
+        ]
+        return sorted(found, key=lambda file: file.path)
+
+    def delete(self, path: str) -> None:
+        """Remove a file for good. One that is gone already is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            obstore.delete(self._store, path)
 
 
 def _full_uri(uri: str) -> str:

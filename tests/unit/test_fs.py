@@ -1,6 +1,7 @@
 """Files of a store: create-if-absent, and errors that name the file."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,17 @@ def test_a_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="store"):
         Storage(str(tmp_path / "file"))
+
+
+def test_files_are_listed_with_size_and_time_and_deleted(storage: Storage) -> None:
+    began = datetime.now(UTC) - timedelta(minutes=1)
+    storage.put_new("b/2", b"xy")
+    storage.put_new("b/1", b"x")
+    storage.put_new("bb", b"")
+    found = storage.files("b")
+    assert [(file.path, file.size) for file in found] == [("b/1", 1), ("b/2", 2)]
+    assert all(began < file.written_at < began + timedelta(minutes=5) for file in found)
+    storage.delete("b/1")
+    storage.delete("b/1")
+    assert storage.names("b") == ["b/2"]
+    assert storage.put_new("b/1", b"again")

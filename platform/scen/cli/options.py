@@ -1,6 +1,7 @@
 """Options that several commands share, and how their values are read."""
 
 import argparse
+from datetime import UTC, datetime
 
 RAW = argparse.RawDescriptionHelpFormatter
 
@@ -50,6 +51,17 @@ def config_options(parser: argparse.ArgumentParser) -> None:
 def json_option(parser: argparse.ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def moment(text: str) -> datetime:
+    """A date or a moment in ISO form; UTC where it names no time zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a date or moment, such as 2026-11-01 or 2026-11-01T12:00+01:00"
+        ) from err
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def share(text: str) -> float:

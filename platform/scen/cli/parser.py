@@ -14,13 +14,15 @@ from scen.cli.options import (
 from scen.cli.parser_calibrate import add_calibrate
 from scen.cli.parser_edit import add_edit
 from scen.cli.parser_jobs import add_jobs, add_stop, add_submit
+from scen.cli.parser_life import add_life
 
 _EPILOG = """\
 a first try:
   scen demo                                      real edits on a real model, with a table
   scen edit edits.jsonl --store ./my-store       apply a file of edits
   scen ask "Who founded X?" --store ./my-store --base-answer
-  scen log --store ./my-store                    what was committed, when
+  scen log --store ./my-store                    what was committed, when, by whom and why
+  scen revoke EDIT_ID --store ./my-store --why "the source was wrong"
 
 exit codes: 0 fine, 1 failed, 2 wrong setting, 3 unusable input file, 4 base model,
 5 not found, 6 another writer came first, 7 damaged store
@@ -44,8 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_eval(commands)
     add_calibrate(commands)
     _add_collisions(commands)
-    _add_log(commands)
-    _add_show(commands)
+    add_life(commands)
     add_submit(commands)
     add_jobs(commands)
     add_stop(commands)
@@ -105,21 +106,6 @@ def _add_collisions(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     add("--limit", type=count, metavar="N", help="the worst N pairs only")
     add("--version", type=int, metavar="V", help="a ledger version (default: newest)")
     json_option(collisions)
-
-
-def _add_log(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    text = "the commits of a store, oldest first"
-    log = commands.add_parser("log", help=text, description=text)
-    store_option(log)
-    json_option(log)
-
-
-def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    text = "everything that is known of one edit"
-    show = commands.add_parser("show", help=text, description=text)
-    show.add_argument("edit_id", metavar="EDIT_ID")
-    store_option(show)
-    json_option(show)
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

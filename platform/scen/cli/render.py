@@ -81,15 +81,18 @@ def shorten(text: str, width: int = 60) -> str:
 def log_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """Commits, oldest first."""
     table = Table()
-    for name in ("version", "committed", "stream", "wave", "edits", "reliability"):
+    for name in ("version", "committed", "action", "stream", "edits", "who", "why", "reliability"):
         table.add_column(name, overflow="fold")
     for entry in entries:
+        back = f" to {entry['to']}" if entry["to"] is not None else ""
         table.add_row(
             str(entry["version"]),
             str(entry["committed_at"])[:19],
+            entry["action"] + back,
             entry["stream"],
-            entry["wave_key"],
-            str(entry["num_edits"]),
+            ", ".join(f"{count} {kind}" for kind, count in entry["counts"].items()),
+            Text(entry["who"]),
+            Text(entry["why"]),
             str(entry["metadata"].get("reliability", "-")),
         )
     return table

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -11,7 +12,7 @@ from scen.errors import ConflictError
 from scen.registry.actions import About
 from scen.registry.events import Committed, Event
 from scen.registry.log import NOTE, LogEntry, note_of
-from scen.registry.rows import event_rows
+from scen.registry.rows import event_rows, rows_digest
 from scen.registry.state import State
 
 _EPOCH = "epoch"  # under this name the table keeps the largest epoch of its writers
@@ -22,16 +23,10 @@ def largest_epoch(table: DeltaTable) -> int | None:
     return table.transaction_version(_EPOCH)
 
 
-def require_turn(table: DeltaTable, expected_version: int, epoch: int | None) -> None:
-    """Raises ConflictError where the table is at another version, or the writer's epoch is over."""
+def require_version(table: DeltaTable, expected_version: int) -> None:
+    """Raises ConflictError where the table is at another version."""
     if table.version() != expected_version:
         raise ConflictError(f"ledger: expected version {expected_version}, found {table.version()}")
-    newest = largest_epoch(table)
-    if epoch is not None and newest is not None and epoch < newest:
-        raise ConflictError(
-            f"ledger: epoch {epoch} is over, a writer of epoch {newest} has taken its place; this "
-            "writer must end"
-        )
 
 
 def log_entry(
@@ -59,15 +54,15 @@ def append(table: DeltaTable, app: str, events: Sequence[Event], told: LogEntry)
     `app` names the action for good: the table keeps under it the version that holds the action.
     Raises ConflictError where another commit came first; nothing is written then.
     """
+    rows = event_rows(events, told.committed_at)
     transactions = [Transaction(app, told.version)]
     if told.epoch is not None:
         transactions.append(Transaction(_EPOCH, told.epoch))
     properties = CommitProperties(
         max_commit_retries=0,
         app_transactions=transactions,
-        custom_metadata={NOTE: note_of(told)},
+        custom_metadata={NOTE: note_of(replace(told, rows=rows_digest(rows.to_pylist())))},
     )
-    rows = event_rows(events, told.committed_at)
     try:
         write_deltalake(table, rows, mode="append", commit_properties=properties)
     except CommitFailedError as err:

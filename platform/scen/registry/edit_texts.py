@@ -1,6 +1,7 @@
 """The whole edits of a ledger, read together when the first of them is asked for."""
 
 import json
+import threading
 from collections.abc import Iterable
 
 from scen.errors import NotFoundError
@@ -16,6 +17,7 @@ class EditTexts:
 
     def __init__(self, storage: Storage | None = None) -> None:
         self._storage = storage
+        self._lock = threading.Lock()
         self._read_to = 0  # the version up to which everything is known
         self._texts: dict[str, str] = {}
         self._edits: dict[str, Edit] = {}
@@ -29,13 +31,14 @@ class EditTexts:
 
     def get(self, edit_id: str) -> Edit:
         """A committed edit. Raises NotFoundError."""
-        if edit_id not in self._edits:
-            if edit_id not in self._texts:
-                self._read_on()
-            if edit_id not in self._texts:
-                raise NotFoundError(f"edit: {edit_id!r} is not in the ledger")
-            self._edits[edit_id] = edit_from_dict(json.loads(self._texts.pop(edit_id)))
-        return self._edits[edit_id]
+        with self._lock:
+            if edit_id not in self._edits:
+                if edit_id not in self._texts:
+                    self._read_on()
+                if edit_id not in self._texts:
+                    raise NotFoundError(f"edit: {edit_id!r} is not in the ledger")
+                self._edits[edit_id] = edit_from_dict(json.loads(self._texts.pop(edit_id)))
+            return self._edits[edit_id]
 
     def _read_on(self) -> None:
         if self._storage is None:

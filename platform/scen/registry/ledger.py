@@ -25,15 +25,16 @@ from scen.registry.actions import (
     check_wave,
     wave_events,
 )
-from scen.registry.append import append, largest_epoch, log_entry, require_turn
+from scen.registry.append import append, largest_epoch, log_entry, require_version
 from scen.registry.edit_texts import EditTexts
 from scen.registry.entry import LedgerEntry
+from scen.registry.epochs import newest_epoch, require_epoch
 from scen.registry.events import Event
 from scen.registry.log import LogEntry, read_log
 from scen.registry.manifest import StoreManifest, read_manifest, write_manifest
 from scen.registry.rows import read_edit_events, read_events
 from scen.registry.snapshot import Snapshot
-from scen.registry.state import fold
+from scen.registry.state import State, fold
 from scen.registry.table import create_table, open_table
 
 __all__ = ["CommitResult", "Ledger", "WaveCommit", "create_or_open", "open_ledger"]
@@ -86,8 +87,11 @@ class Ledger:
         return open_table(self._storage).version()
 
     def epoch(self) -> int | None:
-        """The largest epoch of a writer so far; None where no writer had one."""
-        return largest_epoch(open_table(self._storage))
+        """The newest epoch of a writer so far; None where no writer had one."""
+        return self._epoch(open_table(self._storage)) or None
+
+    def _epoch(self, table: DeltaTable) -> int:
+        return max(newest_epoch(self._storage), largest_epoch(table) or 0)
 
     def is_committed(self, wave_key: str) -> int | None:
         """The version that holds a wave, or None."""
@@ -104,7 +108,8 @@ class Ledger:
         table = open_table(self._storage)
         if (done := table.transaction_version(app)) is not None:
             return CommitResult(done, True)
-        require_turn(table, expected_version, commit.epoch)
+        require_version(table, expected_version)
+        require_epoch(commit.epoch, self._epoch(table))
         before = self.snapshot(expected_version).state
         events = wave_events(commit, before, expected_version + 1, at)
         about = About(commit.why, commit.who, epoch=commit.epoch)
@@ -128,16 +133,24 @@ class Ledger:
         table = open_table(self._storage)
         if (done := table.transaction_version(app)) is not None:
             return CommitResult(done, True)
-        require_turn(table, expected_version, about.epoch)
-        before = self.snapshot(expected_version).state
-        to = action.to if isinstance(action, Rollback) else None
-        target = before if to is None else self.snapshot(to).state
-        events = action_events(action, before, expected_version + 1, target)
+        require_version(table, expected_version)
+        require_epoch(about.epoch, self._epoch(table))
+        events, after = self._plan(action, self.snapshot(expected_version))
         if not events:
             return CommitResult(expected_version, True)
-        told = log_entry(NAMES[type(action)], about, fold(before, events), events, at)
+        to = action.to if isinstance(action, Rollback) else None
+        told = log_entry(NAMES[type(action)], about, after, events, at)
         append(table, app, events, replace(told, to=to))
         return CommitResult(told.version, False)
+
+    def plan(self, action: Action) -> list[Event]:
+        """What an action would do to the newest version; nothing is written. Raises as `act`."""
+        return self._plan(action, self.snapshot())[0]
+
+    def _plan(self, action: Action, before: Snapshot) -> tuple[list[Event], State]:
+        target = self.snapshot(action.to) if isinstance(action, Rollback) else before
+        events = action_events(action, before.state, before.version + 1, target.state)
+        return events, fold(before.state, events)
 
     def settle(self, action: Action) -> CommitResult:
         """Do an action on top of the newest version, checked again after each conflict. Raises

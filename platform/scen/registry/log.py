@@ -15,8 +15,8 @@ ACTIONS = ("commit", "revoke", "expire", "rollback", "gc")
 @dataclass(frozen=True, slots=True)
 class LogEntry:
     """One commit of the log. `num_edits` are those that a wave brought, or that another action took
-    away or back; `counts` has the events by kind, `to` the version of a rollback. `stream` names
-    those whose edits it touched, parted by commas."""
+    away or back; `counts` has the events by kind, `to` the version of a rollback, `rows` a sha256
+    over the rows of the events. `stream` names those whose edits it touched, parted by commas."""
 
     version: int
     committed_at: datetime
@@ -29,6 +29,7 @@ class LogEntry:
     counts: Mapping[str, int] = field(default_factory=dict)
     to: int | None = None
     epoch: int | None = None
+    rows: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -1,13 +1,14 @@
 """Between the events of a ledger and the rows of its table."""
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
 from scen.errors import IntegrityError
+from scen.records import digest_json
 from scen.registry.edit_texts import EditTexts, edit_text
 from scen.registry.entry import LedgerEntry
 from scen.registry.events import (
@@ -69,6 +70,15 @@ def event_rows(events: Sequence[Event], at: datetime) -> pa.Table:
     """The rows of the events of one commit."""
     rows = [_row(event) | {"seq": seq, "at": at} for seq, event in enumerate(events)]
     return pa.Table.from_pylist(rows, schema=ROW)
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """sha256 (hex) over rows as Python values, the same after they were stored and read."""
+    return digest_json([{name: _plain(value) for name, value in row.items()} for row in rows])
+
+
+def _plain(value: Any) -> Any:
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
 
 
 def _other_event(kind: str, by: str | None, edit_id: str, version: int) -> Event:

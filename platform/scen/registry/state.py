@@ -46,6 +46,11 @@ class State:
         return tuple(entry for entry in self.entries.values() if entry.edit_id not in gone)
 
     @cached_property
+    def order(self) -> Mapping[str, int]:
+        """The place of each edit among all that were ever committed."""
+        return {edit_id: place for place, edit_id in enumerate(self.entries)}
+
+    @cached_property
     def reverses(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
         """The ids of active edits by (subject, target), both normalised."""
         found: dict[tuple[str, str], tuple[str, ...]] = {}

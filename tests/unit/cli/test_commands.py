@@ -85,6 +85,22 @@ def test_log_and_show(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (shown["target"], shown["row"], shown["version"]) == ("name 2", 2, 1)
 
 
+def test_what_is_revoked_is_answered_by_the_base_and_a_rollback_brings_it_back(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ("ask", ROWS[1]["prompt"], "--store", store, "--base-answer")
+    before = told(capsys, *ask)
+    told(capsys, "revoke", "e0", "e1", "e2", "--store", store, "--why", "wrong")
+    gone = told(capsys, *ask)
+    assert (before["route"], gone["route"], gone["version"]) == ("edit", "base", 2)
+    assert gone["answer"] == gone["base_answer"] == before["base_answer"] != before["answer"]
+    found = told(capsys, "diff", "1", "2", "--store", store, "--answers")
+    change = {"prompt": ask[1], "before": before["answer"], "after": before["base_answer"]}
+    assert change in found["answers"]
+    told(capsys, "rollback", "1", "--store", store, "--why", "right")
+    assert told(capsys, *ask)["answer"] == before["answer"]
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [

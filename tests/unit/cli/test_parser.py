@@ -33,7 +33,8 @@ COMMANDS = dict(walk(build_parser(), ""))
 
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
-        "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "log", "show",
+        "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "revoke",
+        "expire", "rollback", "diff", "log", "show", "verify", "gc",
         "submit", "jobs", "stop", "demo",
     }  # fmt: skip
 
@@ -94,6 +95,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["edit", "x", "--store", "s", "--method", "magic"], "scen-lr"),
         (["edit", "x", "--store", "s", "--dtype", "int4"], "bfloat16"),
         (["base"], "ACTION"),
+        (["revoke", "e1", "--store", "s"], "--why"),
+        (["revoke", "--store", "s", "--why", "x"], "EDIT_ID"),
+        (["rollback", "one", "--store", "s", "--why", "x"], "VERSION: invalid int value: 'one'"),
+        (["log", "--store", "s", "--since", "monday"], "--since: 'monday' is not a date"),
+        (["gc", "--store", "s", "--keep-days", "-1"], "--keep-days: '-1' is not a number of days"),
     ],
 )
 def test_wrong_words_name_the_argument(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scen.errors import IntegrityError, NotFoundError
 from scen.fs import Storage
-from scen.store.bundles import load_bundle, save_bundle
+from scen.store.bundles import count_rows, load_bundle, read_bundle, save_bundle
 
 ELSEWHERE = """
 import sys, torch
@@ -113,3 +113,10 @@ def test_a_missing_bundle_says_what_to_do(storage: Storage, tensors: dict[str, T
 def test_only_a_digest_becomes_a_path(storage: Storage, digest: str) -> None:
     with pytest.raises(IntegrityError, match="not a sha256"):
         load_bundle(storage, digest)
+
+
+def test_rows_are_counted_from_the_header(storage: Storage, tensors: dict[str, Tensor]) -> None:
+    assert count_rows(read_bundle(storage, save_bundle(storage, tensors))) == 2
+    uneven = save_bundle(storage, {**tensors, "key": torch.ones(3, 1)})
+    with pytest.raises(IntegrityError, match=r"\[2, 3\] rows"):
+        count_rows(read_bundle(storage, uneven))

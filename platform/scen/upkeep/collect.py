@@ -1,0 +1,103 @@
+"""Garbage collection: deletes bundles that no kept version, pin or unfinished wave needs.
+
+The ledger is told first that the experts are gone, so that nobody rolls back to them; then the
+files go. A run that was killed between the two is simply run again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from scen.errors import ConfigError
+from scen.fs import Storage, StoredFile
+from scen.registry.actions import About, Drop
+from scen.registry.events import Committed, Restored
+from scen.registry.ledger import Ledger
+from scen.registry.pins import read_pins
+from scen.upkeep.needed import edits_by_bundle, orphan_bundles, stored_bundles
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What must stay: the newest version, all that were the newest at some moment since `since`,
+    these `versions`, and all pinned ones. Files that nothing needs stay until `orphans_until`, as
+    somebody may be about to need them."""
+
+    since: datetime
+    orphans_until: datetime
+    versions: frozenset[int] = frozenset()
+
+    @classmethod
+    def for_days(cls, now: datetime, days: float, versions: Iterable[int] = ()) -> "Keep":
+        """What was there in the last days; orphans for one."""
+        return cls(now - timedelta(days=days), now - timedelta(days=1), frozenset(versions))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`edit_ids` are those that could be rolled back to until now, and whose experts go with the
+    `files`. `kept` are the versions that can still be asked and rolled back to."""
+
+    kept: tuple[int, ...]
+    edit_ids: tuple[str, ...]
+    files: tuple[StoredFile, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the files."""
+        return sum(file.size for file in self.files)
+
+
+def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
+    """What would be deleted. Raises ConfigError for a version that the ledger has not."""
+    kept = kept_versions(storage, ledger, keep)
+    needed = active_at(ledger, kept)
+    stored = stored_bundles(storage)
+    edits: list[str] = []
+    files: list[StoredFile] = []
+    for digest, entries in edits_by_bundle(ledger).items():
+        if digest in stored and not any(entry.edit_id in needed for entry in entries):
+            edits += [entry.edit_id for entry in entries]
+            files.append(stored[digest])
+    orphans = orphan_bundles(storage, ledger)
+    files += [file for file in orphans if file.written_at < keep.orphans_until]
+    return Plan(tuple(sorted(kept)), tuple(edits), tuple(files))
+
+
+def collect(storage: Storage, ledger: Ledger, plan: Plan, about: About) -> int:
+    """Do it; the newest version after that. Raises ConfigError where an edit of the plan has come
+    back meanwhile: nothing is deleted then."""
+    version = ledger.version()
+    if plan.edit_ids:
+        version = ledger.settle(Drop(plan.edit_ids, about)).version
+    for file in plan.files:
+        storage.delete(file.path)
+    return version
+
+
+def kept_versions(storage: Storage, ledger: Ledger, keep: Keep) -> set[int]:
+    """The versions that stay. Raises ConfigError for one that the ledger has not."""
+    newest, log = ledger.version(), ledger.log()
+    named = {*keep.versions, *read_pins(storage).values()}
+    unknown = sorted(version for version in named if not 0 <= version <= newest)
+    if unknown:
+        raise ConfigError(f"--keep-version: {unknown} are not among 0 to {newest}")
+    recent = {entry.version for entry in log if entry.committed_at >= keep.since}
+    before = [entry.version for entry in log if entry.committed_at < keep.since]
+    return {newest, *named, *recent, max(before, default=0)}
+
+
+def active_at(ledger: Ledger, versions: set[int]) -> set[str]:
+    """The ids of all edits that were active at one of these versions."""
+    active: set[str] = set()
+    found: set[str] = set()
+    at = 0
+    for event in ledger.events():
+        if event.version != at:
+            found |= active if at in versions else set()
+            at = event.version
+        if isinstance(event, Committed | Restored):
+            active.add(event.edit_id)
+        else:
+            active.discard(event.edit_id)
+    return found | active

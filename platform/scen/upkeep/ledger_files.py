@@ -1,0 +1,70 @@
+"""The files of a ledger as they lie on storage, read without Delta Lake: one log file a version."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scen.errors import IntegrityError
+from scen.fs import Storage
+from scen.registry.log import NOTE, LogEntry, read_note
+from scen.registry.table import FOLDER
+
+_LOG = re.compile(rf"{FOLDER}/_delta_log/(\d{{20}})\.json")
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """What the log file of a version says. `told` is the platform's own note; `adds` are its data
+    files by path under the store, with their sizes in bytes."""
+
+    path: str
+    version: int
+    told: LogEntry | None = None
+    adds: dict[str, int] = field(default_factory=dict)
+
+
+def log_paths(storage: Storage) -> dict[int, str]:
+    """The log files by version."""
+    found = (_LOG.fullmatch(name) for name in storage.names(f"{FOLDER}/_delta_log"))
+    return {int(match[1]): match[0] for match in found if match}
+
+
+def read_log_file(storage: Storage, version: int, path: str) -> LogFile:
+    """The log file of a version. Raises IntegrityError where it is cut off or not JSON."""
+    try:
+        lines = storage.read(path).decode().splitlines()
+        actions = [json.loads(line) for line in lines if line.strip()]
+    except ValueError as err:
+        raise IntegrityError(f"is cut off or changed ({err})") from err
+    infos = [action["commitInfo"] for action in actions if "commitInfo" in action]
+    if len(infos) != 1:
+        raise IntegrityError("is cut off: it does not say which commit it is")
+    told = read_note(version, infos[0][NOTE]) if NOTE in infos[0] else None
+    adds = [action["add"] for action in actions if "add" in action]
+    if told is not None and not (adds and any("txn" in action for action in actions)):
+        raise IntegrityError("is cut off: it names no data file, or no action")
+    return LogFile(path, version, told, {f"{FOLDER}/{unquote(a['path'])}": a["size"] for a in adds})
+
+
+def data_names(storage: Storage) -> Iterator[str]:
+    """The paths of all data files, named in the log or not."""
+    return (name for name in storage.names(FOLDER) if name.endswith(".parquet"))
+
+
+def read_rows(storage: Storage, path: str, size: int) -> list[dict[str, Any]]:
+    """The rows of a data file. Raises NotFoundError, or IntegrityError where it is damaged."""
+    data = storage.read(path)
+    if len(data) != size:
+        raise IntegrityError(f"has {len(data)} bytes, not {size}")
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(BytesIO(data)).to_pylist()
+    except (OSError, ValueError, pa.ArrowException) as err:
+        raise IntegrityError(f"cannot be read ({str(err).splitlines()[0][:200]})") from err
+    return rows
