@@ -1,6 +1,9 @@
 """Prompt templates: how a prompt is put to the base, and where the user's own words then are."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
+
+from jinja2.exceptions import TemplateError
 
 from scen.errors import BaseError, ConfigError
 from scen.records import Edit, EncodedEdit, EncodedPrompt
@@ -41,19 +44,45 @@ class Template:
             return f"[INST]{prompt}[/INST]"
         if self.name == "raw":
             return prompt
-        message = [{"role": "user", "content": prompt}]
-        text = self.tokenizer.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True, date_string=_DATE
-        )
-        return str(text)
+        return self._render_chat([{"role": "user", "content": prompt}])
 
     def encode_prompt(self, prompt: str) -> EncodedPrompt:
         """Token ids of the rendered prompt, with the span of the user's own words."""
-        text = self.render(prompt)
+        return self._encode(self.render(prompt), self._before, self._after, prompt)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> EncodedPrompt:
+        """Token ids of a conversation that ends with the user's question, whose words are the own
+        ones. One message alone is a prompt.
+
+        Raises ConfigError where the template has no place for the other messages.
+        """
+        *earlier, last = messages
+        if not earlier:
+            return self.encode_prompt(last["content"])
+        if self.name != "chat":
+            raise ConfigError(
+                f"messages: the template {self.name} has no roles; send one message of the user"
+            )
+        try:
+            marked = self._render_chat([*earlier, {**last, "content": _MARK}])
+            text = self._render_chat(messages)
+        except TemplateError as err:
+            raise ConfigError(f"messages: the base's chat template refuses them ({err})") from err
+        before, _, after = marked.rpartition(_MARK)
+        return self._encode(text, before, after, last["content"])
+
+    def _render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        text = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, date_string=_DATE
+        )
+        return str(text)
+
+    def _encode(self, text: str, before: str, after: str, prompt: str) -> EncodedPrompt:
+        """Token ids of a text; the own words stand between `before` and `after`."""
         found = self.tokenizer(
             text, add_special_tokens=self.name != "chat", return_offsets_mapping=True
         )
-        begin, end = len(self._before), len(text) - len(self._after)
+        begin, end = len(before), len(text) - len(after)
         # Special tokens have the empty span (0, 0) and are nobody's words.
         own = [
             i for i, (a, b) in enumerate(found["offset_mapping"]) if a < end and b > max(begin, a)

@@ -25,6 +25,7 @@ _COMMANDS = {
     "submit": "scen.cli.submit_command",
     "jobs": "scen.cli.jobs_command",
     "stop": "scen.cli.stop_command",
+    "serve": "scen.cli.serve_command",
     "demo": "scen.cli.demo_command",
 }
 

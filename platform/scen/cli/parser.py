@@ -15,6 +15,7 @@ from scen.cli.parser_calibrate import add_calibrate
 from scen.cli.parser_edit import add_edit
 from scen.cli.parser_jobs import add_jobs, add_stop, add_submit
 from scen.cli.parser_life import add_life
+from scen.cli.parser_serve import add_serve
 
 _EPILOG = """\
 a first try:
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_submit(commands)
     add_jobs(commands)
     add_stop(commands)
+    add_serve(commands)
     _add_demo(commands)
     return parser
 

@@ -104,3 +104,31 @@ def test_an_unknown_template_lists_the_known(tiny: Base) -> None:
 def test_decoding_leaves_special_tokens_out(tiny: Base) -> None:
     ids = list(tiny.template.encode_target("Oslo"))
     assert tiny.template.decode(ids) == "Oslo"
+
+
+def test_a_conversation_is_read_whole_and_its_last_question_is_the_own_words(chatty: Any) -> None:
+    template = Template("chat", chatty)
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "So."},
+        {"role": "user", "content": "Why then?"},
+    ]
+    encoded = template.encode_chat(messages)
+    text = chatty.decode(list(encoded.ids))
+    assert all(message["content"] in text for message in messages)
+    begin, end = encoded.own
+    assert chatty.decode(list(encoded.ids[begin:end])) == "Why then?"
+    assert "Why then?" not in chatty.decode(list(encoded.ids[:begin]))
+    assert template.encode_chat(messages[1:2]) == template.encode_prompt("Why?")
+
+
+def test_a_conversation_that_the_template_refuses(tiny: Base, chatty: Any) -> None:
+    turns = [{"role": "assistant", "content": "So."}, {"role": "user", "content": "Why?"}]
+    with pytest.raises(ConfigError, match="llama2-inst has no roles"):
+        Template("llama2-inst", tiny.tokenizer).encode_chat(turns)
+    chatty.chat_template = (
+        "{% if messages[0].role != 'user' %}{{ raise_exception('no') }}{% endif %}" + CHAT
+    )
+    with pytest.raises(ConfigError, match=r"refuses them \(no\)"):
+        Template("chat", chatty).encode_chat(turns)

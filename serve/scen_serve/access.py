@@ -1,0 +1,124 @@
+"""Who may do what: API keys with scopes and rate limits, and where a server without keys listens.
+
+A file of keys is YAML: a list under `keys`, each with `name`, `scopes` (read, edit, admin), either
+`key` or `sha256` (of the key, in hex), and optionally `requests_per_minute`.
+"""
+
+import hmac
+import ipaddress
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+import yaml
+
+from scen.errors import ConfigError
+from scen.records import digest_bytes
+
+Scope = Literal["read", "edit", "admin"]
+EVERYTHING: tuple[Scope, ...] = ("read", "edit", "admin")
+
+
+class ApiKey(pydantic.BaseModel):
+    """One key of the file. `admin` includes the other scopes."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    name: str = pydantic.Field(min_length=1)
+    scopes: tuple[Scope, ...] = pydantic.Field(min_length=1)
+    key: str | None = pydantic.Field(default=None, min_length=8)
+    sha256: str | None = pydantic.Field(default=None, pattern="^[0-9a-f]{64}$")
+    requests_per_minute: int | None = pydantic.Field(default=None, ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _has_one_secret(self) -> "ApiKey":
+        if (self.key is None) == (self.sha256 is None):
+            raise ValueError("give either key or sha256")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the key."""
+        return self.sha256 or digest_bytes((self.key or "").encode())
+
+    def may(self, scope: Scope) -> bool:
+        """True where the key holds this scope."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+ANYONE = ApiKey(name="anyone", scopes=EVERYTHING, sha256="0" * 64)
+"""Who asks where there are no keys: only this machine can."""
+
+
+class _KeyFile(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    keys: list[ApiKey] = pydantic.Field(min_length=1)
+
+
+def read_keys(path: str) -> list[ApiKey]:
+    """The keys of a file. Raises ConfigError; no message quotes a key."""
+    try:
+        found = _KeyFile.model_validate(yaml.safe_load(Path(path).read_text()))
+    except OSError as err:
+        raise ConfigError(f"api keys: cannot read {path} ({err.strerror})") from err
+    except yaml.YAMLError as err:
+        raise ConfigError(f"api keys: {path} is not YAML") from err
+    except pydantic.ValidationError as err:
+        first = err.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"api keys: {path}: {where}: {first['msg']}") from err
+    if len({key.digest for key in found.keys}) < len(found.keys):
+        raise ConfigError(f"api keys: {path}: a key is in it twice")
+    return found.keys
+
+
+def check_address(host: str, keys: Sequence[ApiKey]) -> None:
+    """Raises ConfigError for an address that others can reach, where there are no keys."""
+    if not keys and not is_loopback(host):
+        raise ConfigError(
+            f"host: {host} can be reached by others; name a file of keys with --api-keys, or "
+            "listen on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class KeyRing:
+    """Finds the key of a request and counts what it asks."""
+
+    def __init__(self, keys: Sequence[ApiKey], clock: Callable[[], float] = time.monotonic) -> None:
+        self._keys = list(keys)
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}  # digest: requests left, as of when
+
+    def find(self, secret: str | None) -> ApiKey | None:
+        """The key with this secret; anyone, where there are no keys."""
+        if not self._keys:
+            return ANYONE
+        digest = digest_bytes((secret or "").encode())
+        found = None
+        for key in self._keys:  # all of them, so that time tells nothing
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
+
+    def wait_s(self, key: ApiKey) -> float:
+        """0, and one request is counted; or seconds until the key may ask again."""
+        if key.requests_per_minute is None:
+            return 0.0
+        full, now = float(key.requests_per_minute), self._clock()
+        left, since = self._left.get(key.digest, (full, now))
+        left = min(full, left + (now - since) * full / 60)
+        if left < 1:
+            return (1 - left) * 60 / full
+        self._left[key.digest] = (left - 1, now)
+        return 0.0

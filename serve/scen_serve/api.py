@@ -1,0 +1,82 @@
+"""The HTTP application over a service."""
+
+import asyncio
+import importlib.resources
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from scen import __version__
+from scen_serve.access import ApiKey, KeyRing
+from scen_serve.ask_routes import ask_routes
+from scen_serve.body_limit import BodyLimit
+from scen_serve.context import AppContext, AppSettings
+from scen_serve.edit_routes import edit_routes
+from scen_serve.metrics import Metrics
+from scen_serve.problems import install_handlers
+from scen_serve.service import Service
+from scen_serve.snapshot_routes import snapshot_routes
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+_POLICY += "connect-src 'self'; frame-ancestors 'none'"
+
+
+def create_app(service: Service, settings: AppSettings, keys: Sequence[ApiKey] = ()) -> FastAPI:
+    """An app that starts the service with itself and stops it at its end.
+
+    Without keys everyone may do everything: such an app must be reachable from this machine only,
+    and answers no request that was meant for another host name.
+    """
+    context = AppContext(service, KeyRing(keys), settings, Metrics(service))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await asyncio.to_thread(service.stop)
+
+    app = FastAPI(
+        title="SCEN", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    install_handlers(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    if not keys:  # a page of another site may know this address under a name of its own
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+    app.include_router(ask_routes(context))
+    app.include_router(snapshot_routes(context))
+    app.include_router(edit_routes(context))
+    _add_health(app, service)
+    _add_pages(app, context)
+    return app
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        """200 while the engine goes on."""
+        is_healthy = service.is_healthy
+        body = {"status": "ok" if is_healthy else "failed"}
+        return JSONResponse(body, 200 if is_healthy else 503)
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """200 once a snapshot is loaded."""
+        is_ready = service.is_ready
+        body = {"status": "ready" if is_ready else "no snapshot is loaded"}
+        return JSONResponse(body, 200 if is_ready else 503)
+
+
+def _add_pages(app: FastAPI, context: AppContext) -> None:
+    page = importlib.resources.files("scen_serve").joinpath("static/index.html").read_text()
+
+    @app.get("/", include_in_schema=False)
+    async def playground() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
+
+    @app.get("/metrics", dependencies=[Depends(context.guard("read"))])
+    async def metrics() -> Response:
+        """Counters and gauges, for Prometheus."""
+        return Response(context.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,90 @@
+"""A server of the tiny store, and OpenAI's client of it, for the tests of serving."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from scen.snapshot.open import OpenStore
+from scen_serve.access import ApiKey
+from scen_serve.api import create_app
+from scen_serve.context import AppSettings
+from scen_serve.service import Service
+from scen_serve.settings import EngineLimits
+from unit.serve.conftest import NEW, store
+
+__all__ = ["chat", "client", "scen", "service", "store", "url"]
+
+pytestmark = pytest.mark.e2e
+KEYS = [
+    ApiKey(name="reader", scopes=("read",), key="sk-reader-1"),
+    ApiKey(name="slow", scopes=("read",), key="sk-slow-123", requests_per_minute=2),
+    ApiKey(name="root", scopes=("admin",), key="sk-root-123"),
+]
+
+
+class Server:
+    """A uvicorn server on a free port of this machine, in a thread of its own."""
+
+    def __init__(self, app: FastAPI) -> None:
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+
+    def start(self) -> str:
+        """The server's URL, once it is ready."""
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        host, port = self._server.servers[0].sockets[0].getsockname()
+        url = f"http://{host}:{port}"
+        while httpx.get(f"{url}/readyz").status_code != 200:
+            time.sleep(0.01)
+        return url
+
+    def stop(self) -> None:
+        """End it and wait."""
+        self._server.should_exit = True
+        self._thread.join(30)
+
+
+@pytest.fixture
+def service(store: OpenStore) -> Service:
+    """Of the tiny store, with little room."""
+    return Service(store, EngineLimits(max_rows=8, max_context=256, max_waiting=300), poll_s=0.05)
+
+
+@pytest.fixture
+def url(service: Service) -> Iterator[str]:
+    """A server with keys."""
+    server = Server(create_app(service, AppSettings("tiny", max_body_bytes=20_000), KEYS))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def client(url: str) -> openai.OpenAI:
+    """OpenAI's client with a key that may read."""
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="sk-reader-1", max_retries=0)
+
+
+def scen(answer: object) -> dict[str, object]:
+    """The field `scen` of an answer."""
+    found: dict[str, object] = answer.scen  # type: ignore[attr-defined]
+    return found
+
+
+def chat(client: openai.OpenAI, prompt: str, **more: object) -> openai.types.chat.ChatCompletion:
+    messages = [{"role": "user", "content": prompt}]
+    found: openai.types.chat.ChatCompletion = client.chat.completions.create(
+        model="tiny",
+        messages=messages,  # type: ignore[arg-type]
+        max_tokens=NEW,
+        extra_body=more,
+    )
+    return found
