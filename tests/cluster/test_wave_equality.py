@@ -48,6 +48,19 @@ def test_replicated_workers_make_the_same_bundle(
     assert spread.bundle == alone.bundle
     assert spread.report.evaluated["report"] == alone.report.evaluated["report"]
     assert ids(spread) == [edit.id for edit in EDITS]
+    assert spread.store.storage.names("ray-train") == []
+
+
+@pytest.mark.usefixtures("ray")
+def test_an_elastic_crew_begins_with_the_workers_that_fit(
+    alone: Ran, tiny_folder: Path, tmp_path: Path
+) -> None:
+    wanted = {"workers": 2, "min_workers": 1, "cpus_per_worker": 3}  # of the head's 4
+    with Crew() as crew:
+        small = run_case(tmp_path, case_config(tiny_folder, cluster=wanted), crew)
+    assert crew.figures["world"] == 1
+    assert small.bundle == alone.bundle
+    assert ids(small) == [edit.id for edit in EDITS]
 
 
 @pytest.mark.usefixtures("ray")

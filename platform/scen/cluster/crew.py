@@ -1,5 +1,6 @@
 """The workers of a driver: a Ray Train run that lives as long as the driver needs it."""
 
+import contextlib
 import logging
 import threading
 import uuid
@@ -10,6 +11,7 @@ from scen.cluster.session import worker_environment
 from scen.cluster.task_board import TaskBoard
 from scen.cluster.worker import CrewJob, Task, work
 from scen.config import ClusterConfig
+from scen.ingest.location import locate
 
 log = logging.getLogger(__name__)
 _END_LIMIT_S = 30  # for workers that are told to go home
@@ -64,7 +66,11 @@ class _Run:
         _warn_of_waiting(job.config.cluster, resources())
         self._figures: dict[str, Any] = {}
         self._board: Any = ray.remote(num_cpus=0)(TaskBoard).remote()
-        self._trainer = _trainer(job, self._board)
+        # A name of its own: under an old one Ray would go on where that run ended.
+        self._name = f"crew-{uuid.uuid4().hex[:12]}"
+        # A place that all nodes share; what Ray keeps there is not needed again.
+        self._folder = f"{job.uri}/ray-train"
+        self._trainer = _trainer(job, self._board, self._folder, self._name)
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._thread.start()
 
@@ -79,6 +85,7 @@ class _Run:
         if self.failure is None:
             self.post(None)
             self._thread.join(_END_LIMIT_S)
+        _forget(f"{self._folder}/{self._name}")
         return self._figures
 
     def _fit(self) -> None:
@@ -99,7 +106,7 @@ def _warn_of_waiting(settings: ClusterConfig, there: Mapping[str, float]) -> Non
             )  # fmt: skip
 
 
-def _trainer(job: CrewJob, board: Any) -> Any:
+def _trainer(job: CrewJob, board: Any, folder: str, name: str) -> Any:
     from ray.train.torch import TorchConfig
 
     ray_train, trainer_of = _api()
@@ -121,10 +128,8 @@ def _trainer(job: CrewJob, board: Any) -> Any:
             num_workers=workers, use_gpu=is_gpu, resources_per_worker=resources
         ),
         run_config=ray_train.RunConfig(
-            # A name of its own: under an old one Ray would go on where that run ended.
-            name=f"crew-{uuid.uuid4().hex[:12]}",
-            # A place that all nodes share; what Ray keeps there is not needed again.
-            storage_path=f"{job.uri}/ray-train",
+            name=name,
+            storage_path=folder,
             failure_config=ray_train.FailureConfig(max_failures=settings.max_failures),
             worker_runtime_env={"env_vars": worker_environment(settings.gpus_per_worker)},
         ),
@@ -138,6 +143,13 @@ def _api() -> tuple[Any, Any]:
     from ray.train.torch import TorchTrainer
 
     return ray.train, TorchTrainer
+
+
+def _forget(folder: str) -> None:
+    """Delete what Ray kept of a run, where it kept anything."""
+    place = locate(folder)
+    with contextlib.suppress(OSError):
+        place.filesystem.delete_dir(place.path)
 
 
 def _cause(err: Exception) -> str:
