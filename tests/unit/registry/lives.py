@@ -9,6 +9,7 @@ from scen.fs import Storage
 from scen.records import Edit
 from scen.registry.actions import (
     Action,
+    Drop,
     Expire,
     Revoke,
     Rollback,
@@ -44,6 +45,7 @@ class Model:
     until: dict[str, datetime | None] = field(default_factory=dict)
     status: dict[str, str] = field(default_factory=dict)
     versions: list[tuple[str, ...]] = field(default_factory=lambda: [()])
+    dropped: set[str] = field(default_factory=set)
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -58,6 +60,11 @@ class Model:
         self.status |= dict.fromkeys(wave.supersedes, "superseded")
         self.versions.append(self.active)
 
+    def can_go_to(self, version: int) -> bool:
+        """False where an expert that would have to come back was deleted."""
+        back = set(self.versions[version]) - set(self.active)
+        return not back & self.dropped
+
     def act(self, action: Action) -> None:
         """Anything else becomes the next version, unless it changes nothing."""
         before = self.active
@@ -70,7 +77,9 @@ class Model:
             wanted = self.versions[action.to]
             self.status |= {n: "revoked" for n in before if n not in wanted}
             self.status |= dict.fromkeys(wanted, "active")
-        if self.active != before:
+        elif isinstance(action, Drop):
+            self.dropped |= set(action.edit_ids)
+        if self.active != before or isinstance(action, Drop):
             self.versions.append(self.active)
 
 
@@ -106,7 +115,9 @@ class PureLedger:
 
 
 class CrashingLedger:
-    """A ledger on disk whose writer dies after every write, and first writes on an old version."""
+    """A ledger on disk whose writers die: before they write, amid it, and after it. The first tries
+    on an old version, the next leaves its data without a line in the log, and one more writes and
+    is not heard of again; the last does what was meant."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -127,6 +138,7 @@ class CrashingLedger:
                 pass
             else:
                 raise AssertionError("a stale commit was taken")
+        self._die_amid()
         open_ledger(self._storage).commit(wave, version)
         again = open_ledger(self._storage).commit(wave, version)
         assert again.already_committed
@@ -134,9 +146,16 @@ class CrashingLedger:
 
     def act(self, action: Action) -> int:
         """The same for an action."""
+        self._die_amid()
         first = open_ledger(self._storage).settle(action)
         assert open_ledger(self._storage).settle(action).version >= first.version
         return first.version
+
+    def _die_amid(self) -> None:
+        data = [name for name in self._storage.names("ledger") if name.endswith(".parquet")]
+        if data:
+            name = f"ledger/part-{len(data):05d}-cut-off.parquet"
+            self._storage.put_new(name, self._storage.read(data[-1]))
 
     def snapshot(self, version: int) -> Snapshot:
         """As a process that has read before and one that has not see it."""

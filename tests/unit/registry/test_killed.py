@@ -11,7 +11,7 @@ import torch
 
 from scen.fs import Storage
 from scen.records import Edit
-from scen.registry.ledger import CommitResult, Ledger, WaveCommit, open_ledger
+from scen.registry.ledger import CommitResult, Ledger, WaveCommit, create_or_open, open_ledger
 from scen.store.bundles import load_bundle, save_bundle
 
 NUM_WAVES = 8
@@ -34,6 +34,28 @@ for wave in range(int(sys.argv[2])):
     edits = [Edit(id=f"{wave}-{i}", prompt=f"q {wave} {i}", target="t") for i in range(50)]
     commit = WaveCommit(f"w{wave}", "s", wave, "0" * 64, edits)
     print(ledger.commit(commit, ledger.version()).version, flush=True)
+"""
+
+
+ALL_ACTIONS = """
+import sys
+from scen.fs import Storage
+from scen.records import Edit
+from scen.registry.actions import About, Drop, Revoke, Rollback
+from scen.registry.ledger import WaveCommit, open_ledger
+ledger = open_ledger(Storage(sys.argv[1]))
+for turn in range(int(sys.argv[2])):
+    edits = [Edit(f"{turn}-{i}", f"q {turn} {i}", "t") for i in range(4)]
+    older = {f"{turn - 1}-3": f"{turn}-0"} if turn else {}
+    commit = WaveCommit(f"w{turn}", "s", turn, "0" * 64, edits, supersedes=older)
+    print(ledger.commit(commit, ledger.version()).version, flush=True)
+    for name, action in [
+        ("revoke", Revoke([f"{turn}-1", f"{turn}-2"], About(action_id=f"revoke{turn}"))),
+        ("back", Rollback(5 * turn + 1, About(action_id=f"back{turn}"))),
+        ("again", Revoke([f"{turn}-2"], About(action_id=f"again{turn}"))),
+        ("drop", Drop([f"{turn}-2"], About(action_id=f"drop{turn}"))),
+    ]:
+        print(ledger.settle(action).version, flush=True)
 """
 
 
@@ -77,6 +99,20 @@ def test_killed_again_and_again_amid_commits(storage: Storage, ledger: Ledger) -
     assert [entry.wave_key for entry in ledger.log()] == [f"w{i}" for i in range(NUM_WAVES)]
     ids = Counter(ledger.snapshot().ids)
     assert (len(ids), set(ids.values())) == (NUM_WAVES * 50, {1})
+
+
+def test_killed_amid_actions_of_every_kind(
+    storage: Storage, ledger: Ledger, tmp_path: Path
+) -> None:
+    for num_lines in (2, 4, 8, 11, 15):
+        run_until(ALL_ACTIONS, [storage.uri, "3"], num_lines)
+    smooth = create_or_open(Storage(str(tmp_path / "smooth")), ledger.manifest)
+    run_until(ALL_ACTIONS, [str(tmp_path / "smooth"), "3"], 15)
+    assert ledger.version() == smooth.version() == 15
+    for version in range(16):
+        mine, theirs = (each.snapshot(version) for each in (ledger, smooth))
+        assert (mine.ids, dict(mine.state.gone)) == (theirs.ids, dict(theirs.state.gone))
+    assert smooth.snapshot().ids == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1", "2-3"]
 
 
 def test_a_process_that_reads_ends_well(storage: Storage, ledger: Ledger) -> None:

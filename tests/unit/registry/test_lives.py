@@ -16,9 +16,10 @@ from hypothesis.stateful import (
 
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.registry.actions import Expire, Revoke, Rollback, WaveCommit
+from scen.registry.actions import Action, Drop, Expire, Revoke, Rollback, WaveCommit
 from scen.registry.ledger import create_or_open
 from scen.registry.manifest import StoreManifest
+from scen.upkeep.verify_ledger import verify_ledger
 from unit.registry.lives import CrashingLedger, Model, PureLedger, day, wave_of
 
 DAYS = st.integers(0, 5)
@@ -68,9 +69,31 @@ class Lives(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def rollback(self, data: Any) -> None:
-        self.act(Rollback(data.draw(st.integers(0, len(self.model.versions) - 1))))
+        version = data.draw(st.integers(0, len(self.model.versions) - 1))
+        if self.model.can_go_to(version):
+            self.act(Rollback(version))
+            return
+        with pytest.raises(ConfigError, match="was deleted by `scen gc`"):
+            self.ledger.act(Rollback(version))
 
-    def act(self, action: Revoke | Expire | Rollback) -> None:
+    @precondition(lambda self: self.gone_and_there())
+    @rule(data=st.data())
+    def drop(self, data: Any) -> None:
+        chosen = st.lists(st.sampled_from(self.gone_and_there()), min_size=1, unique=True)
+        self.act(Drop(data.draw(chosen)))
+
+    @precondition(lambda self: self.model.active)
+    @rule(data=st.data())
+    def drop_what_is_active(self, data: Any) -> None:
+        with pytest.raises(ConfigError, match="so it cannot be dropped"):
+            self.ledger.act(Drop([*self.gone_and_there(), *self.some(data, 1)]))
+
+    def gone_and_there(self) -> list[str]:
+        """Edits that are not active and whose experts are not deleted."""
+        gone = [name for name in self.model.order if name not in self.model.active]
+        return [name for name in gone if name not in self.model.dropped]
+
+    def act(self, action: Action) -> None:
         """Do the same on both."""
         self.model.act(action)
         assert self.ledger.act(action) == len(self.model.versions) - 1
@@ -108,6 +131,8 @@ class StoredLives(Lives):
 
     def teardown(self) -> None:
         super().teardown()
+        found = verify_ledger(Storage(self.folder.name))
+        assert [finding for finding in found if finding.is_damage] == []
         self.folder.cleanup()
 
 

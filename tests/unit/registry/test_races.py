@@ -16,7 +16,7 @@ from scen.registry.manifest import StoreManifest
 MakeManifest = Callable[..., StoreManifest]
 MakeWave = Callable[..., WaveCommit]
 
-NUM_WRITERS = 6
+NUM_WRITERS = 16
 
 
 def race(step: Callable[[int], str]) -> Counter[str]:
@@ -57,8 +57,12 @@ def test_one_of_many_waves_wins_and_all_can_follow(
     assert ledger.version() == 1
     assert race(commit_in_the_end) == {"again": 1, "won": NUM_WRITERS - 1}
     assert ledger.version() == NUM_WRITERS
-    assert sorted(entry.wave_key for entry in ledger.log()) == [f"w{i}" for i in range(6)]
-    assert Counter(ledger.snapshot().ids) == {f"w{i}-{j}": 1 for i in range(6) for j in range(2)}
+    assert sorted(entry.wave_key for entry in ledger.log()) == sorted(
+        f"w{i}" for i in range(NUM_WRITERS)
+    )
+    assert Counter(ledger.snapshot().ids) == {
+        f"w{i}-{j}": 1 for i in range(NUM_WRITERS) for j in range(2)
+    }
 
 
 def test_one_wave_from_many_writers_is_committed_once(

@@ -1,0 +1,199 @@
+"""The registry: one process in front of a store's ledger, for many writers and followers.
+
+A plain class with async methods that runs as a named Ray actor (see `registry_client`). It holds
+nothing that is not in the ledger, so it may be killed at any moment; each life claims an epoch,
+which refuses the writes of all lives before it.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from scen import __version__
+from scen.config import OnConflict
+from scen.errors import ConflictError, ScenError
+from scen.fs import Storage
+from scen.records import Edit, normalise
+from scen.registry.actions import Action, WaveCommit
+from scen.registry.epochs import claim_epoch
+from scen.registry.ledger import CommitResult, Ledger, open_ledger
+from scen.registry.published import read_published
+from scen.registry.snapshot import Snapshot
+from scen.registry.state import State
+from scen.registry.view import Delta, Streams, View, delta_of, view_of
+from scen.waves.admit import Admission, admit
+
+log = logging.getLogger(__name__)
+API = 1  # larger where callers of an older one would not understand
+_POLL_S = 0.5  # between two looks at what others wrote to the ledger
+_UPGRADE = "RegistryClient.replace() puts the code of its caller in place; nothing is lost"
+
+
+class Registry:
+    """Commits, snapshots and news of one store. Methods raise as those of `Ledger` do.
+
+    The store is opened by the first call, and again by the next where that fails: a constructor
+    that fails would end a Ray actor for good.
+    """
+
+    def __init__(self, uri: str, options: dict[str, str] | None = None) -> None:
+        self._uri, self._options = uri, options
+        self._ledger: Ledger | None = None
+        self._epoch = 0
+        self._opening, self._writing = asyncio.Lock(), asyncio.Lock()
+        self._news = asyncio.Event()  # set, and replaced, when there is a new version
+        self._newest = Snapshot(0)
+        self._counts = {"commits": 0, "conflicts": 0}
+        self._watch: asyncio.Task[None] | None = None
+        self._began = datetime.now(UTC)
+
+    async def info(self) -> dict[str, Any]:
+        """Where and what it is: store, epoch, version, process, code, and how to upgrade it."""
+        snapshot = await self._fresh()
+        return {
+            "store": self._uri,
+            "epoch": self._epoch,
+            "version": snapshot.version,
+            "active": len(snapshot.entries),
+            "pid": os.getpid(),
+            "code": __version__,
+            "api": API,
+            "began": self._began.isoformat(timespec="seconds"),
+            "upgrade": _UPGRADE,
+        }
+
+    async def metrics(self) -> dict[str, int]:
+        """Numbers for a monitor: those since this process began are named so."""
+        snapshot = await self._fresh()
+        since = {f"{name}_since_start": count for name, count in self._counts.items()}
+        told = {"version": snapshot.version, "epoch": self._epoch}
+        return told | {"active": len(snapshot.entries)} | since
+
+    async def propose(
+        self, edits: Sequence[Edit], on_conflict: OnConflict = "quarantine", stream: str = ""
+    ) -> Admission:
+        """What would become of edits; of a stream, against what it sees. Nothing is written."""
+        snapshot, streams = await self._fresh(), await self._streams(stream)
+        return await asyncio.to_thread(admit, edits, _restrict(snapshot, streams), on_conflict)
+
+    async def commit(self, wave: WaveCommit, expected_version: int) -> CommitResult:
+        """Append a wave on top of the version that the caller has seen; once, however often."""
+        ledger = await self._open()
+        epoch = self._epoch
+        return await self._write(
+            lambda: ledger.commit(replace(wave, epoch=epoch), expected_version)
+        )
+
+    async def act(self, action: Action, expected_version: int | None = None) -> CommitResult:
+        """Revoke, expire, roll back or drop, on that version, or on whichever is the newest."""
+        ledger = await self._open()
+        mine = replace(action, about=replace(action.about, epoch=self._epoch))
+        if expected_version is None:
+            return await self._write(lambda: ledger.settle(mine))
+        return await self._write(lambda: ledger.act(mine, expected_version))
+
+    async def snapshot(self, version: int | None = None, stream: str = "") -> View:
+        """The active edits of a version (None: the newest); of a stream, what it sees."""
+        found, streams = await self._at(version), await self._streams(stream)
+        return await asyncio.to_thread(view_of, found, streams)
+
+    async def delta(self, since: int, stream: str = "") -> Delta:
+        """What leads from a version to the newest."""
+        after = await self._fresh()
+        before, streams = await self._at(since), await self._streams(stream)
+        return await asyncio.to_thread(delta_of, before, after, streams)
+
+    async def find(self, edit_id: str) -> Edit:
+        """An active edit of the newest version."""
+        ledger = await self._open()
+        return await asyncio.to_thread(lambda: ledger.find(edit_id).edit)
+
+    async def lookup(self, prompt: str, stream: str = "") -> list[str]:
+        """The ids of the active edits with this prompt, from memory."""
+        snapshot, streams = await self._fresh(), await self._streams(stream)
+        found = snapshot.state.active_about([normalise(prompt)])
+        return [e.edit_id for e in found if streams is None or e.stream in streams]
+
+    async def wait(self, version: int, timeout_s: float) -> int:
+        """The newest version, as soon as it is above `version`, or after a time."""
+        end = asyncio.get_running_loop().time() + timeout_s
+        newest = (await self._fresh()).version
+        while newest <= version and (left := end - asyncio.get_running_loop().time()) > 0:
+            if self._watch is None or self._watch.done():
+                self._watch = asyncio.create_task(self._look_out())
+            try:
+                await asyncio.wait_for(self._news.wait(), left)
+            except TimeoutError:
+                break
+            newest = self._newest.version
+        return self._newest.version
+
+    def _told(self, numbers: Mapping[str, int]) -> None:
+        """New numbers for a monitor; nobody looks at them here."""
+
+    async def _look_out(self) -> None:
+        """Until there is news, look for what others wrote."""
+        news = self._news
+        while not news.is_set():
+            await asyncio.sleep(_POLL_S)
+            try:
+                await self._fresh()
+            except (ScenError, OSError) as err:  # storage may be away for a while
+                log.warning("registry: the ledger cannot be read now (%s)", err)
+
+    async def _write(self, work: Callable[[], CommitResult]) -> CommitResult:
+        """One write after the other; reads go on meanwhile."""
+        async with self._writing:
+            try:
+                done = await asyncio.to_thread(work)
+                self._counts["commits"] += not done.already_committed
+            except ConflictError:
+                self._counts["conflicts"] += 1
+                raise
+            finally:
+                self._told(self._counts)
+        await self._fresh()
+        return done
+
+    async def _fresh(self) -> Snapshot:
+        """The newest snapshot; those who wait are told where it is new."""
+        found = await self._at(None)
+        if found.version > self._newest.version:
+            self._newest = found
+            self._told({"version": found.version, "epoch": self._epoch})
+            self._news.set()
+            self._news = asyncio.Event()
+        return self._newest
+
+    async def _at(self, version: int | None) -> Snapshot:
+        ledger = await self._open()
+        return await asyncio.to_thread(ledger.snapshot, version)
+
+    async def _streams(self, stream: str) -> Streams:
+        if not stream:
+            return None
+        storage = Storage(self._uri, self._options)
+        return {stream, *await asyncio.to_thread(read_published, storage)}
+
+    async def _open(self) -> Ledger:
+        async with self._opening:
+            if self._ledger is None:
+                storage = Storage(self._uri, self._options)
+                ledger = await asyncio.to_thread(open_ledger, storage)
+                self._epoch = await asyncio.to_thread(claim_epoch, storage)
+                self._ledger = ledger
+            return self._ledger
+
+
+def _restrict(snapshot: Snapshot, streams: Streams) -> Snapshot:
+    """The snapshot as some streams see it."""
+    if streams is None:
+        return snapshot
+    state = snapshot.state
+    mine = {name: e for name, e in state.entries.items() if e.stream in streams}
+    gone = {name: left for name, left in state.gone.items() if name in mine}
+    return Snapshot(snapshot.version, State(mine, gone))
