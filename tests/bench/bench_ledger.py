@@ -1,9 +1,11 @@
 """The ledger with many edits: how long it takes to open, read, follow and write it.
 
-`python tests/bench/bench_ledger.py --edits 100000`: waves of 200 edits, then medians of each step.
+`PYTHONPATH=tests python tests/bench/bench_ledger.py --edits 100000`: waves of 200 edits, then
+medians of each step, and ratios of what is done late or cold to the same early or warm.
 """
 
 import argparse
+import asyncio
 import statistics
 import sys
 import tempfile
@@ -12,11 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.report import emit, timed
+from scen.cluster.registry import Registry
 from scen.fs import Storage
 from scen.records import Edit
 from scen.registry.actions import About, Revoke, Rollback
 from scen.registry.ledger import Ledger, WaveCommit, create_or_open, open_ledger
 from scen.registry.manifest import StoreManifest
+from scen.registry.view import delta_of, view_of
+from scen.upkeep.verify_ledger import verify_ledger
 
 WAVE = 200
 BASE = {"name": "none", "fingerprint": "f" * 64, "template": "raw", "dtype": "float32"}
@@ -43,21 +48,28 @@ def seconds(repeats: int, work: Callable[[], object]) -> float:
     return round(statistics.median(timed(work)[1] for _ in range(repeats)), 4)
 
 
+def start_registry(uri: str) -> Registry:
+    """A registry that has answered once, as after a kill."""
+    registry = Registry(uri)
+    asyncio.run(registry.info())
+    return registry
+
+
 def fill(storage: Storage, num_edits: int) -> tuple[Ledger, float]:
-    """A ledger with so many edits, and how many seconds a wave took, in the median."""
+    """A ledger with so many edits, and how many seconds one of its first waves took, median."""
     ledger = create_or_open(storage, StoreManifest.new(BASE, {}, {}))
     taken = []
     for index in range(num_edits // WAVE):
         began = time.perf_counter()
         ledger.commit(make_wave(index), index)
         taken.append(time.perf_counter() - began)
-    return ledger, statistics.median(taken)
+    return ledger, statistics.median(taken[:10])
 
 
 def bench(folder: Path, num_edits: int) -> None:
     """Fill a ledger and print the figures."""
     storage = Storage(str(folder / "store"))
-    _, commit_s = fill(storage, num_edits)
+    _, early_s = fill(storage, num_edits)
     version = num_edits // WAVE
     opened = open_ledger(storage)
     snapshot_s = seconds(1, opened.snapshot)
@@ -67,16 +79,24 @@ def bench(folder: Path, num_edits: int) -> None:
     commits = iter(range(version, version + 5))
     late_s = seconds(5, lambda: opened.commit(make_wave(n := next(commits)), n))
     follow_s = seconds(1, follower.snapshot)
-    ids = iter(opened.snapshot().ids[::1000])
+    ids = iter(opened.snapshot().ids[:: num_edits // 8])
+    cold_s = seconds(3, lambda: open_ledger(storage).snapshot())
+    warm_s = seconds(5, opened.snapshot)
+    newest, older = opened.snapshot(), opened.snapshot(version)
     emit(
         bench="ledger",
         edits=num_edits,
-        commit_200_while_filling_s=round(commit_s, 4),
+        first_commits_200_s=round(early_s, 4),
+        late_to_early_commit=round(late_s / early_s, 2),
+        cold_to_warm_snapshot=round(cold_s / warm_s, 2),
+        registry_cold_start_s=seconds(3, lambda: start_registry(storage.uri)),
+        view_s=seconds(3, lambda: view_of(newest)),
+        delta_of_5_commits_s=seconds(3, lambda: delta_of(older, newest)),
         cold_open_s=seconds(5, lambda: open_ledger(storage)),
-        cold_snapshot_s=seconds(3, lambda: open_ledger(storage).snapshot()),
+        cold_snapshot_s=cold_s,
         snapshot_s=snapshot_s,
         first_edit_s=first_edit_s,
-        warm_snapshot_s=seconds(5, opened.snapshot),
+        warm_snapshot_s=warm_s,
         commit_200_s=late_s,
         follow_5_commits_s=follow_s,
         events_of_last_version_s=seconds(5, lambda: opened.events(opened.version() - 1)),
@@ -85,6 +105,7 @@ def bench(folder: Path, num_edits: int) -> None:
         rollback_s=seconds(1, lambda: opened.settle(Rollback(version))),
         history_s=seconds(3, lambda: opened.history("zsre-0-0")),
         log_s=seconds(3, opened.log),
+        verify_s=seconds(1, lambda: list(verify_ledger(storage))),
         ledger_bytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
     )
 
