@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import asdict
 
+from scen.cli import dry_run
 from scen.cli.apply import EditJob, EditSummary, apply_edits
 from scen.cli.output import out, show_warnings, write_json
 from scen.cli.render import report_table
@@ -13,9 +14,13 @@ from scen.tracking.tracking_uri import ui_command
 
 
 def run(args: argparse.Namespace) -> None:
-    """Apply a file of edits to a store."""
+    """Apply a file of edits to a store; with --dry-run tell what would become of it."""
     show_warnings()
     storage = Storage(args.store)
+    if args.dry_run:
+        found = dry_run.forecast(edit_job(args), storage, edit_config(args, storage))
+        dry_run.show(found, args.json)
+        return
     summary, _ = apply_edits(edit_job(args), storage, edit_config(args, storage))
     show(summary, args.json)
 

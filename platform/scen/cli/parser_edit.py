@@ -20,6 +20,7 @@ the same command: nothing is lost and nothing is done twice.
 examples:
   scen edit edits.jsonl --store ./my-store
   scen edit edits.parquet --store ./my-store --wave-size 500 --strict
+  scen edit corrections.jsonl --store ./my-store --on-conflict supersede --dry-run
   scen edit corrections.jsonl --store ./my-store --on-conflict supersede --why "new mayors"
   scen edit edits.jsonl --store ./paper-store --method scen --base meta-llama/Llama-2-7b-hf \\
        --config configs/llama2-7b-zsre.yaml
@@ -33,6 +34,12 @@ def add_edit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "edit", help=text, description=text, epilog=_EPILOG, formatter_class=RAW
     )
     edit_options(edit)
+    edit.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="tell what would be admitted, replaced and refused, and how long it would take; no "
+        "base is loaded, so that lengths in tokens are not checked",
+    )
     json_option(edit)
 
 
