@@ -58,6 +58,11 @@ class _KeyFile(pydantic.BaseModel):
     keys: list[ApiKey] = pydantic.Field(min_length=1)
 
 
+def read_key_file(path: str | None) -> list[ApiKey]:
+    """The keys of a file; none where there is no file. Raises ConfigError."""
+    return [] if path is None else read_keys(path)
+
+
 def read_keys(path: str) -> list[ApiKey]:
     """The keys of a file. Raises ConfigError; no message quotes a key."""
     try:

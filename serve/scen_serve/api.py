@@ -41,6 +41,7 @@ def create_app(service: Service, settings: AppSettings, keys: Sequence[ApiKey] =
     app = FastAPI(
         title="SCEN", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
+    app.state.metrics = context.metrics
     install_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if not keys:  # a page of another site may know this address under a name of its own
@@ -78,5 +79,5 @@ def _add_pages(app: FastAPI, context: AppContext) -> None:
 
     @app.get("/metrics", dependencies=[Depends(context.guard("read"))])
     async def metrics() -> Response:
-        """Counters and gauges, for Prometheus."""
+        """Counters and gauges of this process, for Prometheus."""
         return Response(context.metrics.text(), media_type="text/plain; version=0.0.4")

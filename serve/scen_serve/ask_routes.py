@@ -148,10 +148,11 @@ async def _chunks(
 
 
 async def _find_snapshot(context: AppContext, options: ScenOptions) -> ServedSnapshot | None:
-    """The version that the request names; None for the one of now. Raises NotFoundError."""
+    """The version that the request names, or a candidate's for its share; None for the one of
+    now. Raises NotFoundError."""
     service = context.service
     if options.version is None:
-        return None
+        return service.follower.draw()
     if options.version == "pin":
         if service.engine.snapshot is not None:
             service.follower.keep(service.engine.snapshot)

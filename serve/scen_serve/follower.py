@@ -1,11 +1,14 @@
-"""Keeping an engine on the newest version of its store, off the engine's thread."""
+"""Keeping an engine on the version that is to be served, off the engine's thread."""
 
 import logging
+import random
 import threading
 import time
 from collections import OrderedDict
 
+from scen.fs import Storage
 from scen_serve.engine import Engine
+from scen_serve.policy import Policy, read_policy, write_policy
 from scen_serve.served import ServedSnapshot, SnapshotReader
 
 log = logging.getLogger(__name__)
@@ -13,46 +16,55 @@ _KEPT = 4  # versions that requests asked for by number, ready for the next such
 
 
 class Follower:
-    """Looks at the ledger each `poll_s` seconds and swaps in a newer version once it is whole.
+    """Looks at the store each `poll_s` seconds and swaps in another version once it is whole.
 
-    A version that cannot be read leaves the one that is served in place; `error` says why. Going
-    back, or staying, takes `activate`.
+    That is the version that the policy holds, else the newest, never an older one. What cannot be
+    read leaves what is served in place; `error` says why. `pinned`, where set, comes before the
+    policy.
     """
 
-    def __init__(self, engine: Engine, reader: SnapshotReader, poll_s: float = 0.5) -> None:
+    def __init__(
+        self, engine: Engine, reader: SnapshotReader, storage: Storage, poll_s: float = 0.5
+    ) -> None:
         self.error: str | None = None
-        self.held: int | None = None  # the version that was activated by hand
+        self.policy = Policy()
+        self.pinned: int | None = None
+        self.candidate: ServedSnapshot | None = None
         self.swaps = 0
         self.swap_seconds = 0.0
         self.failures = 0
         self._engine = engine
         self._reader = reader
+        self._storage = storage
         self._poll_s = poll_s
         self._kept: OrderedDict[int, ServedSnapshot] = OrderedDict()
         self._kept_lock = threading.Lock()
         self._lock = threading.Lock()  # of the reader
 
-    def look(self) -> bool:
-        """Swap in the newest version if there is a newer one; True where one was swapped in.
+    @property
+    def held(self) -> int | None:
+        """The version that is served instead of the newest."""
+        return self.policy.held if self.pinned is None else self.pinned
 
-        Raises nothing: whatever is wrong with the store, the engine goes on with what it has.
+    def look(self) -> bool:
+        """Do as the policy and the ledger say; True where another version was swapped in.
+
+        Raises nothing: whatever is wrong with the store, the engine goes on with what it has, or,
+        where it has nothing, with the newest version.
         """
         try:
             with self._lock:
-                current = self._engine.snapshot
-                has_news = self.held is None and (
-                    current is None or self._reader.newest() > current.version
-                )
-                if has_news:
-                    self._swap(None)
+                self.policy = read_policy(self._storage)
+                has_swapped = self._settle()
+                self._settle_candidate()
             self.error = None
         except Exception as error:
             self.failures += 1
             if str(error) != self.error:
-                log.warning("the newest version cannot be served: %s", error)
+                log.warning("the version to be served cannot be: %s", error)
             self.error = str(error)
-            return False
-        return has_news
+            return self._engine.snapshot is None and self._fall_back()
+        return has_swapped
 
     def run(self, stop: threading.Event) -> None:
         """Look until told to stop."""
@@ -60,26 +72,31 @@ class Follower:
             self.look()
             stop.wait(self._poll_s)
 
-    def activate(self, version: int | None) -> ServedSnapshot:
-        """Serve this version until told otherwise; None follows the ledger again. Raises
-        NotFoundError or IntegrityError where it cannot be read; what is served stays then."""
-        with self._lock:
-            found = self._swap(version)
-            self.held = version
-            return found
+    def activate(self, version: int | None, who: str = "") -> None:
+        """Have all replicas serve this version until told otherwise; None: the newest again. Ends
+        a canary. Raises NotFoundError or IntegrityError where this one cannot read it."""
+        self._set(Policy(held=version, who=who))
+
+    def try_candidate(self, version: int, share: float, who: str = "") -> None:
+        """Have a share of requests answered by this version. Raises as `activate` does."""
+        held = self._engine.snapshot.version if self._engine.snapshot else None
+        self._set(Policy(held, version, share, who))
+
+    def draw(self) -> ServedSnapshot | None:
+        """The candidate, for its share of requests; else None."""
+        candidate, share = self.candidate, self.policy.share
+        return candidate if candidate is not None and random.random() < share else None
 
     def find(self, version: int) -> ServedSnapshot:
         """A version that a request asks for. Raises as `activate` does."""
-        current = self._engine.snapshot
-        if current is not None and current.version == version:
-            return current
-        with self._kept_lock:
-            kept = self._kept.get(version)
-        if kept is None:
-            with self._lock:
-                kept = self._reader.read(version)
-        self.keep(kept)
-        return kept
+        for known in (self._engine.snapshot, self.candidate, self._find_kept(version)):
+            if known is not None and known.version == version:
+                self.keep(known)
+                return known
+        with self._lock:
+            found = self._reader.read(version)
+        self.keep(found)
+        return found
 
     def keep(self, snapshot: ServedSnapshot) -> None:
         """Hold a version ready, for requests that ask for it by number."""
@@ -89,11 +106,51 @@ class Follower:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
 
-    def _swap(self, version: int | None) -> ServedSnapshot:
+    def _find_kept(self, version: int) -> ServedSnapshot | None:
+        with self._kept_lock:
+            return self._kept.get(version)
+
+    def _set(self, policy: Policy) -> None:
+        """Make sure that a policy can be followed, tell it to all, and follow it."""
+        for version in (policy.held, policy.candidate):
+            if version is not None:
+                self.find(version)
+        with self._lock:
+            write_policy(self._storage, policy)
+        self.look()
+
+    def _settle(self) -> bool:
+        """Swap where another version is to be served; True where that was so."""
+        current, held = self._engine.snapshot, self.held
+        wanted = self._reader.newest() if held is None else held
+        if current is not None:
+            is_older = held is None and wanted < current.version
+            if is_older or wanted == current.version:
+                return False
+        self._swap(wanted)
+        return True
+
+    def _settle_candidate(self) -> None:
+        wanted = self.policy.candidate
+        if wanted is None:
+            self.candidate = None
+        elif self.candidate is None or self.candidate.version != wanted:
+            self.candidate = self._find_kept(wanted) or self._reader.read(wanted)
+
+    def _fall_back(self) -> bool:
+        """Something must be served: the newest version, where it can be."""
+        try:
+            with self._lock:
+                self._swap(self._reader.newest())
+        except Exception as error:
+            log.warning("nor can the newest version be served: %s", error)
+            return False
+        return True
+
+    def _swap(self, version: int) -> None:
         began = time.perf_counter()
-        found = self._reader.read(version)
+        found = self._find_kept(version) or self._reader.read(version)
         self._engine.snapshot = found
         self.swaps += 1
         self.swap_seconds += time.perf_counter() - began
         log.info("serving version %d with %d edits", found.version, len(found.places))
-        return found

@@ -1,64 +1,79 @@
-"""Serving a store in this process, until a signal ends it."""
+"""Serving a store on one address: in this process, or by replicas on a Ray of its own."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 
-from scen.snapshot.open import OpenStore
-from scen_serve.access import ApiKey, check_address, read_keys
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
-from scen_serve.service import Service
-from scen_serve.settings import EngineLimits
+from scen.cluster.session import ray_session
+from scen.fs import Storage
+from scen.registry.ledger import open_ledger
+from scen_serve.access import check_address, read_key_file
+from scen_serve.build import build_app, build_service
+from scen_serve.server_args import ServerArgs
 
 _GRACE_S = 30
 
 
 @dataclass(frozen=True)
-class ServeOptions:
-    """Where to listen, whom to answer, and how much at a time."""
+class Address:
+    """Where a server listens."""
 
     host: str = "127.0.0.1"
     port: int = 8000
-    key_file: str | None = None
-    model_name: str | None = None
-    max_rows: int = 32
-    max_context: int = 4096
 
-    def keys(self) -> list[ApiKey]:
-        """The keys of the file; none where there is no file. Raises ConfigError."""
-        return [] if self.key_file is None else read_keys(self.key_file)
+    @property
+    def url(self) -> str:
+        """As clients write it."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self}"
 
-    def check(self) -> None:
-        """Raises ConfigError for a wrong file of keys, or an address that needs one."""
-        check_address(self.host, self.keys())
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
 
 
-def serve(store: OpenStore, options: ServeOptions, say: Callable[[str], None]) -> None:
-    """Answer until SIGINT or SIGTERM; running answers may end, for half a minute."""
-    options.check()
-    is_paper = store.method.method == "scen"  # whole matrices: no more than can be in use
-    limits = EngineLimits(
-        max_rows=options.max_rows,
-        max_context=options.max_context,
-        expert_slots=options.max_rows if is_paper else 2 * options.max_rows,
-    )
-    settings = AppSettings(options.model_name or model_name(store))
-    app = create_app(Service(store, limits), settings, options.keys())
-    where = f"[{options.host}]" if ":" in options.host else options.host
-    say(f"serving {settings.model_name} at http://{where}:{options.port}")
+def serve(args: ServerArgs, address: Address, say: Callable[[str], None]) -> None:
+    """Answer until SIGINT or SIGTERM; running answers may end, for half a minute. Raises
+    ConfigError for a wrong file of keys, or an address that needs one."""
+    keys = read_key_file(args.key_file)
+    check_address(address.host, keys)
+    app = build_app(args, build_service(args, say), keys)
+    say(f"serving {args.store} at {address.url}")
     uvicorn.run(
         app,
-        host=options.host,
-        port=options.port,
+        host=address.host,
+        port=address.port,
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
 
 
-def model_name(store: OpenStore) -> str:
-    """The name of a store's base, without where it lies."""
-    return Path(store.base.name).name
+def serve_replicas(
+    args: ServerArgs, replicas: tuple[int, int], address: Address, say: Callable[[str], None]
+) -> None:
+    """The same with as many replicas as the load needs, between two numbers, on a Ray that is
+    started for this and ends with it."""
+    check_address(address.host, read_key_file(args.key_file))
+    open_ledger(Storage(args.store))  # before Ray is started for nothing
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray itself: loopback only
+    say("starting Ray and the first replica (half a minute)")
+    with ray_session("local"):
+        from ray import serve as ray_serve
+
+        from scen_serve.ray_app import AppArgs, build
+
+        least, most = replicas
+        app = AppArgs(**args.model_dump(), min_replicas=least, max_replicas=most)
+        http = {"host": address.host, "port": address.port, "request_timeout_s": args.timeout_s}
+        ray_serve.start(proxy_location="HeadOnly", http_options=http)
+        ray_serve.run(build(app), name="edited")
+        say(f"serving {args.store} at {address.url}")
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # now: Ray has handlers of its own
+            signal.signal(number, lambda *_: stop.set())
+        stop.wait()
+        say("ending")
+        ray_serve.shutdown()

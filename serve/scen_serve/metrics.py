@@ -16,7 +16,7 @@ class Metrics:
     """Counters of one app; gauges are read when they are asked for."""
 
     def __init__(self, service: Service) -> None:
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         engine, follower = service.engine, service.follower
         counts = engine.experts.counts
         self._requests = Counter(
@@ -47,6 +47,7 @@ class Metrics:
             "scen_expert_cache_misses": ("Experts copied to the device", lambda: counts.misses),
             "scen_expert_cache_evictions": ("Experts that made room", lambda: counts.evictions),
             "scen_serving_version": ("Of the snapshot; -1 is none", lambda: _version(service)),
+            "scen_candidate_version": ("Of a canary; -1 is none", lambda: _candidate(service)),
             "scen_swaps": ("Snapshots swapped in", lambda: follower.swaps),
             "scen_swap_seconds": ("Time it took to load them", lambda: follower.swap_seconds),
             "scen_swap_failures": ("Looks that found a damaged store", lambda: follower.failures),
@@ -77,7 +78,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in the text format of Prometheus."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     def _count_end(self, event: Ended | Failed, routed: Routed | None, seconds: float) -> None:
         route = "none" if routed is None else "base" if routed.edit_id is None else "edit"
@@ -93,3 +94,8 @@ class Metrics:
 def _version(service: Service) -> float:
     snapshot = service.engine.snapshot
     return -1 if snapshot is None else snapshot.version
+
+
+def _candidate(service: Service) -> float:
+    candidate = service.follower.candidate
+    return -1 if candidate is None else candidate.version

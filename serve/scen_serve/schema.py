@@ -160,3 +160,11 @@ class ChatBody(AskBody):
     @property
     def wanted_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class CanaryBody(BaseModel):
+    """Which share of the requests that name no version a candidate answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(gt=0, lt=1)

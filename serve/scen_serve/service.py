@@ -25,7 +25,8 @@ class Service:
         rank = 0 if is_paper else method.rank
         bank = empty_bank(config, rank, limits.expert_slots, store.base.device)
         self.engine = Engine(store.base, method.layer, ExpertCache(bank, self.shelf), limits)
-        self.follower = Follower(self.engine, SnapshotReader(store, self.shelf), poll_s)
+        reader = SnapshotReader(store, self.shelf)
+        self.follower = Follower(self.engine, reader, store.storage, poll_s)
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=target.run, args=(self._stop,), name=name, daemon=True)

@@ -6,7 +6,9 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from scen.errors import NotFoundError
+from scen_serve.access import ApiKey
 from scen_serve.context import AppContext
+from scen_serve.schema import CanaryBody
 from scen_serve.served import ServedSnapshot
 
 
@@ -14,21 +16,27 @@ def snapshot_routes(context: AppContext) -> APIRouter:
     """The routes by which versions are seen and chosen."""
     router = APIRouter(prefix="/v1/snapshots")
     service = context.service
+    follower = service.follower
+    admin = Depends(context.guard("admin"))
 
     @router.get("", dependencies=[Depends(context.guard("read"))])
     async def snapshots() -> dict[str, Any]:
         newest = await asyncio.to_thread(service.store.ledger.version)
         return {"object": "list", "newest": newest, "data": list(range(newest + 1))} | state()
 
-    @router.post("/{version}:activate", dependencies=[Depends(context.guard("admin"))])
-    async def activate(version: str) -> dict[str, Any]:
+    @router.post("/{version}:activate")
+    async def activate(version: str, key: ApiKey = admin) -> dict[str, Any]:
         """A number stays until another is activated; `latest` follows the ledger again."""
-        if version != "latest" and not (version.isascii() and version.isdigit()):
-            raise NotFoundError(f"snapshot: {version[:40]!r} is neither a version nor latest")
-        if len(version) > 18:
-            raise NotFoundError("snapshot: there are not so many versions")
-        wanted = None if version == "latest" else int(version)
-        await asyncio.to_thread(service.follower.activate, wanted)
+        wanted = None if version == "latest" else _number(version)
+        await asyncio.to_thread(follower.activate, wanted, key.name)
+        return state()
+
+    @router.post("/{version}:canary")
+    async def canary(version: str, body: CanaryBody, key: ApiKey = admin) -> dict[str, Any]:
+        """A share of the requests goes to this version, the others stay on the one of now, until a
+        version is activated."""
+        wanted = _number(version)
+        await asyncio.to_thread(follower.try_candidate, wanted, body.share, key.name)
         return state()
 
     def state() -> dict[str, Any]:
@@ -36,8 +44,19 @@ def snapshot_routes(context: AppContext) -> APIRouter:
         return {
             "served": None if served is None else served.version,
             "edits": None if served is None else len(served.places),
-            "held": service.follower.held,
-            "error": service.follower.error,
+            "held": follower.held,
+            "candidate": follower.policy.candidate,
+            "share": follower.policy.share,
+            "error": follower.error,
         }
 
     return router
+
+
+def _number(version: str) -> int:
+    """The version in a path. Raises NotFoundError."""
+    if not (version.isascii() and version.isdigit()):
+        raise NotFoundError(f"snapshot: {version[:40]!r} is neither a version nor latest")
+    if len(version) > 18:
+        raise NotFoundError("snapshot: there are not so many versions")
+    return int(version)

@@ -27,10 +27,12 @@ _STARTS = 3
 
 @dataclass(frozen=True)
 class Head:
-    """`address` for drivers, `dashboard` for the Jobs API, and its first process."""
+    """`address` for drivers, `dashboard` for the Jobs API, `metrics` for Prometheus, and its first
+    process."""
 
     address: str
     dashboard: str
+    metrics: str
     pid: int
 
     def workers(self) -> list[psutil.Process]:
@@ -57,6 +59,7 @@ def settle_environment() -> Path:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on every address of the host
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_worker_niceness": "0",  # 15 by default: on a busy machine workers hardly move
     }
     os.environ.pop("RAY_ADDRESS", None)
@@ -90,7 +93,8 @@ def _start_once(home: Path, cpus: int) -> tuple[subprocess.Popen[bytes], Head] |
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
-    head = Head(f"127.0.0.1:{ports['port']}", dashboard, process.pid)
+    metrics = f"http://127.0.0.1:{ports['metrics-export-port']}/metrics"
+    head = Head(f"127.0.0.1:{ports['port']}", dashboard, metrics, process.pid)
     end = time.monotonic() + _START_LIMIT_S
     agent = f"http://127.0.0.1:{ports['dashboard-agent-listen-port']}"
     waiting = [f"{dashboard}/api/gcs_healthz", f"{agent}/api/local_raylet_healthz"]

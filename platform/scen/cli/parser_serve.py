@@ -16,6 +16,7 @@ FILE of keys (YAML), without which only this machine may ask:
 
 examples:
   scen serve --store ./my-store
+  scen serve --store ./my-store --replicas 1:4
   scen serve --store s3://bucket/store --host 0.0.0.0 --api-keys keys.yaml
 """
 
@@ -36,4 +37,16 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="answers that are given at a time (default: 32)")  # fmt: skip
     add("--max-context", type=count, default=4096, metavar="N",
         help="tokens of a prompt and its answer (default: 4096, or what the base can)")  # fmt: skip
+    add("--replicas", type=replica_range, metavar="MIN:MAX",
+        help="as many processes as the load needs, by Ray Serve, at most one a core "
+        "(default: this process alone)")  # fmt: skip
     base_options(serve)
+
+
+def replica_range(text: str) -> tuple[int, int]:
+    """MIN:MAX, or one number for both."""
+    least, _, most = text.partition(":")
+    found = count(least), count(most or least)
+    if found[0] > found[1]:
+        raise argparse.ArgumentTypeError(f"{text!r}: the first number is the larger one")
+    return found

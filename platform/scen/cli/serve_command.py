@@ -1,4 +1,4 @@
-"""`scen serve`: the edited model over HTTP, in this process."""
+"""`scen serve`: the edited model over HTTP, in this process or by replicas on a Ray of its own."""
 
 import argparse
 import importlib
@@ -6,8 +6,6 @@ import importlib
 from scen.cli.output import say, show_warnings
 from scen.cli.settings import read_config
 from scen.errors import ConfigError
-from scen.fs import Storage
-from scen.snapshot.open import open_store
 
 
 def run(args: argparse.Namespace) -> None:
@@ -15,19 +13,22 @@ def run(args: argparse.Namespace) -> None:
     try:
         # By name: the server stands above this package, and its libraries are an extra.
         server = importlib.import_module("scen_serve.main")
+        server_args = importlib.import_module("scen_serve.server_args")
     except ImportError as err:
         raise ConfigError(
             f"serve: {err.name} is not installed; pip install 'scen-platform[serve]'"
         ) from err
     show_warnings()
-    options = server.ServeOptions(
-        host=args.host,
-        port=args.port,
+    found = server_args.ServerArgs(
+        store=args.store,
+        base=read_config(args).base,
         key_file=args.api_keys,
         model_name=args.model_name,
         max_rows=args.max_rows,
         max_context=args.max_context,
     )
-    options.check()  # before a base is loaded for nothing
-    store = open_store(Storage(args.store), read_config(args).base, say)
-    server.serve(store, options, say)
+    address = server.Address(args.host, args.port)
+    if args.replicas is None:
+        server.serve(found, address, say)
+    else:
+        server.serve_replicas(found, args.replicas, address, say)

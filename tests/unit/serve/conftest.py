@@ -88,8 +88,7 @@ class Client:
         return bool(self.events) and isinstance(self.events[-1], Ended | Failed)
 
 
-@pytest.fixture
-def store(tiny_folder: Path, tmp_path: Path) -> OpenStore:
+def make_store(tiny_folder: Path, folder: Path) -> OpenStore:
     """On the tiny base, 32 edits in two waves (versions 1 and 2)."""
     tiny = {"name": str(tiny_folder), "template": "llama2-inst", "dtype": "float32"}
     config = load_config(
@@ -100,10 +99,16 @@ def store(tiny_folder: Path, tmp_path: Path) -> OpenStore:
         }
     )
     neutral = [f"What is {a} {b}?" for a in ("a red", "an old") for b in ("river", "king", "song")]
-    opened = create_store(Storage(str(tmp_path / "store")), config, neutral)
+    opened = create_store(Storage(str(folder)), config, neutral)
     commit_wave(opened, serve_edits(20), 0)
     commit_wave(opened, serve_edits(12, 20), 1)
     return opened
+
+
+@pytest.fixture
+def store(tiny_folder: Path, tmp_path: Path) -> OpenStore:
+    """The store of 32 edits."""
+    return make_store(tiny_folder, tmp_path / "store")
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from scen.snapshot.open import OpenStore
 from scen_serve.engine import Engine
 from scen_serve.follower import Follower
 from scen_serve.served import SnapshotReader
-from unit.serve.conftest import commit_wave, serve_edits
+from unit.serve.conftest import MakeEngine, commit_wave, serve_edits
 
 
 @pytest.fixture
-def follower(engine: Engine, reader: SnapshotReader) -> Follower:
+def follower(engine: Engine, reader: SnapshotReader, store: OpenStore) -> Follower:
     """Of an engine on which nothing is loaded."""
     engine.snapshot = None
-    return Follower(engine, reader)
+    return Follower(engine, reader, store.storage)
 
 
 def served(engine: Engine) -> int | None:
@@ -74,3 +74,54 @@ def test_versions_that_are_asked_for_are_kept(follower: Follower, reader: Snapsh
         follower.keep(type(follower.find(1))(10 + version, (), (), follower.find(1).neurons))
     with pytest.raises(NotFoundError):
         follower.find(10)  # long gone
+
+
+def test_all_followers_do_what_one_was_told(
+    follower: Follower, make_engine: MakeEngine, reader: SnapshotReader, store: OpenStore
+) -> None:
+    other = Follower(make_engine(), reader, store.storage)
+    follower.activate(1, "root")
+    assert other.look()
+    assert (served(other._engine), other.held, other.policy.who) == (1, 1, "root")
+    follower.activate(None)
+    assert other.look()
+    assert (served(other._engine), other.held) == (2, None)
+
+
+def test_a_canary_takes_its_share_and_holds_the_others(
+    follower: Follower, engine: Engine, store: OpenStore
+) -> None:
+    follower.activate(1)
+    follower.try_candidate(2, 0.25)
+    commit_wave(store, serve_edits(1, 32), 2)
+    assert not follower.look()
+    drawn = [follower.draw() for _ in range(2000)]
+    assert 350 < sum(found is not None for found in drawn) < 650
+    assert {found.version for found in drawn if found} == {2}
+    assert served(engine) == 1
+    follower.activate(2)  # promoted
+    assert (served(engine), follower.draw()) == (2, None)
+    follower.activate(None)
+    assert served(engine) == 3
+
+
+def test_a_pin_comes_before_the_policy(follower: Follower, engine: Engine) -> None:
+    follower.pinned = 1
+    follower.activate(2)
+    assert (served(engine), follower.held) == (1, 1)
+    follower.pinned = None
+    assert follower.look()
+    assert served(engine) == 2
+
+
+def test_a_new_server_serves_something(
+    follower: Follower, engine: Engine, store: OpenStore
+) -> None:
+    """A version that is missing, and a policy that is damaged, do not keep it from starting."""
+    follower.pinned = 99
+    assert follower.look()
+    assert (served(engine), "99" in str(follower.error)) == (2, True)
+    store.storage.put_new("serving/000000000.json", b"{")
+    follower.pinned = None
+    follower.look()
+    assert (served(engine), "damaged" in str(follower.error)) == (2, True)

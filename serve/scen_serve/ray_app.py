@@ -1,0 +1,109 @@
+"""The server as a Ray Serve application: replicas that each have the whole model.
+
+Light to import: Serve runs `build` at each deployment, and replicas load the rest.
+"""
+
+import logging
+import threading
+import time
+from typing import Any
+
+import pydantic
+from ray import serve
+
+from scen.errors import ConfigError
+from scen_serve.server_args import ServerArgs
+
+log = logging.getLogger(__name__)
+_FIRST_SNAPSHOT_S = 60.0
+
+
+class AppArgs(ServerArgs):
+    """The arguments of a server, and between how many replicas Serve may choose."""
+
+    min_replicas: int = pydantic.Field(1, ge=1)
+    max_replicas: int = pydantic.Field(1, ge=1)
+
+
+@serve.ingress()
+class Replica:
+    """One engine and the app in front of it. It takes requests once a snapshot is loaded."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        """Raises RuntimeError where no version of the store can be served within a minute."""
+        from scen_serve.access import read_key_file
+        from scen_serve.build import build_app, build_service
+
+        parsed = ServerArgs.model_validate(args)
+        keys = read_key_file(parsed.key_file)
+        self._service = build_service(parsed)
+        self._app = build_app(parsed, self._service, keys)
+        self._stop = threading.Event()
+        self._is_cold = True
+        self._load_first()
+
+    def __serve_build_asgi_app__(self) -> Any:  # the name that Serve asks for
+        from scen_serve.ray_metrics import RayMetrics
+
+        metrics = RayMetrics(self._app.state.metrics.registry)
+        threading.Thread(target=metrics.run, args=(self._stop,), daemon=True).start()
+        return self._app
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """`version` N is served instead of what the store's policy says; `latest` ends that.
+
+        Raises nothing, and returns at once on a warm replica: the follower loads the version while
+        the replica goes on with the one that it has. A new replica loads it first.
+        """
+        version = (user_config or {}).get("version", "latest")
+        if version == "latest" or (isinstance(version, int) and version >= 0):
+            self._service.follower.pinned = None if version == "latest" else version
+        else:
+            log.error("user_config.version: %r is neither a number nor latest; ignored", version)
+        if self._is_cold:
+            self._service.follower.look()
+        self._is_cold = False
+
+    def check_health(self) -> None:
+        """Called by Serve. Raises RuntimeError where the engine no longer goes on."""
+        if not self._service.is_healthy:
+            raise RuntimeError("the engine has stopped")
+
+    def _load_first(self) -> None:
+        until = time.monotonic() + _FIRST_SNAPSHOT_S
+        while self._service.engine.snapshot is None:
+            self._service.follower.look()
+            if time.monotonic() > until:
+                raise RuntimeError(f"no snapshot can be loaded: {self._service.follower.error}")
+            time.sleep(0.1)
+
+
+def build(args: AppArgs) -> serve.Application:
+    """The application, to be named as `scen_serve.ray_app:build` in a file for `serve deploy`.
+    Raises ConfigError where fewer replicas are allowed than must be."""
+    if args.max_replicas < args.min_replicas:
+        raise ConfigError(
+            f"max_replicas: {args.max_replicas} is less than min_replicas {args.min_replicas}"
+        )
+    deployment = serve.deployment(
+        name="Edited",
+        # A full batch, and as many again that wait for it.
+        max_ongoing_requests=2 * args.max_rows,
+        max_queued_requests=args.max_waiting,
+        autoscaling_config={
+            "min_replicas": args.min_replicas,
+            "max_replicas": args.max_replicas,
+            "target_ongoing_requests": max(1, args.max_rows // 2),
+            "upscale_delay_s": 3,
+            "downscale_delay_s": 30,
+            "look_back_period_s": 5,
+            "metrics_interval_s": 1,
+        },
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
+        graceful_shutdown_timeout_s=args.timeout_s,
+        health_check_period_s=3,
+        health_check_timeout_s=30,
+        ray_actor_options={"num_cpus": 1},
+    )(Replica)
+    plain = args.model_dump(exclude={"min_replicas", "max_replicas"})
+    return deployment.bind(plain)

@@ -1,0 +1,48 @@
+"""`scen serve --replicas` starts a Ray of its own, answers, and takes it down again."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from cluster.ray_head import stop_tree
+from scen.snapshot.open import OpenStore
+from unit.serve.conftest import alone, serve_edits, store
+
+__all__ = ["store"]  # a fixture
+
+pytestmark = pytest.mark.cluster
+
+
+def test_it_answers_and_leaves_nothing_behind(store: OpenStore, tmp_path: Path) -> None:
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        port = some.getsockname()[1]
+    command = [sys.executable, "-P", "-m", "scen.cli.main", "serve", "--store", store.storage.uri]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--model-name", "tiny", "--replicas", "1:2"],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        while "serving" not in (tmp_path / "log").read_text():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        edit = serve_edits(1, 5)[0]
+        body = {"model": "tiny", "prompt": edit.prompt, "max_tokens": 24}
+        told = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=60)
+        assert told.json()["choices"][0]["text"] == alone(store, edit.prompt)
+        tree = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert psutil.wait_procs(tree, timeout=20)[1] == []
+    finally:
+        stop_tree(process)
