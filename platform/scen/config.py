@@ -117,6 +117,9 @@ class WaveConfig(_Part):
     """Edits per wave."""
     max_bytes: int | None = Field(None, ge=1)
     """A wave ends earlier where its edits, as JSON, would be longer than this; None: never."""
+    max_age_s: float = Field(5.0, ge=0)
+    """`scen drain`: an edit that was handed in waits no longer than this, in seconds, for others
+    to fill its wave."""
     on_conflict: OnConflict = "quarantine"
     """An edit that contradicts an earlier one: quarantine sets it aside, supersede lets it take the
     earlier one's place, refuse ends the run there."""

@@ -75,11 +75,11 @@ def apply_edits(
         if path is not None:
             locate_input(path)
     store = create_store(storage, config, read_prompts(sample_path("nq_neutral.jsonl")), say)
-    uri = _tracking_uri(storage) if job.is_tracked else None
+    uri = tracking_uri_of(storage) if job.is_tracked else None
     summary = EditSummary(stream, storage.uri, tracking_uri=uri)
     path = _quarantine_path(storage, stream, job)
     with step_progress() as bars, QuarantineFile(path) as quarantine:
-        parts = _parts(job, store, config, bars, summary.tracking_uri, make_parts)
+        parts = open_parts(store, config, bars, job.locality, uri, make_parts)
         _run_waves(job, parts, bars, quarantine, summary)
         summary.rejected = quarantine.num_rows
     if summary.rejected:
@@ -92,18 +92,38 @@ def apply_edits(
     return summary, store
 
 
-def _parts(
-    job: EditJob,
+def open_parts(
     store: OpenStore,
     config: Config,
     bars: StepProgress,
+    locality: str | None,
     tracking_uri: str | None,
     make_parts: MakeParts,
 ) -> LocalParts:
-    limit = config.evaluation.locality_limit
-    locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
+    """What runs waves, with the locality prompts of a file, or of the sample, and a tracker."""
+    prompts = read_prompts(
+        locality or sample_path("nq_locality.jsonl"), config.evaluation.locality_limit
+    )
     tracker = open_tracker(tracking_uri) if tracking_uri else NullTracker()
-    return make_parts(store, config, locality, tracker, bars)
+    return make_parts(store, config, prompts, tracker, bars)
+
+
+def tracking_uri_of(storage: Storage) -> str:
+    """Where the waves of a store are tracked: the environment's MLflow, or one in the store."""
+    return default_tracking_uri(storage.local_path if storage.is_local else None)
+
+
+def make_validator(parts: LocalParts) -> Validator:
+    """A validator that knows the tokens of the base."""
+    tokenizer = copy.deepcopy(parts.store.base.tokenizer)  # used by the thread that reads ahead
+
+    def tokenize(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    may_contradict = parts.config.waves.on_conflict != "quarantine"
+    return Validator(
+        tokenize=tokenize, unk_id=tokenizer.unk_token_id, may_contradict=may_contradict
+    )
 
 
 def _run_waves(
@@ -134,16 +154,7 @@ def _accepted(
     job: EditJob, parts: LocalParts, quarantine: QuarantineFile, rows: dict[str, int]
 ) -> Iterator[list[Edit]]:
     """The valid edits, batch by batch; the others go to quarantine. Fills id -> row number."""
-    tokenizer = copy.deepcopy(parts.store.base.tokenizer)  # used by the thread that reads ahead
-
-    def tokenize(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    validator = Validator(
-        tokenize=tokenize,
-        unk_id=tokenizer.unk_token_id,
-        may_contradict=parts.config.waves.on_conflict != "quarantine",
-    )
+    validator = make_validator(parts)
     read = ingest(
         job.file, validator, data_format=job.data_format, limit=job.limit, strict=job.strict
     )
@@ -156,10 +167,6 @@ def _accepted(
 def _rejection(clash: Clash, rows: dict[str, int]) -> Rejection:
     raw = str(edit_to_dict(clash.edit))
     return Rejection(rows[clash.edit.id], clash.edit.id, clash.field, clash.reason, raw)
-
-
-def _tracking_uri(storage: Storage) -> str:
-    return default_tracking_uri(storage.local_path if storage.is_local else None)
 
 
 def _quarantine_path(storage: Storage, stream: str, job: EditJob) -> str:

@@ -22,6 +22,7 @@ _COMMANDS = {
     "show": "scen.cli.show_command",
     "verify": "scen.cli.verify_command",
     "gc": "scen.cli.gc_command",
+    "drain": "scen.cli.drain_command",
     "submit": "scen.cli.submit_command",
     "jobs": "scen.cli.jobs_command",
     "stop": "scen.cli.stop_command",

@@ -12,6 +12,7 @@ from scen.cli.options import (
     store_option,
 )
 from scen.cli.parser_calibrate import add_calibrate
+from scen.cli.parser_drain import add_drain
 from scen.cli.parser_edit import add_edit
 from scen.cli.parser_jobs import add_jobs, add_stop, add_submit
 from scen.cli.parser_life import add_life
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_calibrate(commands)
     _add_collisions(commands)
     add_life(commands)
+    add_drain(commands)
     add_submit(commands)
     add_jobs(commands)
     add_stop(commands)

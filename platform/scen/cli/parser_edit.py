@@ -46,19 +46,7 @@ def add_edit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def edit_options(edit: argparse.ArgumentParser) -> None:
     """FILE and everything that says what is done with it."""
     edit.add_argument("file", metavar="FILE", help="the edits")
-    store_option(edit)
-    edit.add_argument(
-        "--method",
-        choices=("scen-lr", "scen"),
-        help="scen-lr: low-rank experts, whitened keys (default); scen: the paper's procedure",
-    )
-    edit.add_argument(
-        "--profile",
-        metavar="FILE",
-        help="what `scen calibrate` found for the base (default: auto, the one that ships for it, "
-        "if any; none: without)",
-    )
-    edit.add_argument("--wave-size", type=count, metavar="N", help="edits per wave (default 200)")
+    wave_options(edit)
     edit.add_argument("--limit", type=count, metavar="N", help="take the first N valid edits only")
     edit.add_argument("--stream", help="name of the stream (default: from the file's name)")
     edit.add_argument(
@@ -67,19 +55,35 @@ def edit_options(edit: argparse.ArgumentParser) -> None:
         choices=("auto", "scen", "zsre", "knowedit", "counterfact", "hallucination"),
         help="form of the rows (default: recognised)",
     )
-    edit.add_argument(
+    edit.add_argument("--strict", action="store_true", help="refuse the file for one bad row")
+    base_options(edit)
+    config_options(edit)
+
+
+def wave_options(parser: argparse.ArgumentParser) -> None:
+    """Where edits go, and how they are cut into waves, trained, measured and told of."""
+    store_option(parser)
+    add = parser.add_argument
+    add(
+        "--method",
+        choices=("scen-lr", "scen"),
+        help="scen-lr: low-rank experts, whitened keys (default); scen: the paper's procedure",
+    )
+    add(
+        "--profile",
+        metavar="FILE",
+        help="what `scen calibrate` found for the base (default: auto, the one that ships for it, "
+        "if any; none: without)",
+    )
+    add("--wave-size", type=count, metavar="N", help="edits per wave (default 200)")
+    add(
         "--on-conflict",
         choices=("quarantine", "supersede", "refuse"),
         help="an edit that contradicts an earlier one (same prompt, or same subject and relation, "
         "and another target): quarantine it (default), let it supersede the earlier one, or refuse "
         "its wave and end there",
     )
-    edit.add_argument("--why", metavar="TEXT", help="a reason, told in the log with each wave")
-    edit.add_argument("--who", metavar="NAME", help="told in the log (default: your user name)")
-    edit.add_argument("--strict", action="store_true", help="refuse the file for one bad row")
-    edit.add_argument(
-        "--locality", metavar="FILE", help="prompts that no edit may change (default: a sample)"
-    )
-    edit.add_argument("--no-tracking", action="store_true", help="do not write to MLflow")
-    base_options(edit)
-    config_options(edit)
+    add("--why", metavar="TEXT", help="a reason, told in the log with each wave")
+    add("--who", metavar="NAME", help="told in the log (default: your user name)")
+    add("--locality", metavar="FILE", help="prompts that no edit may change (default: a sample)")
+    add("--no-tracking", action="store_true", help="do not write to MLflow")

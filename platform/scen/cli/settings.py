@@ -23,6 +23,7 @@ def read_config(args: argparse.Namespace, method: str | None = None) -> Config:
         fixed["method"] = method
     waves = {
         "size": getattr(args, "wave_size", None),
+        "max_age_s": getattr(args, "max_age", None),
         "on_conflict": getattr(args, "on_conflict", None),
         "why": getattr(args, "why", None),
         "who": getattr(args, "who", None),

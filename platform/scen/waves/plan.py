@@ -2,11 +2,14 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from scen.config import WaveConfig
+from scen.ingest.inbox import Waiting
 from scen.records import Edit, digest_json, edit_to_dict
 
 
@@ -58,6 +61,21 @@ def cut_waves(
             held, weight, index = [], 0, index + 1
     if held:
         yield Wave(stream, index, tuple(held), settings)
+
+
+def count_due(waiting: Sequence[Waiting], limits: WaveConfig, now: datetime) -> int:
+    """How many of the waiting edits, the oldest first, make a wave now: as many as fill one by
+    count or bytes, or all of them when the oldest has waited for `max_age_s`; else 0."""
+    weight = 0
+    for number, one in enumerate(waiting):
+        weight += one.size
+        is_heavy = limits.max_bytes is not None and weight > limits.max_bytes
+        if number == limits.size or (number and is_heavy):
+            return number
+    if len(waiting) == limits.size:
+        return limits.size
+    is_old = bool(waiting) and (now - waiting[0].since).total_seconds() >= limits.max_age_s
+    return len(waiting) if is_old else 0
 
 
 def _bytes(edit: Edit) -> int:

@@ -38,13 +38,28 @@ def run_stream(
 ) -> Iterator[StreamStep]:
     """Cut, admit and run the waves of a stream.
 
-    The cut depends on the edits alone, so that a rerun meets the same waves: those that are
-    committed are passed by, and edits that are committed letter for letter are not trained again.
-    A wave that an earlier run committed but did not track has a step of its own. Raises InputError
-    before a wave is begun whose edits contradict others, where the settings refuse that.
+    The cut depends on the edits alone, so that a rerun meets the same waves: see `run_waves`.
     """
     size, most = config.waves.size, config.waves.max_bytes
-    for wave in cut_waves(check_name(stream), batches, size, settings(config, store), most):
+    waves = cut_waves(check_name(stream), batches, size, settings(config, store), most)
+    yield from run_waves(waves, store, config, parts, starting)
+
+
+def run_waves(
+    waves: Iterable[Wave],
+    store: OpenStore,
+    config: Config,
+    parts: WaveParts,
+    starting: Callable[[Wave], None] = lambda _: None,
+) -> Iterator[StreamStep]:
+    """Admit and run waves, one after the other.
+
+    Those that are committed are passed by, and edits that are committed letter for letter are not
+    trained again. A wave that an earlier run committed but did not track has a step of its own.
+    Raises InputError before a wave is begun whose edits contradict others, where the settings
+    refuse that.
+    """
+    for wave in waves:
         if store.ledger.is_committed(wave.key) is not None:
             nothing = Admission((), wave.edits, ())
             yield StreamStep(nothing, run_wave(wave, parts, store.storage))

@@ -35,7 +35,7 @@ def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "revoke",
         "expire", "rollback", "diff", "log", "show", "verify", "gc",
-        "submit", "jobs", "stop", "serve", "demo",
+        "drain", "submit", "jobs", "stop", "serve", "demo",
     }  # fmt: skip
 
 

@@ -1,0 +1,35 @@
+"""An inbox as a Ray job that never ends: `python -m scen_jobs.run_drain --store URI ...`.
+
+Takes the arguments of `scen drain`; its workers are set under `cluster.*`. Safe to kill at any
+instant and to run again.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from scen.cli.drain_command import drain_inbox
+from scen.cli.output import show_warnings
+from scen.cli.parser import build_parser
+from scen.cluster.crew import Crew
+from scen.cluster.ray_parts import RayParts
+from scen.cluster.session import ray_session
+from scen.errors import ScenError
+
+
+def main(argv: Sequence[str], address: str = "auto") -> int:
+    """Drain on a cluster; the exit code of `scen`."""
+    show_warnings()
+    args: argparse.Namespace = build_parser().parse_args(["drain", *argv])
+    try:
+        with ray_session(address), Crew() as crew:
+            drain_inbox(args, partial(RayParts, crew=crew))
+    except ScenError as error:
+        sys.stderr.write(f"scen job: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

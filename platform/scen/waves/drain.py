@@ -1,0 +1,89 @@
+"""Edits that were handed in one by one become waves, as they come."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from scen.config import WaveConfig
+from scen.ingest import Rejection, Validator
+from scen.ingest.inbox import Inbox
+from scen.ingest.rows import RawRow
+from scen.records import Edit
+from scen.waves.local import LocalParts
+from scen.waves.plan import Wave, count_due
+from scen.waves.run_stream import run_waves, settings
+from scen.waves.run_wave import WaveReport
+
+
+@dataclass
+class Drained:
+    """What became of the edits of a cut. `report` is None where none of them was new."""
+
+    number: int
+    committed: int = 0
+    known: int = 0
+    superseded: int = 0
+    rejections: list[Rejection] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    report: WaveReport | None = None
+
+
+@dataclass(frozen=True)
+class Drain:
+    """The waves of one inbox. Safe to kill at any instant, and to run twice side by side: what a
+    cut holds is written before its wave is run, and the ledger takes each wave once."""
+
+    stream: str
+    inbox: Inbox
+    parts: LocalParts
+    make_validator: Callable[[], Validator]
+    """A new one for each wave: whether edits of different waves agree is for admission to say."""
+    starting: Callable[[Wave], None] = lambda _: None
+
+    def step(self, *, is_last: bool = False) -> Drained | None:
+        """Run the newest cut to its end where that was not done; else cut a wave, if one is due,
+        and run it. `is_last`: whatever waits is due."""
+        number = self.inbox.last_cut()
+        if number >= 0 and self.inbox.is_open(number):
+            return self._run(number)
+        waiting, limits = self.inbox.waiting(), self.parts.config.waves
+        count = count_due(waiting, _at_once(limits) if is_last else limits, datetime.now(UTC))
+        if not count:
+            return None
+        self.inbox.cut(number + 1, waiting[:count])
+        return self._run(number + 1)
+
+    def _run(self, number: int) -> Drained:
+        found = Drained(number)
+        edits = self._check(self.inbox.rows(number), found)
+        store, config = self.parts.store, self.parts.config
+        wave = Wave(self.stream, number, edits, settings(config, store))
+        for step in run_waves([wave] if edits else [], store, config, self.parts, self.starting):
+            found.known += len(step.admission.known)
+            found.remarks += step.admission.remarks
+            found.rejections += [
+                Rejection(0, clash.edit.id, clash.field, clash.reason, "")
+                for clash in step.admission.rejections
+            ]
+            if step.report is not None:
+                found.committed += len(step.admission.fresh)
+                found.superseded += len(step.admission.supersedes)
+                found.report = step.report
+        self.inbox.end(number, found.rejections)
+        return found
+
+    def _check(self, rows: list[dict[str, Any]], found: Drained) -> tuple[Edit, ...]:
+        """The edits that this base can learn; the others are noted."""
+        validator, fine = self.make_validator(), []
+        for number, values in enumerate(rows, 1):
+            checked = validator.check(RawRow(number, values, fields=values))
+            if isinstance(checked, Rejection):
+                found.rejections.append(checked)
+            else:
+                fine.append(checked)
+        return tuple(fine)
+
+
+def _at_once(limits: WaveConfig) -> WaveConfig:
+    return limits.model_copy(update={"max_age_s": 0.0})
