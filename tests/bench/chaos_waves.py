@@ -1,4 +1,4 @@
-"""Kills drivers and workers at random while they run streams, and counts what was lost or doubled.
+"""Kills drivers, workers and registries at random, and counts what was lost or doubled.
 
     PYTHONPATH=tests python tests/bench/chaos_waves.py --kills 200 --ray-kills 20
 
@@ -20,12 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.chaos_stream import EDITS, Fatal, content, live
 from bench.report import emit
 from cluster.ray_head import Head, settle_environment, start_head, stop_tree
 from conftest import write_tiny_base
 
 _LIFE_LIMIT_S = 300
+_REGISTRY_SHARE = 0.4  # of the kills on Ray that are not of drivers
 
 
 @dataclass
@@ -96,7 +99,7 @@ def campaign(tally: Tally, kills: int, root: Path, meant: dict[str, Any], base: 
 
 
 class Reaper:
-    """Kills a worker of a head every few seconds."""
+    """Kills a worker, or the registry, of a head every few seconds."""
 
     def __init__(self, head: Head, chance: random.Random, tally: Tally) -> None:
         self._head, self._chance, self._tally = head, chance, tally
@@ -104,15 +107,23 @@ class Reaper:
 
     def __call__(self) -> None:
         """Kill one, where it is time and there are any."""
-        if time.monotonic() < self._next or not (workers := self._head.workers()):
+        if time.monotonic() < self._next:
             return
-        self._chance.choice(workers).kill()
-        self._tally.kills["worker on Ray"] += 1
+        kind, there = self._draw()
+        if not there:
+            return
+        self._chance.choice(there).kill()
+        self._tally.kills[f"{kind} on Ray"] += 1
         self._next = time.monotonic() + self._chance.uniform(15, 30)
+
+    def _draw(self) -> tuple[str, list[psutil.Process]]:
+        if self._chance.random() < _REGISTRY_SHARE:
+            return "registry", self._head.registries()
+        return "worker", self._head.workers()
 
 
 def ray_campaign(tally: Tally, kills: int, root: Path, meant: dict[str, Any], base: Path) -> None:
-    """The same on Ray, where workers are killed as well."""
+    """The same on Ray, where workers and registries are killed as well."""
     chance = random.Random(1)
     process, head = start_head(Path(tempfile.gettempdir()) / root.name)
     reaper, wanted = Reaper(head, chance, tally), tally.kills.total() + kills
@@ -136,7 +147,9 @@ def main() -> None:
     """Run both campaigns and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="of drivers without Ray")
-    parser.add_argument("--ray-kills", type=int, default=0, help="of drivers and workers on Ray")
+    parser.add_argument(
+        "--ray-kills", type=int, default=0, help="of drivers, workers, registries on Ray"
+    )
     args = parser.parse_args()
     root = settle_environment()
     multiprocessing.get_context("forkserver").set_forkserver_preload(["bench.chaos_stream"])

@@ -37,10 +37,17 @@ class Head:
 
     def workers(self) -> list[psutil.Process]:
         """The processes of Ray Train workers."""
+        return self._processes("RayTrainWorker")
+
+    def registries(self) -> list[psutil.Process]:
+        """The processes of stores' registries."""
+        return self._processes("MeteredRegistry")
+
+    def _processes(self, name: str) -> list[psutil.Process]:
         found = []
         for process in psutil.Process(self.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if "RayTrainWorker" in " ".join(process.cmdline()):
+                if name in " ".join(process.cmdline()):
                     found.append(process)
         return found
 

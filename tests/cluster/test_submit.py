@@ -10,9 +10,10 @@ from cluster.ray_head import Head
 from cluster.wave_case import EDITS
 from scen.cli.main import main
 from scen.fs import Storage
+from scen.ingest.inbox import Inbox
 from scen.records import edit_to_dict
 from scen.registry.ledger import open_ledger
-from scen_jobs import run_eval
+from scen_jobs import run_drain, run_eval
 
 pytestmark = pytest.mark.cluster
 
@@ -63,6 +64,20 @@ def test_a_stream_is_submitted_followed_and_recognised(
     assert main(["eval", *of_store]) == 0
     assert json.loads(capfd.readouterr().out) == spread
     assert (spread["n_edits"], spread["version"]) == (6, 1)
+
+
+def test_what_was_handed_in_is_drained_on_the_cluster(
+    head: Head, tiny_folder: Path, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path / "store"))
+    for edit in EDITS[:4]:
+        Inbox(storage, "online").put(edit)
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    drain = ["--store", storage.uri, "--base", str(tiny_folder), "--template", "llama2-inst",
+             "--no-tracking", "--once", "--wave-size", "3", *settings]  # fmt: skip
+    assert run_drain.main(drain, head.address) == 0
+    ledger = open_ledger(storage)
+    assert (ledger.version(), ledger.snapshot().ids) == (2, [edit.id for edit in EDITS[:4]])
 
 
 def test_a_job_is_stopped_and_goes_on_when_it_is_submitted_again(

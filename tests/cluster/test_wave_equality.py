@@ -49,6 +49,7 @@ def test_replicated_workers_make_the_same_bundle(
     assert spread.report.evaluated["report"] == alone.report.evaluated["report"]
     assert ids(spread) == [edit.id for edit in EDITS]
     assert spread.store.storage.names("ray-train") == []
+    assert [commit.epoch for commit in spread.store.ledger.log()] == [1]  # by the registry
 
 
 @pytest.mark.usefixtures("ray")

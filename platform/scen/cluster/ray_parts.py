@@ -1,14 +1,16 @@
-"""The steps of a wave with their work on Ray Train workers; commits and tracking stay here."""
+"""The steps of a wave with their work on Ray Train workers, committed by the store's registry."""
 
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from scen.cluster.crew import Crew
+from scen.cluster.registry_client import RegistryClient
 from scen.cluster.strategy import choose_strategy, measure_device
 from scen.cluster.worker import CrewJob
 from scen.cluster.zero3 import read_deepspeed
 from scen.errors import ScenError
+from scen.registry.actions import WaveCommit
 from scen.waves.local import LocalParts
 from scen.waves.shared_work import SharedWork
 
@@ -39,6 +41,14 @@ class RayParts(LocalParts):
                 left = watch.look()
             if left == before:
                 raise ScenError(f"{step}: the workers gave up ({self.crew.failure})")
+
+    def append(self, commit: WaveCommit, version: int) -> int:
+        """Let the registry of the store write a wave, so that its followers hear of it at once."""
+        return int(self._registry.call("commit", commit, version).version)
+
+    @cached_property
+    def _registry(self) -> RegistryClient:
+        return RegistryClient(self.store.storage.uri, self.store.storage.options)
 
     @cached_property
     def _job(self) -> CrewJob:

@@ -105,10 +105,15 @@ class LocalParts:
                 who=self.config.waves.who or os_user(),
             )
             try:
-                return ledger.commit(commit, snapshot.version).version
+                return self.append(commit, snapshot.version)
             except ConflictError:
                 log.info("wave %s: another commit came first, trying again", wave.key)
         raise ConflictError(f"wave {wave.key}: {COMMIT_TRIES} other commits came first; run again")
+
+    def append(self, commit: WaveCommit, version: int) -> int:
+        """Write a wave on top of a version of the ledger; the version that holds it. Raises
+        ConflictError where another commit came first."""
+        return self.store.ledger.commit(commit, version).version
 
     def track(
         self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
