@@ -1,7 +1,8 @@
 """Who may do what: API keys with scopes and rate limits, and where a server without keys listens.
 
 A file of keys is YAML: a list under `keys`, each with `name`, `scopes` (read, edit, admin), either
-`key` or `sha256` (of the key, in hex), and optionally `requests_per_minute`.
+`key` or `sha256` (of the key, in hex), and optionally `requests_per_minute`, and `streams`, where
+it may hand in, see and take back the edits of these streams only.
 """
 
 import hmac
@@ -31,6 +32,7 @@ class ApiKey(pydantic.BaseModel):
     key: str | None = pydantic.Field(default=None, min_length=8)
     sha256: str | None = pydantic.Field(default=None, pattern="^[0-9a-f]{64}$")
     requests_per_minute: int | None = pydantic.Field(default=None, ge=1)
+    streams: tuple[str, ...] | None = None
 
     @pydantic.model_validator(mode="after")
     def _has_one_secret(self) -> "ApiKey":
@@ -46,6 +48,10 @@ class ApiKey(pydantic.BaseModel):
     def may(self, scope: Scope) -> bool:
         """True where the key holds this scope."""
         return scope in self.scopes or "admin" in self.scopes
+
+    def may_touch(self, stream: str) -> bool:
+        """True where edits of this stream are its business."""
+        return self.streams is None or stream in self.streams
 
 
 ANYONE = ApiKey(name="anyone", scopes=EVERYTHING, sha256="0" * 64)

@@ -1,55 +1,77 @@
-"""/v1/edits: handing in an edit, and asking what became of it.
+"""/v1/edits: handing in an edit, asking what became of it, and taking it back.
 
-An edit that is handed in is a JSON line in a file of its own under `inbox/<stream>/`, for the next
-wave of that stream.
+An edit that is handed in waits in the inbox of its stream until `scen drain` makes a wave of it.
 """
 
 import asyncio
 import json
-import re
+import time
 from typing import Any
 
 from fastapi import APIRouter, Body, Depends
 from fastapi.responses import JSONResponse
 
-from scen.errors import ConfigError, NotFoundError
-from scen.fs import Storage
+from scen.errors import NotFoundError
 from scen.ingest import Validator
+from scen.ingest.inbox import Inbox
 from scen.ingest.rows import RawRow, Rejection
-from scen.records import Edit, digest_bytes, edit_to_dict
-from scen.registry.ledger import Ledger
+from scen.records import Edit, edit_to_dict
+from scen.registry.actions import About, Revoke
 from scen_serve.access import ApiKey
 from scen_serve.context import AppContext
 from scen_serve.problems import ApiError
+from scen_serve.service import Service
 
 STREAM = "online"
-_STREAM = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_POLL_S = 0.1
+_FINAL = {"served", "rejected"}
 Json = dict[str, Any]
 
 
 def edit_routes(context: AppContext) -> APIRouter:
     """The routes by which edits come and go."""
     router = APIRouter(prefix="/v1/edits")
-    store = context.service.store
+    service, limit_s = context.service, context.settings.timeout_s
     editor = Depends(context.guard("edit"))
 
     @router.post("")
-    async def add(body: Json = Body(), key: ApiKey = editor) -> JSONResponse:  # noqa: B008
-        stream = body.pop("stream", STREAM)
+    async def add(
+        body: Json = Body(),  # noqa: B008
+        wait: bool = False,
+        key: ApiKey = editor,
+    ) -> JSONResponse:
+        """With `wait`, answers when the edit is served or rejected, or when the time is over."""
+        stream = _stream(body.pop("stream", STREAM), key)
         edit = read_edit({"author": key.name} | body)
-        await asyncio.to_thread(enqueue, store.storage, store.ledger, stream, edit)
-        return JSONResponse({"id": edit.id, "stream": stream, "status": "queued"}, 202)
+        stream = await asyncio.to_thread(hand_in, service, stream, edit)
+        until = time.monotonic() + (limit_s if wait else 0)
+        found = await asyncio.to_thread(status, service, stream, edit.id)
+        while found["status"] not in _FINAL and time.monotonic() < until:
+            await asyncio.sleep(_POLL_S)
+            found = await asyncio.to_thread(status, service, stream, edit.id)
+        return JSONResponse(found, 200 if found["status"] in _FINAL else 202)
 
-    @router.get("/{edit_id}", dependencies=[editor])
-    async def show(edit_id: str, stream: str = STREAM) -> Json:
-        return await asyncio.to_thread(status, store.storage, store.ledger, stream, edit_id)
+    @router.get("/{edit_id}")
+    async def show(edit_id: str, stream: str = STREAM, key: ApiKey = editor) -> Json:
+        return await asyncio.to_thread(status, service, _stream(stream, key), edit_id)
 
-    @router.delete("/{edit_id}", dependencies=[editor])
-    async def revoke(edit_id: str) -> Json:
-        await asyncio.to_thread(store.ledger.find, edit_id)
-        raise ApiError(501, "edits cannot be taken back yet; serve an older version instead")
+    @router.delete("/{edit_id}")
+    async def take_back(
+        edit_id: str, stream: str = STREAM, why: str = "", key: ApiKey = editor
+    ) -> Json:
+        about = About(why, key.name)
+        return await asyncio.to_thread(revoke, service, _stream(stream, key), edit_id, about)
 
     return router
+
+
+def _stream(name: Any, key: ApiKey) -> str:
+    """The stream's name. Raises ApiError 400 or 403."""
+    if not isinstance(name, str):
+        raise ApiError(400, "stream: must be a name, such as news")
+    if not key.may_touch(name):
+        raise ApiError(403, f"the API key {key.name} has no part in the stream {name[:64]!r}")
+    return name
 
 
 def read_edit(body: Json) -> Edit:
@@ -63,40 +85,46 @@ def read_edit(body: Json) -> Edit:
     return found
 
 
-def enqueue(storage: Storage, ledger: Ledger, stream: str, edit: Edit) -> None:
-    """Write the edit to the inbox; the same edit again is the same. Raises ConfigError for a
-    stream that is no name, ApiError 409 where the id is taken by another edit."""
-    path, line = inbox_path(stream, edit.id), json.dumps(edit_to_dict(edit), ensure_ascii=False)
-    taken = [entry for entry in ledger.snapshot().entries if entry.edit_id == edit.id]
-    if taken and taken[0].edit.digest != edit.digest:
+def hand_in(service: Service, stream: str, edit: Edit) -> str:
+    """Put the edit into the inbox, unless it is committed; the same edit again is the same. The
+    stream that has it. Raises ConfigError for a stream that is no name, and for an id that is
+    taken by another edit ApiError 409 or ConflictError."""
+    inbox = Inbox(service.store.storage, stream)
+    entry = service.store.ledger.snapshot().state.entries.get(edit.id)
+    if entry is None:
+        inbox.put(edit)
+        return stream
+    if entry.digest != edit.digest:
         raise ApiError(409, f"id: {edit.id} is another edit of the store; choose another id")
-    if not taken and not storage.put_new(path, f"{line}\n".encode()):
-        queued = json.loads(storage.read(path))
-        if queued != json.loads(line):
-            raise ApiError(409, f"id: {edit.id} is another edit that waits; choose another id")
+    return entry.stream
 
 
-def status(storage: Storage, ledger: Ledger, stream: str, edit_id: str) -> Json:
-    """What became of an edit: served since a version, or queued. Raises NotFoundError, with how it
-    left where it was revoked."""
+def status(service: Service, stream: str, edit_id: str) -> Json:
+    """What became of an edit: queued, rejected (with field and reason), committed, or served.
+    Raises NotFoundError; for one that was taken back, with how it left."""
+    found = {"id": edit_id, "stream": stream}
+    inbox = Inbox(service.store.storage, stream)
     try:
-        entry = ledger.find(edit_id)
-    except NotFoundError:
-        if not storage.exists(inbox_path(stream, edit_id)):
-            raise
-        return {"id": edit_id, "stream": stream, "status": "queued"}
-    return {
-        "id": edit_id,
-        "stream": entry.stream,
-        "status": "committed",
-        "version": entry.version,
-        "edit": edit_to_dict(entry.edit),
-    }
+        entry = service.store.ledger.find(edit_id)
+        if entry.stream != stream:
+            raise NotFoundError(f"edit {edit_id} is not in the stream {stream}")
+    except NotFoundError as gone:
+        try:
+            return found | inbox.status(edit_id)
+        except NotFoundError:
+            raise gone from None
+    served = service.engine.snapshot
+    is_served = served is not None and edit_id in served.edit_ids
+    told = {"version": entry.version, "edit": edit_to_dict(entry.edit)}
+    return found | {"status": "served" if is_served else "committed"} | told
 
 
-def inbox_path(stream: str, edit_id: str) -> str:
-    """Where an edit waits. Raises ConfigError for a stream that is no name."""
-    if not isinstance(stream, str) or not _STREAM.fullmatch(stream):
-        raise ConfigError(f"stream: must match {_STREAM.pattern}")
-    name = digest_bytes(edit_id.encode("utf-8", "replace"))[:32]
-    return f"inbox/{stream}/{name}.jsonl"
+def revoke(service: Service, stream: str, edit_id: str, about: About) -> Json:
+    """Withdraw an edit that waits, or revoke one that is committed. Raises NotFoundError, and
+    ConflictError where its wave is just being committed."""
+    found = status(service, stream, edit_id)
+    if found["status"] in ("queued", "rejected"):
+        Inbox(service.store.storage, stream).withdraw(edit_id)
+        return {"id": edit_id, "stream": stream, "status": "withdrawn"}
+    version = service.store.ledger.settle(Revoke([edit_id], about)).version
+    return {"id": edit_id, "stream": stream, "status": "revoked", "version": version}

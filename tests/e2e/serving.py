@@ -24,6 +24,7 @@ pytestmark = pytest.mark.e2e
 KEYS = [
     ApiKey(name="reader", scopes=("read",), key="sk-reader-1"),
     ApiKey(name="slow", scopes=("read",), key="sk-slow-123", requests_per_minute=2),
+    ApiKey(name="news", scopes=("edit",), key="sk-news-123", streams=("news",)),
     ApiKey(name="root", scopes=("admin",), key="sk-root-123"),
 ]
 

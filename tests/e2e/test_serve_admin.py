@@ -2,12 +2,15 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import openai
 import pytest
 
 from e2e.serving import Server, chat, client, scen, service, store, url
+from scen.ingest import Rejection
+from scen.ingest.inbox import Inbox
 from scen.snapshot.open import OpenStore
 from scen_serve.api import create_app
 from scen_serve.context import AppSettings
@@ -138,9 +141,10 @@ def test_an_edit_is_handed_in(url: str, store: OpenStore) -> None:
     for _ in range(2):  # again is the same
         told = httpx.post(f"{url}/v1/edits", json=body, headers=root)
         assert (told.status_code, told.json()["status"]) == (202, "queued"), told.text
-    [path] = store.storage.names("inbox/news")
-    kept = store.storage.read_json(path)
-    assert (kept["prompt"], kept["author"]) == ("Who leads Rome?", "root")
+    inbox = Inbox(store.storage, "news")
+    inbox.cut(0, inbox.waiting())
+    [kept] = inbox.edits(0)
+    assert (kept.prompt, kept.author) == ("Who leads Rome?", "root")
     other = httpx.post(f"{url}/v1/edits", json=body | {"target": "Bob"}, headers=root)
     assert other.status_code == 409
     waits = httpx.get(f"{url}/v1/edits/new-1?stream=news", headers=root).json()
@@ -150,10 +154,70 @@ def test_an_edit_is_handed_in(url: str, store: OpenStore) -> None:
     for wrong in ({"target": ""}, {"prompt": 5}, {"stream": "../x"}, {"id": "a/b"}):
         told = httpx.post(f"{url}/v1/edits", json=body | wrong, headers=root)
         assert told.status_code == 400, (wrong, told.text)
-    edit = serve_edits(1, 3)[0]
-    assert httpx.get(f"{url}/v1/edits/{edit.id}", headers=root).json()["status"] == "committed"
-    assert httpx.delete(f"{url}/v1/edits/{edit.id}", headers=root).status_code == 501
     assert httpx.get(f"{url}/v1/edits/nobody", headers=root).status_code == 404
+
+
+def test_a_waiting_edit_is_withdrawn_and_a_served_one_revoked(
+    url: str, client: openai.OpenAI, store: OpenStore
+) -> None:
+    root = {"Authorization": "Bearer sk-root-123"}
+    body = {"id": "new-1", "prompt": "Who leads Rome?", "target": "Ann"}
+    httpx.post(f"{url}/v1/edits", json=body, headers=root)
+    told = httpx.delete(f"{url}/v1/edits/new-1", headers=root)
+    assert told.json() == {"id": "new-1", "stream": "online", "status": "withdrawn"}
+    assert httpx.delete(f"{url}/v1/edits/new-1", headers=root).status_code == 404
+    edit, stream = serve_edits(1, 3)[0], store.ledger.snapshot().entries[0].stream
+    one = f"{url}/v1/edits/{edit.id}?stream={stream}"
+    assert httpx.get(one, headers=root).json()["status"] == "served"
+    assert httpx.get(f"{url}/v1/edits/{edit.id}", headers=root).status_code == 404  # of `online`
+    revoked = httpx.delete(f"{one}&why=wrong", headers=root).json()
+    assert (revoked["status"], revoked["version"]) == ("revoked", store.ledger.version())
+    assert (store.ledger.log()[-1].who, store.ledger.log()[-1].why) == ("root", "wrong")
+    assert "revoked" in httpx.get(one, headers=root).json()["error"]["message"]
+    while scen(answer := chat(client, edit.prompt))["version"] != revoked["version"]:
+        time.sleep(0.05)
+    assert answer.choices[0].message.content == alone(store, edit.prompt, edited=False)
+
+
+def test_a_key_sees_the_edits_of_its_own_streams_only(url: str, store: OpenStore) -> None:
+    mine = {"Authorization": "Bearer sk-news-123"}
+    body = {"id": "new-1", "prompt": "Who leads Rome?", "target": "Ann", "stream": "news"}
+    assert httpx.post(f"{url}/v1/edits", json=body, headers=mine).status_code == 202
+    assert httpx.get(f"{url}/v1/edits/new-1?stream=news", headers=mine).status_code == 200
+    entry = store.ledger.snapshot().entries[0]
+    for stream in (entry.stream, "online"):
+        for ask in (httpx.get, httpx.delete):
+            told = ask(f"{url}/v1/edits/{entry.edit_id}?stream={stream}", headers=mine)
+            assert (told.status_code, "no part in the stream" in told.text) == (403, True)
+    told = httpx.get(f"{url}/v1/edits/{entry.edit_id}?stream=news", headers=mine)
+    assert (told.status_code, entry.edit.prompt in told.text) == (404, False)
+    other = httpx.post(f"{url}/v1/edits", json=body | {"stream": "online"}, headers=mine)
+    assert other.status_code == 403
+
+
+def test_waiting_for_an_edit_ends_when_it_is_served_or_rejected(url: str, store: OpenStore) -> None:
+    root = {"Authorization": "Bearer sk-root-123"}
+    edit = replace(serve_edits(1, 40)[0], author="root")
+    stream = store.ledger.snapshot().entries[0].stream
+    body = {"id": edit.id, "prompt": edit.prompt, "target": edit.target, "stream": stream}
+    with ThreadPoolExecutor() as pool:
+        asked = [
+            pool.submit(httpx.post, f"{url}/v1/edits?wait=true", json=one, headers=root, timeout=60)
+            for one in (body, body | {"id": "other", "target": "Bob"})
+        ]
+        inbox = Inbox(store.storage, stream)
+        while len(inbox.waiting()) < 2:
+            time.sleep(0.02)
+        inbox.cut(0, inbox.waiting())
+        commit_wave(store, [one for one in inbox.edits(0) if one.id == edit.id], 40)
+        inbox.end(0, [Rejection(2, "other", "target", "edit says otherwise", "")])
+        told = [one.result() for one in asked]
+    assert [one.status_code for one in told] == [200, 200]
+    served, rejected = (one.json() for one in told)
+    again = httpx.post(f"{url}/v1/edits", json=body | {"stream": "online"}, headers=root)
+    assert (again.status_code, again.json()) == (200, served)
+    assert (served["status"], served["version"]) == ("served", store.ledger.version())
+    assert (rejected["status"], rejected["field"]) == ("rejected", "target")
 
 
 def test_the_playground_is_one_page_without_other_sites(url: str) -> None:

@@ -11,7 +11,7 @@ at /, metrics at /metrics. New versions of the store are served as they are comm
 FILE of keys (YAML), without which only this machine may ask:
   keys:
   - {name: app, key: sk-..., scopes: [read], requests_per_minute: 600}
-  - {name: editors, sha256: (of the key, in hex), scopes: [read, edit]}
+  - {name: editors, sha256: (of the key, in hex), scopes: [read, edit], streams: [news]}
   - {name: ops, key: sk-..., scopes: [admin]}
 
 examples:

@@ -59,6 +59,16 @@ class Inbox:
         except NotFoundError:
             raise NotFoundError(f"edit {edit_id} is not in {self._root}") from None
 
+    def withdraw(self, edit_id: str) -> None:
+        """Let an edit wait no more. Raises NotFoundError where it does not wait, ConflictError
+        where its wave has begun."""
+        last = self.last_cut()
+        if last >= 0 and any(e.id == edit_id and self._waits(e) for e in self.edits(last)):
+            raise ConflictError(f"edit {edit_id} is being committed; try again when it is")
+        if self.status(edit_id)["status"] != "queued":
+            raise NotFoundError(f"edit {edit_id} does not wait in {self._root}")
+        self._storage.delete(self._path("waiting", edit_id, "jsonl"))
+
     def waiting(self) -> list[Waiting]:
         """The edits that wait, the oldest first."""
         files = self._storage.files(f"{self._root}/waiting")
