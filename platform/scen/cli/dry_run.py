@@ -60,7 +60,7 @@ def forecast(job: EditJob, storage: Storage, config: Config) -> Forecast:
             snapshot = _as_if_committed(wave, admission, snapshot)
     pace = seconds_per_edit(storage)
     if pace is not None:
-        found.train_seconds = round(pace * len(found.admitted), 1)
+        found.train_seconds = round(pace * len(found.admitted), 3)
     return found
 
 
