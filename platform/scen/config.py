@@ -108,6 +108,8 @@ class EvaluationConfig(_Part):
     """Tokens over which locality answers and logits are compared."""
     locality_limit: int = Field(100, ge=0)
     """Unrelated prompts from the locality file that are measured with a wave."""
+    retention_limit: int = Field(32, ge=0)
+    """Earlier edits, spread evenly over their age, that are asked again with a wave."""
 
 
 class WaveConfig(_Part):
@@ -123,6 +125,12 @@ class WaveConfig(_Part):
     on_conflict: OnConflict = "quarantine"
     """An edit that contradicts an earlier one: quarantine sets it aside, supersede lets it take the
     earlier one's place, refuse ends the run there."""
+    min_reliability: float | None = Field(None, ge=0, le=1)
+    """A wave of whose own edits a smaller share is answered exactly is held, not committed."""
+    min_locality: float | None = Field(None, ge=0, le=1)
+    """The same for the share of unrelated prompts whose answer stays the base's."""
+    min_retention: float | None = Field(None, ge=0, le=1)
+    """The same for the share of earlier edits, of those asked again, that are answered exactly."""
     why: str = ""
     """Told in the log with each wave."""
     who: str | None = None

@@ -63,6 +63,8 @@ def edit_to_dict(edit: Edit) -> dict[str, Any]:
     row = asdict(edit)
     for name in ("valid_from", "valid_until"):
         row[name] = row[name].isoformat() if row[name] else None
+    for name in ("rephrases", "near_misses", "locality_prompts"):
+        row[name] = list(row[name])
     row["metadata"] = dict(edit.metadata)
     return row
 

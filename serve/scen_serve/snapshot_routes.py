@@ -6,10 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from scen.errors import NotFoundError
+from scen.registry.ledger import Ledger
 from scen_serve.access import ApiKey
 from scen_serve.context import AppContext
 from scen_serve.schema import CanaryBody
 from scen_serve.served import ServedSnapshot
+
+_RECENT = 5
 
 
 def snapshot_routes(context: AppContext) -> APIRouter:
@@ -17,12 +20,14 @@ def snapshot_routes(context: AppContext) -> APIRouter:
     router = APIRouter(prefix="/v1/snapshots")
     service = context.service
     follower = service.follower
-    admin = Depends(context.guard("admin"))
+    reader, admin = Depends(context.guard("read")), Depends(context.guard("admin"))
 
-    @router.get("", dependencies=[Depends(context.guard("read"))])
-    async def snapshots() -> dict[str, Any]:
+    @router.get("")
+    async def snapshots(key: ApiKey = reader) -> dict[str, Any]:
         newest = await asyncio.to_thread(service.store.ledger.version)
-        return {"object": "list", "newest": newest, "data": list(range(newest + 1))} | state()
+        recent = await asyncio.to_thread(_recent, service.store.ledger, key)
+        told = {"object": "list", "newest": newest, "data": list(range(newest + 1))}
+        return told | {"recent": recent} | state()
 
     @router.post("/{version}:activate")
     async def activate(version: str, key: ApiKey = admin) -> dict[str, Any]:
@@ -51,6 +56,21 @@ def snapshot_routes(context: AppContext) -> APIRouter:
         }
 
     return router
+
+
+def _recent(ledger: Ledger, key: ApiKey) -> list[dict[str, Any]]:
+    """The last commits that are the key's business, the newest first."""
+    seen = [one for one in ledger.log() if all(map(key.may_touch, one.stream.split(", ")))]
+    return [
+        {
+            "version": one.version,
+            "action": one.action,
+            "stream": one.stream,
+            "edits": one.num_edits,
+            "at": one.committed_at.isoformat(timespec="seconds"),
+        }
+        for one in seen[: -_RECENT - 1 : -1]
+    ]
 
 
 def _number(version: str) -> int:

@@ -79,7 +79,7 @@ class Meter:
     def _run(self) -> None:
         while not self._end.wait(0.2):
             for worker in self._head.workers():
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, IndexError):  # it has just ended
                     self.peak_mb = max(self.peak_mb, anonymous_mb(worker.pid))
 
 

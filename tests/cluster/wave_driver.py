@@ -48,6 +48,10 @@ class MortalParts:
         self.reach("trained")
         return self.parts.evaluate(wave, trained)
 
+    def judge(self, evaluated: dict[str, Any]) -> list[str]:
+        """Writes nothing, so there is nothing to tear."""
+        return self.parts.judge(evaluated)
+
     def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
         """Comes after the measuring is written down."""
         self.reach("evaluated")

@@ -68,6 +68,10 @@ class MortalParts:
         self.moments.reach(wave.index, "after evaluate")
         return evaluated
 
+    def judge(self, evaluated: dict[str, Any]) -> list[str]:
+        """Writes nothing, so there is nothing to tear."""
+        return self.parts.judge(evaluated)
+
     def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
         """After it, the ledger holds the wave."""
         self.moments.reach(wave.index, "before commit")

@@ -2,8 +2,9 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from scen.cli.output import StepProgress, say, step_progress
@@ -46,7 +47,8 @@ class EditJob:
 @dataclass
 class EditSummary:
     """What the run came to. `known` edits were committed before, letter for letter; `superseded`
-    ones gave their place to some of the run's; `remarks` are worth a look."""
+    ones gave their place to some of the run's; `held` waves wait for `scen promote`, with the
+    reasons; `remarks` are worth a look."""
 
     stream: str
     store: str
@@ -56,10 +58,16 @@ class EditSummary:
     superseded: int = 0
     rejected: int = 0
     quarantine: str | None = None
+    held: dict[str, list[str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     tracking_uri: str | None = None
     seconds: float = 0.0
     waves: list[dict[str, Any]] = field(default_factory=list)
+
+
+# Yields the edits of a stream, batch by batch, puts the others to quarantine, and fills the row
+# number of each edit by its id.
+ReadEdits = Callable[[LocalParts, QuarantineFile, dict[str, int]], Iterator[list[Edit]]]
 
 
 def apply_edits(
@@ -69,18 +77,32 @@ def apply_edits(
 
     `make_parts` says where the work is done: in this process, or on a cluster.
     """
-    began = time.perf_counter()
     stream = check_name(job.stream or name_stream(job.file))
-    for path in (job.file, job.locality):  # before a store is made for nothing
-        if path is not None:
-            locate_input(path)
+    locate_input(job.file)  # before a store is made for nothing
+    streams = {stream: partial(_accepted, job)}
+    return apply_streams(streams, job, storage, config, make_parts)
+
+
+def apply_streams(
+    streams: Mapping[str, ReadEdits],
+    job: EditJob,
+    storage: Storage,
+    config: Config,
+    make_parts: MakeParts = LocalParts,
+) -> tuple[EditSummary, OpenStore]:
+    """Run these streams, one after the other. Raises ScenError."""
+    began = time.perf_counter()
+    if job.locality is not None:
+        locate_input(job.locality)
     store = create_store(storage, config, read_prompts(sample_path("nq_neutral.jsonl")), say)
     uri = tracking_uri_of(storage) if job.is_tracked else None
-    summary = EditSummary(stream, storage.uri, tracking_uri=uri)
-    path = _quarantine_path(storage, stream, job)
+    name = ", ".join(streams)
+    summary = EditSummary(name, storage.uri, tracking_uri=uri)
+    path = _quarantine_path(storage, name if len(streams) == 1 else "streams", job)
     with step_progress() as bars, QuarantineFile(path) as quarantine:
         parts = open_parts(store, config, bars, job.locality, uri, make_parts)
-        _run_waves(job, parts, bars, quarantine, summary)
+        for stream, read in streams.items():
+            _run_waves(stream, read, parts, bars, quarantine, summary)
         summary.rejected = quarantine.num_rows
     if summary.rejected:
         summary.quarantine = path
@@ -127,25 +149,29 @@ def make_validator(parts: LocalParts) -> Validator:
 
 
 def _run_waves(
-    job: EditJob,
+    stream: str,
+    read: ReadEdits,
     parts: LocalParts,
     bars: StepProgress,
     quarantine: QuarantineFile,
     summary: EditSummary,
 ) -> None:
-    store = parts.store
     rows: dict[str, int] = {}
 
     def starting(wave: Wave) -> None:
-        bars.start_wave(f"wave {wave.index} of {summary.stream}: {len(wave.edits)} edits")
+        bars.start_wave(f"wave {wave.index} of {stream}: {len(wave.edits)} edits")
 
-    batches = _accepted(job, parts, quarantine, rows)
-    for step in run_stream(summary.stream, batches, store, parts.config, parts, starting):
+    batches = read(parts, quarantine, rows)
+    for step in run_stream(stream, batches, parts.store, parts.config, parts, starting):
         quarantine.add([_rejection(clash, rows) for clash in step.admission.rejections])
         summary.known += len(step.admission.known)
         summary.remarks += step.admission.remarks
         if step.report is not None:
             summary.waves.append(asdict(step.report))
+            summary.remarks += step.report.remarks
+            if step.report.version is None:
+                summary.held[step.report.key] = list(step.report.held_for)
+                continue
             summary.committed += len(step.admission.fresh)
             summary.superseded += len(step.admission.supersedes)
 
@@ -153,7 +179,7 @@ def _run_waves(
 def _accepted(
     job: EditJob, parts: LocalParts, quarantine: QuarantineFile, rows: dict[str, int]
 ) -> Iterator[list[Edit]]:
-    """The valid edits, batch by batch; the others go to quarantine. Fills id -> row number."""
+    """The valid edits of a file."""
     validator = make_validator(parts)
     read = ingest(
         job.file, validator, data_format=job.data_format, limit=job.limit, strict=job.strict

@@ -9,6 +9,7 @@ from typing import Any
 
 from scen.base.embedded import EMBEDDED_NAME
 from scen.cli.apply import EditJob, EditSummary, apply_edits
+from scen.cli.demo_serving import show_served
 from scen.cli.output import out, say, show_warnings
 from scen.cli.render import answer_table, report_table
 from scen.config import load_config
@@ -21,7 +22,7 @@ _SHOWN_EDITS, _SHOWN_OTHERS = 6, 3
 
 
 def run(args: argparse.Namespace) -> None:
-    """Edit SmolLM2 with the first ZsRE edits of the sample, and show what came of it."""
+    """Edit SmolLM2 with the first ZsRE edits of the sample, show what came of it, and serve it."""
     show_warnings()
     say(f"{args.edits} real edits: 3 to 6 minutes on 2 CPU cores, seconds when they are committed")
     storage = Storage(args.store)
@@ -32,8 +33,10 @@ def run(args: argparse.Namespace) -> None:
         raise ScenError(f"demo: {args.store} holds these edits from another run; delete it")
     evaluated = summary.waves[-1]["evaluated"]
     lines = storage.read(evaluated["per_edit_path"]).decode().splitlines()
-    out.print(answer_table(_some([json.loads(line) for line in lines])))
+    rows = [json.loads(line) for line in lines]
+    out.print(answer_table(_some(rows)))
     out.print(report_table(evaluated["report"], f"{summary.waves[-1]['num_edits']} edits"))
+    show_served(args.store, [row["prompt"] for row in _some(rows)[::2]])
     _show_places(args.store, summary)
 
 

@@ -73,7 +73,8 @@ def _show(found: Drained, is_json: bool) -> None:
     if is_json:
         write_json(asdict(found))
         return
-    version = "" if found.report is None else f", version {found.report.version}"
+    committed = None if found.report is None else found.report.version
+    version = "" if committed is None else f", version {committed}"
     out.print(
         f"wave {found.number}: {found.committed} edits committed, {found.superseded} older ones "
         f"superseded, {found.known} known before, {len(found.rejections)} rejected{version}"

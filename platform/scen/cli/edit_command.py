@@ -1,6 +1,7 @@
 """`scen edit`: a file of edits becomes committed waves."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from scen.cli import dry_run
@@ -51,15 +52,26 @@ def show(summary: EditSummary, is_json: bool) -> None:
         show_summary(summary)
 
 
+def show_held(held: Mapping[str, Sequence[str]]) -> None:
+    """The waves that the gate keeps from the ledger, and what to do."""
+    for key, reasons in held.items():
+        why = "; ".join(reasons) or "it was rejected"
+        out.print(f"held       {key}: {why}", soft_wrap=True)
+    if held:
+        out.print("look at them: `scen candidates`; then `scen promote` or `scen reject`")
+
+
 def show_summary(summary: EditSummary) -> None:
     """The figures of the last wave, and where everything is."""
     if summary.waves:
         out.print(report_table(summary.waves[-1]["evaluated"]["report"], "Last wave"))
+    num_waves = len(summary.waves) - len(summary.held)
     out.print(
-        f"{summary.committed} edits in {len(summary.waves)} waves committed, "
+        f"{summary.committed} edits in {num_waves} waves committed, "
         f"{summary.superseded} older ones superseded, "
         f"{summary.known} known before, {summary.rejected} rejected, {summary.seconds} s"
     )
+    show_held(summary.held)
     for remark in summary.remarks:
         out.print(f"note       {remark}", soft_wrap=True)
     out.print(f"store      {summary.store}  (version {summary.version})", soft_wrap=True)

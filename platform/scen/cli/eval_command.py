@@ -9,7 +9,7 @@ from scen.cli.output import out, say, show_warnings, step_progress, write_json
 from scen.cli.render import report_table
 from scen.cli.settings import read_config, store_method
 from scen.config import Config
-from scen.errors import InputError
+from scen.errors import InputError, ScenError
 from scen.evaluation.metrics import Outcome, summarise
 from scen.evaluation.probes import edit_probes, locality_probes
 from scen.evaluation.run_eval import run_eval
@@ -17,10 +17,13 @@ from scen.fs import Storage
 from scen.ingest import Validator, ingest
 from scen.ingest.prompts import read_prompts
 from scen.records import Edit, digest_bytes
+from scen.registry.actions import About, Rollback
+from scen.registry.ledger import Ledger
 from scen.registry.snapshot import Snapshot
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, open_store
 from scen.waves.evaluation_work import eval_limits, outcome_lines
+from scen.waves.gate import broken_bounds
 
 # The outcomes of edits and locality prompts on a snapshot of a store.
 Measure = Callable[[OpenStore, Config, Snapshot, list[Edit], list[str]], list[Outcome]]
@@ -49,9 +52,21 @@ def evaluate(args: argparse.Namespace, measure: Measure) -> None:
     report |= {"version": snapshot.version, "per_edit_path": storage.child_uri(path)}
     if args.json:
         write_json(report)
+    else:
+        out.print(report_table(report, f"Version {snapshot.version}: {len(edits)} edits"))
+        out.print(f"every probe  {report['per_edit_path']}", soft_wrap=True)
+    if args.else_rollback is not None:
+        guard(store.ledger, broken_bounds(report, config.waves), snapshot, args.else_rollback)
+
+
+def guard(ledger: Ledger, reasons: list[str], measured: Snapshot, to: int) -> None:
+    """Roll back where a bound is broken, unless others have committed since. Raises ScenError that
+    tells of it."""
+    if not reasons:
         return
-    out.print(report_table(report, f"Version {snapshot.version}: {len(edits)} edits"))
-    out.print(f"every probe  {report['per_edit_path']}", soft_wrap=True)
+    why = f"version {measured.version}: {'; '.join(reasons)}"
+    version = ledger.act(Rollback(to, About(why)), measured.version).version
+    raise ScenError(f"{why}; rolled back to {to} as version {version}")
 
 
 def measure_here(

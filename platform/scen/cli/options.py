@@ -29,6 +29,11 @@ def base_options(parser: argparse.ArgumentParser) -> None:
         help="smollm2-135m-instruct, a hub id, a folder or a .gguf file "
         "(default: the store's own, else smollm2-135m-instruct)",
     )
+    loading_options(group)
+
+
+def loading_options(group: argparse._ActionsContainer) -> None:
+    """How a base model is loaded."""
     group.add_argument("--template", choices=("auto", "chat", "llama2-inst", "raw"))
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
     group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")

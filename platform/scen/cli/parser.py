@@ -13,7 +13,8 @@ from scen.cli.options import (
 )
 from scen.cli.parser_calibrate import add_calibrate
 from scen.cli.parser_drain import add_drain
-from scen.cli.parser_edit import add_edit
+from scen.cli.parser_edit import add_edit, add_rebase
+from scen.cli.parser_gate import add_gate
 from scen.cli.parser_jobs import add_jobs, add_stop, add_submit
 from scen.cli.parser_life import add_life
 from scen.cli.parser_serve import add_serve
@@ -28,6 +29,14 @@ a first try:
 
 exit codes: 0 fine, 1 failed, 2 wrong setting, 3 unusable input file, 4 base model,
 5 not found, 6 another writer came first, 7 damaged store
+"""
+_EXPORT = """\
+Each edit becomes a folder that peft, vLLM or LoRAX can load; index.jsonl tells which is for which
+prompt, as no adapter knows. The platform's experts act from the last prompt token on: to have the
+same answer, prefill the other tokens with the adapter off.
+
+example:
+  scen export --store ./my-store --edit mayor-paris --out ./adapters
 """
 
 
@@ -49,6 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_calibrate(commands)
     _add_collisions(commands)
     add_life(commands)
+    add_gate(commands)
+    add_rebase(commands)
+    _add_export(commands)
     add_drain(commands)
     add_submit(commands)
     add_jobs(commands)
@@ -95,6 +107,13 @@ def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     evaluation.add_argument("--version", type=int, metavar="V", help="a ledger version")
     evaluation.add_argument("--limit", type=count, metavar="N", help="the first N edits only")
+    evaluation.add_argument(
+        "--else-rollback",
+        type=int,
+        metavar="V",
+        help="roll back to this version, and fail, where a figure is below waves.min_reliability "
+        "or waves.min_locality, such as --set waves.min_reliability=0.95",
+    )
     base_options(evaluation)
     config_options(evaluation)
     json_option(evaluation)
@@ -110,6 +129,21 @@ def _add_collisions(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     add("--limit", type=count, metavar="N", help="the worst N pairs only")
     add("--version", type=int, metavar="V", help="a ledger version (default: newest)")
     json_option(collisions)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "edits as LoRA adapters in PEFT's format, with an index"
+    export = commands.add_parser(
+        "export", help=text, description=text, epilog=_EXPORT, formatter_class=RAW
+    )
+    store_option(export)
+    add = export.add_argument
+    add("--out", required=True, metavar="DIR", help="a new folder")
+    add("--edit", action="append", metavar="EDIT_ID", dest="edits",
+        help="this one; may be repeated (default: all that are active)")  # fmt: skip
+    add("--version", type=int, metavar="V", help="a ledger version (default: newest)")
+    add("--format", choices=("peft",), default="peft", help="default: peft")
+    json_option(export)
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -8,6 +8,7 @@ from scen.cli.options import (
     config_options,
     count,
     json_option,
+    loading_options,
     store_option,
 )
 
@@ -24,6 +25,18 @@ examples:
   scen edit corrections.jsonl --store ./my-store --on-conflict supersede --why "new mayors"
   scen edit edits.jsonl --store ./paper-store --method scen --base meta-llama/Llama-2-7b-hf \\
        --config configs/llama2-7b-zsre.yaml
+"""
+
+
+_REBASE = """\
+Trains all edits that are active in the store OLD (or were at --version) anew on another base, from
+what its ledger tells, and commits them to the store NEW under their own ids and streams. OLD is
+only read. A run that was killed is run again with the same words.
+
+examples:
+  scen rebase ./my-store --to ./smollm2-finetuned --store ./my-next-store
+  scen rebase s3://bucket/llama2 --to meta-llama/Llama-3.2-1B --store s3://bucket/llama3 \\
+       --profile llama3.json
 """
 
 
@@ -87,3 +100,24 @@ def wave_options(parser: argparse.ArgumentParser) -> None:
     add("--who", metavar="NAME", help="told in the log (default: your user name)")
     add("--locality", metavar="FILE", help="prompts that no edit may change (default: a sample)")
     add("--no-tracking", action="store_true", help="do not write to MLflow")
+
+
+def add_rebase(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`scen rebase`."""
+    text = "train the active edits of a store anew on another base"
+    rebase = commands.add_parser(
+        "rebase", help=text, description=text, epilog=_REBASE, formatter_class=RAW
+    )
+    rebase.add_argument("old", metavar="OLD", help="the store whose edits are taken")
+    rebase.add_argument(
+        "--to",
+        required=True,
+        dest="base",
+        metavar="BASE",
+        help="the other base: a hub id, a folder or a .gguf file",
+    )
+    rebase.add_argument("--version", type=int, metavar="V", help="of OLD (default: the newest)")
+    wave_options(rebase)
+    loading_options(rebase.add_argument_group("base model"))
+    config_options(rebase)
+    json_option(rebase)

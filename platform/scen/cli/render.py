@@ -39,6 +39,7 @@ def report_table(report: Mapping[str, Any], title: str) -> Table:
         ("unrelated answers unchanged", None, report["locality_unchanged"], "locality"),
         ("unrouted logits bit-identical", None, report["logits_identical"], None),
         ("near misses unchanged", None, report["near_miss_unchanged"], "near_miss"),
+        ("earlier edits still answered", None, report.get("retention"), "retention"),
         (
             "teacher-forced, edits",
             forced.get("reliability_before"),

@@ -52,9 +52,10 @@ class SigmoidNeurons:
         """The edit with the largest score of each row, where it is above theta."""
         if len(self) == 0:
             return Route.base(len(filled.batch), filled.logits_BV.device)
-        best = self.score(filled).max(1)
-        expert_B = best.indices.masked_fill(best.values <= self.theta, -1)
-        return Route(expert_B, best.values.float(), best.indices)
+        score_BE, index_BE = self.score(filled).topk(min(2, len(self)), dim=1)
+        chosen_BE = index_BE.masked_fill(score_BE <= self.theta, -1)
+        rival_B = chosen_BE[:, 1] if len(self) > 1 else torch.full_like(index_BE[:, 0], -1)
+        return Route(chosen_BE[:, 0], score_BE[:, 0].float(), index_BE[:, 0], rival_B)
 
 
 def initial_neuron(width: int, seed: int, dtype: torch.dtype) -> Tensor:

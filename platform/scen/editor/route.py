@@ -9,23 +9,26 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Route:
     """`expert_B` int64 (index into the bank, -1 = base), `score_B` float32 (best score seen),
-    `nearest_B` int64 (the best edit, chosen or not; -1 where the bank is empty)."""
+    `nearest_B` int64 (the best edit, chosen or not; -1 where the bank is empty), `rival_B` int64
+    (the second best, where it would be chosen if the best were not there; else -1)."""
 
     expert_B: Tensor
     score_B: Tensor
     nearest_B: Tensor
+    rival_B: Tensor
 
     @classmethod
     def base(cls, rows: int, device: torch.device | str = "cpu") -> "Route":
         """The route of a batch in which nothing is edited."""
         none_B = torch.full((rows,), -1, device=device)
-        return cls(none_B, torch.zeros(rows, device=device), none_B)
+        return cls(none_B, torch.zeros(rows, device=device), none_B, none_B)
 
     @classmethod
     def fixed(cls, experts: list[int], device: torch.device | str = "cpu") -> "Route":
         """A route that was decided elsewhere, such as each edit to its own expert."""
         expert_B = torch.tensor(experts, device=device)
-        return cls(expert_B, torch.ones(len(experts), device=device), expert_B)
+        none_B = torch.full_like(expert_B, -1)
+        return cls(expert_B, torch.ones(len(experts), device=device), expert_B, none_B)
 
     @property
     def rows_R(self) -> Tensor:
@@ -39,4 +42,5 @@ class Route:
 
     def take(self, rows: Tensor) -> "Route":
         """The route of these rows."""
-        return Route(self.expert_B[rows], self.score_B[rows], self.nearest_B[rows])
+        columns = (self.expert_B, self.score_B, self.nearest_B, self.rival_B)
+        return Route(*(column[rows] for column in columns))

@@ -14,7 +14,8 @@ class Outcome:
 
     `routed_to` is the edit that spoke (None: the base), `score` the best neuron's. `identical` is
     True where every logit of the answer was the base's bit for bit, None where the probe has a
-    target. The teacher-forced figures are shares of target tokens, None where it has none.
+    target. `rival` is another edit that the router would have taken, had that one not been there.
+    The teacher-forced figures are shares of target tokens, None where it has none.
     """
 
     probe: Probe
@@ -26,6 +27,7 @@ class Outcome:
     identical: bool | None
     forced_before: float | None = None
     forced_after: float | None = None
+    rival: str | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -44,7 +46,8 @@ class EvalReport:
 
     Generality is per source of the rephrases. `locality_unchanged`: share of unrelated prompts
     whose answer stayed the base's; `logits_identical`: share of the *unrouted* ones among them
-    whose logits are the base's bit for bit.
+    whose logits are the base's bit for bit. `retention`: share of earlier edits, of those asked
+    again, that are still answered.
     """
 
     n_edits: int
@@ -58,6 +61,7 @@ class EvalReport:
     near_miss_unchanged: float | None
     teacher_forced: dict[str, float]
     counts: dict[str, int]
+    retention: float | None = None
 
 
 def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
@@ -66,6 +70,7 @@ def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
     reworded = _of(outcomes, "generality")
     unrelated = _of(outcomes, "locality")
     near = _of(outcomes, "near_miss")
+    earlier = _of(outcomes, "retention")
     by_source = _group(reworded)
     return EvalReport(
         n_edits=len(told),
@@ -85,8 +90,10 @@ def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
             "locality": len(unrelated),
             "locality_routed": sum(o.routed_to is not None for o in unrelated),
             "near_miss": len(near),
+            "retention": len(earlier),
             **{f"generality_{name}": len(group) for name, group in by_source.items()},
         },
+        retention=share(o.is_exact for o in earlier),
     )
 
 
@@ -98,12 +105,19 @@ def flatten_report(report: EvalReport) -> dict[str, float]:
         "eval/locality_unchanged": report.locality_unchanged,
         "eval/logits_identical": report.logits_identical,
         "eval/near_miss_unchanged": report.near_miss_unchanged,
+        "eval/retention": report.retention,
         **{f"eval/generality_{_plain(k)}_after": v for k, v in report.generality.items()},
         **{f"eval/generality_{_plain(k)}_before": v for k, v in report.generality_before.items()},
         **{f"eval/routing_{k}": v for k, v in report.routing.items()},
         **{f"eval/teacher_forced_{k}": v for k, v in report.teacher_forced.items()},
     }
     return {name: value for name, value in flat.items() if value is not None}
+
+
+def rivals(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
+    """Pairs of an edit and another one that its own prompt also reaches."""
+    told = [o for o in outcomes if o.probe.kind == "reliability"]
+    return [(o.probe.edit_id or "", o.rival) for o in told if o.rival is not None]
 
 
 def _plain(source: str) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from scen.records import Edit
 
-ProbeKind = Literal["reliability", "generality", "near_miss", "locality"]
+ProbeKind = Literal["reliability", "generality", "near_miss", "locality", "retention"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +40,8 @@ def edit_probes(edits: Iterable[Edit]) -> list[Probe]:
 def locality_probes(prompts: Sequence[str]) -> list[Probe]:
     """Unrelated prompts that no edit may change."""
     return [Probe("locality", prompt, "file") for prompt in prompts]
+
+
+def retention_probes(edits: Iterable[Edit]) -> list[Probe]:
+    """The prompts of earlier edits, which must still be answered."""
+    return [Probe("retention", edit.prompt, "earlier", edit.id, edit.target) for edit in edits]

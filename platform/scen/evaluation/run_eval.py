@@ -87,20 +87,22 @@ def _run_batch(
     forced = _forced(edited, filled, rows, after.route)
     outcomes = []
     for i, row in enumerate(rows):
-        expert, nearest = int(after.route.expert_B[i]), int(after.route.nearest_B[i])
+        route = after.route.take(torch.tensor([i], device=base.device))
+        expert, nearest, rival = map(int, (route.expert_B, route.nearest_B, route.rival_B))
         outcomes.append(
             Outcome(
                 probe=row.probe,
                 before=base.template.decode(before.tokens[i][: row.budget]),
                 after=base.template.decode(after.tokens[i][: row.budget]),
                 routed_to=edit_ids[expert] if expert >= 0 else None,
-                score=float(after.route.score_B[i]),
+                score=float(route.score_B),
                 nearest=edit_ids[nearest] if nearest >= 0 else None,
                 identical=_is_identical(before, after, i, row)
                 if row.probe.target is None
                 else None,
                 forced_before=forced[i][0],
                 forced_after=forced[i][1],
+                rival=edit_ids[rival] if rival >= 0 else None,
             )
         )
     return outcomes

@@ -118,6 +118,6 @@ class KeyNeurons:
         if len(self) == 0:
             return Route.base(len(filled.batch), device)
         choice = self.choose(read_keys(filled, self.router.encoder.places))
-        nearest_B, score_B = choice.index_BE[:, 0].to(device), choice.score_BE[:, 0].to(device)
-        expert_B = nearest_B.masked_fill(score_B <= self.router.threshold, -1)
-        return Route(expert_B, score_B, nearest_B)
+        index_B2, score_B2 = choice.index_BE[:, :2].to(device), choice.score_BE[:, :2].to(device)
+        chosen_B2 = index_B2.masked_fill(score_B2 <= self.router.threshold, -1)
+        return Route(chosen_B2[:, 0], score_B2[:, 0], index_B2[:, 0], chosen_B2[:, 1])

@@ -29,13 +29,16 @@ def edits_by_bundle(ledger: Ledger) -> Mapping[str, list[LedgerEntry]]:
 
 
 def unfinished_bundles(storage: Storage, ledger: Ledger) -> set[str]:
-    """The bundles of waves that are begun and not committed: a later run goes on with them."""
-    committed = {entry.wave_key for entry in ledger.log()}
+    """The bundles of waves that are begun and neither committed nor rejected: a later run, or
+    `scen promote`, goes on with them."""
+    names = storage.names("waves")
+    done = {entry.wave_key for entry in ledger.log()}
+    done |= {name.split("/")[1] for name in names if name.endswith("/rejected.json")}
     found: set[str] = set()
-    for name in storage.names("waves"):
+    for name in names:
         _, key, *rest = name.split("/")
         is_trained = rest == ["trained.json"] or rest[:1] == ["parts"]
-        if key not in committed and is_trained and name.endswith(".json"):
+        if key not in done and is_trained and name.endswith(".json"):
             found.add(storage.read_json(name)["bundle"])
     return found
 

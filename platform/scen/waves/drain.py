@@ -12,7 +12,7 @@ from scen.ingest.rows import RawRow
 from scen.records import Edit
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave, count_due
-from scen.waves.run_stream import run_waves, settings
+from scen.waves.run_stream import StreamStep, run_waves, settings
 from scen.waves.run_wave import WaveReport
 
 
@@ -67,11 +67,21 @@ class Drain:
                 for clash in step.admission.rejections
             ]
             if step.report is not None:
-                found.committed += len(step.admission.fresh)
-                found.superseded += len(step.admission.supersedes)
                 found.report = step.report
+                found.remarks += step.report.remarks
+                self._count(step, step.report, found)
         self.inbox.end(number, found.rejections)
         return found
+
+    def _count(self, step: StreamStep, report: WaveReport, found: Drained) -> None:
+        """Note what of a wave came into the ledger, or why it did not."""
+        if report.version is not None:
+            found.committed += len(step.admission.fresh)
+            found.superseded += len(step.admission.supersedes)
+            return
+        reason = "; ".join(report.held_for) or "rejected"
+        reason = f"wave {report.key} is not committed: {reason}; see `scen candidates`"
+        found.rejections += [Rejection(0, e.id, "wave", reason, "") for e in step.admission.fresh]
 
     def _check(self, rows: list[dict[str, Any]], found: Drained) -> tuple[Edit, ...]:
         """The edits that this base can learn; the others are noted."""

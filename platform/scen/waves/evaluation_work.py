@@ -10,9 +10,10 @@ from scen.config import Config
 from scen.editor.decode import EditedModel
 from scen.editor.pace import ALONE, Pace
 from scen.evaluation.metrics import Outcome
-from scen.evaluation.probes import Probe, edit_probes, locality_probes
+from scen.evaluation.probes import Probe, edit_probes, locality_probes, retention_probes
 from scen.evaluation.run_eval import EvalLimits, order_probes, run_eval
-from scen.records import digest_json
+from scen.records import Edit, digest_json
+from scen.registry.entry import LedgerEntry
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen.waves.journal import Journal
@@ -30,6 +31,17 @@ class EvaluationTask:
     locality: Sequence[str]
     version: int
     replaced: tuple[str, ...] = ()
+
+    def earlier(self, store: OpenStore, limit: int) -> list[Edit]:
+        """Some of the edits that stay beside the wave, spread evenly over their age."""
+        if self.bundle is None:
+            return []
+        entries = [e for e in store.ledger.snapshot(self.version).entries if self._stays(e)]
+        count = min(limit, len(entries))
+        return [entries[i * len(entries) // count].edit for i in range(count)]
+
+    def _stays(self, entry: LedgerEntry) -> bool:
+        return entry.edit_id not in self.replaced and entry.wave_key != self.wave.key
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,12 @@ class EvaluationWork:
     ) -> "EvaluationWork":
         """The work that a task is under these settings."""
         limits = eval_limits(config)
-        probes = [*edit_probes(task.wave.edits), *locality_probes(task.locality)]
+        earlier = task.earlier(store, config.evaluation.retention_limit)
+        probes = [
+            *edit_probes(task.wave.edits),
+            *locality_probes(task.locality),
+            *retention_probes(earlier),
+        ]
         order = order_probes(store.base, probes, limits)
         size = limits.batch_size
         batches = [order[begin : begin + size] for begin in range(0, len(order), size)]

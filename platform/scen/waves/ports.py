@@ -17,6 +17,10 @@ class WaveParts(Protocol):
         """Measure it on top of what is committed; `{"report": ..., "per_edit_path": ..., ...}`."""
         ...
 
+    def judge(self, evaluated: dict[str, Any]) -> list[str]:
+        """The bounds that the wave falls under, in words."""
+        ...
+
     def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
         """The ledger version that holds the wave, committed now or before."""
         ...

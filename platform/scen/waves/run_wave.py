@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scen.fs import Storage
+from scen.waves.gate import is_let_through
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 from scen.waves.ports import WaveParts
@@ -15,21 +16,37 @@ from scen.waves.ports import WaveParts
 
 @dataclass(frozen=True)
 class WaveReport:
-    """What a wave came to. `evaluated` holds the figures, `tracked` the run that shows them."""
+    """What a wave came to. `evaluated` holds the figures, `tracked` the run that shows them.
+    `version` is None where the gate keeps the wave from the ledger, for the bounds in `held_for`
+    or because it was rejected."""
 
     key: str
     num_edits: int
-    version: int
+    version: int | None
     evaluated: dict[str, Any]
     tracked: dict[str, Any]
+    held_for: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person may want to look at: edits whose prompts the router confuses."""
+        return [
+            f"the prompt of edit {edit_id} also reaches edit {rival}: near misses would tell them "
+            "apart"
+            for edit_id, rival in self.evaluated.get("rivals", ())
+        ]
 
 
 def run_wave(wave: Wave, parts: WaveParts, storage: Storage) -> WaveReport:
-    """PLANNED, TRAINED, EVALUATED, COMMITTED, TRACKED: each step once, whoever runs it."""
+    """PLANNED, TRAINED, EVALUATED, COMMITTED, TRACKED: each step once, whoever runs it. A wave
+    that falls under a bound of the settings ends at EVALUATED, and is held."""
     journal = Journal(storage, wave.key)
     journal.once("planned", lambda: describe_wave(wave))
     trained = journal.once("trained", lambda: parts.train(wave))
     evaluated = journal.once("evaluated", lambda: parts.evaluate(wave, trained))
+    reasons = parts.judge(evaluated)
+    if not is_let_through(wave, journal, reasons):
+        return WaveReport(wave.key, len(wave.edits), None, evaluated, {}, tuple(reasons))
     version = parts.commit(wave, trained, evaluated)
     tracked = parts.track(wave, journal, evaluated | {"losses": trained["losses"]}, version)
     return WaveReport(wave.key, len(wave.edits), version, evaluated, tracked)

@@ -34,8 +34,8 @@ COMMANDS = dict(walk(build_parser(), ""))
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "revoke",
-        "expire", "rollback", "diff", "log", "show", "verify", "gc",
-        "drain", "submit", "jobs", "stop", "serve", "demo",
+        "expire", "rollback", "diff", "log", "show", "verify", "gc", "candidates", "promote",
+        "reject", "rebase", "export", "drain", "submit", "jobs", "stop", "serve", "demo",
     }  # fmt: skip
 
 

@@ -25,6 +25,18 @@ def test_sigmoid_neurons_speak_above_theta_only(tiny: Base, encoded: list[Encode
     assert SigmoidNeurons(3, weight_EF, theta=0.9999).route(filled).is_base
 
 
+def test_the_second_best_is_a_rival_where_it_is_above_theta_too(
+    tiny: Base, encoded: list[EncodedEdit]
+) -> None:
+    filled = prefill(tiny.model, pad_prompts([encoded[0].prompt], tiny.pad_id), 3, ())
+    h_BF = filled.last(3)
+    own_1F = 4 * h_BF / h_BF.pow(2).sum(1, keepdim=True)
+    route = SigmoidNeurons(3, torch.cat([own_1F / 8, own_1F / 2, own_1F]), 0.7).route(filled)
+    assert (route.expert_B.item(), route.rival_B.item()) == (2, 1)  # 0.98, 0.88 and 0.62
+    alone = SigmoidNeurons(3, own_1F, 0.7).route(filled)
+    assert (alone.expert_B.item(), alone.rival_B.item()) == (0, -1)
+
+
 def test_neuron_loss_is_the_published_formula() -> None:
     pos, neg = torch.tensor(0.6), torch.tensor([0.5, 0.3])
     expected = torch.exp(-pos) + (neg.exp() + 0.7).mean() + (neg.exp() - pos + 0.3).mean()

@@ -2,11 +2,11 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
-from scen.evaluation.metrics import EvalReport, Outcome, flatten_report, share, summarise
+from scen.evaluation.metrics import EvalReport, Outcome, flatten_report, rivals, share, summarise
 from scen.evaluation.probes import Probe
 
 
@@ -39,6 +39,13 @@ def near(after: str, routed_to: str | None) -> Outcome:
     return Outcome(probe, "same", after, routed_to, 0.4, "a", routed_to is None)
 
 
+def earlier(after: str) -> Outcome:
+    """The prompt of an earlier edit, whose target is `yes`."""
+    return Outcome(
+        Probe("retention", "E?", "earlier", "z", "yes"), "no", after, "z", 0.8, "z", None
+    )
+
+
 OUTCOMES = [
     told("a", "yes", "a"),
     unrelated(),
@@ -54,6 +61,8 @@ OUTCOMES = [
     unrelated("changed", "b", identical=False),
     unrelated("same", "a", identical=False),  # an expert spoke and said what the base says
     unrelated("same", None, identical=False),
+    earlier("yes"),
+    earlier("no"),
 ]
 
 
@@ -99,6 +108,7 @@ def test_counts_say_how_much_a_share_is_worth(report: EvalReport) -> None:
         "locality": 4,
         "locality_routed": 2,
         "near_miss": 2,
+        "retention": 2,
         "generality_drawn": 1,
         "generality_orig": 3,
     }
@@ -135,7 +145,14 @@ def test_flat_names_for_a_tracker(report: EvalReport) -> None:
     assert flat["eval/routing_false_activation_locality"] == 0.5
     assert flat["eval/teacher_forced_reliability_after"] == 0.625
     assert flat["eval/logits_identical"] == 0.5
-    assert len(flat) == 5 + 4 + 5 + 4
+    assert flat["eval/retention"] == 0.5
+    assert len(flat) == 6 + 4 + 5 + 4
+
+
+def test_rivals_are_of_own_prompts() -> None:
+    mixed = [replace(told("a", "yes", "a"), rival="b"), told("c", "no", None)]
+    mixed.append(replace(reworded("d", "orig", "yes", "d"), rival="e"))
+    assert rivals(mixed) == [("a", "b")]
 
 
 @pytest.mark.parametrize("source", ["gpt (v2)", "a/../b", "#1, 50%", "é" * 300])

@@ -163,3 +163,13 @@ def test_an_edit_speaks_above_the_threshold_only(trained: Router, filled: Prefil
     below = replace(neurons, router=trained.cut_at(least - 1e-4)).route(filled)
     assert below.expert_B[4] == below.nearest_B[4] >= 0
     assert torch.equal(below.score_B, score_B)
+
+
+def test_a_second_edit_above_the_threshold_is_a_rival(trained: Router, filled: Prefill) -> None:
+    key_EKF = read_keys(filled, trained.encoder.places)[:4]
+    key_EKF[3] = key_EKF[0]
+    route = KeyNeurons.build(trained, key_EKF).route(filled)
+    assert (route.expert_B[0].item(), route.rival_B[0].item()) == (0, 3)
+    assert route.rival_B[1:3].tolist() == [-1, -1]
+    alone = KeyNeurons.build(trained, key_EKF[:1]).route(filled)
+    assert (alone.expert_B[0].item(), alone.rival_B[0].item()) == (0, -1)

@@ -9,7 +9,8 @@ from scen.errors import ConflictError
 from scen.records import Edit
 from scen.registry.ledger import Ledger, WaveCommit
 from scen.registry.snapshot import Snapshot
-from scen.waves.local import COMMIT_TRIES, LocalParts
+from scen.waves.commit_wave import COMMIT_TRIES
+from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
 from scen.waves.run_stream import settings
 

@@ -1,0 +1,82 @@
+"""Telling the tracker of a committed wave. A tracker that is down holds nobody up."""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from scen.evaluation.metrics import EvalReport, flatten_report
+from scen.fs import Storage
+from scen.tracking.tracker import Tracker
+from scen.tracking.wave_record import WaveRecord
+from scen.waves.journal import Journal
+from scen.waves.plan import Wave
+from scen.waves.track_queue import TrackQueue
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WaveDiary:
+    """The waves of a store, as a tracker hears of them."""
+
+    storage: Storage
+    tracker: Tracker
+    base_name: str
+
+    def track(
+        self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
+    ) -> dict[str, Any]:
+        """Tell the tracker of this wave, then of those that still wait. A tracker that is down is
+        a warning: the record waits on storage, and the next wave or run tells it."""
+        if journal.has("tracked"):
+            return journal.read("tracked")
+        record, queue = self._record(wave, found, version), TrackQueue(self.storage, wave.stream)
+        try:
+            tracked = self._tell(record)
+        except Exception as err:  # a committed wave must not fail for want of a diary
+            queue.put(record)
+            log.warning("wave %s is committed but not tracked yet (%s)", wave.key, err)
+            return {"run_id": None}
+        try:
+            for late in queue.waiting():
+                self._tell(late)
+        except Exception as err:  # as above
+            log.warning("earlier waves are not tracked yet (%s)", err)
+        return tracked
+
+    def _tell(self, record: WaveRecord) -> dict[str, Any]:
+        journal = Journal(self.storage, record.wave_key)
+        return journal.once("tracked", lambda: {"run_id": self.tracker.track_wave(record)})
+
+    def _record(self, wave: Wave, found: dict[str, Any], version: int) -> WaveRecord:
+        report = EvalReport(**found["report"])
+        lines = self.storage.read(found["per_edit_path"]).decode().splitlines()
+        return WaveRecord(
+            stream=wave.stream,
+            wave=wave.index,
+            wave_key=wave.key,
+            ledger_version=version,
+            base_name=self.base_name,
+            params=_flat(dict(wave.settings)),
+            metrics=flatten_report(report)
+            | {
+                "train/seconds": found["seconds"],
+                "train/edits_per_second": len(wave.edits) / found["seconds"],
+                "train/bytes_per_edit": found["bytes_per_edit"],
+            },
+            loss_curves=found["losses"],
+            per_edit=[json.loads(line) for line in lines],
+            dataset_digest=wave.digest,
+            num_edits=len(wave.edits),
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    flat: dict[str, str | int | float | bool] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, int | float | bool) else str(value)
+    return flat
