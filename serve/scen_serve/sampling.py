@@ -22,7 +22,8 @@ def choose_token(logits_V: Tensor, sampling: Sampling, draw: torch.Generator | N
     """The likeliest token, or one drawn from the smallest set of tokens that holds `top_p`."""
     if draw is None:
         return int(logits_V.argmax())
-    chance_V = (logits_V.float().cpu() / sampling.temperature).softmax(-1)
+    below_V = logits_V.double().cpu() - logits_V.max().item()  # a tiny temperature overflows else
+    chance_V = (below_V / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:
         sorted_V, token_V = chance_V.sort(descending=True, stable=True)
         is_outside_V = sorted_V.cumsum(0) - sorted_V >= sampling.top_p

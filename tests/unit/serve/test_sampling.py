@@ -31,6 +31,11 @@ def test_a_low_temperature_sharpens() -> None:
     assert counts(Sampling(temperature=0.05, seed=0))[1] == 2000
 
 
+@pytest.mark.parametrize("temperature", [1e-12, 1.9e-180, 5e-324])
+def test_the_lowest_temperatures_are_greedy(temperature: float) -> None:
+    assert counts(Sampling(temperature=temperature, seed=0), 20) == {1: 20}
+
+
 @pytest.mark.parametrize(("top_p", "left"), [(0.5, {1}), (0.61, {1, 3}), (0.89, {1, 3})])
 def test_top_p_keeps_the_smallest_set_that_holds_it(top_p: float, left: set[int]) -> None:
     assert set(counts(Sampling(temperature=1.0, top_p=top_p, seed=0))) == left
