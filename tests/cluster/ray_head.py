@@ -97,8 +97,10 @@ def _start_once(home: Path, cpus: int) -> tuple[subprocess.Popen[bytes], Head] |
         *("--disable-usage-stats", "--object-store-memory=100000000"),
         *("--include-log-monitor=false", f"--temp-dir={home / 'r'}", *flags),
     ]
+    # Ray gives a worker a thread per CPU otherwise, and sums in another order are other sums.
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
     dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
     metrics = f"http://127.0.0.1:{ports['metrics-export-port']}/metrics"
     head = Head(f"127.0.0.1:{ports['port']}", dashboard, metrics, process.pid)
