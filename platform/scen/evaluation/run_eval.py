@@ -28,7 +28,7 @@ class EvalLimits:
 
 
 @dataclass(frozen=True)
-class _Row:
+class ProbeRow:
     """A probe as tokens, with the number of tokens that its answer is given."""
 
     index: int
@@ -40,7 +40,7 @@ class _Row:
 
 def order_probes(base: Base, probes: Sequence[Probe], limits: EvalLimits) -> list[int]:
     """The probes (indices) in the order in which they are batched, like beside like."""
-    rows = [_encode(base, index, probe, limits) for index, probe in enumerate(probes)]
+    rows = [encode_probe(base, index, probe, limits) for index, probe in enumerate(probes)]
     rows.sort(key=lambda row: (row.probe.target is None, row.budget, len(row.prompt.ids)))
     return [row.index for row in rows]
 
@@ -55,7 +55,7 @@ def run_eval(
 ) -> list[Outcome]:
     """The outcome of each probe, in order. `edit_ids` names the experts of the bank."""
     order = order_probes(base, probes, limits)
-    rows = [_encode(base, index, probes[index], limits) for index in order]
+    rows = [encode_probe(base, index, probes[index], limits) for index in order]
     found: dict[int, Outcome] = {}
     for begin in range(0, len(rows), limits.batch_size):
         group = rows[begin : begin + limits.batch_size]
@@ -65,17 +65,18 @@ def run_eval(
     return [found[index] for index in range(len(probes))]
 
 
-def _encode(base: Base, index: int, probe: Probe, limits: EvalLimits) -> _Row:
+def encode_probe(base: Base, index: int, probe: Probe, limits: EvalLimits) -> ProbeRow:
+    """A probe as tokens of the base."""
     prompt = base.template.encode_prompt(probe.prompt)
     if probe.target is None:
-        return _Row(index, probe, prompt, (), limits.locality_tokens)
+        return ProbeRow(index, probe, prompt, (), limits.locality_tokens)
     target = base.template.encode_target(probe.target)
     budget = min(limits.max_new_tokens, len(target) + _SPARE_TOKENS)
-    return _Row(index, probe, prompt, target, budget)
+    return ProbeRow(index, probe, prompt, target, budget)
 
 
 def _run_batch(
-    base: Base, edited: EditedModel, edit_ids: Sequence[str], rows: Sequence[_Row]
+    base: Base, edited: EditedModel, edit_ids: Sequence[str], rows: Sequence[ProbeRow]
 ) -> list[Outcome]:
     batch = pad_prompts([row.prompt for row in rows], base.pad_id, base.device)
     budget = max(row.budget for row in rows)
@@ -108,7 +109,7 @@ def _run_batch(
     return outcomes
 
 
-def _is_identical(before: Decoded, after: Decoded, index: int, row: _Row) -> bool:
+def _is_identical(before: Decoded, after: Decoded, index: int, row: ProbeRow) -> bool:
     """Are all logits of a row equal, bit for bit, for as long as it may speak and does?"""
     assert before.logits_BSV is not None
     assert after.logits_BSV is not None
@@ -120,7 +121,7 @@ def _is_identical(before: Decoded, after: Decoded, index: int, row: _Row) -> boo
 
 
 def _forced(
-    edited: EditedModel, filled: Prefill, rows: Sequence[_Row], route: Route
+    edited: EditedModel, filled: Prefill, rows: Sequence[ProbeRow], route: Route
 ) -> list[tuple[float | None, float | None]]:
     found: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
     told = [i for i, row in enumerate(rows) if row.target]

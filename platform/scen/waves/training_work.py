@@ -9,6 +9,7 @@ from torch import Tensor
 from scen.config import Config
 from scen.editor.pace import ALONE, Pace
 from scen.records import EncodedEdit, digest_json
+from scen.snapshot.method import StoreMethod
 from scen.snapshot.open import OpenStore
 from scen.store.bundles import load_bundle, save_bundle
 from scen.training.fit_experts import ExpertPlan
@@ -42,7 +43,7 @@ class TrainingWork:
         """The work that a wave is under these settings."""
         edits = [store.base.template.encode_edit(edit) for edit in wave.edits]
         parts = cut_parts(edits, config.expert.batch_size)
-        return cls(wave, store, wave_plan(config, store), edits, parts, pace)
+        return cls(wave, store, wave_plan(config, store.method), edits, parts, pace)
 
     @property
     def task(self) -> Wave:
@@ -93,9 +94,8 @@ class TrainingWork:
         return {"bundle": bundle, "losses": fitted.losses}
 
 
-def wave_plan(config: Config, store: OpenStore) -> WavePlan:
-    """How a wave of this store is trained."""
-    method = store.method
+def wave_plan(config: Config, method: StoreMethod) -> WavePlan:
+    """How a wave of a store of this method is trained."""
     expert = method.fill(config.expert)
     return WavePlan(
         expert=ExpertPlan(

@@ -1,0 +1,132 @@
+"""Fine-tuning on all edits: LoRA (peft), and one layer held near the base (FT-L)."""
+
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scen.base.load import Base
+from scen.benchmark.edited import Edited, Progress
+from scen.benchmark.editors.bare import plain_model
+from scen.editor.batch import IGNORED, pad_edits
+from scen.editor.decode import EditedModel
+from scen.editor.expert import FullBank
+from scen.editor.losses import expert_loss
+from scen.editor.prefill import Prefill
+from scen.editor.route import Route
+from scen.editor.split import run_head, split_edits
+from scen.records import Edit, EncodedEdit
+
+
+@dataclass(frozen=True)
+class LoraEditor:
+    """LoRA (arXiv 2106.09685) by peft: adapters of all linears, trained on all edits together.
+
+    AdamW, batches in a new order each epoch, loss on target and end token.
+    """
+
+    rank: int = 8
+    lr: float = 1e-3
+    epochs: int = 20
+    batch_size: int = 16
+    seed: int = 0
+
+    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+        """Train adapters on a copy of the base."""
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(self.seed)
+        settings = LoraConfig(
+            r=self.rank, lora_alpha=2 * self.rank, target_modules="all-linear", lora_dropout=0.0
+        )
+        tuned: Any = get_peft_model(copy.deepcopy(base.model), settings)
+        weights = [p for p in tuned.parameters() if p.requires_grad]
+        adam = torch.optim.AdamW(weights, lr=self.lr)
+        tuned.train()
+        for batch in _batches(base, edits, self):
+            train = pad_edits(batch, base.pad_id, base.device)
+            logits_BTV = tuned(
+                input_ids=train.ids_BT,
+                attention_mask=train.mask_BT.long(),
+                position_ids=train.positions_BT,
+            ).logits[:, train.prompt_length - 1 :]
+            _step(adam, logits_BTV[train.labels_BS != IGNORED], train.labels_BS)
+            progress(len(batch))
+        tuned.eval()
+        model = tuned.get_base_model().requires_grad_(False)
+        return Edited((plain_model(base, model),), sum(p.nbytes for p in weights))
+
+
+@dataclass(frozen=True)
+class FtlEditor:
+    """FT-L: `down_proj` of one layer tuned on all edits together, no number of it further than
+    `distance` from the base's (constrained fine-tuning, arXiv 2012.00363, as in ROME's code)."""
+
+    layer: int = 20
+    lr: float = 1e-4
+    epochs: int = 20
+    distance: float = 1e-2
+    batch_size: int = 32
+    seed: int = 0
+
+    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+        """Train a copy of the matrix, which then takes the place of the base's for everything."""
+        linear = base.model.model.layers[self.layer].mlp.down_proj
+        before_DF = getattr(linear, "linear", linear).weight.detach().float()
+        weight_DF = before_DF.clone().requires_grad_()
+        adam = torch.optim.Adam([weight_DF], lr=self.lr)
+        for batch in _batches(base, edits, self):
+            train = pad_edits(batch, base.pad_id, base.device)
+            split = split_edits(base.model, self.layer, train, None)
+            y_BSD = (split.x_BSF.float() @ weight_DF.T).to(split.y_BSD.dtype)
+            h_BSD = split.above(base.model, self.layer, y_BSD)
+            told_ND = h_BSD[:, -train.labels_BS.shape[1] :][train.labels_BS != IGNORED]
+            _step(adam, run_head(base.model, told_ND), train.labels_BS)
+            with torch.no_grad():
+                weight_DF.clamp_(before_DF - self.distance, before_DF + self.distance)
+            progress(len(batch))
+        bank = FullBank(weight_DF.detach()[None])
+        always = Always(self.layer)
+        model = EditedModel(base.model, self.layer, bank, always, base.pad_id, base.stop_ids)
+        return Edited((model,), weight_DF.nbytes)
+
+
+@dataclass(frozen=True)
+class Always:
+    """One expert that speaks whatever is asked."""
+
+    layer: int
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The edited layer."""
+        return frozenset({self.layer})
+
+    def __len__(self) -> int:
+        return 1
+
+    def route(self, filled: Prefill) -> Route:
+        """Expert 0 for each row."""
+        return Route.fixed([0] * len(filled.batch), filled.logits_BV.device)
+
+
+def _batches(
+    base: Base, edits: Sequence[Edit], plan: LoraEditor | FtlEditor
+) -> Iterator[list[EncodedEdit]]:
+    """All edits once per epoch, each time in another order."""
+    encoded = [base.template.encode_edit(edit) for edit in edits]
+    draw = random.Random(plan.seed)
+    for _ in range(plan.epochs):
+        draw.shuffle(encoded)
+        for begin in range(0, len(encoded), plan.batch_size):
+            yield encoded[begin : begin + plan.batch_size]
+
+
+def _step(adam: torch.optim.Optimizer, logits_NV: Tensor, labels_BS: Tensor) -> None:
+    expert_loss(logits_NV, labels_BS).mean().backward()
+    adam.step()
+    adam.zero_grad(set_to_none=True)

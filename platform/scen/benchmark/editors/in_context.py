@@ -1,0 +1,92 @@
+"""In-context editing with retrieval: find the fact, and put it before the question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scen.base.load import Base
+from scen.benchmark.edited import Edited, Progress
+from scen.benchmark.editors.bare import plain_model
+from scen.editor.keys import KeyPlace
+from scen.errors import ConfigError
+from scen.records import Edit
+from scen.routing.prompt_keys import read_prompt_keys
+
+WORDINGS = {
+    "fact": "{prompt} {target}\n{question}",
+    "told": "New fact: {prompt} {target}\nAnswer with the new fact only. {question}",
+    "shown": "Question: {prompt}\nAnswer: {target}\n\nQuestion: {question}\nAnswer:",
+}
+
+
+@dataclass(frozen=True)
+class InContextEditor:
+    """The nearest edit's prompt and target stand before a question that is similar enough to it.
+
+    `embedding` tfidf counts letters in groups of three to five; hidden is the mean of what enters
+    `down_proj` in the middle of the base, centred. `similarity` is the cosine above which the fact
+    is told.
+    """
+
+    embedding: Literal["tfidf", "hidden"] = "tfidf"
+    similarity: float = 0.5
+    wording: str = "fact"
+
+    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+        """Embed the prompts. Raises ConfigError for a wording that is not there."""
+        if self.wording not in WORDINGS:
+            raise ConfigError(f"wording: {self.wording!r} is none of {', '.join(WORDINGS)}")
+        prompts = [edit.prompt for edit in edits]
+        space = _TfIdf(prompts) if self.embedding == "tfidf" else _Hidden(base, prompts)
+        progress(len(edits))
+
+        def rewrite(question: str) -> str:
+            score_E = space.similar(question)
+            best = int(score_E.argmax())
+            if float(score_E[best]) < self.similarity:
+                return question
+            near = edits[best]
+            return WORDINGS[self.wording].format(
+                prompt=near.prompt, target=near.target, question=question
+            )
+
+        text = sum(len(f"{edit.prompt}{edit.target}".encode()) for edit in edits)
+        return Edited((plain_model(base),), text + space.num_bytes, rewrite=rewrite)
+
+
+class _TfIdf:
+    """Letters in groups, weighted by how rare they are (scikit-learn)."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._space: Any = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5))
+        self._key_EV = self._space.fit_transform(prompts)
+        parts = (self._key_EV.data, self._key_EV.indices, self._key_EV.indptr)
+        self.num_bytes = sum(part.nbytes for part in parts)
+
+    def similar(self, question: str) -> Tensor:
+        """score_E: cosines with the prompts."""
+        found = self._key_EV @ self._space.transform([question]).T
+        return torch.from_numpy(found.toarray()[:, 0])
+
+
+class _Hidden:
+    """The base's own hidden states."""
+
+    def __init__(self, base: Base, prompts: Sequence[str]) -> None:
+        self._base = base
+        self._places = (KeyPlace(base.num_layers // 2, "mean"),)
+        key_EF = read_prompt_keys(base, self._places, prompts)[:, 0].float()
+        self._mean_F = key_EF.mean(0)
+        self._key_EF = functional.normalize(key_EF - self._mean_F, dim=1)
+        self.num_bytes = self._key_EF.nbytes
+
+    def similar(self, question: str) -> Tensor:
+        """score_E: cosines with the prompts."""
+        key_F = read_prompt_keys(self._base, self._places, [question])[0, 0].float()
+        return self._key_EF @ functional.normalize(key_F - self._mean_F, dim=0)

@@ -1,0 +1,113 @@
+"""The platform's own two methods, without store and ledger."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scen.base.load import Base
+from scen.benchmark.edited import Edited, Progress
+from scen.config import Config, Method, load_config
+from scen.editor.decode import EditedModel
+from scen.editor.expert import build_bank
+from scen.editor.neurons import NeuronBank, SigmoidNeurons
+from scen.ingest.prompts import read_prompts
+from scen.records import Edit
+from scen.routing.key_neurons import KeyNeurons
+from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.router import Router
+from scen.samples import sample_path
+from scen.snapshot.method import StoreMethod, resolve_method
+from scen.snapshot.store_router import choose_profile, new_router
+from scen.training.fit_encoder import RouterKeys
+from scen.training.fit_router import RouterPlan, fit_router
+from scen.training.fit_wave import Fitted, add_neurons, cut_parts, fit_part, join_parts
+from scen.training.router_set import build_router_set
+from scen.waves.training_work import wave_plan
+
+
+@dataclass(frozen=True)
+class PlatformEditor:
+    """Methods `scen-lr` and `scen`, by their settings (`method`, `expert`, `router`).
+
+    With `folds` the router is not the profile's: the edits are dealt into so many parts, and
+    questions about those of a part are put to a router that was fitted on the edits of the other
+    parts. All edits are in each of these banks. For streams on whose edits the shipped profile was
+    fitted, or that are of another kind.
+    """
+
+    method: Method = "scen-lr"
+    expert: dict[str, Any] = field(default_factory=dict)
+    router: dict[str, Any] = field(default_factory=dict)
+    folds: int = 0
+
+    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+        """Both stages. Raises ConfigError where the settings do not fit the base."""
+        config = load_config(
+            fixed={"method": self.method, "expert": self.expert, "router": self.router}
+        )
+        profile = choose_profile(config, base)
+        method = resolve_method(config, base.num_layers, profile)
+        fitted = _fit(base, config, method, edits, progress)
+        names = ("weight",) if self.method == "scen" else ("down", "up")
+        tensors = {name: t.to(base.device) for name, t in fitted.tensors.items()}
+        bank = build_bank({name: _widened(tensors[name]) for name in names})
+        began = time.perf_counter()
+        if self.method == "scen":
+            assert method.theta is not None
+            neurons: list[NeuronBank] = [
+                SigmoidNeurons(method.layer, tensors["neuron"], method.theta)
+            ]
+        else:
+            routers = self._routers(base, config, method, edits)
+            neurons = [KeyNeurons.build(r, _widened(fitted.tensors["key"])) for r in routers]
+        spare = time.perf_counter() - began if self.folds else 0.0
+        kept = {name: t for name, t in fitted.tensors.items() if name != "h"}
+        return Edited(
+            tuple(
+                EditedModel(base.model, method.layer, bank, n, base.pad_id, base.stop_ids)
+                for n in neurons
+            ),
+            sum(t.nbytes for t in kept.values()),
+            experts=[edit.id for edit in edits],
+            spare_seconds=spare,
+        )
+
+    def _routers(
+        self, base: Base, config: Config, method: StoreMethod, edits: Sequence[Edit]
+    ) -> list[Router]:
+        neutral = read_prompts(sample_path("nq_neutral.jsonl"))
+        if not self.folds:
+            profile = choose_profile(config, base)
+            return [new_router(config, base, profile, method.places, neutral, lambda _: None)]
+        plan = RouterPlan(bound=config.router.max_false_activation)
+        neutral_NKF = read_prompt_keys(base, method.places, neutral)
+        routers = []
+        for fold in range(self.folds):
+            others = [edit for i, edit in enumerate(edits) if i % self.folds != fold]
+            about = build_router_set(others, neutral)
+            count = len(about.questions) - len(neutral)
+            key_NKF = read_prompt_keys(base, method.places, about.texts[:count])
+            keys = RouterKeys(about, method.places, torch.cat([key_NKF, neutral_NKF]))
+            routers.append(fit_router(keys, plan)[0])
+        return routers
+
+
+def _fit(
+    base: Base, config: Config, method: StoreMethod, edits: Sequence[Edit], progress: Progress
+) -> Fitted:
+    plan = wave_plan(config, method)
+    encoded = [base.template.encode_edit(edit) for edit in edits]
+    parts = cut_parts(encoded, config.expert.batch_size)
+    found = []
+    for part in parts:
+        found.append(fit_part(base.model, plan, [encoded[i] for i in part], base.pad_id))
+        progress(len(part))
+    return add_neurons(join_parts(parts, found), plan, [edit.seed for edit in edits], None)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
