@@ -56,7 +56,7 @@ def search_beams(
         cache = copy_cache(filled.cache)
         cache.crop(-1)
         cache.batch_repeat_interleave(BEAMS)
-        more["past_key_values"] = cache
+        more["cache"] = cache
     with edited.linear.use(edited.bank, route):
         out_BT = edited.model.generate(
             input_ids=batch.ids_BP,

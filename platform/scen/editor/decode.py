@@ -103,7 +103,7 @@ def answer(
                 input_ids=next_B[:, None],
                 attention_mask=mask_BT,
                 position_ids=(length_B + step)[:, None],
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
             ).logits[:, -1]
     told_BS = torch.stack(steps[:max_new_tokens], 1)

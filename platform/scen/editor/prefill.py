@@ -56,7 +56,7 @@ def prefill(model: Any, batch: PromptBatch, layer: int, key_layers: Iterable[int
             input_ids=batch.ids_BP,
             attention_mask=batch.mask_BP.long(),
             position_ids=batch.positions_BP,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         )
         # On a strided slice the head would copy its weights once per row.

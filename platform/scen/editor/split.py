@@ -33,7 +33,7 @@ class PrefixKV:
             {i: (kv.keys[pick, :, :length], kv.values[pick, :, :length]) for i, kv in layers}
         )
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> Pair:
+    def update(self, keys: Tensor, values: Tensor, layer: int, **_: object) -> Pair:
         """Called by attention: all keys and values that this layer may look at."""
         self.fresh[layer] = (keys, values)
         if layer not in self.prefix:
@@ -70,7 +70,7 @@ def run_layers(model: Any, first: int, stop: int, h_BSD: Tensor, span: Span) -> 
             h_BSD,
             attention_mask=span.allowed_B1ST,
             position_ids=span.positions_BS,
-            past_key_values=span.prefix,
+            cache=span.prefix,
             use_cache=True,
             position_embeddings=rotary,
         )

@@ -72,7 +72,7 @@ class RowCache:
         """The token of the last span belongs to its row now."""
         self.lengths = [length + 1 for length in self.lengths]
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> Pair:
+    def update(self, keys: Tensor, values: Tensor, layer: int, **_: object) -> Pair:
         """Called by attention: all keys and values that this layer may look at."""
         assert self._kv_L2RHTd is not None
         assert self._place is not None

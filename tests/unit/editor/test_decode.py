@@ -56,7 +56,7 @@ def plain_logits(base: Base, batch: PromptBatch, tokens: Tensor) -> Tensor:
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1) if step else mask
         with torch.no_grad():
             h = base.model.model(
-                input_ids=ids, attention_mask=mask, position_ids=where, past_key_values=cache
+                input_ids=ids, attention_mask=mask, position_ids=where, cache=cache
             ).last_hidden_state
             kept.append(base.model.lm_head(h[:, -1].contiguous()))
     return torch.stack(kept, 1)

@@ -72,9 +72,9 @@ def test_peft_gives_the_logits_of_the_engine(
     ids = torch.tensor([list(prompt.ids)])
     with torch.no_grad():
         with loaded.disable_adapter():  # the expert acts from the last prompt token on
-            cache = loaded(ids[:, :-1], use_cache=True).past_key_values
+            cache = loaded(ids[:, :-1], use_cache=True).cache
         rest = torch.tensor([[prompt.ids[-1], *ours.tokens[0][:-1]]])
-        theirs_SV = loaded(rest, past_key_values=cache).logits[0]
+        theirs_SV = loaded(rest, cache=cache).logits[0]
     ours_SV = ours.logits_BSV[0, : len(theirs_SV)]
     assert len(ours_SV) >= 1
     torch.testing.assert_close(theirs_SV, ours_SV, rtol=0, atol=TOLERANCE)
