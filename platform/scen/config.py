@@ -84,9 +84,12 @@ class RouterConfig(_Part):
     theta: float = Field(0.65, ge=0, le=1)
     """scen: sigmoid score above which an edit speaks."""
     neuron_steps: int = Field(20, ge=1)
-    """scen: steps of Adam per neuron."""
+    """scen: steps per neuron."""
     neuron_lr: float = Field(1e-4, gt=0)
-    """scen: Adam's learning rate for neurons."""
+    """scen: learning rate of neurons."""
+    neuron_optimizer: Literal["adam", "sgd"] = "adam"
+    """scen: adam as in the published code; sgd, at another rate, as where it was reproduced (arXiv
+    2512.14395)."""
 
     @model_validator(mode="after")
     def _one_way_to_cut(self) -> "RouterConfig":

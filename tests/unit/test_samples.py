@@ -10,12 +10,18 @@ from scen.samples import sample_names, sample_path
 
 COUNTS = {
     "counterfact_edits.jsonl": 100,
-    "hallucination_edits.jsonl": 40,
-    "nq_locality.jsonl": 200,
+    "hallucination_accurate.jsonl": 204,
+    "hallucination_edits.jsonl": 240,
+    "neutral_prose.jsonl": 19,
+    "nq_locality.jsonl": 1000,
     "nq_neutral.jsonl": 400,
-    "zsre_edits.jsonl": 400,
+    "zsre_edits.jsonl": 1200,
 }
-SHARE_ALIKE = ["hallucination_edits.jsonl", "nq_locality.jsonl", "nq_neutral.jsonl"]
+LICENCES = {
+    "counterfact_edits.jsonl": "MIT",
+    "neutral_prose.jsonl": "public domain",
+    "zsre_edits.jsonl": "MIT",
+}
 
 
 def records(name: str) -> list[dict[str, Any]]:
@@ -27,7 +33,7 @@ def test_the_samples_are_those_that_the_readme_lists() -> None:
     assert sample_names() == list(COUNTS)
     readme = sample_path("zsre_edits.jsonl").with_name("README.md").read_text(encoding="utf-8")
     for name, count in COUNTS.items():
-        licence = "**CC BY-SA 3.0**" if name in SHARE_ALIKE else "MIT"
+        licence = LICENCES.get(name, "**CC BY-SA 3.0**")
         [row] = [line for line in readme.splitlines() if line.startswith(f"| {name} |")]
         assert row.startswith(f"| {name} | {count} |")
         assert row.endswith(f"| {licence} |")
@@ -59,7 +65,7 @@ def test_the_zsre_stream_contradicts_nothing() -> None:
 def test_neutral_and_locality_questions_are_different() -> None:
     locality = {record["question"] for record in records("nq_locality.jsonl")}
     neutral = {record["question"] for record in records("nq_neutral.jsonl")}
-    assert len(locality) == 200
+    assert len(locality) == 1000
     assert locality.isdisjoint(neutral)
 
 

@@ -13,6 +13,7 @@ _COMMANDS = {
     "ask": "scen.cli.ask_command",
     "eval": "scen.cli.eval_command",
     "calibrate": "scen.cli.calibrate_command",
+    "benchmark": "scen.cli.benchmark_command",
     "collisions": "scen.cli.collisions_command",
     "revoke": "scen.cli.revoke_command",
     "expire": "scen.cli.expire_command",

@@ -11,6 +11,7 @@ from scen.cli.options import (
     json_option,
     store_option,
 )
+from scen.cli.parser_benchmark import add_benchmark
 from scen.cli.parser_calibrate import add_calibrate
 from scen.cli.parser_drain import add_drain
 from scen.cli.parser_edit import add_edit, add_rebase
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_ask(commands)
     _add_eval(commands)
     add_calibrate(commands)
+    add_benchmark(commands)
     _add_collisions(commands)
     add_life(commands)
     add_gate(commands)

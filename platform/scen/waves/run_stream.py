@@ -125,7 +125,7 @@ def name_stream(uri: str) -> str:
 def settings(config: Config, store: OpenStore) -> dict[str, Any]:
     """What decides the experts of a wave; part of its key."""
     expert = store.method.fill(config.expert).model_dump(include={"steps", "lr", "stop_loss"})
-    neurons = config.router.model_dump(include={"neuron_steps", "neuron_lr"})
+    neurons = config.router.model_dump(include={"neuron_steps", "neuron_lr", "neuron_optimizer"})
     paper = {"neurons": neurons} if config.method == "scen" else {}
     method = store.method.to_dict()
     return {"base": store.base.fingerprint, "method": method, "expert": expert} | paper

@@ -96,11 +96,11 @@ class TrainingWork:
 
 def wave_plan(config: Config, method: StoreMethod) -> WavePlan:
     """How a wave of a store of this method is trained."""
-    expert = method.fill(config.expert)
+    expert, router = method.fill(config.expert), config.router
     return WavePlan(
         expert=ExpertPlan(
             config.method, method.layer, expert.steps, expert.lr, method.rank, expert.stop_loss
         ),
         places=method.places,
-        neurons=NeuronPlan(config.router.neuron_steps, config.router.neuron_lr),
+        neurons=NeuronPlan(router.neuron_steps, router.neuron_lr, router.neuron_optimizer),
     )

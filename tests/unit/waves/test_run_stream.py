@@ -155,6 +155,7 @@ def test_a_wave_is_announced_before_it_is_planned(parts: LocalParts, facts: list
         ("scen-lr", {"expert": {"batch_size": 2}, "evaluation": {"batch_size": 2}}, False),
         ("scen-lr", {"router": {"neuron_lr": 0.01}}, False),  # scen-lr fits no neurons
         ("scen", {"router": {"neuron_lr": 0.01}}, True),
+        ("scen", {"router": {"neuron_optimizer": "sgd"}}, True),
     ],
 )
 def test_what_decides_the_experts_is_part_of_the_settings(

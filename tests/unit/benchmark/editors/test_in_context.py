@@ -1,0 +1,30 @@
+"""Retrieval, and what is put before a question."""
+
+import pytest
+
+from scen.base.load import Base
+from scen.benchmark.editors.in_context import InContextEditor
+from scen.errors import ConfigError
+from scen.records import Edit
+
+
+@pytest.mark.parametrize("embedding", ["tfidf", "hidden"])
+def test_the_nearest_fact_is_told_before_a_similar_question(
+    tiny: Base, edits: list[Edit], embedding: str
+) -> None:
+    editor = InContextEditor(embedding=embedding, similarity=0.3)  # type: ignore[arg-type]
+    edited = editor.edit(tiny, edits, lambda _: None)
+    for edit in edits:
+        told = edited.rewrite(edit.prompt)
+        assert told == f"{edit.prompt} {edit.target}\n{edit.prompt}"
+    assert edited.num_bytes > 0
+
+
+def test_other_questions_stay_as_they_are(tiny: Base, edits: list[Edit]) -> None:
+    edited = InContextEditor(similarity=0.5).edit(tiny, edits, lambda _: None)
+    assert edited.rewrite("Why is the sky blue at noon?") == "Why is the sky blue at noon?"
+
+
+def test_an_unknown_wording_is_named(tiny: Base, edits: list[Edit]) -> None:
+    with pytest.raises(ConfigError, match=r"^wording: 'sung' is none of fact, told, shown"):
+        InContextEditor(wording="sung").edit(tiny, edits, lambda _: None)

@@ -1,0 +1,126 @@
+"""Whole small benchmarks on the tiny base."""
+
+from typing import Any
+
+import pytest
+
+from scen.base.load import Base
+from scen.benchmark.material import Row
+from scen.benchmark.row_store import RowStore
+from scen.benchmark.run import merit, run_benchmark, tune
+from scen.benchmark.settings import MethodSettings
+from scen.errors import ConfigError, InputError
+from unit.benchmark.conftest import QUICK, MakeBenchmark
+
+
+def quiet(step: str, done: int, total: int) -> None:
+    pass
+
+
+def test_edits_are_answered_and_the_base_answers_as_the_base(
+    tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
+) -> None:
+    told: list[str] = []
+    base, platform = run_benchmark(
+        tiny, make_benchmark(), rows, quiet, lambda row: told.append(row.method)
+    )
+    assert told == ["base", "platform"]
+    assert base.figures["reliability"] == 0
+    assert base.figures["locality/unrelated"] == base.figures["logits_identical"] == 1
+    assert base.figures["bytes_per_edit"] == 0
+    assert platform.figures["reliability"] == 1
+    assert platform.figures["bytes_per_edit"] > 0
+    assert platform.retention == [1.0] * 6
+    assert platform.counts == {
+        "reliability": 6,
+        "generality/orig": 6,
+        "locality/same subject": 6,
+        "locality/unrelated": 4,
+        "locality/same kind": 2,
+    }
+    for row in (base, platform):
+        assert 0 <= row.figures["upstream/cloze"] <= 1
+        assert row.figures["upstream/perplexity"] > 1
+        assert row.figures["latency_edited"] > 0
+
+
+def test_rows_that_are_there_are_not_measured_again(
+    tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
+) -> None:
+    steps: list[str] = []
+
+    def progress(step: str, done: int, total: int) -> None:
+        steps.append(step)
+
+    first = run_benchmark(tiny, make_benchmark(), rows, progress)
+    assert steps
+    steps.clear()
+    assert run_benchmark(tiny, make_benchmark(), rows, progress) == first
+    assert steps == []
+    run_benchmark(tiny, make_benchmark(unrelated_limit=2), rows, progress)
+    assert steps  # other questions, other rows
+
+
+def test_several_sizes_are_edited_anew(
+    tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
+) -> None:
+    methods = [{"name": "platform", "editor": "platform", "settings": QUICK}]
+    settings = make_benchmark(sizes=[2, 4], methods=methods)
+    found = run_benchmark(tiny, settings, rows, quiet)
+    assert [row.size for row in found] == [2, 4]
+    assert [row.counts["reliability"] for row in found] == [2, 4]
+
+
+def test_the_best_of_a_grid_is_found(
+    tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
+) -> None:
+    weak = {**QUICK["expert"], "steps": 1, "lr": 1e-6}  # type: ignore[dict-item]
+    platform = {
+        "name": "platform",
+        "editor": "platform",
+        "settings": QUICK,
+        "grid": {"expert": [weak, QUICK["expert"]]},
+    }
+    settings = make_benchmark(
+        sizes=[4],
+        same_kind=None,
+        validation={"skip": 4, "count": 2},
+        methods=[{"name": "base", "editor": "base"}, platform],
+    )
+    trials: list[tuple[str, Any, float]] = []
+
+    def told(method: MethodSettings, tried: dict[str, Any], row: Row, merit: float) -> None:
+        trials.append((method.name, tried["expert"]["steps"], merit))
+
+    best = tune(tiny, settings, rows, quiet, told)
+    assert best == {"platform": {"expert": QUICK["expert"]}}
+    assert [(name, steps) for name, steps, _ in trials] == [("platform", 1), ("platform", 40)]
+    assert trials[0][2] < trials[1][2]
+
+
+def test_trying_settings_needs_edits_for_it(
+    tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
+) -> None:
+    with pytest.raises(ConfigError, match=r"^validation: --tune needs edits"):
+        tune(tiny, make_benchmark(), rows, quiet, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sizes": [9]}, r"^sizes: .* has 8 edits, not 9"),
+        ({"same_kind": {"skip": 5, "count": 2}}, r"^same_kind\.skip: must be at least 6"),
+        ({"same_kind": {"skip": 6, "count": 3}}, r"has 8 edits, not 9"),
+    ],
+)
+def test_too_little_data_is_told(
+    tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore, fields: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run_benchmark(tiny, make_benchmark(**fields), rows, quiet)
+
+
+def test_passages_are_chosen_by_perplexity() -> None:
+    low = Row("a", 1, {"perplexity/edited": 2.0, "perplexity/near": 8.0}, [], {})
+    high = Row("b", 1, {"perplexity/edited": 4.0, "perplexity/near": 8.0}, [], {})
+    assert merit(low) > merit(high)
