@@ -13,9 +13,10 @@ from scen.cli.drain_command import drain_inbox
 from scen.cli.output import show_warnings
 from scen.cli.parser import build_parser
 from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts
+from scen.cluster.ray_parts import RayParts, read_on_crew
 from scen.cluster.session import ray_session
 from scen.errors import ScenError
+from scen_jobs.driver_note import say_driver
 
 
 def main(argv: Sequence[str], address: str = "auto") -> int:
@@ -24,7 +25,8 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     args: argparse.Namespace = build_parser().parse_args(["drain", *argv])
     try:
         with ray_session(address), Crew() as crew:
-            drain_inbox(args, partial(RayParts, crew=crew))
+            make_parts, read = partial(RayParts, crew=crew), partial(read_on_crew, crew)
+            say_driver(drain_inbox(args, make_parts, read).base)
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")
         return error.exit_code

@@ -23,6 +23,7 @@ from scen.snapshot.open import OpenStore
 from scen.tracking.tracker import NullTracker
 from scen.waves.evaluation_work import EvaluationTask, EvaluationWork
 from scen.waves.plan import Wave
+from scen_jobs.driver_note import say_driver
 
 
 def main(argv: Sequence[str], address: str = "auto") -> int:
@@ -30,7 +31,7 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     args = build_parser().parse_args(["eval", *argv])
     try:
         with ray_session(address), Crew() as crew:
-            evaluate(args, partial(_measure, crew))
+            say_driver(evaluate(args, partial(_measure, crew), weights=False).base)
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")
         return error.exit_code

@@ -13,24 +13,27 @@ from scen.cli.edit_command import edit_config, edit_job, show
 from scen.cli.output import show_warnings
 from scen.cli.parser import build_parser
 from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts
+from scen.cluster.ray_parts import RayParts, read_on_crew
 from scen.cluster.session import ray_session
 from scen.errors import ScenError
 from scen.fs import Storage
+from scen_jobs.driver_note import say_driver
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the stream on the cluster that this process belongs to; the exit code of `scen`."""
+def main(argv: Sequence[str], address: str = "auto") -> int:
+    """Run the stream on the cluster at `address`; the exit code of `scen`."""
     show_warnings()
     args = build_parser().parse_args(["edit", *argv])
     storage = Storage(args.store)
     try:
         config = edit_config(args, storage)
-        with ray_session("auto"), Crew() as crew:
-            summary, _ = apply_edits(edit_job(args), storage, config, partial(RayParts, crew=crew))
+        with ray_session(address), Crew() as crew:
+            make_parts, read = partial(RayParts, crew=crew), partial(read_on_crew, crew)
+            summary, store = apply_edits(edit_job(args), storage, config, make_parts, read)
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")
         return error.exit_code
+    say_driver(store.base)
     show(summary, args.json)
     return 0
 

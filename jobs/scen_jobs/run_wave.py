@@ -11,9 +11,9 @@ from scen_jobs import run_stream
 _ALL = 2**31  # edits: more than any file
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the wave; the exit code of `scen`."""
-    return run_stream.main([*argv, f"--wave-size={_ALL}"])
+def main(argv: Sequence[str], address: str = "auto") -> int:
+    """Run the wave on the cluster at `address`; the exit code of `scen`."""
+    return run_stream.main([*argv, f"--wave-size={_ALL}"], address)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from scen.errors import ConfigError
 Method = Literal["scen-lr", "scen"]
 OnConflict = Literal["refuse", "supersede", "quarantine"]
 
-_PAPER: dict[str, Any] = {
-    "expert": {"steps": 10, "lr": 1e-4, "stop_loss": 0.0, "batch_size": 8},
-}
+_PAPER: dict[str, Any] = {"expert": {"steps": 10, "lr": 1e-4, "stop_loss": 0.0, "batch_size": 8}}
 
 
 class _Part(BaseModel):
@@ -123,11 +121,12 @@ class WaveConfig(_Part):
     max_bytes: int | None = Field(None, ge=1)
     """A wave ends earlier where its edits, as JSON, would be longer than this; None: never."""
     max_age_s: float = Field(5.0, ge=0)
-    """`scen drain`: an edit that was handed in waits no longer than this, in seconds, for others
-    to fill its wave."""
+    """`scen drain`: how long, in seconds, an edit that was handed in waits for others at most."""
     on_conflict: OnConflict = "quarantine"
     """An edit that contradicts an earlier one: quarantine sets it aside, supersede lets it take the
     earlier one's place, refuse ends the run there."""
+    on_collision: Literal["report", "quarantine"] = "report"
+    """A near-duplicate by the router's own keys: report tells of it, quarantine sets it aside."""
     min_reliability: float | None = Field(None, ge=0, le=1)
     """A wave of whose own edits a smaller share is answered exactly is held, not committed."""
     min_locality: float | None = Field(None, ge=0, le=1)
@@ -154,8 +153,9 @@ class ClusterConfig(_Part):
     strategy: Literal["auto", "replicate", "zero3"] = "auto"
     """replicate: the whole base in each worker. zero3: the base split over them (DeepSpeed). auto:
     zero3 where the base does not fit a worker's device."""
-    deepspeed: str | None = None
-    """DeepSpeed configuration (JSON, stage 3); None is one that keeps little gathered."""
+    deepspeed: str | dict[str, Any] | None = None
+    """DeepSpeed configuration (stage 3): its JSON file, which a settings file names as seen from
+    its own folder, or what is in it; None is one that keeps little gathered."""
     max_failures: int = Field(3, ge=0)
     """How often the workers of a step may fail and be started again."""
     timeout_s: float = Field(300, gt=0)
@@ -205,7 +205,8 @@ def dump_config(config: Config) -> dict[str, Any]:
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """What a settings file says, before it is checked. Raises ConfigError."""
+    """What a settings file says, before it is checked: the file that it names is found from its
+    own folder. Raises ConfigError."""
     try:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as err:
@@ -214,6 +215,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"--config: {path} is not valid YAML: {err}") from err
     if not isinstance(value, dict):
         raise ConfigError(f"--config: {path} must hold settings such as `expert:`, not {value!r}")
+    cluster = value.get("cluster")
+    if isinstance(cluster, dict) and isinstance(cluster.get("deepspeed"), str):
+        cluster["deepspeed"] = str(Path(path).resolve().parent / cluster["deepspeed"])
     return value
 
 

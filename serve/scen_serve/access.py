@@ -86,12 +86,13 @@ def read_keys(path: str) -> list[ApiKey]:
     return found.keys
 
 
-def check_address(host: str, keys: Sequence[ApiKey]) -> None:
-    """Raises ConfigError for an address that others can reach, where there are no keys."""
-    if not keys and not is_loopback(host):
+def check_address(host: str, keys: Sequence[ApiKey], allow_open: bool = False) -> None:
+    """Raises ConfigError for an address that others can reach, where there are no keys and nobody
+    said that this is meant."""
+    if not (keys or allow_open or is_loopback(host)):
         raise ConfigError(
-            f"host: {host} can be reached by others; name a file of keys with --api-keys, or "
-            "listen on 127.0.0.1"
+            f"host: {host} can be reached by others; name a file of keys (--api-keys, or "
+            "args.key_file for `serve deploy`), or listen on 127.0.0.1"
         )
 
 

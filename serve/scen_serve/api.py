@@ -2,8 +2,10 @@
 
 import asyncio
 import importlib.resources
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -15,43 +17,79 @@ from scen_serve.ask_routes import ask_routes
 from scen_serve.body_limit import BodyLimit
 from scen_serve.context import AppContext, AppSettings
 from scen_serve.edit_routes import edit_routes
+from scen_serve.logs import log_event
 from scen_serve.metrics import Metrics
 from scen_serve.problems import install_handlers
+from scen_serve.request_log import RequestLog
+from scen_serve.request_record import RequestRecord
 from scen_serve.service import Service
 from scen_serve.snapshot_routes import snapshot_routes
+from scen_serve.traces import Traces
 
+log = logging.getLogger(__name__)
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
 _POLICY += "connect-src 'self'; frame-ancestors 'none'"
 
 
-def create_app(service: Service, settings: AppSettings, keys: Sequence[ApiKey] = ()) -> FastAPI:
+def create_app(
+    service: Service,
+    settings: AppSettings,
+    keys: Sequence[ApiKey] = (),
+    traces: Traces | None = None,
+) -> FastAPI:
     """An app that starts the service with itself and stops it at its end.
 
     Without keys everyone may do everything: such an app must be reachable from this machine only,
-    and answers no request that was meant for another host name.
+    and answers no request that was meant for another host name, unless the settings allow it.
     """
-    context = AppContext(service, KeyRing(keys), settings, Metrics(service))
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        service.start()
-        yield
-        await asyncio.to_thread(service.stop)
-
+    context = AppContext(service, KeyRing(keys), settings, Metrics(service, traces), traces)
     app = FastAPI(
-        title="SCEN", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="SCEN",
+        version=__version__,
+        lifespan=_lifespan(context),
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.metrics = context.metrics
     install_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    if not keys:  # a page of another site may know this address under a name of its own
+    if not (keys or settings.allow_open):  # other sites' pages may know it by a name of their own
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+    app.add_middleware(RequestLog, keep=_ignore if traces is None else traces.keep)
     app.include_router(ask_routes(context))
     app.include_router(snapshot_routes(context))
     app.include_router(edit_routes(context))
     _add_health(app, service)
     _add_pages(app, context)
     return app
+
+
+def _lifespan(context: AppContext) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    service, traces = context.service, context.traces
+    about = {
+        "store": service.store.storage.uri,
+        "model": context.settings.model_name,
+        "pid": os.getpid(),
+    }
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        if traces is not None:
+            traces.writer.start()
+        log_event(log, "start", about)
+        yield
+        log_event(log, "stopping", about)
+        await asyncio.to_thread(service.stop)
+        if traces is not None:
+            await asyncio.to_thread(traces.writer.stop)
+        log_event(log, "stop", about)
+
+    return lifespan
+
+
+def _ignore(record: RequestRecord) -> None:
+    """Where nobody traces requests."""
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

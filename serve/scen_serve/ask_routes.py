@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -16,6 +16,7 @@ from scen_serve.context import AppContext
 from scen_serve.problems import ApiError, as_api_error, error_body
 from scen_serve.replies import ReplyForm, route_headers
 from scen_serve.request import Ended, Event, Routed
+from scen_serve.request_record import RequestRecord
 from scen_serve.schema import AskBody, ChatBody, CompletionBody, ScenOptions
 from scen_serve.served import ServedSnapshot
 
@@ -40,21 +41,26 @@ def ask_routes(context: AppContext) -> APIRouter:
     async def completions(body: CompletionBody, request: Request) -> Response:
         texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         prompts = [await _encoded(template.encode_prompt, text.strip()) for text in texts]
-        return await _answer(context, body, prompts, request)
+        return await _answer(context, body, texts, prompts, request)
 
     @router.post("/chat/completions")
     async def chat(body: ChatBody, request: Request) -> Response:
         messages = [message.plain() for message in body.messages]
         messages[-1]["content"] = messages[-1]["content"].strip()
         prompt = await _encoded(template.encode_chat, messages)
-        return await _answer(context, body, [prompt], request)
+        return await _answer(context, body, [messages], [prompt], request)
 
     return router
 
 
 async def _answer(
-    context: AppContext, body: AskBody, prompts: list[EncodedPrompt], request: Request
+    context: AppContext,
+    body: AskBody,
+    texts: Sequence[Any],
+    prompts: list[EncodedPrompt],
+    request: Request,
 ) -> Response:
+    """The answer to some prompts; `texts` are these as the client sent them."""
     _require_model(context, body.model)
     engine = context.service.engine
     snapshot = await _find_snapshot(context, body.scen)
@@ -70,9 +76,19 @@ async def _answer(
         for prompt in prompts
         for choice in range(body.n or 1)
     ]
-    asking = Asking(engine, requests, context.settings.timeout_s, context.metrics.watch)
+    record: RequestRecord = request.state.record
+    record.is_edited = body.scen.route == "auto"
+    if context.traces is not None:
+        context.traces.choose(record, texts)
+    asking = Asking(
+        engine,
+        requests,
+        context.settings.timeout_s,
+        lambda sink: record.watch(context.metrics.watch(sink)),
+    )
     is_chat = isinstance(body, ChatBody)
-    form = ReplyForm(is_chat, context.settings.model_name, engine.base.tokenizer)
+    lengths = () if is_chat else [len(text) for text in texts for _ in range(body.n or 1)]
+    form = ReplyForm(is_chat, context.settings.model_name, engine.base.tokenizer, lengths)
     if body.stream:
         return await _stream(asking, form, body, len(prompts))
     watch = asyncio.create_task(_cancel_when_gone(asking, request))

@@ -9,18 +9,21 @@ from scen_serve.access import ApiKey, KeyRing, Scope
 from scen_serve.metrics import Metrics
 from scen_serve.problems import ApiError
 from scen_serve.service import Service
+from scen_serve.traces import Traces
 
 Guard = Callable[[Request], Awaitable[ApiKey]]
 
 
 @dataclass(frozen=True)
 class AppSettings:
-    """`model_name` is what clients call the model. An answer may take `timeout_s`."""
+    """`model_name` is what clients call the model. An answer may take `timeout_s`. With
+    `allow_open` an app without keys answers whatever name it is asked by."""
 
     model_name: str
     timeout_s: float = 300.0
     max_body_bytes: int = 1 << 20
     default_tokens: int = 256
+    allow_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class AppContext:
     keys: KeyRing
     settings: AppSettings
     metrics: Metrics
+    traces: Traces | None = None
 
     def guard(self, scope: Scope) -> Guard:
         """A dependency of routes: the caller's key. Raises ApiError 401, 403 or 429."""
@@ -40,6 +44,7 @@ class AppContext:
             key = self.keys.find(secret.strip() if word.lower() == "bearer" else None)
             if key is None:
                 raise ApiError(401, "the API key is missing or wrong: Authorization: Bearer KEY")
+            request.state.record.key = key.name
             if not key.may(scope):
                 raise ApiError(403, f"the API key {key.name} has no scope {scope}")
             wait_s = self.keys.wait_s(key)

@@ -100,8 +100,9 @@ def hand_in(service: Service, stream: str, edit: Edit) -> str:
 
 
 def status(service: Service, stream: str, edit_id: str) -> Json:
-    """What became of an edit: queued, rejected (with field and reason), committed, or served.
-    Raises NotFoundError; for one that was taken back, with how it left."""
+    """What became of an edit: queued, rejected (with field and reason), committed, or served; and
+    what was remarked of it when its wave was run, such as another edit that its prompt also
+    reaches. Raises NotFoundError; for one that was taken back, with how it left."""
     found = {"id": edit_id, "stream": stream}
     inbox = Inbox(service.store.storage, stream)
     try:
@@ -110,13 +111,19 @@ def status(service: Service, stream: str, edit_id: str) -> Json:
             raise NotFoundError(f"edit {edit_id} is not in the stream {stream}")
     except NotFoundError as gone:
         try:
-            return found | inbox.status(edit_id)
+            told = inbox.status(edit_id)
         except NotFoundError:
             raise gone from None
+        return found | told | _remarks(inbox, edit_id, told["status"])
     served = service.engine.snapshot
     is_served = served is not None and edit_id in served.edit_ids
-    told = {"version": entry.version, "edit": edit_to_dict(entry.edit)}
-    return found | {"status": "served" if is_served else "committed"} | told
+    word = "served" if is_served else "committed"
+    facts = {"status": word, "version": entry.version, "edit": edit_to_dict(entry.edit)}
+    return found | facts | _remarks(inbox, edit_id, word)
+
+
+def _remarks(inbox: Inbox, edit_id: str, status: str) -> Json:
+    return {} if status == "queued" else {"remarks": inbox.remarks(edit_id)}
 
 
 def revoke(service: Service, stream: str, edit_id: str, about: About) -> Json:

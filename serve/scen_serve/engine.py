@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from scen.base.load import Base
 from scen.errors import InputError
 from scen_serve.expert_cache import ExpertCache
+from scen_serve.prefix_cache import PrefixCache
 from scen_serve.prompt_reader import Arrivals, read_prompts
 from scen_serve.request import BusyError, Failed, Request, Sink, Ticket
 from scen_serve.rows import Row
@@ -35,6 +36,8 @@ class Engine:
         self.base = base
         self.limits = limits
         self.experts = experts
+        # Where experts act on the whole prompt, its keys and values depend on them.
+        self.prefixes = PrefixCache(limits.prefix_bytes if experts.bank.span == "last" else 0)
         self.snapshot: ServedSnapshot | None = None
         self.beat = time.monotonic()  # when the last step began
         self._layer = layer
@@ -122,7 +125,7 @@ class Engine:
             assert snapshot is not None  # see `submit`; it is never unset
             rows.append(Row.of(ticket, snapshot, self.base.tokenizer))
         try:
-            self._arrivals.append(read_prompts(self.base, self._layer, rows))
+            self._arrivals.append(read_prompts(self.base, self._layer, rows, self.prefixes))
         except Exception as error:  # whatever it is, the others must be answered
             if len(tickets) > 1:
                 for ticket in tickets:

@@ -1,5 +1,6 @@
 """Keeping an engine on the version that is to be served, off the engine's thread."""
 
+import contextlib
 import logging
 import random
 import threading
@@ -7,8 +8,11 @@ import time
 from collections import OrderedDict
 
 from scen.fs import Storage
+from scen.registry.leases import Lease
+from scen.registry.serving import Policy, read_policy, write_policy
 from scen_serve.engine import Engine
-from scen_serve.policy import Policy, read_policy, write_policy
+from scen_serve.logs import log_event
+from scen_serve.pace import News, Pace
 from scen_serve.served import ServedSnapshot, SnapshotReader
 
 log = logging.getLogger(__name__)
@@ -16,7 +20,8 @@ _KEPT = 4  # versions that requests asked for by number, ready for the next such
 
 
 class Follower:
-    """Looks at the store each `poll_s` seconds and swaps in another version once it is whole.
+    """Looks at the store each `poll_s` seconds, or when there are news, and swaps in another
+    version once it is whole.
 
     That is the version that the policy holds, else the newest, never an older one. What cannot be
     read leaves what is served in place; `error` says why. `pinned`, where set, comes before the
@@ -24,7 +29,12 @@ class Follower:
     """
 
     def __init__(
-        self, engine: Engine, reader: SnapshotReader, storage: Storage, poll_s: float = 0.5
+        self,
+        engine: Engine,
+        reader: SnapshotReader,
+        storage: Storage,
+        poll_s: float = 0.5,
+        news: News | None = None,
     ) -> None:
         self.error: str | None = None
         self.policy = Policy()
@@ -36,10 +46,11 @@ class Follower:
         self._engine = engine
         self._reader = reader
         self._storage = storage
-        self._poll_s = poll_s
+        self.pace = Pace(poll_s, news)
         self._kept: OrderedDict[int, ServedSnapshot] = OrderedDict()
         self._kept_lock = threading.Lock()
         self._lock = threading.Lock()  # of the reader
+        self._lease = Lease(storage)
 
     @property
     def held(self) -> int | None:
@@ -67,10 +78,13 @@ class Follower:
         return has_swapped
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop."""
+        """Look until told to stop, and keep what is served from `scen gc` meanwhile."""
         while not stop.is_set():
             self.look()
-            stop.wait(self._poll_s)
+            self._lease_served()
+            self.pace.rest(stop)
+        with contextlib.suppress(Exception):  # it is over in an hour by itself
+            self._lease.end()
 
     def activate(self, version: int | None, who: str = "") -> None:
         """Have all replicas serve this version until told otherwise; None: the newest again. Ends
@@ -112,9 +126,8 @@ class Follower:
 
     def _set(self, policy: Policy) -> None:
         """Make sure that a policy can be followed, tell it to all, and follow it."""
-        for version in (policy.held, policy.candidate):
-            if version is not None:
-                self.find(version)
+        for version in policy.versions:
+            self.find(version)
         with self._lock:
             write_policy(self._storage, policy)
         self.look()
@@ -137,6 +150,15 @@ class Follower:
         elif self.candidate is None or self.candidate.version != wanted:
             self.candidate = self._find_kept(wanted) or self._reader.read(wanted)
 
+    def _lease_served(self) -> None:
+        """Where nothing can be written to the store, the policy and pins must do."""
+        served = self._engine.snapshot
+        try:
+            if served is not None:
+                self._lease.hold(served.version)
+        except Exception as error:
+            log.warning("`scen gc` cannot be told what is served: %s", error)
+
     def _fall_back(self) -> bool:
         """Something must be served: the newest version, where it can be."""
         try:
@@ -152,5 +174,7 @@ class Follower:
         found = self._find_kept(version) or self._reader.read(version)
         self._engine.snapshot = found
         self.swaps += 1
-        self.swap_seconds += time.perf_counter() - began
-        log.info("serving version %d with %d edits", found.version, len(found.places))
+        seconds = time.perf_counter() - began
+        self.swap_seconds += seconds
+        told = {"version": found.version, "edits": len(found.places), "seconds": round(seconds, 4)}
+        log_event(log, "swap", told)

@@ -1,5 +1,6 @@
 """Serving a store on one address: in this process, or by replicas on a Ray of its own."""
 
+import logging
 import os
 import signal
 import threading
@@ -13,8 +14,12 @@ from scen.fs import Storage
 from scen.registry.ledger import open_ledger
 from scen_serve.access import check_address, read_key_file
 from scen_serve.build import build_app, build_service
+from scen_serve.logs import setup_logs
+from scen_serve.proxy_errors import PROXY_CALLBACK
 from scen_serve.server_args import ServerArgs
 
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
 _GRACE_S = 30
 
 
@@ -34,37 +39,42 @@ class Address:
         return f"{self.host}:{self.port}"
 
 
-def serve(args: ServerArgs, address: Address, say: Callable[[str], None]) -> None:
+def serve(args: ServerArgs, address: Address, say: Say) -> None:
     """Answer until SIGINT or SIGTERM; running answers may end, for half a minute. Raises
     ConfigError for a wrong file of keys, or an address that needs one."""
     keys = read_key_file(args.key_file)
-    check_address(address.host, keys)
+    check_address(address.host, keys, args.allow_open)
+    say = _begin_log(args, say)
     app = build_app(args, build_service(args, say), keys)
     say(f"serving {args.store} at {address.url}")
     uvicorn.run(
         app,
         host=address.host,
         port=address.port,
+        log_config=None,
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
 
 
-def serve_replicas(
-    args: ServerArgs, replicas: tuple[int, int], address: Address, say: Callable[[str], None]
-) -> None:
+def serve_replicas(args: ServerArgs, replicas: tuple[int, int], address: Address, say: Say) -> None:
     """The same with as many replicas as the load needs, between two numbers, on a Ray that is
     started for this and ends with it."""
-    check_address(address.host, read_key_file(args.key_file))
+    check_address(address.host, read_key_file(args.key_file), args.allow_open)
     open_ledger(Storage(args.store))  # before Ray is started for nothing
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray itself: loopback only
+    say = _begin_log(args, say)
+    # Ray itself: loopback only, and errors in the form of the API's.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", PROXY_CALLBACK)
     say("starting Ray and the first replica (half a minute)")
-    with ray_session("local"):
+    with ray_session("local", show_workers=True):
         from ray import serve as ray_serve
 
         from scen_serve.ray_app import AppArgs, build
+        from scen_serve.replica_lines import show_replica_lines
 
+        show_replica_lines(args.log_format)
         least, most = replicas
         app = AppArgs(**args.model_dump(), min_replicas=least, max_replicas=most)
         http = {"host": address.host, "port": address.port, "request_timeout_s": args.timeout_s}
@@ -77,3 +87,9 @@ def serve_replicas(
         stop.wait()
         say("ending")
         ray_serve.shutdown()
+
+
+def _begin_log(args: ServerArgs, say: Say) -> Say:
+    """Begin the log; what is said to a person goes into it where machines read it."""
+    setup_logs(args.log_format, args.log_level)
+    return log.info if args.log_format == "json" else say

@@ -5,39 +5,60 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from scen.tracking.trace_writer import TraceWriter
 from scen_serve.request import Ended, Event, Failed, Piece, Routed, Sink
 from scen_serve.service import Service
+from scen_serve.traces import Traces
+from scen_serve.version_labels import VersionLabels
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-_SCORES = tuple(i / 10 for i in range(-5, 16))
+# A gate tells log-odds (some -20 to 20), a cosine or a sigmoid 0 to 1.
+_SCORES = (
+    *(-20, -15, -10, -7, -5, -4, -3, -2, -1, -0.5, 0),
+    *(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1),
+    *(1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10, 15, 20),
+)
 
 
 class Metrics:
     """Counters of one app; gauges are read when they are asked for."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, traces: Traces | None = None) -> None:
         self.registry = registry = CollectorRegistry()
         engine, follower = service.engine, service.follower
-        counts = engine.experts.counts
+        counts, prefixes = engine.experts.counts, engine.prefixes.counts
         self._requests = Counter(
             "scen_requests",
             "Requests that ended",
             ["route", "reason", "version"],
             registry=registry,
         )
-        self._tokens = Counter("scen_tokens", "Tokens read and told", ["kind"], registry=registry)
+        self._tokens = Counter(
+            "scen_tokens", "Tokens read and told", ["kind", "version"], registry=registry
+        )
         self._seconds = Histogram(
-            "scen_request_seconds", "Until the end", buckets=_SECONDS, registry=registry
+            "scen_request_seconds",
+            "Until the end",
+            ["version"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._first = Histogram(
             "scen_first_token_seconds",
             "From the request to its first text",
+            ["version"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._score = Histogram(
-            "scen_route_score", "Score of the nearest edit", buckets=_SCORES, registry=registry
+            "scen_route_score",
+            "Score of the nearest edit",
+            ["version"],
+            buckets=_SCORES,
+            registry=registry,
         )
+        counted = (self._requests, self._tokens, self._seconds, self._first, self._score)
+        self._versions = VersionLabels(counted, lambda: served_versions(service))
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "scen_running_rows": ("Answers being given", lambda: engine.num_running),
             "scen_waiting_requests": ("Requests that wait", lambda: engine.num_waiting),
@@ -46,12 +67,17 @@ class Metrics:
             "scen_expert_cache_hits": ("Experts found on the device", lambda: counts.hits),
             "scen_expert_cache_misses": ("Experts copied to the device", lambda: counts.misses),
             "scen_expert_cache_evictions": ("Experts that made room", lambda: counts.evictions),
+            "scen_prefix_cache_hits": ("Prompts that began as others did", lambda: prefixes.hits),
+            "scen_prefix_cache_tokens": ("Of them, not run again", lambda: prefixes.tokens),
+            "scen_prefix_cache_bytes": ("Of it", lambda: engine.prefixes.num_bytes),
             "scen_serving_version": ("Of the snapshot; -1 is none", lambda: _version(service)),
             "scen_candidate_version": ("Of a canary; -1 is none", lambda: _candidate(service)),
             "scen_swaps": ("Snapshots swapped in", lambda: follower.swaps),
             "scen_swap_seconds": ("Time it took to load them", lambda: follower.swap_seconds),
             "scen_swap_failures": ("Looks that found a damaged store", lambda: follower.failures),
         }
+        if traces is not None:
+            gauges |= _trace_gauges(traces.writer)
         for name, (text, read) in gauges.items():
             Gauge(name, text, registry=registry).set_function(read)
 
@@ -66,10 +92,11 @@ class Metrics:
             if isinstance(event, Routed):
                 routed = event
                 if event.score is not None:
-                    self._score.observe(event.score)
+                    self._score.labels(self._versions.of(event)).observe(event.score)
             elif isinstance(event, Piece) and is_silent:
                 is_silent = False
-                self._first.observe(time.perf_counter() - began)
+                waited = time.perf_counter() - began
+                self._first.labels(self._versions.of(routed)).observe(waited)
             elif isinstance(event, Ended | Failed):
                 self._count_end(event, routed, time.perf_counter() - began)
             sink(event)
@@ -82,13 +109,27 @@ class Metrics:
 
     def _count_end(self, event: Ended | Failed, routed: Routed | None, seconds: float) -> None:
         route = "none" if routed is None else "base" if routed.edit_id is None else "edit"
-        version = "none" if routed is None else str(routed.version)
+        version = self._versions.of(routed)
         reason = event.reason if isinstance(event, Ended) else "failed"
         self._requests.labels(route, reason, version).inc()
-        self._seconds.observe(seconds)
+        self._seconds.labels(version).observe(seconds)
         if isinstance(event, Ended):
-            self._tokens.labels("prompt").inc(event.prompt_tokens)
-            self._tokens.labels("completion").inc(event.completion_tokens)
+            self._tokens.labels("prompt", version).inc(event.prompt_tokens)
+            self._tokens.labels("completion", version).inc(event.completion_tokens)
+
+
+def served_versions(service: Service) -> set[int]:
+    """The version that is served, and a canary's."""
+    found = (service.engine.snapshot, service.follower.candidate)
+    return {snapshot.version for snapshot in found if snapshot is not None}
+
+
+def _trace_gauges(writer: TraceWriter) -> dict[str, tuple[str, Callable[[], float]]]:
+    return {
+        "scen_traces_written": ("Traces that MLflow has", lambda: writer.written),
+        "scen_traces_dropped": ("Traces that there was no room for", lambda: writer.dropped),
+        "scen_traces_failed": ("Traces that MLflow did not take", lambda: writer.failed),
+    }
 
 
 def _version(service: Service) -> float:

@@ -1,12 +1,15 @@
-"""Reading prompts: one pass of the base over a few of them, and the route of each."""
+"""Reading prompts: one pass of the base over a few of them, less the beginnings that are known, and
+the route of each."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scen.base.load import Base
 from scen.editor.batch import pad_prompts
 from scen.editor.prefill import Prefill, prefill
 from scen.editor.route import Route
+from scen_serve.prefix_cache import PrefixCache
 from scen_serve.request import Routed
 from scen_serve.rows import Row
 
@@ -26,15 +29,19 @@ class Arrivals:
         return Route.fixed(slot_B, self.filled.logits_BV.device)
 
 
-def read_prompts(base: Base, layer: int, rows: Sequence[Row]) -> Arrivals:
+def read_prompts(base: Base, layer: int, rows: Sequence[Row], prefixes: PrefixCache) -> Arrivals:
     """Prefill and route; each row learns the place of its expert, each client its route."""
     prompts = [row.ticket.request.prompt for row in rows]
     batch = pad_prompts(prompts, base.pad_id, base.device)
     layers = frozenset[int]().union(*(row.snapshot.neurons.layers for row in rows))
-    filled = prefill(base.model, batch, layer, layers)
+    began = time.perf_counter()
+    filled = prefill(base.model, batch, layer, layers, prefixes.known(prompts))
+    prefixes.keep(prompts, filled)
+    read = time.perf_counter()
     told = _route(filled, rows)
+    spent = time.perf_counter() - read
     for row, routed in zip(rows, told, strict=True):
-        row.ticket.tell(routed)
+        row.ticket.tell(replace(routed, prefill_s=read - began, route_s=spent))
     return Arrivals(filled, dict(enumerate(rows)))
 
 

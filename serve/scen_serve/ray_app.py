@@ -9,9 +9,12 @@ import time
 from typing import Any
 
 import pydantic
+import ray
 from ray import serve
 
 from scen.errors import ConfigError
+from scen_serve.access import check_address, read_key_file
+from scen_serve.logs import setup_logs
 from scen_serve.server_args import ServerArgs
 
 log = logging.getLogger(__name__)
@@ -30,13 +33,17 @@ class Replica:
     """One engine and the app in front of it. It takes requests once a snapshot is loaded."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        """Raises RuntimeError where no version of the store can be served within a minute."""
-        from scen_serve.access import read_key_file
+        """Raises RuntimeError where no version of the store can be served within a minute, and
+        ConfigError where others could ask without a key."""
+        from scen.cluster.registry_news import RegistryNews
+        from scen.fs import Storage
         from scen_serve.build import build_app, build_service
 
         parsed = ServerArgs.model_validate(args)
+        setup_logs(parsed.log_format, parsed.log_level, is_guest=True)
+        check_proxy(parsed, proxy_host())
         keys = read_key_file(parsed.key_file)
-        self._service = build_service(parsed)
+        self._service = build_service(parsed, news=RegistryNews(Storage(parsed.store).uri))
         self._app = build_app(parsed, self._service, keys)
         self._stop = threading.Event()
         self._is_cold = True
@@ -78,9 +85,26 @@ class Replica:
             time.sleep(0.1)
 
 
+def proxy_host() -> str | None:
+    """The address that the proxies of the Serve of this cluster listen on; None where none runs."""
+    if not ray.is_initialized():
+        return None
+    client = serve.context._get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else client.http_config.host
+
+
+def check_proxy(args: ServerArgs, host: str | None) -> None:
+    """Raises ConfigError where others can reach the proxies, and `args` name no file of keys and do
+    not say that this is meant."""
+    if host is not None and args.key_file is None:
+        check_address(host, (), args.allow_open)
+
+
 def build(args: AppArgs) -> serve.Application:
     """The application, to be named as `scen_serve.ray_app:build` in a file for `serve deploy`.
-    Raises ConfigError where fewer replicas are allowed than must be."""
+    Raises ConfigError where fewer replicas are allowed than must be, and where Serve listens to
+    others and they need no key."""
+    check_proxy(args, proxy_host())
     if args.max_replicas < args.min_replicas:
         raise ConfigError(
             f"max_replicas: {args.max_replicas} is less than min_replicas {args.min_replicas}"
@@ -104,6 +128,11 @@ def build(args: AppArgs) -> serve.Application:
         health_check_period_s=3,
         health_check_timeout_s=30,
         ray_actor_options={"num_cpus": 1},
+        logging_config={
+            "encoding": args.log_format.upper(),
+            "log_level": args.log_level.upper(),
+            "enable_access_log": False,  # replicas tell more of each request themselves
+        },
     )(Replica)
     plain = args.model_dump(exclude={"min_replicas", "max_replicas"})
     return deployment.bind(plain)

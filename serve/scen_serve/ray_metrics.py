@@ -29,26 +29,32 @@ class Changes:
         self._seen: dict[tuple[str, Labels], float] = {}
 
     def take(self) -> list[Change]:
-        """Every gauge, and every count that grew."""
+        """Every gauge and every count of a version as it stands; of other counts, what they grew.
+
+        To Ray, a count of a version is a gauge: Ray forgets a gauge that is told no more, and a
+        counter never, however many versions there were.
+        """
         found = []
         for family in self._registry.collect():
-            is_gauge = family.type == "gauge"
             for sample in family.samples:
                 if sample.name.endswith("_created"):
                     continue
                 name, labels = sample.name.removesuffix("_total"), tuple(sample.labels.items())
-                before = 0.0 if is_gauge else self._seen.get((name, labels), 0.0)
-                if is_gauge or sample.value > before:
+                text = family.documentation
+                if family.type == "gauge":
+                    found.append(Change(name, text, labels, sample.value, True))
+                elif "version" in sample.labels:
+                    found.append(Change(f"{name}_total", text, labels, sample.value, True))
+                elif (grown := sample.value - self._seen.get((name, labels), 0.0)) > 0:
                     self._seen[name, labels] = sample.value
-                    value = sample.value - before
-                    found.append(Change(name, family.documentation, labels, value, is_gauge))
+                    found.append(Change(name, text, labels, grown, False))
         return found
 
 
 class RayMetrics:
     """Hands the samples of a registry on under their own names, with `ray_` before them.
 
-    Counts, of histograms too, are Ray counters (`ray_scen_tokens_total`, and for histograms
+    All counts, of histograms too, end in `_total` (`ray_scen_tokens_total`, and for histograms
     `ray_scen_request_seconds_bucket_total`): a histogram of Ray's own would tell a wrong sum.
     """
 

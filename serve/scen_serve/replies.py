@@ -37,11 +37,13 @@ def usage_field(ended: Sequence[Ended], num_prompts: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ReplyForm:
-    """The form of one call's answer: of a chat, or of completions."""
+    """The form of one call's answer: of a chat, or of completions, where `prompt_lengths` are the
+    characters of each choice's prompt."""
 
     is_chat: bool
     model: str
     tokenizer: Any
+    prompt_lengths: Sequence[int] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -62,7 +64,7 @@ class ReplyForm:
     ) -> dict[str, Any]:
         """A chunk of a stream with more text."""
         content = {"delta": {"content": text}} if self.is_chat else {"text": text}
-        return self._chunk(index, routed, content, self._logprobs(chances), None)
+        return self._chunk(index, routed, content, self._logprobs(index, chances), None)
 
     def opening(self, index: int, routed: Routed) -> dict[str, Any]:
         """The first chunk of a choice."""
@@ -106,12 +108,13 @@ class ReplyForm:
         return {
             "index": index,
             **(message if self.is_chat else {"text": choice.text}),
-            "logprobs": self._logprobs(choice.chances),
+            "logprobs": self._logprobs(index, choice.chances),
             "finish_reason": choice.ended.reason,
             "scen": route_field(choice.routed),
         }
 
-    def _logprobs(self, chances: Sequence[TokenChance]) -> dict[str, Any] | None:
+    def _logprobs(self, index: int, chances: Sequence[TokenChance]) -> dict[str, Any] | None:
+        """Offsets of completions count from the beginning of the prompt, as OpenAI's do."""
         if not chances:
             return None
         if self.is_chat:
@@ -122,7 +125,7 @@ class ReplyForm:
             "top_logprobs": [
                 {self._text(token): logprob for token, logprob in chance.top} for chance in chances
             ],
-            "text_offset": [],
+            "text_offset": [self.prompt_lengths[index] + chance.offset for chance in chances],
         }
 
     def _chat_chance(self, chance: TokenChance) -> dict[str, Any]:

@@ -48,20 +48,27 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """The first event: which version answers, and by which edit (None: the base)."""
+    """The first event: which version answers, and by which edit (None: the base).
+
+    `prefill_s` and `route_s` are the seconds that reading and routing took, for all prompts that
+    were read together."""
 
     version: int
     edit_id: str | None
     score: float | None  # of the nearest edit; None where there is no edit or routing is off
+    prefill_s: float = 0.0
+    route_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChance:
-    """A chosen token, its log-probability, and the likeliest tokens with theirs."""
+    """A chosen token, its log-probability, and the likeliest tokens with theirs. `offset` is the
+    number of characters of the answer before it."""
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...]
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

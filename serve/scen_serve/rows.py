@@ -68,7 +68,8 @@ class Row:
         self.last_token, self.num_tokens = token, self.num_tokens + 1
         chances: tuple[TokenChance, ...] = ()
         if sampling.top_logprobs is not None:
-            chances = (token_chance(logits_V, token, sampling.top_logprobs),)
+            before = self.transcript.length
+            chances = (token_chance(logits_V, token, sampling.top_logprobs, before),)
         text = self.transcript.push(token)
         if text or chances:
             self.ticket.tell(Piece(text, chances))

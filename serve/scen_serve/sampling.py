@@ -31,9 +31,10 @@ def choose_token(logits_V: Tensor, sampling: Sampling, draw: torch.Generator | N
     return int(torch.multinomial(chance_V, 1, generator=draw))
 
 
-def token_chance(logits_V: Tensor, token_id: int, top: int) -> TokenChance:
-    """Log-probabilities under the model itself, whatever the temperature."""
+def token_chance(logits_V: Tensor, token_id: int, top: int, offset: int = 0) -> TokenChance:
+    """Log-probabilities under the model itself, whatever the temperature, of a token that so many
+    characters come before."""
     logprob_V = logits_V.float().log_softmax(-1)
     best = logprob_V.topk(top)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return TokenChance(token_id, float(logprob_V[token_id]), tuple(pairs))
+    return TokenChance(token_id, float(logprob_V[token_id]), tuple(pairs), offset)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
-from scen.routing.key_neurons import Codes, KeyNeurons
+from scen.registry.snapshot import Snapshot
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen_serve.expert_cache import ExpertShelf
+from scen_serve.neuron_rows import NeuronRows
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,18 @@ class ServedSnapshot:
 
 
 class SnapshotReader:
-    """Reads versions of a store, each bundle's keys once. Slow: not for the engine's thread."""
+    """Reads versions of a store, the keys of each edit once. Slow: not for the engine's thread.
+
+    Versions share one bank of keys, in which new edits are appended (method `scen-lr`).
+    """
 
     def __init__(self, store: OpenStore, shelf: ExpertShelf) -> None:
         self._store = store
         self._shelf = shelf
-        self._codes: dict[str, Codes] = {}
+        self._places: dict[str, Place] = {}  # by the edits' ids
         self._neurons: dict[str, Tensor] = {}
+        router = store.loader.router
+        self._rows = None if router is None else NeuronRows(router, self._read_keys)
 
     def newest(self) -> int:
         """The newest version of the ledger."""
@@ -41,10 +47,16 @@ class SnapshotReader:
         """A version (None: the newest). Raises NotFoundError where it or a bundle is missing,
         IntegrityError where a bundle is damaged."""
         snapshot = self._store.ledger.snapshot(version)
-        places = tuple(Place(entry.bundle, entry.row) for entry in snapshot.entries)
-        is_paper = self._store.method.method == "scen"
-        neurons = self._sigmoid(places) if is_paper else self._keys(places)
+        places = self._find_places(snapshot)
+        neurons = self._rows.neurons(snapshot) if self._rows else self._sigmoid(places)
         return ServedSnapshot(snapshot.version, tuple(snapshot.ids), places, neurons)
+
+    def _find_places(self, snapshot: Snapshot) -> tuple[Place, ...]:
+        """Of all edits; versions share them."""
+        for entry in snapshot.entries:
+            if entry.edit_id not in self._places:
+                self._places[entry.edit_id] = Place(entry.bundle, entry.row)
+        return tuple([self._places[edit_id] for edit_id in snapshot.ids])
 
     def _sigmoid(self, places: Sequence[Place]) -> SigmoidNeurons:
         store = self._store
@@ -58,22 +70,8 @@ class SnapshotReader:
             store.method.layer, weight_EF.to(store.base.device), store.method.theta
         )
 
-    def _keys(self, places: Sequence[Place]) -> KeyNeurons:
-        router = self._store.loader.router
-        assert router is not None
-        encoder = router.encoder
-        for digest in {place.bundle for place in places} - self._codes.keys():
-            key_EKF = self._shelf.read(digest)["key"].float().cpu()
-            self._codes[digest] = Codes.of(encoder(key_EKF), encoder.widths)
-        if not places:
-            shape = (0, len(encoder.places), self._store.base.model.config.intermediate_size)
-            return KeyNeurons.build(router, torch.zeros(shape))
-        runs = [(self._codes[digest], rows) for digest, rows in _runs(places)]
-        codes = Codes(
-            torch.cat([found.int8_EKC[rows] for found, rows in runs]),
-            torch.cat([found.scale_EKH[rows] for found, rows in runs]),
-        )
-        return KeyNeurons.of_codes(router, codes)
+    def _read_keys(self, digest: str) -> Tensor:
+        return self._shelf.read(digest)["key"].float().cpu()
 
 
 def _runs(places: Sequence[Place]) -> list[tuple[str, list[int]]]:

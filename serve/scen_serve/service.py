@@ -7,6 +7,7 @@ from scen.snapshot.open import OpenStore
 from scen_serve.engine import Engine
 from scen_serve.expert_cache import ExpertCache, ExpertShelf, empty_bank
 from scen_serve.follower import Follower
+from scen_serve.pace import News
 from scen_serve.served import SnapshotReader
 from scen_serve.settings import EngineLimits
 
@@ -16,7 +17,13 @@ _STUCK_S = 60.0  # a step that takes longer than this will not end
 class Service:
     """Starts with no snapshot loaded; the follower's first look loads one."""
 
-    def __init__(self, store: OpenStore, limits: EngineLimits, poll_s: float = 0.5) -> None:
+    def __init__(
+        self,
+        store: OpenStore,
+        limits: EngineLimits,
+        poll_s: float = 0.5,
+        news: News | None = None,
+    ) -> None:
         config, method = store.base.model.config, store.method
         is_paper = method.method == "scen"
         names = ("weight",) if is_paper else ("down", "up")
@@ -26,7 +33,7 @@ class Service:
         bank = empty_bank(config, rank, limits.expert_slots, store.base.device)
         self.engine = Engine(store.base, method.layer, ExpertCache(bank, self.shelf), limits)
         reader = SnapshotReader(store, self.shelf)
-        self.follower = Follower(self.engine, reader, store.storage, poll_s)
+        self.follower = Follower(self.engine, reader, store.storage, poll_s, news)
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=target.run, args=(self._stop,), name=name, daemon=True)

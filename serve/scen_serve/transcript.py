@@ -14,6 +14,7 @@ class Transcript:
         self._begin = 0  # tokens from here on are decoded again, for what they do to the next
         self._read = 0  # tokens up to here are text already
         self._pending = ""
+        self.length = 0  # characters of whole tokens, told or held back
         self.is_stopped = False
 
     def push(self, token_id: int) -> str:
@@ -35,6 +36,7 @@ class Transcript:
     def _tell(self, text: str, held: int) -> str:
         """The pending text up to a stop string, or less what may become one."""
         self._pending += text
+        self.length += len(text)
         found = [self._pending.find(stop) for stop in self._stop]
         ends = [at for at in found if at >= 0]
         if ends:

@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.report import emit
-from conftest import WORDS, write_tiny_base
+from bench.random_base import make_random_base
+from bench.report import emit, new_parser
+from conftest import WORDS
 from scen.cli.apply import EditJob, apply_edits
 from scen.config import Config, load_config
 from scen.fs import Storage
@@ -96,15 +97,20 @@ def config_of(base: Path, wave_size: int) -> Config:
     )
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    parser.add_argument("--edits", type=int, default=10_000, help="in the file (%(default)s)")
+    parser.add_argument("--wave-size", type=int, default=1000, help="in edits (%(default)s)")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Write the file, run the stream, print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edits", type=int, default=10_000)
-    parser.add_argument("--wave-size", type=int, default=1000)
-    args = parser.parse_args()
+    args = parse()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        base = write_tiny_base(root / "base")
+        base = make_random_base(root / "base")
         write_edits(root / "edits.parquet", args.edits)
         WATCH.edits, WATCH.began = args.edits, time.perf_counter()
         job = EditJob(str(root / "edits.parquet"), is_tracked=False)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.report import emit, timed
+from bench.report import emit, new_parser, timed
 from scen.cluster.registry import Registry
 from scen.fs import Storage
 from scen.records import Edit
@@ -110,11 +110,16 @@ def bench(folder: Path, num_edits: int) -> None:
     )
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    parser.add_argument("--edits", type=int, default=20_000, help="in waves of 200 (%(default)s)")
+    return parser.parse_args()
+
+
 def main() -> int:
     """Bench with as many edits as are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edits", type=int, default=20_000)
-    args = parser.parse_args()
+    args = parse()
     with tempfile.TemporaryDirectory() as folder:
         bench(Path(folder), args.edits)
     return 0

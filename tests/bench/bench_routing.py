@@ -13,20 +13,23 @@ others, false activation. `unseen` are prompts and rephrases of edits that are n
 `near misses made` put an edit's subject into another relation's question; `unrelated` prompts took
 no part in any fit. `n` counts answers: unseen and unrelated prompts are put to the router of every
 fold. Thresholds `in hindsight` are chosen on the test itself, so they flatter.
+
+    PYTHONPATH=tests python tests/bench/bench_routing.py    # the samples, minutes
+    PYTHONPATH=tests python tests/bench/bench_routing.py --limit 1000 --unseen 200 --folds 3 \\
+        --tables A,B,C,D,E,F --counterfact counterfact.jsonl    # about an hour on two cores
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from bench.report import emit
+from bench.report import base_option, emit, new_parser
 from bench.routing_bytes import key_bytes
 from bench.routing_data import Files, Material, read_material
 from bench.routing_folds import Row, own_kind, transfer
 from bench.routing_paper import paper_rows, plain_rows
 from bench.routing_places import PlacePlan, plan_places
 from bench.routing_table import markdown
-from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base, load_base
 from scen.samples import sample_path
 from scen.training.fit_router import RouterPlan
@@ -39,21 +42,25 @@ TITLES = {
     "E": "E: the plain router, not calibrated",
     "F": "F: bytes per edit (ZsRE, one fold)",
 }
-QUICK = "A,B,D,E"
+SAMPLES = {
+    "zsre": sample_path("zsre_edits.jsonl"),
+    "counterfact": sample_path("counterfact_edits.jsonl"),
+    "locality": sample_path("nq_locality.jsonl"),
+}
 
 
 def table_rows(
-    table: str, material: Material, base: Base, places: PlacePlan, folds: int
+    table: str, material: Material, base: Base, places: PlacePlan, args: argparse.Namespace
 ) -> list[Row]:
     """The rows of one table."""
-    fitted = material.at(places.router)
+    fitted, plan = material.at(places.router), RouterPlan(gate_steps=args.gate_steps)
     if table in "AB":
         name = "zsre" if table == "A" else "counterfact"
-        return own_kind(fitted, name, folds, RouterPlan())
+        return own_kind(fitted, name, args.folds, plan)
     if table == "C":
-        return transfer(fitted, folds, RouterPlan())
+        return transfer(fitted, args.folds, plan)
     if table == "F":
-        return key_bytes(material, "zsre", places)
+        return key_bytes(material, "zsre", places, plan)
     rows: list[Row] = []
     for name in material.streams:
         if table == "D":
@@ -64,28 +71,22 @@ def table_rows(
 
 
 def parse() -> argparse.Namespace:
-    """The command line; without one, the shipped samples."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Without arguments: the shipped samples, tables A,B,D,E, about five minutes.\n"
-        "The whole benchmark, about an hour on two cores:\n  python bench_routing.py --zsre "
-        "zsre.jsonl --counterfact counterfact.jsonl \\\n    --locality questions.jsonl "
-        "--limit 1000 --unseen 200 --folds 5",
-    )
+    """The command line; without files, the shipped samples."""
+    parser = new_parser(__doc__)
+    base_option(parser)
     add = parser.add_argument
-    add("--base", default=EMBEDDED_NAME, help="hub id, folder or .gguf file (%(default)s)")
-    add("--zsre", type=Path, metavar="FILE", help="ZsRE edits; all tables are then the default")
-    add("--counterfact", type=Path, metavar="FILE", help="CounterFact edits")
-    add("--locality", type=Path, metavar="FILE", help="unrelated prompts to test with")
+    for name, path in SAMPLES.items():
+        add(f"--{name}", type=Path, metavar="FILE", default=path,
+            help=f"default: the sample {path.name}")  # fmt: skip
     add("--limit", type=int, default=200, help="ZsRE edits in the bank; of CounterFact "
         "half as many (%(default)s)")  # fmt: skip
-    add("--unseen", type=int, default=20, help="edits behind those, whose prompts must reach none "
-        "(%(default)s)")  # fmt: skip
+    add("--unseen", type=int, default=20, help="edits behind those, whose prompts must reach none; "
+        "at most a fifth of a file (%(default)s)")  # fmt: skip
     add("--folds", type=int, default=2, help="parts of the edits, each tested once (%(default)s)")
-    add("--tables", help=f"such as A,D; {QUICK} for the samples, else all")
+    add("--gate-steps", type=int, default=RouterPlan.gate_steps, help="of a fit (%(default)s)")
+    add("--tables", default="A,B,D,E", help=f"of {','.join(TITLES)} (%(default)s)")
     args = parser.parse_args()
-    args.tables = (args.tables or (",".join(TITLES) if args.zsre else QUICK)).replace(",", "")
+    args.tables = args.tables.replace(",", "")
     if wrong := set(args.tables) - set(TITLES):
         parser.error(f"--tables: no {', '.join(sorted(wrong))}; there are {', '.join(TITLES)}")
     if args.folds < 2:
@@ -99,18 +100,14 @@ def main() -> None:
     base = load_base(args.base)
     places = plan_places(base)
     edits = {
-        "zsre": (args.zsre or sample_path("zsre_edits.jsonl"), args.limit),
-        "counterfact": (
-            args.counterfact or sample_path("counterfact_edits.jsonl"),
-            args.limit // 2,
-        ),
+        "zsre": (args.zsre, args.limit),
+        "counterfact": (args.counterfact, args.limit // 2),
     }
-    unrelated = args.locality or sample_path("nq_locality.jsonl")
-    files = Files(edits, sample_path("nq_neutral.jsonl"), unrelated, args.unseen)
+    files = Files(edits, sample_path("nq_neutral.jsonl"), args.locality, args.unseen)
     material = read_material(base, places.needed(args.tables), files)
     shown = []
     for table in args.tables:
-        rows = table_rows(table, material, base, places, args.folds)
+        rows = table_rows(table, material, base, places, args)
         for row in rows:
             emit(bench="routing", table=table, base=base.name, **row)
         shown.append(markdown(TITLES[table], rows))

@@ -6,6 +6,8 @@ before they became 8-bit. `recall_at_1` is over paraphrases of edits; `own_at_1`
 the nearest edit is the one that was paraphrased, `truth_own_at_1` how often it is for the truth;
 `score_lost` is the most that a first result scores below the true one. Times are
 milliseconds per query, of a batch of 1 and of 32.
+
+    PYTHONPATH=tests python tests/bench/bench_search.py
 """
 
 import argparse
@@ -15,8 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.report import emit, timed
-from bench.search_keys import compare, draw_neurons, draw_queries, read_real_keys
+from bench.report import emit, new_parser, timed
+from bench.search_keys import HELD_OUT, compare, draw_neurons, draw_queries, read_real_keys
 from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import load_base
 from scen.routing.build_search import build_search, choose_recipe
@@ -106,15 +108,23 @@ def _share(is_so_B: Tensor) -> float:
     return round(float(is_so_B.float().mean()), 4)
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    add("--max-neurons", type=int, default=SIZES[-1], help="largest bank (%(default)s)")
+    add("--edits", type=int, default=HELD_OUT, help="ZsRE edits whose keys are imitated, and half "
+        "as many of CounterFact (%(default)s)")  # fmt: skip
+    return parser.parse_args()
+
+
 def main() -> None:
     """Print a line on the keys, then a line per number of keys and method."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--max-neurons", type=int, default=SIZES[-1], help="largest bank")
-    largest = parser.parse_args().max_neurons
+    args = parse()
     draw = torch.Generator().manual_seed(0)
-    real = read_real_keys(load_base(EMBEDDED_NAME, dtype="float32"))
+    real = read_real_keys(load_base(EMBEDDED_NAME, dtype="float32"), args.edits)
     emit(bench="search_keys", D=real.width, **compare(real, draw))
-    for count in (size for size in SIZES if size <= largest):
+    for count in (size for size in SIZES if size <= args.max_neurons):
         key_ND = draw_neurons(real, count, draw)
         bank = KeyBank(real.width)
         for part in key_ND.split(50_000):

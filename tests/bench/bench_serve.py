@@ -22,9 +22,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.report import emit
+from bench.report import base_option, emit, new_parser, numbers
 from bench.serve_load import MAX_TOKENS, Load, run_load
-from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base, load_base
 from scen.config import load_config
 from scen.editor import reference
@@ -46,12 +45,11 @@ from scen_serve.settings import EngineLimits
 EDITS = 64
 ROUNDS = 3  # of turns
 TURNS = ("base", "unedited", "unedited", "base")
-PUBLISHED = 24  # requests of the slow baseline
 
 
-def make_store(folder: Path) -> tuple[OpenStore, list[str]]:
+def make_store(folder: Path, base: str) -> tuple[OpenStore, list[str]]:
     """A store of real edits at version 1, and their prompts."""
-    config = load_config(fixed={"expert": {"steps": 3}, "base": {"name": EMBEDDED_NAME}})
+    config = load_config(fixed={"expert": {"steps": 3}, "base": {"name": base}})
     neutral = read_prompts(sample_path("nq_neutral.jsonl"))
     store = create_store(Storage(str(folder / "store")), config, neutral)
     batches = ingest(sample_path("zsre_edits.jsonl"), Validator(), limit=EDITS)
@@ -133,21 +131,27 @@ def mixed(store: OpenStore, edited: Sequence[str], count: int) -> tuple[list[Enc
     return unedited, half
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    base_option(parser)
+    add = parser.add_argument
+    add("--requests", type=int, default=96, help="per load (%(default)s)")
+    add("--published", type=int, default=24, help="requests, of the slow baseline (%(default)s)")
+    add("--clients", type=numbers, default="1,8,32", help="at a time (%(default)s)")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Print a line per load and number of clients, then the ratios."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--requests", type=int, default=96, help="per load (%(default)s)")
-    parser.add_argument("--clients", default="1,8,32", help="at a time (%(default)s)")
-    args = parser.parse_args()
+    args = parse()
     rate: dict[tuple[str, int], float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        store, edited = make_store(Path(folder))
+        store, edited = make_store(Path(folder), args.base)
         engine, reader = make_engine(store)
         snapshots = {"base": reader.read(0), "unedited": reader.read(1), "half": reader.read(1)}
         engine.snapshot = snapshots["half"]
-        for clients in map(int, args.clients.split(",")):
+        for clients in args.clients:
             count = max(clients, args.requests if clients > 1 else args.requests // 4)
             unedited, half = mixed(store, edited, count)
             run_load(engine, snapshots["half"], half, clients)  # warm up
@@ -160,12 +164,12 @@ def main() -> None:
                 rate[name, clients] = len(load.latency) / load.seconds
             ratio = loads["unedited"].seconds / loads["base"].seconds
             emit(bench="serve_overhead", clients=clients, unedited_vs_base=round(ratio, 4))
-        base = load_base(EMBEDDED_NAME)  # as it was before an engine had it
-        _, asked = mixed(store, edited, PUBLISHED)
+        base = load_base(args.base)  # as it was before an engine had it
+        _, asked = mixed(store, edited, args.published)
         for name, is_cached in (("published", False), ("cached", True)):
             load = published(base, store.method.layer, asked, Path(folder), is_cached=is_cached)
             emit(bench="serve", load=name, clients=1, **load.figures())
-            slow = PUBLISHED / load.seconds
+            slow = args.published / load.seconds
             ratios = {
                 f"half_vs_{name}_at_{clients}": round(fast / slow, 1)
                 for (of, clients), fast in rate.items()

@@ -4,12 +4,23 @@ The published one runs the whole model over an edit and its whole history at eac
 edit: too slow to be run whole. Single steps are measured at several lengths of history, a line is
 fitted, and the sum over the stream is extrapolated; the output says so. Ours is run whole, the
 pass that computes hidden states included.
+
+    PYTHONPATH=tests python tests/bench/bench_stage2.py
 """
+
+import argparse
 
 import torch
 
-from bench.report import emit, sample_edits, timed
-from scen.base.embedded import EMBEDDED_NAME
+from bench.report import (
+    base_option,
+    emit,
+    new_parser,
+    numbers,
+    paper_layer,
+    sample_edits,
+    timed,
+)
 from scen.base.load import Base, load_base
 from scen.editor import reference
 from scen.editor.batch import pad_prompts
@@ -17,18 +28,17 @@ from scen.editor.prefill import prefill
 from scen.records import EncodedEdit
 from scen.training.fit_neurons import NeuronPlan, fit_neurons
 
-LAYER = 20
 STEPS = 20
 BATCH = 32
 
 
 def fit_ours(base: Base, edits: list[EncodedEdit]) -> None:
     """Hidden states once per edit, then small matrix products."""
-    parts = []
+    layer, parts = paper_layer(base), []
     for begin in range(0, len(edits), BATCH):
         prompts = [edit.prompt for edit in edits[begin : begin + BATCH]]
-        filled = prefill(base.model, pad_prompts(prompts, base.pad_id), LAYER, ())
-        parts.append(filled.last(LAYER))
+        filled = prefill(base.model, pad_prompts(prompts, base.pad_id), layer, ())
+        parts.append(filled.last(layer))
     fit_neurons(torch.cat(parts), [edit.seed for edit in edits], NeuronPlan(STEPS, 1e-4))
 
 
@@ -39,7 +49,7 @@ def extrapolate_reference(base: Base, edits: list[EncodedEdit]) -> tuple[float, 
     seconds = [
         timed(
             lambda size=size: reference.train_neuron(  # type: ignore[misc]
-                base.model, LAYER, edits[size], edits[:size], steps=1
+                base.model, paper_layer(base), edits[size], edits[:size], steps=1
             )
         )[1]
         for size in lengths
@@ -50,12 +60,21 @@ def extrapolate_reference(base: Base, edits: list[EncodedEdit]) -> tuple[float, 
     return STEPS * (fixed * count + per_edit * count * (count - 1) / 2), lengths
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    base_option(parser)
+    parser.add_argument("--sizes", type=numbers, default="50,200", help="of T (%(default)s)")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Print a line per stream length."""
-    base = load_base(EMBEDDED_NAME, dtype="float32")
-    everything = sample_edits(base, 200)
-    reference.train_neuron(base.model, LAYER, everything[0], [], steps=1)  # warm up
-    for count in (50, 200):
+    args = parse()
+    base = load_base(args.base, dtype="float32")
+    everything = sample_edits(base, max(args.sizes))
+    reference.train_neuron(base.model, paper_layer(base), everything[0], [], steps=1)  # warm up
+    for count in args.sizes:
         edits = everything[:count]
         slow, lengths = extrapolate_reference(base, edits)
         _, fast = timed(lambda edits=edits: fit_ours(base, edits))  # type: ignore[misc]

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.bench_serve import make_store, mixed
-from bench.report import emit
+from bench.report import base_option, emit, new_parser
 from bench.serve_load import MAX_TOKENS
 from scen.records import EncodedPrompt
 from scen.registry.actions import WaveCommit
@@ -72,15 +72,22 @@ def running(service: Service, prompts: list[EncodedPrompt], clients: int) -> Ite
     stop.set()
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    base_option(parser)
+    parser.add_argument(
+        "--commits", type=int, default=10, help="per number of clients (%(default)s)"
+    )
+    return parser.parse_args()
+
+
 def main() -> None:
     """A line per number of clients."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--commits", type=int, default=10, help="of each (%(default)s)")
-    commits = parser.parse_args().commits
+    args = parse()
+    commits = args.commits
     with tempfile.TemporaryDirectory() as folder:
-        store, edited = make_store(Path(folder))
+        store, edited = make_store(Path(folder), args.base)
         _, half = mixed(store, edited, 64)
         service = Service(store, EngineLimits())
         service.start()

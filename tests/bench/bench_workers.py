@@ -20,13 +20,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bench.report import emit
+from bench.report import base_option, emit, new_parser
 from cluster.ray_head import Head, settle_environment, start_head, stop_tree
-from scen.base.embedded import EMBEDDED_NAME
 from scen.cluster.crew import Crew
 from scen.cluster.ray_parts import RayParts
 from scen.cluster.session import ray_session
-from scen.config import load_config
+from scen.config import Config, load_config
 from scen.fs import Storage
 from scen.ingest import Validator, ingest
 from scen.ingest.prompts import read_prompts
@@ -89,13 +88,20 @@ def anonymous_mb(pid: int) -> float:
     return float(status.partition("RssAnon:")[2].split()[0]) / 1024
 
 
-def run_waves(folder: Path, edits: list[Edit], make: Any, workers: int, strategy: str) -> Timed:
+def config_of(base: str, workers: int, strategy: str) -> Config:
+    """Settings that differ only in how the work is shared."""
+    return load_config(
+        fixed={
+            "base": {"name": base, "dtype": "float32", "device": "cpu"},
+            "cluster": {"workers": workers, "strategy": strategy},
+            "expert": {"batch_size": 8},
+            "evaluation": {"batch_size": 16},
+        }
+    )
+
+
+def run_waves(folder: Path, edits: list[Edit], make: Any, config: Config) -> Timed:
     """A small wave, then the one that is timed."""
-    cluster = {"workers": workers, "strategy": strategy}
-    base = {"name": EMBEDDED_NAME, "dtype": "float32", "device": "cpu"}
-    fixed = {"base": base, "cluster": cluster, "expert": {"batch_size": 8},
-             "evaluation": {"batch_size": 16}}  # fmt: skip
-    config = load_config(fixed=fixed)
     neutral = read_prompts(sample_path("nq_neutral.jsonl"))
     store = create_store(Storage(str(folder)), config, neutral)
     locality = read_prompts(sample_path("nq_locality.jsonl"), 16)
@@ -114,26 +120,34 @@ def tell(strategy: str, workers: int, count: int, timed: Timed, **more: object) 
          edits_per_second_measured=round(count / (train + evaluate), 3), **more)  # fmt: skip
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    base_option(parser)
+    parser.add_argument("--edits", type=int, default=32, help="of the timed wave (%(default)s)")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Print a line per way to run the wave."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edits", type=int, default=32)
-    count = parser.parse_args().edits
+    args = parse()
+    count = args.edits
     home = settle_environment()
     batches = ingest(sample_path("zsre_edits.jsonl"), Validator())
     edits = list(islice((e for batch in batches for e in batch.edits), count + _FIRST))
     process, head = start_head(home)
     try:
-        timed = run_waves(home / "alone", edits, LocalParts, 1, "replicate")
+        config = config_of(args.base, 1, "replicate")
+        timed = run_waves(home / "alone", edits, LocalParts, config)
         tell("none", 0, count, timed)
         with ray_session(head.address):
             for strategy, workers in (("replicate", 1), ("replicate", 2), ("zero3", 2)):
+                config = config_of(args.base, workers, strategy)
                 folder = home / f"{strategy}-{workers}"
                 with Meter(head) as meter, Crew() as crew:
-                    make = partial(RayParts, crew=crew)
-                    timed = run_waves(folder, edits, make, workers, strategy)
+                    timed = run_waves(folder, edits, partial(RayParts, crew=crew), config)
                 tell(strategy, workers, count, timed, peak_mb=round(meter.peak_mb),
-                     shard_mb=round(crew.figures["shard_bytes"] / 2**20))  # fmt: skip
+                     shard_mb=round(crew.figures["shard_bytes"] / 2**20, 1))  # fmt: skip
     finally:
         stop_tree(process)
         shutil.rmtree(home, ignore_errors=True)

@@ -23,9 +23,9 @@ from typing import Any
 import psutil
 
 from bench.chaos_stream import EDITS, Fatal, content, live
-from bench.report import emit
+from bench.random_base import make_random_base
+from bench.report import emit, new_parser
 from cluster.ray_head import Head, settle_environment, start_head, stop_tree
-from conftest import write_tiny_base
 
 _LIFE_LIMIT_S = 300
 _REGISTRY_SHARE = 0.4  # of the kills on Ray that are not of drivers
@@ -143,19 +143,24 @@ def ray_campaign(tally: Tally, kills: int, root: Path, meant: dict[str, Any], ba
         stop_tree(process)
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    add("--kills", type=int, default=200, help="of drivers without Ray (%(default)s)")
+    add("--ray-kills", type=int, default=0, help="of drivers, workers and registries on Ray "
+        "(%(default)s)")  # fmt: skip
+    return parser.parse_args()
+
+
 def main() -> None:
     """Run both campaigns and print the counts."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="of drivers without Ray")
-    parser.add_argument(
-        "--ray-kills", type=int, default=0, help="of drivers, workers, registries on Ray"
-    )
-    args = parser.parse_args()
+    args = parse()
     root = settle_environment()
     multiprocessing.get_context("forkserver").set_forkserver_preload(["bench.chaos_stream"])
     began, tally = time.monotonic(), Tally()
     try:
-        base = write_tiny_base(root / "base")
+        base = make_random_base(root / "base")
         assert live_once((str(root / "whole"), str(base), None)) == 0
         meant = content(root / "whole")
         campaign(tally, args.kills, root, meant, base)

@@ -1,5 +1,6 @@
-"""What every benchmark prints: JSON lines that name the hardware, and ratios from one run."""
+"""What every benchmark shares: its options, and JSON lines that name the hardware."""
 
+import argparse
 import json
 import os
 import sys
@@ -10,12 +11,40 @@ from typing import TypeVar
 
 import torch
 
+from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base
 from scen.ingest import Validator, ingest
 from scen.records import EncodedEdit
 from scen.samples import sample_path
 
 T = TypeVar("T")
+
+
+def new_parser(text: str | None) -> argparse.ArgumentParser:
+    """A parser that shows the text of a benchmark's module as it is written."""
+    return argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def base_option(parser: argparse.ArgumentParser) -> None:
+    """`--base`, for another base than the one that the figures are stated for."""
+    parser.add_argument(
+        "--base",
+        default=EMBEDDED_NAME,
+        metavar="BASE",
+        help="hub id, folder or .gguf file (%(default)s)",
+    )
+
+
+def numbers(text: str) -> list[int]:
+    """The type of an option that takes several numbers, such as `1,8,32`."""
+    return [int(number) for number in text.split(",")]
+
+
+def paper_layer(base: Base) -> int:
+    """The layer of experts two thirds up, as published: 20 of the default base's 30."""
+    return base.num_layers * 2 // 3
 
 
 def emit(**figures: object) -> None:

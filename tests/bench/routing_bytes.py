@@ -13,8 +13,9 @@ from bench.routing_data import Material, training_keys
 from bench.routing_folds import CHOSEN, Fit, Folds, Row, fit_on, split_edits, try_router
 from bench.routing_places import PlacePlan, Places
 from bench.routing_scores import Choose, choose_by
+from scen.routing.codes import Codes
 from scen.routing.encoder import fold
-from scen.routing.key_neurons import CANDIDATES, Codes
+from scen.routing.key_neurons import CANDIDATES
 from scen.routing.router import Router
 from scen.routing.threshold import conformal_threshold
 from scen.routing.whitening import Whitening
@@ -27,10 +28,9 @@ _SHOWN = (CHOSEN, "0.02")  # bounds
 _RAW_BOUND = 0.02
 
 
-def key_bytes(material: Material, name: str, places: PlacePlan) -> list[Row]:
+def key_bytes(material: Material, name: str, places: PlacePlan, plan: RouterPlan) -> list[Row]:
     """Rows for the router's places at full, half and quarter widths and as float32, for other
     places, and for whitened raw keys at every third layer."""
-    plan = RouterPlan()
     rows: list[Row] = []
     for subset in (places.router, *places.subsets):
         here, label = material.at(subset), _named(subset)

@@ -75,7 +75,7 @@ class Material:
 @dataclass(frozen=True)
 class Files:
     """Where a run's records come from: `edits` by the name of the stream, with how many of them
-    are in the bank at most; so many `unseen` ones behind them."""
+    are in the bank at most; so many `unseen` ones behind them, at most a fifth of the file."""
 
     edits: dict[str, tuple[Path, int]]
     neutral: Path
@@ -84,7 +84,7 @@ class Files:
 
 
 def read_material(base: Base, places: tuple[KeyPlace, ...], files: Files) -> Material:
-    """Reads all records and keys, each prompt once. Raises InputError where a file is too small."""
+    """Reads all records and keys, each prompt once. Raises InputError where no edit is usable."""
 
     def read(texts: Sequence[str]) -> Tensor:
         key_NKF, seconds = timed(lambda: read_prompt_keys(base, places, texts))
@@ -109,10 +109,10 @@ def _read_edits(path: Path) -> list[Edit]:
 
 
 def _read_stream(name: str, edits: list[Edit], sizes: tuple[int, int], read: Read) -> Stream:
-    limit, unseen = sizes
+    limit, unseen = sizes[0], min(sizes[1], len(edits) // 5)
     bank = edits[: min(limit, len(edits) - unseen)]
     if not bank:
-        raise InputError(f"--unseen: {name} has {len(edits)} usable edits, not more than {unseen}")
+        raise InputError(f"--{name}: the file has no usable edit; give one that has")
     about = build_router_set(bank, ())
     later = edits[len(bank) : len(bank) + unseen]
     strange = [text for e in later for text in (e.prompt, *(r.text for r in e.rephrases))]

@@ -28,7 +28,7 @@ from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
 from scen.training.router_set import build_router_set
 
 PLACES = (KeyPlace(6, "mean"), KeyPlace(12, "last"), KeyPlace(18, "last"), KeyPlace(24, "last"))
-HELD_OUT = 200  # ZsRE edits that make the keys; an encoder is fitted on those behind them
+HELD_OUT = 200  # ZsRE edits that make the keys, by default
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 _CHUNK = 50_000
 
@@ -47,21 +47,24 @@ class RealKeys:
         return self.edit_ED.shape[1]
 
 
-def read_encoder(base: Base) -> KeyEncoder:
-    """The one that ships for the base, or one fitted on sample edits that make no key here."""
+def read_encoder(base: Base, held_out: int) -> KeyEncoder:
+    """The one that ships for the base, or one fitted on as many ZsRE edits behind those that are
+    held out."""
     profile = find_profile("auto", base)
     if profile is not None:
         return profile.router.encoder
-    edits = _edits("zsre_edits.jsonl", 2 * HELD_OUT)[HELD_OUT:]
+    edits = _edits("zsre_edits.jsonl", 2 * held_out)[held_out:]
     about = build_router_set(edits, read_prompts(sample_path("nq_neutral.jsonl"), 200))
     keys = RouterKeys(about, PLACES, read_prompt_keys(base, PLACES, about.texts))
     return fit_encoder(keys, torch.ones(len(edits), dtype=torch.bool), EncoderPlan())
 
 
-def read_real_keys(base: Base) -> RealKeys:
-    """Search keys of the shipped samples."""
-    edits = _edits("zsre_edits.jsonl", HELD_OUT) + _edits("counterfact_edits.jsonl", 100)
-    encoder = read_encoder(base)
+def read_real_keys(base: Base, count: int) -> RealKeys:
+    """Search keys of the first `count` ZsRE edits of the samples, and of half as many CounterFact
+    edits and unrelated questions."""
+    half = count // 2
+    edits = _edits("zsre_edits.jsonl", count) + _edits("counterfact_edits.jsonl", half)
+    encoder = read_encoder(base, count)
 
     def compact(prompts: list[str]) -> Tensor:
         return encoder.search_key(encoder(read_prompt_keys(base, encoder.places, prompts)))
@@ -69,7 +72,7 @@ def read_real_keys(base: Base) -> RealKeys:
     return RealKeys(
         compact([edit.prompt for edit in edits]),
         compact([edit.rephrases[0].text for edit in edits]),
-        compact(read_prompts(sample_path("nq_locality.jsonl"), 100)),
+        compact(read_prompts(sample_path("nq_locality.jsonl"), half)),
     )
 
 

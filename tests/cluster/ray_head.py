@@ -67,6 +67,7 @@ def settle_environment() -> Path:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on every address of the host
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_memory_monitor_refresh_ms": "0",  # else it ends our workers when others take memory
         "RAY_worker_niceness": "0",  # 15 by default: on a busy machine workers hardly move
     }
     os.environ.pop("RAY_ADDRESS", None)

@@ -29,6 +29,7 @@ def test_rows_come_from_workers_and_are_kept(
         "unrelated": str(tmp_path / "other.jsonl"),
         "sizes": [4],
         "latency_prompts": 1,
+        "upstream_limit": 1,
         "methods": [
             {"name": "nothing", "editor": "base"},
             {"name": "platform", "editor": "platform", "settings": {"expert": EXPERT}},

@@ -1,13 +1,11 @@
 """The server on a real Ray: replicas come and go, versions are swapped, and nobody notices."""
 
+import json
 import os
 import signal
-import socket
-import threading
+import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,130 +15,14 @@ import psutil
 import pytest
 
 from cluster.ray_head import Head
-from scen.cluster.session import ray_session
-from scen.snapshot.open import OpenStore
-from unit.serve.conftest import NEW, alone, commit_wave, make_store, serve_edits, unrelated
+from cluster.serve_app import Deployed, Load, app, wait_until
+from scen.cluster.registry_client import RegistryClient
+from scen_serve.ray_app import proxy_host
+from unit.serve.conftest import NEW, alone, commit_wave, prepare_wave, serve_edits, unrelated
+
+__all__ = ["app"]  # a fixture
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-
-
-@dataclass(frozen=True)
-class Told:
-    """One answer of a replica, or the error that came instead."""
-
-    prompt: str
-    text: str = ""
-    version: int = -1
-    error: Exception | None = None
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A store on Ray Serve, and a client of it."""
-
-    store: OpenStore
-    client: openai.OpenAI
-    serve: Any
-    options: dict[str, Any]
-
-    def deploy(self, **user_config: object) -> None:
-        """Deploy the app anew, as a changed file does."""
-        from ray.serve.schema import ServeDeploySchema
-
-        edited = {"name": "Edited", **TUNING, "user_config": user_config}
-        app = {
-            "name": "edited",
-            "import_path": "scen_serve.ray_app:build",
-            "args": self.options,
-            "deployments": [edited],
-        }
-        schema = ServeDeploySchema.model_validate({"applications": [app]})
-        self.serve.context._global_client.deploy_apps(schema, _blocking=True)
-
-    def ask(self, prompt: str) -> Told:
-        """A chat of one prompt; errors are told, not raised."""
-        try:
-            told = self.client.chat.completions.create(
-                model="tiny", messages=[{"role": "user", "content": prompt}], max_tokens=NEW
-            )
-        except openai.APIError as error:
-            return Told(prompt, error=error)
-        field = told.scen  # type: ignore[attr-defined]
-        return Told(prompt, told.choices[0].message.content or "", field["version"])
-
-    def replicas(self) -> int:
-        """How many replicas answer."""
-        status = self.serve.status().applications["edited"].deployments["Edited"]
-        return int(status.replica_states.get("RUNNING", 0))
-
-
-TUNING = {
-    "autoscaling_config": {
-        "min_replicas": 1,
-        "max_replicas": 2,
-        "target_ongoing_requests": 3,
-        "upscale_delay_s": 1,
-        "downscale_delay_s": 3,
-        "look_back_period_s": 3,
-        "metrics_interval_s": 1,
-    },
-    "graceful_shutdown_timeout_s": 60,
-}
-
-
-@pytest.fixture(scope="module")
-def app(
-    head: Head, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployed]:
-    """The tiny store with 32 edits, deployed."""
-    store = make_store(tiny_folder, tmp_path_factory.mktemp("served") / "store")
-    with socket.socket() as some:
-        some.bind(("127.0.0.1", 0))
-        port = some.getsockname()[1]
-    options = {"store": store.storage.uri, "model_name": "tiny", "max_rows": 8, "poll_s": 0.2}
-    with ray_session(head.address):
-        from ray import serve
-
-        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-        client = openai.OpenAI(
-            base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=120
-        )
-        deployed = Deployed(store, client, serve, options)
-        deployed.deploy(version="latest")
-        yield deployed
-        serve.shutdown()
-
-
-class Load:
-    """Clients that ask without a pause, each one request at a time, until they are stopped."""
-
-    def __init__(self, app: Deployed, prompts: list[str], clients: int) -> None:
-        self.told: list[Told] = []
-        self._app, self._prompts = app, prompts
-        self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(clients)
-        self._running = [self._pool.submit(self._run, i) for i in range(clients)]
-
-    def stop(self) -> list[Told]:
-        """All answers, once the last client has its own."""
-        self._stop.set()
-        for running in self._running:
-            running.result()
-        self._pool.shutdown()
-        return self.told
-
-    def _run(self, index: int) -> None:
-        while not self._stop.is_set():
-            self.told.append(self._app.ask(self._prompts[index % len(self._prompts)]))
-            index += 1
-
-
-def wait_until(what: Any, limit_s: float = 120) -> None:
-    """Until it holds. Raises AssertionError after the limit."""
-    until = time.monotonic() + limit_s
-    while not what():
-        assert time.monotonic() < until, "it never came to be"
-        time.sleep(0.1)
 
 
 def test_replicas_answer_as_one_engine_does(app: Deployed) -> None:
@@ -162,12 +44,61 @@ def test_ray_exports_what_replicas_did(app: Deployed, head: Head) -> None:
         text = httpx.get(head.metrics).text
         return "\n".join(line for line in text.splitlines() if line.startswith("ray_scen_"))
 
-    wait_until(lambda: "ray_scen_tokens_total" in exported())
+    wait_until(lambda: "ray_scen_tokens_total" in exported(), 60)
     found = exported()
     assert 'route="edit"' in found
     assert "ray_scen_request_seconds_bucket_total" in found
+    told = [line for line in found.splitlines() if line.startswith("ray_scen_tokens_total")]
+    assert all('version="2"' in line for line in told)
     version = next(x for x in found.splitlines() if x.startswith("ray_scen_serving_version"))
     assert float(version.rsplit(" ", 1)[1]) == 2
+
+
+def log_lines(event: str) -> list[dict[str, Any]]:
+    """What replicas wrote to their logs."""
+    home = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent
+    files = home.glob("*/r/session_latest/logs/worker-*.err")
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    told = [json.loads(line) for line in lines if line.startswith('{"time"')]
+    return [line for line in told if line["event"] == event]
+
+
+def test_replicas_tell_their_requests_in_the_log(app: Deployed) -> None:
+    edit = serve_edits(1, 7)[0]
+    raw = app.client.completions.with_raw_response.create(
+        model="tiny", prompt=edit.prompt, max_tokens=NEW
+    )
+    name = raw.headers["x-request-id"]
+    assert len(name.split(",")) == 1
+    wait_until(lambda: [line for line in log_lines("request") if line["request_id"] == name], 20)
+    [line] = [line for line in log_lines("request") if line["request_id"] == name]
+    assert (line["key"], line["route"], line["edit_id"]) == ("anyone", "edit", edit.id)
+    assert (line["version"], line["status"], line["new_tokens"]) == (2, 200, NEW)
+    assert edit.prompt not in json.dumps(line)
+    assert log_lines("swap")[0]["version"] == 2
+    assert log_lines("start")[0]["store"] == app.store.storage.uri
+
+
+def test_a_full_queue_is_an_error_of_the_api(app: Deployed) -> None:
+    """Serve refuses by itself; its proxy says so as the server would."""
+    one = {"max_ongoing_requests": 1, "max_queued_requests": 1}
+    alone_ = {"min_replicas": 1, "max_replicas": 1}
+    app.deploy(one | {"autoscaling_config": alone_}, version="latest")
+    with ThreadPoolExecutor(16) as pool:
+        told = list(pool.map(app.ask, unrelated(16)))
+    app.deploy(version="latest")
+    refused = [answer.error for answer in told if answer.error is not None]
+    assert 0 < len(refused) < 16
+    for error in refused:
+        assert isinstance(error, openai.RateLimitError)
+        assert error.type == "rate_limit_error"
+        assert error.response.headers["retry-after"] == "1"
+        assert "too many requests wait" in error.message
+        assert "x-request-id" in error.response.headers
+
+
+def test_it_is_known_where_serve_listens(app: Deployed) -> None:
+    assert proxy_host() == app.client.base_url.host == "127.0.0.1"
 
 
 def test_a_version_that_does_not_exist_changes_nothing(app: Deployed) -> None:
@@ -218,3 +149,26 @@ def test_a_killed_replica_takes_only_its_own_requests_along(app: Deployed, head:
     assert [a for a in told if not a.error and a.text != expected[a.prompt]] == []
     wait_until(lambda: app.replicas() >= 1)
     assert app.ask("Who?").error is None
+
+
+def follows(app: Deployed) -> str:
+    """What tells the replica of new versions."""
+    found = httpx.get(str(app.client.base_url).replace("/v1/", "/v1/snapshots")).json()["follows"]
+    return str(found)
+
+
+def test_replicas_are_told_of_versions_by_the_registry_and_find_them_without(
+    app: Deployed,
+) -> None:
+    wait_until(lambda: follows(app) == "registry", 60)
+    registry = RegistryClient(app.store.storage.uri)
+    newest = app.store.ledger.version()
+    registry.call("commit", prepare_wave(app.store, serve_edits(1, 50), 7), newest)
+    began = time.monotonic()
+    wait_until(lambda: app.ask("Who?").version == newest + 1, 10)
+    sys.stdout.write(f"served {time.monotonic() - began:.2f} s after the commit\n")
+
+    os.kill(registry.call("info")["pid"], signal.SIGSTOP)  # it hangs
+    wait_until(lambda: follows(app) == "ledger", 30)
+    commit_wave(app.store, serve_edits(1, 60), 8)
+    wait_until(lambda: app.ask("Who?").version == newest + 2, 10)

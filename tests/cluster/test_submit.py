@@ -1,73 +1,100 @@
 """`scen submit`, `scen jobs` and `scen stop` against a real head with its dashboard."""
 
 import json
-import sys
+import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from cluster.ray_head import Head
+from cluster.submission import (
+    SETTINGS,
+    edit_words,
+    submit,
+    submit_words,
+    wait_for_end,
+    write_edits,
+)
 from cluster.wave_case import EDITS
 from scen.cli.main import main
 from scen.fs import Storage
 from scen.ingest.inbox import Inbox
-from scen.records import edit_to_dict
 from scen.registry.ledger import open_ledger
-from scen_jobs import run_drain, run_eval
+from scen_jobs import run_drain, run_eval, run_wave
 
 pytestmark = pytest.mark.cluster
-
-SETTINGS = ["expert.layer=3", "expert.steps=4", "evaluation.max_new_tokens=6",
-            "evaluation.locality_limit=2", "cluster.workers=2", "router.profile=none"]  # fmt: skip
+UNTOUCHED = "driver: weights of the base not loaded here"
 
 
-def words(folder: Path, base: Path, address: str) -> list[str]:
-    """The command line: six edits on the tiny base."""
-    file = folder / "facts.jsonl"
-    if not file.exists():
-        file.write_text("".join(json.dumps(edit_to_dict(edit)) + "\n" for edit in EDITS[:6]))
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    given = ["--store", str(folder / "store"), "--base", str(base), "--template", "llama2-inst"]
-    given += [
-        "--dtype",
-        "float32",
-        "--device",
-        "cpu",
-        "--no-tracking",
-        "--address",
-        address,
-        "--python",
-        sys.executable,
-    ]
-    return ["submit", str(file), *given, *settings]
+def runs_of(client: MlflowClient, stream: str) -> list[tuple[str, str, dict[str, float]]]:
+    """Kind, status and metrics of a stream's runs: the stream's own, then the waves'."""
+    experiment = client.get_experiment_by_name(f"stream/{stream}")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    found = [(r.data.tags["edit.kind"], r.info.status, r.data.metrics) for r in runs]
+    return sorted(found, key=lambda run: run[0])
 
 
 def test_a_stream_is_submitted_followed_and_recognised(
-    head: Head, tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    submit = words(tmp_path, tiny_folder, head.dashboard)
-    assert main([*submit, "--follow", "--json"]) == 0
+    head: Head, tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    edits = edit_words(write_edits(tmp_path / "facts.jsonl"), tiny_folder)
+    words = submit_words(edits, head.dashboard)
+    assert main([*words, "--follow"]) == 0
     told, log = capfd.readouterr()
     first = json.loads(told)
     assert (first["state"], first["status"]) == ("started", "SUCCEEDED")
     assert "wave 0 of facts: 6 edits" in log
     assert "evaluate 14/14" in log
+    assert UNTOUCHED in log
     ledger = open_ledger(Storage(str(tmp_path / "store")))
     assert ledger.snapshot().ids == [edit.id for edit in EDITS[:6]]
-    assert main([*submit, "--json"]) == 0
-    assert json.loads(capfd.readouterr().out) == first | {"state": "done", "status": "done"}
-    assert ledger.version() == 1
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    stream, wave = runs_of(client, "facts")
+    assert [run[:2] for run in (stream, wave)] == [("stream", "FINISHED"), ("wave", "FINISHED")]
+    assert wave[2]["wave/num_edits"] == stream[2]["wave/num_edits"] == 6
+    assert submit(words, capfd) == first | {"state": "done", "status": "done"}
+    assert (ledger.version(), len(runs_of(client, "facts"))) == (1, 2)
     of_store = ["--store", str(tmp_path / "store"), "--set", "evaluation.max_new_tokens=6",
                 "--set", "evaluation.locality_limit=2", "--json"]  # fmt: skip
     assert run_eval.main(of_store, head.address) == 0
-    spread = json.loads(capfd.readouterr().out)
+    told, log = capfd.readouterr()
+    assert UNTOUCHED in log
+    spread = json.loads(told)
     assert main(["eval", *of_store]) == 0
     assert json.loads(capfd.readouterr().out) == spread
     assert (spread["n_edits"], spread["version"]) == (6, 1)
 
 
+def test_a_file_is_one_wave(
+    head: Head, tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the settings say of the size of waves."""
+    file = write_edits(tmp_path / "facts.jsonl")
+    words = [*edit_words(file, tiny_folder, "waves.size=2"), "--no-tracking", "--json"]
+    assert run_wave.main(words, head.address) == 0
+    told, log = capfd.readouterr()
+    assert UNTOUCHED in log
+    found = json.loads(told)
+    assert [wave["num_edits"] for wave in found["waves"]] == [6]
+    [commit] = open_ledger(Storage(str(tmp_path / "store"))).log()
+    assert (commit.num_edits, commit.epoch) == (6, 1)  # by the registry
+    assert run_wave.main(words, head.address) == 0
+    again = json.loads(capfd.readouterr().out)
+    assert (again["known"], again["committed"], again["version"]) == (6, 0, 1)
+
+
+def test_a_wave_of_a_file_that_is_not_there(capfd: pytest.CaptureFixture[str], head: Head) -> None:
+    words = ["/nowhere/e.jsonl", "--store", "/nowhere/store", "--no-tracking"]
+    assert run_wave.main(words, head.address) == 3
+    assert "/nowhere/e.jsonl" in capfd.readouterr().err
+
+
 def test_what_was_handed_in_is_drained_on_the_cluster(
-    head: Head, tiny_folder: Path, tmp_path: Path
+    head: Head, tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     storage = Storage(str(tmp_path / "store"))
     for edit in EDITS[:4]:
@@ -78,20 +105,66 @@ def test_what_was_handed_in_is_drained_on_the_cluster(
     assert run_drain.main(drain, head.address) == 0
     ledger = open_ledger(storage)
     assert (ledger.version(), ledger.snapshot().ids) == (2, [edit.id for edit in EDITS[:4]])
+    assert UNTOUCHED in capfd.readouterr().err
+
+
+def parts_of(storage: Storage) -> dict[str, bytes]:
+    """The parts of waves that are written down as trained."""
+    return {name: storage.read(name) for name in storage.names("waves") if "/parts/" in name}
 
 
 def test_a_job_is_stopped_and_goes_on_when_it_is_submitted_again(
     head: Head, tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    submit = [*words(tmp_path, tiny_folder, head.dashboard), "--stream", "halted", "--json"]
-    assert main(submit) == 0
-    first = json.loads(capfd.readouterr().out)
-    assert main(submit) == 0
-    assert json.loads(capfd.readouterr().out) == first | {"state": "running", "status": "running"}
+    slow = ["expert.batch_size=1", "expert.steps=60", "expert.stop_loss=0", "cluster.workers=1"]
+    edits = edit_words(write_edits(tmp_path / "facts.jsonl"), tiny_folder, *slow)
+    words = submit_words(edits, head.dashboard, "--stream", "halted", "--no-tracking")
+    first = submit(words, capfd)
+    assert submit(words, capfd) == first | {"state": "running", "status": "running"}
+    storage, end = Storage(str(tmp_path / "store")), time.monotonic() + 240
+    while not parts_of(storage) and time.monotonic() < end:
+        time.sleep(0.1)
     assert main(["stop", first["job"], "--address", head.dashboard, "--json"]) == 0
     assert json.loads(capfd.readouterr().out) == {"job": first["job"], "stopped": True}
+    assert wait_for_end(head.dashboard, first["job"]) == "STOPPED"
+    before = parts_of(storage)
+    assert 1 <= len(before) < 6  # it was stopped in the middle
+    assert open_ledger(storage).version() == 0
+    again = submit([*words, "--follow"], capfd)
+    assert again == {"job": f"{first['job']}-2", "state": "started", "status": "SUCCEEDED"}
+    after = parts_of(storage)
+    assert len(after) == 6
+    assert before.items() <= after.items()
+    [commit] = open_ledger(storage).log()
+    assert commit.num_edits == 6
     assert main(["jobs", "--address", head.dashboard, "--json"]) == 0
-    assert first["job"] in [job["job"] for job in json.loads(capfd.readouterr().out)["jobs"]]
+    known = {j["job"]: j["status"] for j in json.loads(capfd.readouterr().out)["jobs"]}
+    assert (known[first["job"]], known[again["job"]]) == ("STOPPED", "SUCCEEDED")
+
+
+def test_two_streams_run_side_by_side_and_each_of_them_once(
+    head: Head, tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs, streams = {}, {"a": EDITS[:6], "b": EDITS[6:12]}
+    for name, edits in streams.items():
+        file = write_edits(tmp_path / f"{name}.jsonl", edits)
+        words = edit_words(file, tiny_folder, "cluster.workers=1", "waves.size=2")
+        jobs[name] = submit_words(words, head.dashboard, "--no-tracking")
+    found = {name: submit(words, capfd) for name, words in jobs.items()}
+    assert [told["state"] for told in found.values()] == ["started", "started"]
+    assert main([*jobs["b"], "--set", "expert.steps=5"]) == 6
+    refused = capfd.readouterr().err
+    assert f"b of {tmp_path / 'store'} is being run by job {found['b']['job']}" in refused
+    for told in found.values():
+        assert wait_for_end(head.dashboard, told["job"]) == "SUCCEEDED"
+    ledger = open_ledger(Storage(str(tmp_path / "store")))
+    commits = [(entry.stream, entry.num_edits) for entry in ledger.log()]
+    assert sorted(commits) == [("a", 2)] * 3 + [("b", 2)] * 3
+    ids = ledger.snapshot().ids
+    for name, edits in streams.items():
+        mine = {edit.id for edit in edits}
+        assert [one for one in ids if one in mine] == [edit.id for edit in edits], name
+    assert len(ids) == 12
 
 
 def test_a_job_that_nobody_submitted(head: Head, capfd: pytest.CaptureFixture[str]) -> None:
@@ -102,5 +175,6 @@ def test_a_job_that_nobody_submitted(head: Head, capfd: pytest.CaptureFixture[st
 def test_an_address_where_nothing_answers(
     tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words(tmp_path, tiny_folder, "http://127.0.0.1:9")) == 2
+    words = edit_words(write_edits(tmp_path / "facts.jsonl"), tiny_folder)
+    assert main(submit_words(words, "http://127.0.0.1:9")) == 2
     assert "--address: no Ray dashboard answers" in capfd.readouterr().err

@@ -45,10 +45,12 @@ def test_replicated_workers_make_the_same_bundle(
         spread = run_case(tmp_path, case_config(tiny_folder), crew)
     assert crew.figures["world"] == 2
     assert crew.figures["shard_bytes"] == base_bytes(spread.store.base)
+    assert spread.store.ledger.manifest.artifacts == alone.store.ledger.manifest.artifacts
     assert spread.bundle == alone.bundle
+    assert (spread.store.base.is_loaded, alone.store.base.is_loaded) == (False, True)
     assert spread.report.evaluated["report"] == alone.report.evaluated["report"]
     assert ids(spread) == [edit.id for edit in EDITS]
-    assert spread.store.storage.names("ray-train") == []
+    assert [spread.store.storage.names(f) for f in ("ray-train", "keys")] == [[], []]
     assert [commit.epoch for commit in spread.store.ledger.log()] == [1]  # by the registry
 
 
@@ -76,6 +78,7 @@ def test_a_base_in_two_halves_makes_the_same_experts(
     assert half <= crew.figures["shard_bytes"] <= 1.01 * half  # a tensor is padded to be halved
     assert largest_difference(halved, alone) <= TOLERANCE
     assert ids(halved) == [edit.id for edit in EDITS]
+    assert not halved.store.base.is_loaded
     before, after = (r.report.evaluated["report"]["reliability"] for r in (alone, halved))
     assert after == pytest.approx(before, abs=0.05)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conftest import WORDS
 from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts
+from scen.cluster.ray_parts import RayParts, read_on_crew
 from scen.config import Config, load_config
 from scen.fs import Storage
 from scen.records import Edit, Rephrase
@@ -71,7 +71,8 @@ def run_case(
     progress: Progress = lambda _step, _done, _total: None,
 ) -> Ran:
     """The wave on a store in `folder`."""
-    store = create_store(Storage(str(folder)), config, NEUTRAL)
+    read = None if crew is None else partial(read_on_crew, crew)
+    store = create_store(Storage(str(folder)), config, NEUTRAL, elsewhere=read)
     make = LocalParts if crew is None else partial(RayParts, crew=crew)
     wave = Wave("case", 0, EDITS, settings(config, store))
     report = run_wave(wave, make(store, config, LOCALITY, NullTracker(), progress), store.storage)

@@ -8,10 +8,13 @@ committed, tracked. ADDRESS may be `here`: no Ray, the work is done in this proc
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from cluster.wave_case import EDITS, LOCALITY, NEUTRAL, case_config
 from scen.cluster.crew import Crew
@@ -47,6 +50,10 @@ class MortalParts:
         """Comes after the training is written down."""
         self.reach("trained")
         return self.parts.evaluate(wave, trained)
+
+    def read_keys(self, prompts: Sequence[str]) -> Tensor:
+        """Writes nothing, so there is nothing to tear."""
+        return self.parts.read_keys(prompts)
 
     def judge(self, evaluated: dict[str, Any]) -> list[str]:
         """Writes nothing, so there is nothing to tear."""

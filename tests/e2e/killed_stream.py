@@ -8,7 +8,10 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
+
+from torch import Tensor
 
 from scen.config import Config, load_config
 from scen.fs import Storage
@@ -67,6 +70,10 @@ class MortalParts:
         evaluated = self.parts.evaluate(wave, trained)
         self.moments.reach(wave.index, "after evaluate")
         return evaluated
+
+    def read_keys(self, prompts: Sequence[str]) -> Tensor:
+        """Writes nothing, so there is nothing to tear."""
+        return self.parts.read_keys(prompts)
 
     def judge(self, evaluated: dict[str, Any]) -> list[str]:
         """Writes nothing, so there is nothing to tear."""

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from e2e.serving import service, store, url
+from e2e.serving import Server, service, store, url
 from scen.snapshot.open import OpenStore
+from scen_serve.api import create_app
+from scen_serve.context import AppSettings
+from scen_serve.service import Service
 from unit.serve.conftest import alone, serve_edits
 
 __all__ = ["service", "store", "url"]  # fixtures
@@ -56,7 +60,8 @@ def test_a_person_asks_and_sees_both_answers(
     browser.find_element(By.ID, "prompt").send_keys(edit.prompt)
     browser.find_element(By.ID, "key").send_keys("sk-reader-1")
     browser.find_element(By.ID, "send").click()
-    WebDriverWait(browser, 60).until(lambda _: text(browser, "served"))
+    WebDriverWait(browser, 60).until(lambda _: text(browser, "edited-facts"))
+    WebDriverWait(browser, 60).until(lambda _: text(browser, "base-facts"))
     shot = tmp_path / "playground.png"
     assert browser.save_screenshot(str(shot))
     record_property("screenshot", str(shot))
@@ -67,6 +72,27 @@ def test_a_person_asks_and_sees_both_answers(
     assert text(browser, "served") == "tiny: version 2 with 32 edits"
     rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#recent li")]
     assert [row.split(",")[0] for row in rows] == ["commit of 12 edits", "commit of 20 edits"]
+
+
+def test_the_last_waves_are_shown_before_anything_is_asked(
+    browser: webdriver.Chrome, url: str
+) -> None:
+    browser.get(url)
+    WebDriverWait(browser, 60).until(lambda _: "missing or wrong" in text(browser, "served"))
+    assert browser.find_elements(By.CSS_SELECTOR, "#recent li") == []
+    browser.find_element(By.ID, "key").send_keys("sk-reader-1", Keys.TAB)
+    WebDriverWait(browser, 60).until(lambda _: text(browser, "served").startswith("tiny:"))
+    rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#recent li")]
+    assert [row.split(",")[0] for row in rows] == ["commit of 12 edits", "commit of 20 edits"]
+    assert text(browser, "edited") == ""
+
+
+def test_without_keys_they_are_shown_at_once(browser: webdriver.Chrome, service: Service) -> None:
+    server = Server(create_app(service, AppSettings("tiny")))
+    browser.get(server.start())
+    WebDriverWait(browser, 60).until(lambda _: text(browser, "recent"))
+    assert text(browser, "served") == "tiny: version 2 with 32 edits"
+    server.stop()
 
 
 def test_a_wrong_key_is_told(browser: webdriver.Chrome, url: str) -> None:

@@ -1,5 +1,6 @@
 """`scen serve` as a process of its own, asked over HTTP, and told to end."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -54,9 +55,9 @@ def _is_ready(port: int) -> bool:
 
 
 def test_it_answers_until_it_is_told_to_end(
-    process: "subprocess.Popen[bytes]", port: int, store: OpenStore
+    process: "subprocess.Popen[bytes]", port: int, store: OpenStore, tmp_path: Path
 ) -> None:
-    """A stream that runs when the signal comes is told to its end."""
+    """A stream that runs when the signal comes is told to its end; the log is JSON."""
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
     edit = serve_edits(1, 5)[0]
     told = chat(client, edit.prompt)
@@ -69,6 +70,12 @@ def test_it_answers_until_it_is_told_to_end(
     assert first.choices[0].finish_reason is None
     assert rest[-1].choices[0].finish_reason in ("length", "stop")
     assert process.wait(60) == -signal.SIGTERM  # uvicorn ends itself by it, when all is told
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    events = [line["event"] for line in lines if line["event"] != "message"]
+    assert sorted(events) == ["request", "request", "start", "stop", "stopping", "swap"]
+    asked = [line for line in lines if line["event"] == "request"]
+    assert [line["edit_id"] for line in asked] == [edit.id, None]
+    assert edit.prompt not in (tmp_path / "log").read_text()
 
 
 def test_an_open_address_needs_keys(store: OpenStore) -> None:

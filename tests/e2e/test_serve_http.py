@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import pairwise
 
 import httpx
 import openai
@@ -93,6 +94,7 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert found.top_logprobs
     assert len(found.token_logprobs) == 3
     assert all(len(top) == 2 for top in found.top_logprobs)
+    assert found.text_offset == [4, 5, 6]  # of the prompt and the answer, in one
     asked = client.chat.completions.create(
         model="tiny",
         messages=[{"role": "user", "content": "Who?"}],
@@ -104,6 +106,34 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert chances is not None
     content = chances.content or []
     assert [c.logprob for c in content] == pytest.approx(found.token_logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_offsets_count_from_the_beginning_of_the_prompt(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    """As OpenAI's do, of each choice's own prompt."""
+    prompts = ["Who?", " What is it? "]
+    ask = {"model": "tiny", "prompt": prompts, "n": 2, "max_tokens": 40, "logprobs": 0, "seed": 3}
+    told = client.completions.create(**ask, temperature=1.0, stream=stream)  # type: ignore[call-overload]
+    texts = [prompt for prompt in prompts for _ in range(2)]
+    begins = [len(text) for text in texts]
+    tokens = [list[tuple[int, str]]() for _ in texts]
+    for choice in (choice for chunk in (told if stream else [told]) for choice in chunk.choices):
+        texts[choice.index] += choice.text
+        if choice.logprobs is not None:
+            found = choice.logprobs
+            tokens[choice.index] += zip(found.text_offset, found.tokens, strict=True)
+    checked = 0
+    for text, begin, pairs in zip(texts, begins, tokens, strict=True):
+        offsets = [at for at, _ in pairs]
+        assert (len(offsets), offsets[0]) == (40, begin)
+        assert offsets == sorted(offsets)
+        for (_, before), (at, token) in pairwise(pairs):  # random bytes are letters now and then
+            if len(before) == len(token) == 1 and (before + token).isascii():
+                assert text[at] == token
+                checked += 1
+    assert checked > 5
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,18 @@ def test_every_shipped_config_loads(path: Path) -> None:
     load_config(path)
 
 
+def test_a_settings_file_names_files_as_seen_from_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "settings"
+    folder.mkdir()
+    (folder / "c.yaml").write_text("cluster: {deepspeed: ds/z.json}")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("settings/c.yaml").cluster.deepspeed == str(folder / "ds" / "z.json")
+    (folder / "c.yaml").write_text("cluster: {deepspeed: /etc/z.json}")
+    assert load_config("settings/c.yaml").cluster.deepspeed == "/etc/z.json"
+
+
 def test_local_yaml_spells_out_the_defaults() -> None:
     local = load_config(Path(__file__).parents[2] / "configs" / "local.yaml")
     defaults = dump_config(load_config(fixed={"base": {"name": "smollm2-135m-instruct"}}))

@@ -16,7 +16,7 @@ def fingerprint_base(folder: Path, template: Template) -> str:
     """sha256 (hex) over the weight files, the tokenizer and the template of a base."""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     if not weights:
-        raise BaseError(f"base: {folder} holds no .safetensors or .bin weights")
+        raise BaseError(f"base: {folder} holds no model.safetensors or .bin weights")
     tokenizer = template.tokenizer
     return digest_json(
         {

@@ -7,6 +7,7 @@ models are supported.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from scen.base.convert import convert_gguf
 from scen.base.embedded import EMBEDDED_NAME, fetch_embedded
 from scen.base.fingerprint import fingerprint_base
 from scen.base.hub import fetch_hub
-from scen.base.read import read_folder_model, read_folder_tokenizer
+from scen.base.read import (
+    count_parameters,
+    read_folder_config,
+    read_folder_model,
+    read_folder_tokenizer,
+)
 from scen.base.template import Template, TemplateName
 from scen.errors import BaseError, ConfigError
 
@@ -26,26 +32,48 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded, frozen base. `fingerprint` covers weights, tokenizer and template."""
+    """A frozen base, whose weights are loaded when they are first wanted.
+
+    `fingerprint` covers weights, tokenizer and template, `config` is its config.json. `place` and
+    `number` are where, and as which type, weights that are not loaded would be.
+    """
 
     name: str
     folder: Path
-    model: Any
+    config: Any
     tokenizer: Any
     template: Template
     fingerprint: str
+    place: torch.device
+    number: torch.dtype
+
+    @cached_property
+    def model(self) -> Any:
+        """The model with its weights. Raises BaseError where they cannot be read."""
+        model = read_folder_model(self.folder, self.number)
+        return model.to(self.place).eval().requires_grad_(False)
+
+    @property
+    def is_loaded(self) -> bool:
+        """True where this process holds the weights."""
+        return "model" in vars(self)
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        device: torch.device = self.model.device
+        device: torch.device = self.model.device if self.is_loaded else self.place
         return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The number type of the weights."""
-        dtype: torch.dtype = self.model.dtype
+        dtype: torch.dtype = self.model.dtype if self.is_loaded else self.number
         return dtype
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """How many numbers the weights are."""
+        return count_parameters(self.config)
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -63,11 +91,11 @@ class Base:
     @property
     def num_layers(self) -> int:
         """Number of decoder layers."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.config.num_hidden_layers)
 
     def describe(self) -> dict[str, object]:
         """The facts of this base as JSON types."""
-        config = self.model.config
+        config = self.config
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
@@ -77,7 +105,7 @@ class Base:
             "layers": config.num_hidden_layers,
             "hidden_size": config.hidden_size,
             "intermediate_size": config.intermediate_size,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": self.num_parameters,
         }
 
 
@@ -116,13 +144,29 @@ def load_base(
     say: Callable[[str], None] = lambda _: None,
 ) -> Base:
     """Load a base for inference, all parameters frozen. Raises BaseError, ConfigError."""
+    base = open_base(name, template=template, dtype=dtype, device=device, say=say)
+    _ = base.model
+    return base
+
+
+def open_base(
+    name: str,
+    *,
+    template: TemplateName = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> Base:
+    """The same without the weights: they are read for the fingerprint (once per file), and loaded
+    by whoever asks for `model`. Raises BaseError, ConfigError."""
     place = pick_device(device)
     number = pick_dtype(dtype, place)
     folder = resolve_base(name, say)
+    config = read_folder_config(folder)
     tokenizer = read_folder_tokenizer(folder)
     form = Template(template, tokenizer)
-    model = read_folder_model(folder, number).to(place).eval().requires_grad_(False)
-    return Base(_full_name(name), folder, model, tokenizer, form, fingerprint_base(folder, form))
+    fingerprint = fingerprint_base(folder, form)
+    return Base(_full_name(name), folder, config, tokenizer, form, fingerprint, place, number)
 
 
 def pick_device(name: str) -> torch.device:

@@ -10,13 +10,26 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from scen.base.quiet import without_bars
 from scen.errors import BaseError
 
 # What the libraries raise over a file that is damaged, cut off or something else.
 _DAMAGE = (OSError, ValueError, LookupError, RuntimeError, struct.error, SafetensorError)
+
+
+def read_folder_config(folder: Path) -> Any:
+    """The config.json of a folder. Raises BaseError."""
+    with _reading(f"{folder} cannot be read; fetch it again"):
+        return AutoConfig.from_pretrained(folder)
+
+
+def count_parameters(config: Any) -> int:
+    """How many numbers a model of this config has, from a model without memory."""
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def read_folder_tokenizer(folder: Path) -> Any:

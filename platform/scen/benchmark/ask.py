@@ -1,5 +1,6 @@
 """Puts probes to what a method made of the base, in the same batches for every method."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,12 +39,15 @@ def ask_probes(
     limits: EvalLimits,
     progress: Progress = lambda _: None,
 ) -> list[Said]:
-    """What each probe is answered. `folds[i]` is the part of the edits that probe i is about."""
+    """What each probe is answered. `folds[i]` is the part of the edits that probe i is about.
+
+    Probes with a target and those without are never in one batch, so that either may be asked
+    without the other and find the same.
+    """
     order = order_probes(base, probes, limits)
-    order.sort(key=lambda i: folds[i])  # stable: like stays beside like
     found: dict[int, Said] = {}
-    for fold in sorted(set(folds)):
-        some = [i for i in order if folds[i] == fold]
+    for fold, is_told in itertools.product(sorted(set(folds)), (True, False)):
+        some = [i for i in order if (folds[i], probes[i].target is not None) == (fold, is_told)]
         for begin in range(0, len(some), limits.batch_size):
             picked = some[begin : begin + limits.batch_size]
             rows = [_encode(base, i, probes[i], limits) for i in picked]

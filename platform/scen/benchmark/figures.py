@@ -14,11 +14,12 @@ PUBLISHED = "orig"
 
 @dataclass(frozen=True)
 class Asked:
-    """A probe, what the base said to it and what the method did; `age` is the place of its edit in
-    the stream, from 0 (the oldest) to 1."""
+    """A probe, what the base said to it (None for a probe with a target, where it does not matter)
+    and what the method did; `age` is the place of its edit in the stream, from 0 (the oldest) to
+    1."""
 
     probe: Probe
-    before: Said
+    before: Said | None
     after: Said
     age: float = 0.0
 
@@ -35,12 +36,12 @@ class Asked:
     @property
     def is_unchanged(self) -> bool:
         """True where the answer is the base's."""
-        return self.after.text == self.before.text
+        return self.before is not None and self.after.text == self.before.text
 
     @property
     def is_identical(self) -> bool:
         """True where each logit of the answer is the base's, bit for bit."""
-        return self.after.digest == self.before.digest
+        return self.before is not None and self.after.digest == self.before.digest
 
 
 def quality(asked: Sequence[Asked]) -> dict[str, float]:

@@ -42,7 +42,7 @@ class Questioning:
         self.limits = EvalLimits(settings.batch_size, _MOST, _SPOKEN)
         self.probes, self.places = _probes(edits, material)
         self.folds = [place % settings.folds for place in self.places]
-        self._before: list[Said] | None = None
+        self._before: dict[int, Said] | None = None
 
     def measure(self, method: str, editor: Editor, progress: Progress) -> Row:
         """Edit the base, ask it everything, and time it."""
@@ -50,7 +50,7 @@ class Questioning:
         began = time.perf_counter()
         edited = editor.edit(self.base, self.edits, lambda n: progress(f"{method}: edit", n, total))
         seconds = time.perf_counter() - began - edited.spare_seconds
-        asked = self._ask(edited, lambda n: progress(f"{method}: ask", n, len(self.probes)))
+        asked = self._ask(edited, method, progress)
         figures = quality(asked) | {
             "seconds_per_edit": seconds / total,
             "bytes_per_edit": edited.num_bytes / total,
@@ -64,16 +64,25 @@ class Questioning:
             )
         return Row(method, total, figures, retention(asked), counts(asked))
 
-    def _ask(self, edited: Edited, progress: Callable[[int], None]) -> list[Asked]:
+    def _ask(self, edited: Edited, method: str, progress: Progress) -> list[Asked]:
         if self._before is None:
             bare = NoEditor().edit(self.base, self.edits, lambda _: None)
-            self._before = self._said(bare, lambda _: None)
-        after = self._said(edited, progress)
+            silent = [i for i, probe in enumerate(self.probes) if probe.target is None]
+            said = self._said(bare, silent, "base", progress)
+            self._before = dict(zip(silent, said, strict=True))
+        every = range(len(self.probes))
+        after = self._said(edited, every, method, progress)
         ages = [place / len(self.edits) for place in self.places]
-        return [Asked(*row) for row in zip(self.probes, self._before, after, ages, strict=True)]
+        return [Asked(self.probes[i], self._before.get(i), after[i], ages[i]) for i in every]
 
-    def _said(self, edited: Edited, progress: Callable[[int], None]) -> list[Said]:
-        return ask_probes(self.base, edited, self.probes, self.folds, self.limits, progress)
+    def _said(
+        self, edited: Edited, some: Sequence[int], method: str, progress: Progress
+    ) -> list[Said]:
+        def told(done: int) -> None:
+            progress(f"{method}: ask", done, len(some))
+
+        probes, folds = [self.probes[i] for i in some], [self.folds[i] for i in some]
+        return ask_probes(self.base, edited, probes, folds, self.limits, told)
 
     def _latencies(self, edited: Edited) -> dict[str, float]:
         """Median seconds of eight tokens, asked alone: edited prompts and unrelated ones."""

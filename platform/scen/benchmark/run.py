@@ -137,5 +137,5 @@ class _Bench:
             unrelated = self.material.unrelated[:_FEW]
             material = replace(self.material, unrelated=unrelated, same_kind=[])
             return Questioning(self.base, settings, material, edits)
-        upstream = UpstreamTest(self.base, read_upstream())
+        upstream = UpstreamTest(self.base, read_upstream(settings.upstream_limit))
         return Questioning(self.base, settings, self.material, edits, upstream)

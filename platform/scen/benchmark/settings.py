@@ -96,6 +96,8 @@ class BenchmarkSettings(_Part):
     """Prompts that are decoded side by side."""
     beam_limit: int = Field(0, ge=0)
     """So many edits, and their published rephrases, are also decoded as the paper does."""
+    upstream_limit: int | None = Field(None, ge=1)
+    """Texts, and edits whose clozes are taken, of the check of everything else; None: all."""
     latency_prompts: int = Field(12, ge=1)
     """Edited, and unrelated, questions that are asked one at a time, for the latency."""
     methods: list[MethodSettings] = Field(min_length=1)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+from scen.cli.model_sync import follow_ledger
 from scen.cli.output import StepProgress, say, step_progress
 from scen.config import Config
 from scen.errors import InputError
@@ -16,7 +17,7 @@ from scen.ingest.location import locate_input
 from scen.ingest.prompts import read_prompts
 from scen.records import Edit, digest_json, edit_to_dict
 from scen.samples import sample_path
-from scen.snapshot.open import OpenStore, create_store
+from scen.snapshot.open import OpenStore, ReadElsewhere, create_store
 from scen.tracking.open_tracker import open_tracker
 from scen.tracking.tracker import NullTracker
 from scen.tracking.tracking_uri import default_tracking_uri
@@ -48,7 +49,7 @@ class EditJob:
 class EditSummary:
     """What the run came to. `known` edits were committed before, letter for letter; `superseded`
     ones gave their place to some of the run's; `held` waves wait for `scen promote`, with the
-    reasons; `remarks` are worth a look."""
+    reasons; `remarks` are worth a look; `model` is registered in MLflow."""
 
     stream: str
     store: str
@@ -61,6 +62,7 @@ class EditSummary:
     held: dict[str, list[str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     tracking_uri: str | None = None
+    model: str | None = None
     seconds: float = 0.0
     waves: list[dict[str, Any]] = field(default_factory=list)
 
@@ -71,16 +73,21 @@ ReadEdits = Callable[[LocalParts, QuarantineFile, dict[str, int]], Iterator[list
 
 
 def apply_edits(
-    job: EditJob, storage: Storage, config: Config, make_parts: MakeParts = LocalParts
+    job: EditJob,
+    storage: Storage,
+    config: Config,
+    make_parts: MakeParts = LocalParts,
+    elsewhere: ReadElsewhere | None = None,
 ) -> tuple[EditSummary, OpenStore]:
     """Ingest, train, evaluate, commit and track. Raises ScenError.
 
-    `make_parts` says where the work is done: in this process, or on a cluster.
+    `make_parts` says where the work is done: in this process, or on a cluster, whose workers then
+    read what a new store needs of its base (`elsewhere`).
     """
     stream = check_name(job.stream or name_stream(job.file))
     locate_input(job.file)  # before a store is made for nothing
     streams = {stream: partial(_accepted, job)}
-    return apply_streams(streams, job, storage, config, make_parts)
+    return apply_streams(streams, job, storage, config, make_parts, elsewhere)
 
 
 def apply_streams(
@@ -89,12 +96,14 @@ def apply_streams(
     storage: Storage,
     config: Config,
     make_parts: MakeParts = LocalParts,
+    elsewhere: ReadElsewhere | None = None,
 ) -> tuple[EditSummary, OpenStore]:
     """Run these streams, one after the other. Raises ScenError."""
     began = time.perf_counter()
     if job.locality is not None:
         locate_input(job.locality)
-    store = create_store(storage, config, read_prompts(sample_path("nq_neutral.jsonl")), say)
+    neutral = read_prompts(sample_path("nq_neutral.jsonl"))
+    store = create_store(storage, config, neutral, say, elsewhere)
     uri = tracking_uri_of(storage) if job.is_tracked else None
     name = ", ".join(streams)
     summary = EditSummary(name, storage.uri, tracking_uri=uri)
@@ -110,6 +119,9 @@ def apply_streams(
     if not summary.waves and not summary.known:
         raise InputError(f"{job.file}: none of its rows is a usable edit; see {path}")
     summary.version = store.ledger.version()
+    if uri is not None:
+        committed = [wave["version"] for wave in summary.waves if wave["version"] is not None]
+        summary.model = follow_ledger(storage, uri, committed)
     summary.seconds = round(time.perf_counter() - began, 1)
     return summary, store
 

@@ -14,7 +14,7 @@ from scen.fs import Storage
 from scen.ingest.inbox import Inbox
 from scen.ingest.prompts import read_prompts
 from scen.samples import sample_path
-from scen.snapshot.open import create_store
+from scen.snapshot.open import OpenStore, ReadElsewhere, create_store
 from scen.waves.drain import Drain, Drained
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
@@ -28,17 +28,23 @@ def run(args: argparse.Namespace) -> None:
     drain_inbox(args)
 
 
-def drain_inbox(args: argparse.Namespace, make_parts: MakeParts = LocalParts) -> None:
-    """The same, with the work done where `make_parts` says. Raises ScenError."""
+def drain_inbox(
+    args: argparse.Namespace,
+    make_parts: MakeParts = LocalParts,
+    elsewhere: ReadElsewhere | None = None,
+) -> OpenStore:
+    """The same, with the work done where these say (see `apply_edits`). Raises ScenError."""
     storage = Storage(args.store)
     inbox, config = Inbox(storage, args.stream), _config(args, storage)
-    store = create_store(storage, config, read_prompts(sample_path("nq_neutral.jsonl")), say)
+    neutral = read_prompts(sample_path("nq_neutral.jsonl"))
+    store = create_store(storage, config, neutral, say, elsewhere)
     uri = None if args.no_tracking else tracking_uri_of(storage)
     with step_progress() as bars:
         parts = open_parts(store, config, bars, args.locality, uri, make_parts)
         say(f"{storage.uri}/inbox/{args.stream} is drained; stop with Ctrl-C")
         for found in _waves(_drain(args.stream, inbox, parts, bars), is_once=args.once):
             _show(found, args.json)
+    return store
 
 
 def _config(args: argparse.Namespace, storage: Storage) -> Config:

@@ -1,38 +1,52 @@
 """`scen edit --dry-run`: what would become of a file of edits. Nothing is trained or written."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from statistics import median
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from scen.cli.apply import EditJob
-from scen.cli.output import out, write_json
-from scen.cli.render import shorten
+from scen.calibration.bare import bare_model
+from scen.cli.answers import answer_all, answer_each
+from scen.cli.apply import EditJob, make_validator
+from scen.cli.output import say
+from scen.cli.wave_pace import count_probes, find_pace
 from scen.config import Config
 from scen.errors import NotFoundError
 from scen.fs import Storage
 from scen.ingest import Validator, ingest
+from scen.ingest.prompts import read_prompts
 from scen.records import Edit
 from scen.registry.actions import WaveCommit, wave_events
 from scen.registry.ledger import open_ledger
+from scen.registry.manifest import read_manifest
 from scen.registry.snapshot import Snapshot
 from scen.registry.state import fold
+from scen.samples import sample_path
+from scen.snapshot.open import load_store_base, open_store
+from scen.tracking.tracker import NullTracker
 from scen.waves.admit import Admission, admit
+from scen.waves.local import LocalParts
+from scen.waves.near import Near, NearFinder, require_keys, set_aside
 from scen.waves.plan import Wave, cut_waves
 from scen.waves.run_stream import check_name, name_stream
 
-_SHOWN = 20
+
+@dataclass(frozen=True)
+class Look:
+    """What the base is loaded for, where there is a store: to compare prompts by the router's keys,
+    and to tell the current answers to the prompts of the first `answers` edits."""
+
+    has_keys: bool = True
+    answers: int = 0
 
 
 @dataclass
 class Forecast:
     """`admitted` are the edits that would be committed, each with the ids it `replaces`: their
-    prompts are those whose answers are meant to change. `train_seconds` is taken from the store's
-    waves so far; None where there are none."""
+    prompts are those whose answers are meant to change. `collisions` are near-duplicates by the
+    router's keys, None where nobody looked. Times are in seconds; None where nothing is known,
+    guesses where `is_rough`."""
 
     stream: str
     store: str
@@ -42,56 +56,47 @@ class Forecast:
     admitted: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    collisions: list[dict[str, Any]] | None = None
     train_seconds: float | None = None
+    eval_seconds: float | None = None
+    is_rough: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self) | {"dry_run": True}
 
 
-def forecast(job: EditJob, storage: Storage, config: Config) -> Forecast:
+def forecast(job: EditJob, storage: Storage, config: Config, look: Look | None = None) -> Forecast:
     """Read the file and admit its edits wave by wave, as if each were committed. Raises what
-    reading a file of edits raises."""
+    reading a file of edits raises, and BaseError for a base that cannot be loaded."""
+    look = look or Look()
     stream = check_name(job.stream or name_stream(job.file))
-    snapshot = _newest(storage)
-    found = Forecast(stream, storage.uri, snapshot.version)
-    batches = _batches(job, config, found)
-    for wave in cut_waves(stream, batches, config.waves.size, {}):
+    snapshot = now = _newest(storage)
+    found = Forecast(stream, storage.uri, now.version)
+    parts = _open(storage, config, look)
+    finder = _finder(parts, look)
+    found.collisions = None if finder is None else []
+    limit = config.evaluation.locality_limit
+    locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
+    probes = 0
+    batches = _batches(job, _validator(parts, config), found)
+    for wave in cut_waves(stream, batches, config.waves.size, {}, config.waves.max_bytes):
         admission = admit(wave.edits, snapshot, config.waves.on_conflict)
-        _note(found, admission)
+        if finder is not None:
+            admission = _compare(admission, finder.find(admission, snapshot), config, found)
+        _note(admission, found)
         if admission.fresh:
             found.waves += 1
+            num_earlier = len(snapshot.entries) - len(admission.supersedes)
+            probes += count_probes(admission.fresh, num_earlier, len(locality), config)
             snapshot = _as_if_committed(wave, admission, snapshot)
-    pace = seconds_per_edit(storage)
-    if pace is not None:
-        found.train_seconds = round(pace * len(found.admitted), 3)
+    _estimate(found, probes, storage, config)
+    if look.answers:
+        rows = found.admitted[: look.answers]
+        said = _answers([row["prompt"] for row in rows], parts, now, storage, config)
+        for row, text in zip(rows, said, strict=True):
+            row["answer"] = text
     return found
-
-
-def seconds_per_edit(storage: Storage) -> float | None:
-    """How long an edit took to train in the waves of a store, median; None where there are none."""
-    taken = []
-    for name in storage.names("waves"):
-        folder, _, step = name.rpartition("/")
-        if step == "trained.json":
-            num_edits = len(storage.read_json(f"{folder}/planned.json")["edit_ids"])
-            taken.append(storage.read_json(name)["seconds"] / num_edits)
-    return median(taken) if taken else None
-
-
-def show(found: Forecast, is_json: bool) -> None:
-    """The forecast for people, or as one JSON object."""
-    if is_json:
-        write_json(asdict(found) | {"dry_run": True})
-        return
-    if found.admitted:
-        out.print(_table(found.admitted))
-    for row in found.rejected[:_SHOWN]:
-        out.print(f"rejected   {row['id']}: {row['field']}: {row['reason']}", soft_wrap=True)
-    for remark in found.remarks[:_SHOWN]:
-        out.print(f"note       {remark}", soft_wrap=True)
-    time = "" if found.train_seconds is None else f", about {found.train_seconds:.0f} s of training"
-    out.print(
-        f"{len(found.admitted)} edits in {found.waves} waves would be committed on version "
-        f"{found.version}, {sum(len(row['replaces']) for row in found.admitted)} older ones "
-        f"superseded, {found.known} known before, {len(found.rejected)} rejected{time}"
-    )
 
 
 def _newest(storage: Storage) -> Snapshot:
@@ -101,8 +106,36 @@ def _newest(storage: Storage) -> Snapshot:
         return Snapshot(0)
 
 
-def _batches(job: EditJob, config: Config, found: Forecast) -> Iterator[list[Edit]]:
-    validator = Validator(may_contradict=config.waves.on_conflict != "quarantine")
+def _open(storage: Storage, config: Config, look: Look) -> LocalParts | None:
+    """The store on its base; None where there is no store, or no use for the base."""
+    if not (look.has_keys or look.answers):
+        return None
+    try:
+        manifest = read_manifest(storage)
+    except NotFoundError:
+        return None
+    needs_weights = bool(look.answers) or "router" in manifest.artifacts
+    store = open_store(storage, config.base, say, weights=needs_weights)
+    if config.waves.on_collision == "quarantine":
+        require_keys(store)
+    return LocalParts(store, config, (), NullTracker())
+
+
+def _finder(parts: LocalParts | None, look: Look) -> NearFinder | None:
+    if parts is None or parts.store.loader.router is None or not look.has_keys:
+        return None
+    say("reading the keys of the new prompts")
+    return NearFinder(parts.store, parts.read_keys)
+
+
+def _validator(parts: LocalParts | None, config: Config) -> Validator:
+    """One that knows the tokens of the base, where it is loaded."""
+    if parts is not None:
+        return make_validator(parts)
+    return Validator(may_contradict=config.waves.on_conflict != "quarantine")
+
+
+def _batches(job: EditJob, validator: Validator, found: Forecast) -> Iterator[list[Edit]]:
     read = ingest(
         job.file, validator, data_format=job.data_format, limit=job.limit, strict=job.strict
     )
@@ -113,7 +146,19 @@ def _batches(job: EditJob, config: Config, found: Forecast) -> Iterator[list[Edi
         yield list(batch.edits)
 
 
-def _note(found: Forecast, admission: Admission) -> None:
+def _compare(
+    admission: Admission, near: Sequence[Near], config: Config, found: Forecast
+) -> Admission:
+    """Note what is near, and do with it what the run would do before it trains."""
+    assert found.collisions is not None
+    found.collisions += [
+        {"id": pair.edit.id, "other": pair.other_id, "score": round(pair.score, 4)} for pair in near
+    ]
+    is_strict = config.waves.on_collision == "quarantine"
+    return set_aside(admission, near) if is_strict else admission
+
+
+def _note(admission: Admission, found: Forecast) -> None:
     replaced: dict[str, list[str]] = {}
     for older, newer in admission.supersedes.items():
         replaced.setdefault(newer, []).append(older)
@@ -138,12 +183,28 @@ def _as_if_committed(wave: Wave, admission: Admission, snapshot: Snapshot) -> Sn
     return Snapshot(version, fold(snapshot.state, events))
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    title = f"Prompts whose answers are meant to change (the first {min(len(rows), _SHOWN)})"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("edit", "prompt", "new answer", "replaces"):
-        table.add_column(name, overflow="fold")
-    for row in rows[:_SHOWN]:
-        cells = (row["id"], shorten(row["prompt"]), shorten(row["target"]))
-        table.add_row(*map(Text, (*cells, ", ".join(row["replaces"]))))
-    return table
+def _estimate(found: Forecast, probes: int, storage: Storage, config: Config) -> None:
+    name = config.base.name
+    with contextlib.suppress(NotFoundError):
+        name = str(read_manifest(storage).base["name"])
+    pace = find_pace(storage, name)
+    if pace is not None:
+        found.train_seconds = round(pace.per_edit * len(found.admitted), 3)
+        found.eval_seconds = round(pace.per_probe * probes, 3)
+        found.is_rough = pace.is_rough
+
+
+def _answers(
+    prompts: Sequence[str],
+    parts: LocalParts | None,
+    snapshot: Snapshot,
+    storage: Storage,
+    config: Config,
+) -> list[str]:
+    """What the store answers now; the bare base, where there is no store yet."""
+    say(f"asking {len(prompts)} prompts")
+    limit = config.evaluation.max_new_tokens
+    if parts is not None:
+        return answer_all(parts.store, snapshot, prompts, limit)
+    base = load_store_base(storage, config.base, say)
+    return answer_each(base, bare_model(base), prompts, limit)

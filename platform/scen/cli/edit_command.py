@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from scen.cli import dry_run
 from scen.cli.apply import EditJob, EditSummary, apply_edits
+from scen.cli.dry_run import Look, forecast
+from scen.cli.dry_run_view import show_forecast
 from scen.cli.output import out, show_warnings, write_json
 from scen.cli.render import report_table
 from scen.cli.settings import read_config, store_method
@@ -19,8 +20,12 @@ def run(args: argparse.Namespace) -> None:
     show_warnings()
     storage = Storage(args.store)
     if args.dry_run:
-        found = dry_run.forecast(edit_job(args), storage, edit_config(args, storage))
-        dry_run.show(found, args.json)
+        look = Look(has_keys=not args.no_base, answers=args.answers)
+        found = forecast(edit_job(args), storage, edit_config(args, storage), look)
+        if args.json:
+            write_json(found.to_dict())
+        else:
+            show_forecast(found)
         return
     summary, _ = apply_edits(edit_job(args), storage, edit_config(args, storage))
     show(summary, args.json)
@@ -75,5 +80,7 @@ def show_summary(summary: EditSummary) -> None:
     for remark in summary.remarks:
         out.print(f"note       {remark}", soft_wrap=True)
     out.print(f"store      {summary.store}  (version {summary.version})", soft_wrap=True)
+    if summary.model:
+        out.print(f"model      models:/{summary.model}@champion", soft_wrap=True)
     if summary.tracking_uri:
         out.print(f"MLflow     {ui_command(summary.tracking_uri)}", soft_wrap=True)

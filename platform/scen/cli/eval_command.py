@@ -9,7 +9,7 @@ from scen.cli.output import out, say, show_warnings, step_progress, write_json
 from scen.cli.render import report_table
 from scen.cli.settings import read_config, store_method
 from scen.config import Config
-from scen.errors import InputError, ScenError
+from scen.errors import ConfigError, InputError, ScenError
 from scen.evaluation.metrics import Outcome, summarise
 from scen.evaluation.probes import edit_probes, locality_probes
 from scen.evaluation.run_eval import run_eval
@@ -34,12 +34,13 @@ def run(args: argparse.Namespace) -> None:
     evaluate(args, measure_here)
 
 
-def evaluate(args: argparse.Namespace, measure: Measure) -> None:
-    """Measure a version of a store; `measure` says where the work is done. Raises ScenError."""
+def evaluate(args: argparse.Namespace, measure: Measure, *, weights: bool = True) -> OpenStore:
+    """Measure a version of a store; `measure` says where the work is done, and needs no `weights`
+    of the base here where that is elsewhere. Raises ScenError."""
     show_warnings()
     storage = Storage(args.store)
     config = read_config(args, store_method(storage))
-    store = open_store(storage, config.base, say)
+    store = open_store(storage, config.base, say, weights=weights)
     snapshot = store.ledger.snapshot(args.version)
     edits = _wanted_edits(args, snapshot)
     locality_limit = config.evaluation.locality_limit if args.locality is None else None
@@ -57,16 +58,39 @@ def evaluate(args: argparse.Namespace, measure: Measure) -> None:
         out.print(f"every probe  {report['per_edit_path']}", soft_wrap=True)
     if args.else_rollback is not None:
         guard(store.ledger, broken_bounds(report, config.waves), snapshot, args.else_rollback)
+    return store
 
 
-def guard(ledger: Ledger, reasons: list[str], measured: Snapshot, to: int) -> None:
-    """Roll back where a bound is broken, unless others have committed since. Raises ScenError that
-    tells of it."""
+def guard(ledger: Ledger, reasons: list[str], measured: Snapshot, to: int | str) -> None:
+    """Roll back to a version, or to the previous one, where a bound is broken and nobody has
+    committed since. Raises ScenError that tells of it."""
     if not reasons:
         return
     why = f"version {measured.version}: {'; '.join(reasons)}"
-    version = ledger.act(Rollback(to, About(why)), measured.version).version
-    raise ScenError(f"{why}; rolled back to {to} as version {version}")
+    try:
+        target = to if isinstance(to, int) else previous_version(ledger, measured)
+    except ConfigError as err:
+        raise ScenError(f"{why}; not rolled back: {err}") from err
+    done = ledger.act(Rollback(target, About(why)), measured.version)
+    how = "already as at" if done.already_committed else "rolled back to"
+    raise ScenError(f"{why}; {how} {target} as version {done.version}")
+
+
+def previous_version(ledger: Ledger, measured: Snapshot) -> int:
+    """The version before the newest wave of which an edit is active. Raises ConfigError where there
+    is none, or where it would bring back what was taken away since for a reason of its own."""
+    newest = max((entry.version for entry in measured.entries), default=0)
+    if newest == 0:
+        raise ConfigError("no edit is active")
+    gone, plan = measured.state.gone, ledger.plan(Rollback(newest - 1))
+    back = [event.edit_id for event in plan if event.kind == "restored" and event.edit_id in gone]
+    unwanted = [name for name in back if gone[name].status != "superseded"]
+    if unwanted:
+        raise ConfigError(
+            f"version {newest - 1} would bring back {unwanted[:5]}, revoked or expired since; "
+            "`scen revoke` the newest edits, or `scen rollback` to a version of your choice"
+        )
+    return newest - 1
 
 
 def measure_here(

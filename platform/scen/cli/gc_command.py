@@ -1,4 +1,4 @@
-"""`scen gc`: delete the experts that no version needs that is to stay."""
+"""`scen gc`: delete what no version needs that is to stay."""
 
 import argparse
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from scen.upkeep.collect import Keep, collect, plan_collection
 
 
 def run(args: argparse.Namespace) -> None:
-    """Collect, or with --dry-run tell what would be deleted. Raises ConfigError."""
+    """Collect, or with --dry-run tell what would be deleted. Raises ConfigError, IntegrityError."""
     storage = Storage(args.store)
     ledger = open_ledger(storage)
     keep = Keep.for_days(datetime.now(UTC), args.keep_days, args.keep_versions)
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
         )
         return
     done = "would be deleted" if args.dry_run else "are deleted"
-    out.print(f"{len(plan.files)} bundles, {plan.num_bytes:,} bytes, {done}")
+    out.print(f"{len(plan.files)} files, {plan.num_bytes:,} bytes, {done}")
     if plan.edit_ids:
         out.print(f"{len(plan.edit_ids)} edits that are not active cannot be rolled back to")
     kept = f"{len(plan.kept)} versions" if len(plan.kept) > 8 else ", ".join(map(str, plan.kept))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from scen.cli.parser_edit import edit_options
-from scen.config import load_config, read_settings
+from scen.cluster.zero3 import read_deepspeed
+from scen.config import Config, load_config, read_settings
 from scen.ingest.location import locate
 from scen.records import digest_json
 
@@ -15,17 +16,14 @@ _WORDS = {"auto", "none"}  # of --profile
 
 
 def job_arguments(args: argparse.Namespace) -> list[str]:
-    """The words after `python -m scen_jobs.run_stream`: paths absolute, the settings file spelt
-    out as `--set`. Raises ConfigError for settings that are wrong."""
+    """The words after `python -m scen_jobs.run_stream`: paths absolute, the settings file and the
+    DeepSpeed configuration spelt out as `--set`. Raises ConfigError for settings that are wrong."""
     told = argparse.Namespace(**vars(args))
     for name in _PATHS:
         setattr(told, name, full_path(getattr(args, name), is_base=name == "base"))
     if args.config is not None:
-        given = [
-            f"{name}={json.dumps(value)}" for name, value in read_settings(args.config).items()
-        ]
-        told.overrides, told.config = [*given, *args.overrides], None
-    load_config(overrides=told.overrides)
+        told.overrides, told.config = [*_spelt_out(args.config), *args.overrides], None
+    told.overrides = [*told.overrides, *_of_here(load_config(overrides=told.overrides))]
     return _words(told)
 
 
@@ -52,6 +50,28 @@ def file_mark(uri: str) -> str:
     except OSError:
         return ""
     return digest_json([info.size, info.mtime_ns])
+
+
+def _spelt_out(path: str) -> list[str]:
+    """A settings file as `--set`, with the DeepSpeed configuration that it names in it."""
+    found = read_settings(path)
+    cluster = found.get("cluster")
+    if isinstance(cluster, dict) and isinstance(cluster.get("deepspeed"), str):
+        cluster["deepspeed"] = read_deepspeed(cluster["deepspeed"])
+    return [f"{name}={json.dumps(value)}" for name, value in found.items()]
+
+
+def _of_here(config: Config) -> list[str]:
+    """What settings name that is found from this folder alone, as `--set`: base and profile by
+    their full paths, the DeepSpeed configuration by what is in it."""
+    base, profile, sharding = config.base.name, config.router.profile, config.cluster.deepspeed
+    known = read_deepspeed(sharding) if isinstance(sharding, str) else sharding
+    moved = {
+        "base.name": (base, full_path(base, is_base=True)),
+        "router.profile": (profile, full_path(profile)),
+        "cluster.deepspeed": (sharding, known),
+    }
+    return [f"{name}={json.dumps(now)}" for name, (before, now) in moved.items() if now != before]
 
 
 def _words(args: argparse.Namespace) -> list[str]:

@@ -6,7 +6,6 @@ from scen import __version__
 from scen.cli.options import (
     RAW,
     base_options,
-    config_options,
     count,
     json_option,
     store_option,
@@ -15,9 +14,12 @@ from scen.cli.parser_benchmark import add_benchmark
 from scen.cli.parser_calibrate import add_calibrate
 from scen.cli.parser_drain import add_drain
 from scen.cli.parser_edit import add_edit, add_rebase
+from scen.cli.parser_eval import add_eval
 from scen.cli.parser_gate import add_gate
 from scen.cli.parser_jobs import add_jobs, add_stop, add_submit
 from scen.cli.parser_life import add_life
+from scen.cli.parser_register import add_register
+from scen.cli.parser_report import add_report
 from scen.cli.parser_serve import add_serve
 
 _EPILOG = """\
@@ -55,12 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_base(commands)
     add_edit(commands)
     _add_ask(commands)
-    _add_eval(commands)
+    add_eval(commands)
     add_calibrate(commands)
     add_benchmark(commands)
     _add_collisions(commands)
+    add_report(commands)
     add_life(commands)
     add_gate(commands)
+    add_register(commands)
     add_rebase(commands)
     _add_export(commands)
     add_drain(commands)
@@ -97,28 +101,6 @@ def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     ask.add_argument("--max-new-tokens", type=count, default=64, metavar="N")
     base_options(ask)
     json_option(ask)
-
-
-def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    text = "measure all committed edits, or those of a file, on the newest version"
-    evaluation = commands.add_parser("eval", help=text, description=text)
-    store_option(evaluation)
-    evaluation.add_argument("--edits", metavar="FILE", help="measure these (default: the ledger's)")
-    evaluation.add_argument(
-        "--locality", metavar="FILE", help="prompts that no edit may change (default: a sample)"
-    )
-    evaluation.add_argument("--version", type=int, metavar="V", help="a ledger version")
-    evaluation.add_argument("--limit", type=count, metavar="N", help="the first N edits only")
-    evaluation.add_argument(
-        "--else-rollback",
-        type=int,
-        metavar="V",
-        help="roll back to this version, and fail, where a figure is below waves.min_reliability "
-        "or waves.min_locality, such as --set waves.min_reliability=0.95",
-    )
-    base_options(evaluation)
-    config_options(evaluation)
-    json_option(evaluation)
 
 
 def _add_collisions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -18,10 +18,15 @@ or SelfCheckGPT file; a path or a URI such as s3://bucket/edits.parquet. Rows th
 to a quarantine Parquet with the reason, the others proceed. A run that was killed is run again with
 the same command: nothing is lost and nothing is done twice.
 
+Near-duplicates are edits whose prompts the router takes to another edit as well. They are told of
+when their wave was measured, and by --dry-run before anything is trained; with
+waves.on_collision=quarantine they are set aside before that.
+
 examples:
   scen edit edits.jsonl --store ./my-store
   scen edit edits.parquet --store ./my-store --wave-size 500 --strict
-  scen edit corrections.jsonl --store ./my-store --on-conflict supersede --dry-run
+  scen edit corrections.jsonl --store ./my-store --on-conflict supersede --dry-run --answers
+  scen edit edits.jsonl --store ./my-store --set waves.on_collision=quarantine
   scen edit corrections.jsonl --store ./my-store --on-conflict supersede --why "new mayors"
   scen edit edits.jsonl --store ./paper-store --method scen --base meta-llama/Llama-2-7b-hf \\
        --config configs/llama2-7b-zsre.yaml
@@ -33,10 +38,15 @@ Trains all edits that are active in the store OLD (or were at --version) anew on
 what its ledger tells, and commits them to the store NEW under their own ids and streams. OLD is
 only read. A run that was killed is run again with the same words.
 
+To erase edits for good, text and all, rebase to the base of OLD --without them (with the --profile
+and settings that OLD was made with, if any), serve NEW, and delete OLD, its backups, and the runs
+of its streams in MLflow: a ledger forgets nothing. Edits that are not active stay behind anyhow.
+
 examples:
   scen rebase ./my-store --to ./smollm2-finetuned --store ./my-next-store
   scen rebase s3://bucket/llama2 --to meta-llama/Llama-3.2-1B --store s3://bucket/llama3 \\
        --profile llama3.json
+  scen rebase ./my-store --to smollm2-135m-instruct --store ./my-next-store --without mayor-paris
 """
 
 
@@ -50,8 +60,25 @@ def add_edit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     edit.add_argument(
         "--dry-run",
         action="store_true",
-        help="tell what would be admitted, replaced and refused, and how long it would take; no "
-        "base is loaded, so that lengths in tokens are not checked",
+        help="tell what would be admitted, replaced and refused, which prompts the router would "
+        "confuse, and how long it would take",
+    )
+    dry = edit.add_argument_group("with --dry-run")
+    dry.add_argument(
+        "--answers",
+        type=count,
+        nargs="?",
+        const=20,
+        default=0,
+        metavar="N",
+        help="also the current answers to the prompts of the first N edits (20 where N is left "
+        "out), beside the new ones",
+    )
+    dry.add_argument(
+        "--no-base",
+        action="store_true",
+        help="go by the ledger alone, without loading the store's base: prompts are not compared "
+        "by the router's keys, and lengths in tokens are not checked",
     )
     json_option(edit)
 
@@ -117,6 +144,13 @@ def add_rebase(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="the other base: a hub id, a folder or a .gguf file",
     )
     rebase.add_argument("--version", type=int, metavar="V", help="of OLD (default: the newest)")
+    rebase.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="EDIT_ID",
+        help="leave this edit behind; may be repeated",
+    )
     wave_options(rebase)
     loading_options(rebase.add_argument_group("base model"))
     config_options(rebase)

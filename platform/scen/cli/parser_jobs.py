@@ -12,8 +12,18 @@ nodes: give URIs, or folders that every node has under the same path. Submitting
 the same words again finds the job that is running or done; a file that has changed is another job.
 A job that failed or was stopped goes on where it ended when it is submitted again.
 
+One wave is in flight per stream, and streams run side by side: a stream that another job is running
+is refused. Whatever starts twice all the same, each edit is committed once: the later run is told
+that its edits are committed, and finds them done when it is run again.
+
 The cluster runs this very code: it is sent along (Python files only). The libraries that it needs
-must be installed there: pip install 'scen-platform[cluster]'. MLFLOW_TRACKING_URI is passed on.
+must be installed there: pip install 'scen-platform[cluster]'. MLFLOW_TRACKING_URI is passed on. A
+DeepSpeed configuration (cluster.deepspeed) is sent along as well, a settings file too.
+
+A cluster is asked for by its token: RAY_AUTH_TOKEN_PATH names the file that holds it (or put it at
+~/.ray/auth_token, or into RAY_AUTH_TOKEN); `ray get-auth-token --generate` makes one, which all
+nodes must have when they are started. For a cluster without tokens, which only a network that you
+trust may have, set RAY_AUTH_MODE=disabled.
 
 examples:
   scen submit s3://bucket/edits.parquet --store s3://bucket/store \\

@@ -48,17 +48,30 @@ that was killed; they are no damage.
 """
 _GC = """\
 Deletes the bundles of which no edit is active at any version that stays, and what runs left behind
-that were killed. These versions stay: the newest, all of the last --keep-days days, those of
---keep-version, and those that servers have pinned. An edit whose expert was deleted stays in the
-log and cannot be rolled back to; the ledger is told so before a file is deleted.
+that were killed: bundles, and files of the ledger. These versions stay: the newest, all of the last
+--keep-days days, those of --keep-version, those that are pinned (as MLflow's aliases are), the one
+that the server's policy holds or tries (POST /v1/snapshots/12:activate or 12:canary), and those
+that running servers answer from. An edit whose expert was deleted stays in the log and cannot be
+rolled back to; the ledger is told so before a file is deleted.
 
 A bundle holds the experts of a whole wave and goes when all of them may go. The ledger keeps the
-text of all edits: to erase personal data, make a new store from the edits that stay, and delete
-this one.
+text of all edits: to erase personal data, make a new store from the edits that stay (`scen rebase
+--help`), and delete this one.
 
 examples:
   scen gc --store ./my-store --dry-run
   scen gc --store ./my-store --keep-days 7 --keep-version 12
+"""
+_PUBLISH = """\
+The edits of a stream (a tenant's, say) are seen by that stream alone: `snapshot`, `delta`, `lookup`
+and `propose` of the store's registry, asked for another stream, leave them out. A published stream
+is seen by all, such as one of facts that hold for every tenant. This is about what is shown, not
+about what is answered: all edits of a store are in one model. For answers that one tenant alone may
+have, take a store of its own.
+
+examples:
+  scen publish news --store ./my-store
+  scen unpublish news --store ./my-store        it is seen by itself alone again
 """
 
 
@@ -70,6 +83,7 @@ def add_life(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _add_diff(commands)
     _add_log(commands)
     _add_show(commands)
+    _add_publish(commands)
     _add_verify(commands)
     _add_gc(commands)
 
@@ -131,6 +145,17 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     json_option(show)
 
 
+def _add_publish(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, text in (
+        ("publish", "let all streams of a store see the edits of one"),
+        ("unpublish", "let a stream's edits be seen by itself alone again"),
+    ):
+        published = _command(commands, name, text, _PUBLISH)
+        published.add_argument("stream", metavar="STREAM")
+        store_option(published)
+        json_option(published)
+
+
 def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     text = "check that all of a store is there and as it was written"
     verify = _command(commands, "verify", text, _VERIFY)
@@ -139,7 +164,7 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_gc(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    text = "delete the experts that no version needs that is to stay"
+    text = "delete the experts, and other files, that no version needs that is to stay"
     gc = _command(commands, "gc", text, _GC)
     store_option(gc)
     gc.add_argument(

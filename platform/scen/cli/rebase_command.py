@@ -1,4 +1,4 @@
-"""`scen rebase`: the active edits of a store, trained anew on another base."""
+"""`scen rebase`: the active edits of a store, trained anew on another base, or without some."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -26,12 +26,16 @@ def run(args: argparse.Namespace) -> None:
     old, new = Storage(args.old), Storage(args.store)
     if old.uri == new.uri:
         raise ConfigError("--store: the edits need a store of their own, not the one they are in")
-    snapshot = open_ledger(old).snapshot(args.version)
-    if not snapshot.entries:
-        raise ConfigError(f"{args.old}: no edit is active at version {snapshot.version}")
-    say(f"{len(snapshot.entries)} edits are active in {old.uri} at version {snapshot.version}")
+    ledger = open_ledger(old)
+    snapshot = ledger.snapshot(args.version)
+    for edit_id in args.without:
+        ledger.history(edit_id)  # a wrong id must not leave anybody in the belief that it is erased
+    entries = [entry for entry in snapshot.entries if entry.edit_id not in set(args.without)]
+    if not entries:
+        raise ConfigError(f"{args.old}: no edit to take is active at version {snapshot.version}")
+    say(f"{len(entries)} edits of {old.uri} at version {snapshot.version} are taken")
     held: dict[str, list[LedgerEntry]] = {}
-    for entry in snapshot.entries:
+    for entry in entries:
         held.setdefault(entry.stream, []).append(entry)
     streams = {name: partial(_read, entries) for name, entries in held.items()}
     job = EditJob(args.old, locality=args.locality, is_tracked=not args.no_tracking)

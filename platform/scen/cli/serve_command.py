@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import sys
 
 from scen.cli.output import say, show_warnings
 from scen.cli.settings import read_config
@@ -26,6 +27,12 @@ def run(args: argparse.Namespace) -> None:
         model_name=args.model_name,
         max_rows=args.max_rows,
         max_context=args.max_context,
+        prefix_bytes=args.prefix_bytes,
+        log_format=args.log_format or ("text" if sys.stderr.isatty() else "json"),
+        log_level=args.log_level,
+        trace_share=args.trace_share,
+        tracking_uri=args.tracking_uri,
+        trace_text=args.trace_text,
     )
     address = server.Address(args.host, args.port)
     if args.replicas is None:

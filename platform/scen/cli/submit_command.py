@@ -5,7 +5,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from scen.cli.job_arguments import file_mark, job_arguments, local_paths
+from scen.cli.job_arguments import file_mark, full_path, job_arguments, local_paths
 from scen.cli.output import out, say, write_json
 from scen.cluster.jobs import JobClient, StreamJob
 from scen.cluster.session import passed_on
@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> None:
         python=args.python,
         stream=check_name(args.stream or name_stream(args.file)),
         arguments=tuple(job_arguments(args)),
+        store=str(full_path(args.store)).rstrip("/"),
         mark=file_mark(args.file),
         packages=() if args.installed_code else _code(),
         environment=passed_on(),

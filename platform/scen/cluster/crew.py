@@ -4,10 +4,12 @@ import contextlib
 import logging
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from scen.base.load import Base
 from scen.cluster.session import worker_environment
+from scen.cluster.strategy import Strategy, choose_strategy
 from scen.cluster.task_board import TaskBoard
 from scen.cluster.worker import CrewJob, Task, work
 from scen.config import ClusterConfig
@@ -27,6 +29,7 @@ class Crew:
     def __init__(self) -> None:
         self.figures: dict[str, Any] = {}  # of the workers that have gone home
         self._run: _Run | None = None
+        self._strategy: Strategy | None = None
 
     def __enter__(self) -> "Crew":
         return self
@@ -41,6 +44,15 @@ class Crew:
         if self._run is None:
             self._run = _Run(job)
         self._run.post(task)
+
+    def strategy(
+        self, settings: ClusterConfig, base: Base, measure: Callable[[ClusterConfig], int]
+    ) -> Strategy:
+        """See `choose_strategy`. It is chosen once: when the workers are there, nothing may be left
+        of the cluster to measure on."""
+        if self._strategy is None:
+            self._strategy = choose_strategy(settings, base, measure)
+        return self._strategy
 
     @property
     def failure(self) -> str | None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from scen.cluster.session import prepare_environment
-from scen.errors import ConfigError, NotFoundError, ScenError
+from scen.cluster.session import connecting, prepare_environment
+from scen.errors import ConflictError, NotFoundError, ScenError
 from scen.records import digest_json
 
 _OPEN = ("PENDING", "RUNNING")
@@ -17,7 +17,7 @@ _OPEN = ("PENDING", "RUNNING")
 
 @dataclass(frozen=True)
 class StreamJob:
-    """`arguments` of `python -m scen_jobs.run_stream`, for the stream `stream`.
+    """`arguments` of `python -m scen_jobs.run_stream`, for the stream `stream` of a store.
 
     `mark` tells the file from its later self. `python` is the head's interpreter, `packages` are
     folders of Python code to send along, `environment` what the job's processes find in theirs.
@@ -25,6 +25,7 @@ class StreamJob:
 
     stream: str
     arguments: tuple[str, ...]
+    store: str = ""
     mark: str = ""
     python: str = "python"
     packages: tuple[str, ...] = ()
@@ -49,22 +50,24 @@ class JobClient:
     """The jobs of a cluster, by the address of its dashboard (http://host:8265)."""
 
     def __init__(self, address: str) -> None:
-        """Raises ConfigError where nothing answers there."""
+        """Raises ConfigError where no dashboard answers there, or it refuses the token."""
         prepare_environment()
         logging.getLogger("ray").setLevel(logging.WARNING)
         from ray.job_submission import JobSubmissionClient
 
-        try:
+        with connecting(
+            address,
+            f"no Ray dashboard answers at {address}; it looks like http://127.0.0.1:8265",
+        ):
             self._client: Any = JobSubmissionClient(address)
-        except (ConnectionError, RuntimeError, ValueError) as err:
-            raise ConfigError(
-                f"--address: no Ray dashboard answers at {address}; it looks like "
-                f"http://127.0.0.1:8265 ({str(err).splitlines()[0]})"
-            ) from err
 
     def submit(self, job: StreamJob, cpus: float = 0, *, again: bool = False) -> Submitted:
         """Start a job, unless the same is running or (but `again`) done. One that failed or was
-        stopped is started again under the next number. `cpus` are the driver's."""
+        stopped is started again under the next number. `cpus` are the driver's.
+
+        Raises ConflictError where the stream is being run by another job, of other words: nothing
+        would be doubled, but one of the two would have worked for nothing.
+        """
         for attempt in range(1, 1000):
             name = job.submission_id + (f"-{attempt}" if attempt > 1 else "")
             status = self._status(name)
@@ -73,6 +76,7 @@ class JobClient:
             if status == "SUCCEEDED" and not again:
                 return Submitted(name, "done")
             if status is None:
+                self._require_alone(job)
                 return self._start(name, job, cpus)
         raise ScenError(f"job {job.submission_id}: failed too often")
 
@@ -119,7 +123,7 @@ class JobClient:
                 entrypoint=shlex.join(words),
                 submission_id=name,
                 runtime_env=needs,
-                metadata={"stream": job.stream},
+                metadata={"stream": job.stream, "store": job.store},
                 entrypoint_num_cpus=cpus or None,
             )
         except (RuntimeError, ValueError) as err:
@@ -127,6 +131,18 @@ class JobClient:
                 return Submitted(name, "running")
             raise ScenError(f"job {name}: the cluster refused it ({err})") from err
         return Submitted(name, "started")
+
+    def _require_alone(self, job: StreamJob) -> None:
+        mine = re.compile(rf"{job.submission_id}(-\d+)?")
+        for other in self._client.list_jobs():
+            name, told = other.submission_id or "", other.metadata or {}
+            is_same_stream = (told.get("stream"), told.get("store")) == (job.stream, job.store)
+            if is_same_stream and str(other.status) in _OPEN and not mine.fullmatch(name):
+                raise ConflictError(
+                    f"--stream: {job.stream} of {job.store} is being run by job {name}, with other "
+                    f"words or another state of the file; wait for it (`scen jobs`), stop it "
+                    f"(`scen stop {name}`), or give these edits another --stream"
+                )
 
     def _status(self, submission_id: str) -> str | None:
         known = {job.submission_id: str(job.status) for job in self._client.list_jobs()}

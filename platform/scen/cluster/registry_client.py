@@ -9,18 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scen.cluster.registry import Registry
+from scen.cluster.registry_news import NAMESPACE, registry_name
 from scen.errors import ScenError
-from scen.records import digest_json
 
-NAMESPACE = "scen"
 _TRIES = 8
 _PAUSE_S = 0.2  # before a second try; twice as long before each further one
 _PING_S = 5.0
-
-
-def registry_name(uri: str) -> str:
-    """The name of a store's registry in a cluster."""
-    return f"registry-{digest_json(uri)[:16]}"
 
 
 class MeteredRegistry(Registry):

@@ -1,6 +1,7 @@
 """The connection to a Ray cluster."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,13 @@ _ENVIRONMENT = {
 }
 
 _PASSED_ON = ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+
+TOKEN_HELP = (
+    "name the file with the cluster's token in RAY_AUTH_TOKEN_PATH, or put it at ~/.ray/auth_token "
+    "(`ray get-auth-token --generate` makes one, before the cluster is started); a cluster that "
+    "goes without tokens, on a network that you trust, wants RAY_AUTH_MODE=disabled here"
+)
+_KNOCK_S = 10.0  # for a host to answer at all; Ray itself would try for minutes
 
 
 def prepare_environment() -> None:
@@ -36,11 +44,28 @@ def worker_environment(gpus_per_worker: float) -> dict[str, str]:
 
 
 @contextmanager
+def connecting(address: str, advice: str) -> Iterator[None]:
+    """For a block that connects to a cluster: raises ConfigError where the cluster refuses the
+    token, or where none is found there, which `advice` helps with."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as err:
+        cause = err.message.split("\n", 1)[0].rstrip(". ")
+        raise ConfigError(f"--address: {address}: {cause}; {TOKEN_HELP}") from err
+    # LookupError: an answer of JSON that is not Ray's.
+    except (OSError, RuntimeError, ValueError, LookupError) as err:
+        cause = (str(err) or type(err).__name__).splitlines()[0].rstrip(". ")
+        raise ConfigError(f"--address: {advice} ({cause})") from err
+
+
+@contextmanager
 def ray_session(address: str, *, show_workers: bool = False) -> Iterator[Any]:
     """Ray, connected to a cluster: host:port, or `auto` inside a job. `local` starts one here.
 
     With `show_workers`, what tasks write to stderr appears here. Raises ConfigError where it cannot
-    be reached.
+    be reached, or refuses the token.
     """
     prepare_environment()
     import ray
@@ -48,11 +73,18 @@ def ray_session(address: str, *, show_workers: bool = False) -> Iterator[Any]:
     options: dict[str, Any] = {"log_to_driver": show_workers, "configure_logging": False}
     if address == "local":
         options |= {"include_dashboard": False}
-    try:
+    advice = f"no Ray cluster can be reached at {address}; if one runs there, {TOKEN_HELP}"
+    with connecting(address, advice):
+        _knock(address)
         ray.init(address=address, ignore_reinit_error=True, **options)
-    except (ConnectionError, RuntimeError, ValueError) as err:
-        raise ConfigError(f"--address: no Ray cluster can be reached at {address} ({err})") from err
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError or ValueError where nothing listens at host:port."""
+    host, found, port = address.rpartition(":")
+    if found and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()

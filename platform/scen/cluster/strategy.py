@@ -25,7 +25,7 @@ def choose_strategy(
 def base_bytes(base: Base) -> int:
     """Bytes of the whole base in its number type."""
     width = torch.empty(0, dtype=base.dtype).element_size()
-    return int(width * sum(weight.numel() for weight in base.model.parameters()))
+    return int(width * base.num_parameters)
 
 
 def measure_device(settings: ClusterConfig) -> int:

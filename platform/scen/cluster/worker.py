@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from scen.base.load import Base
@@ -11,13 +12,14 @@ from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
 from scen.snapshot.open import OpenStore, load_store_base, open_on
 from scen.waves.evaluation_work import EvaluationTask, EvaluationWork
+from scen.waves.keys_work import KeysTask, KeysWork
 from scen.waves.plan import Wave
 from scen.waves.shared_work import SharedWork, do_share
 from scen.waves.training_work import TrainingWork
 
 _POLL_S = 0.1  # between two looks at the board
 
-Task = Wave | EvaluationTask
+Task = Wave | EvaluationTask | KeysTask
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,15 @@ def work(settings: tuple[CrewJob, Any]) -> dict[str, Any]:
     job, board = settings
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    store, pace = open_share(job)
+    share = Share(job)
     number = 0
     while True:
         number = _next_number(board, rank, number)
         is_there, task = ray.get(board.take.remote(number))
         if is_there and task is None:
-            return {"world": world, "shard_bytes": shard_bytes(store.base), "tasks": number}
+            return {"world": world, "shard_bytes": shard_bytes(share.base), "tasks": number}
         if is_there:
-            do_share(share_work(job, task, store, pace), rank, world)
+            do_share(share.work(task), rank, world)
 
 
 def _next_number(board: Any, rank: int, done: int) -> int:
@@ -66,21 +68,31 @@ def _next_number(board: Any, rank: int, done: int) -> int:
     return int(broadcast_from_rank_zero(newest))
 
 
-def share_work(job: CrewJob, task: Task, store: OpenStore, pace: Pace) -> SharedWork:
-    """The pieces that a task consists of."""
-    if isinstance(task, Wave):
-        return TrainingWork.of(task, job.config, store, pace)
-    return EvaluationWork.of(task, job.config, store, pace)
+class Share:
+    """What a rank has of a job: the base, whole in each process or split over the ranks, and the
+    store, once there is one."""
 
+    def __init__(self, job: CrewJob) -> None:
+        self._job = job
+        self._storage = Storage(job.uri, job.options)
+        self._pace: Pace = ALONE
+        if job.deepspeed is None:
+            self.base = self._load()
+        else:
+            self.base, self._pace = load_sharded(self._load, job.deepspeed)
 
-def open_share(job: CrewJob) -> tuple[OpenStore, Pace]:
-    """The store with its base: whole in each process, or split over the ranks."""
-    storage = Storage(job.uri, job.options)
+    def work(self, task: Task) -> SharedWork:
+        """The pieces that a task consists of."""
+        config = self._job.config
+        if isinstance(task, KeysTask):
+            return KeysWork.of(task, self._storage, self.base, self._pace)
+        if isinstance(task, Wave):
+            return TrainingWork.of(task, config, self._store, self._pace)
+        return EvaluationWork.of(task, config, self._store, self._pace)
 
-    def load() -> Base:
-        return load_store_base(storage, job.config.base, lambda _: None)
+    @cached_property
+    def _store(self) -> OpenStore:
+        return open_on(self._storage, self.base)
 
-    if job.deepspeed is None:
-        return open_on(storage, load()), ALONE
-    base, pace = load_sharded(load, job.deepspeed)
-    return open_on(storage, base), pace
+    def _load(self) -> Base:
+        return load_store_base(self._storage, self._job.config.base, lambda _: None)

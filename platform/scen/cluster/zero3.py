@@ -54,20 +54,24 @@ class Zero3Pace:
         self._offload.release_backward_leftovers()
 
 
-def read_deepspeed(path: str | None) -> dict[str, Any]:
-    """A DeepSpeed configuration (None: `DEFAULT`). Raises ConfigError unless it is stage 3."""
-    if path is None:
+def read_deepspeed(given: str | dict[str, Any] | None) -> dict[str, Any]:
+    """A DeepSpeed configuration, by its file or as it is (None: `DEFAULT`). Raises ConfigError
+    unless it is stage 3."""
+    if given is None:
         return DEFAULT
+    name = given if isinstance(given, str) else "what is given"
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        found: dict[str, Any] = (
+            json.loads(Path(given).read_text(encoding="utf-8")) if isinstance(given, str) else given
+        )
         stage = found["zero_optimization"]["stage"]
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise ConfigError(
-            f"cluster.deepspeed: {path} is no DeepSpeed configuration with "
+            f"cluster.deepspeed: {name} is no DeepSpeed configuration with "
             f"zero_optimization.stage ({err}); see configs/deepspeed"
         ) from err
     if stage != 3:
-        raise ConfigError(f"cluster.deepspeed: {path} has stage {stage}; a base needs stage 3")
+        raise ConfigError(f"cluster.deepspeed: {name} has stage {stage}; a base needs stage 3")
     return found
 
 

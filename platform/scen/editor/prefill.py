@@ -1,6 +1,6 @@
 """One pass of the base over a batch of prompts, and what is kept of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,53 +9,80 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from scen.editor.batch import PromptBatch
-from scen.editor.split import PrefixKV, Split, span_after
+from scen.editor.split import Pair, PrefixKV, Split, span_after
 from scen.editor.taps import tap_inputs, tap_sum
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """`logits_BV` at the last prompt token, the KV cache, and the inputs of `down_proj`
-    (`inputs[layer]` is x_BPF) at the layers that were asked for. `rest_BPD` and `y_BPD` are the two
-    terms of the edited layer's output."""
+    """`logits_BV` at the last prompt token, the KV cache of all P positions, and the inputs of
+    `down_proj` (`inputs[layer]` is x_BSF) at the layers that were asked for. `rest_BSD` and `y_BSD`
+    are the two terms of the edited layer's output.
+
+    S positions were run, the last ones: all P, or fewer where the keys and values of the first ones
+    were known before.
+    """
 
     batch: PromptBatch
     logits_BV: Tensor
     cache: Any  # transformers DynamicCache
     inputs: dict[int, Tensor]
-    rest_BPD: Tensor
-    y_BPD: Tensor
+    rest_BSD: Tensor
+    y_BSD: Tensor
     layer: int
+
+    @property
+    def num_known(self) -> int:
+        """P - S."""
+        return self.batch.ids_BP.shape[1] - self.y_BSD.shape[1]
 
     def last(self, layer: int) -> Tensor:
         """x_BF: the input of `down_proj` at the last prompt token."""
         return self.inputs[layer][:, -1]
 
     def mean(self, layer: int) -> Tensor:
-        """x_BF: the input of `down_proj`, averaged (float32) over the user's own words."""
-        own_BP1 = self.batch.own_BP[..., None]
-        total_BF = (self.inputs[layer].float() * own_BP1).sum(1)
-        return total_BF / own_BP1.sum(1)
+        """x_BF: the input of `down_proj`, averaged (float32) over the user's own words, all of
+        which must have been run."""
+        own_BS1 = self.batch.own_BP[:, self.num_known :, None]
+        total_BF = (self.inputs[layer].float() * own_BS1).sum(1)
+        return total_BF / own_BS1.sum(1)
 
     def split(self, rows: Tensor, start: int) -> Split:
-        """These rows from position `start` on, stopped at the edited layer; nothing is run."""
+        """These rows from position `start` on, stopped at the edited layer; nothing is run. Those
+        positions must have been run."""
+        assert start >= self.num_known
         prefix = PrefixKV.of(self.cache, start, rows)
         mask_RP = self.batch.mask_BP[rows]
         span = span_after(mask_RP, self.batch.positions_BP[rows], prefix, start)
-        parts = (self.inputs[self.layer], self.y_BPD, self.rest_BPD)
-        x_RSF, y_RSD, rest_RSD = (part[rows, start:] for part in parts)
+        parts = (self.inputs[self.layer], self.y_BSD, self.rest_BSD)
+        x_RSF, y_RSD, rest_RSD = (part[rows, start - self.num_known :] for part in parts)
         return Split(x_RSF, y_RSD, rest_RSD, span)
 
 
 @torch.no_grad()
-def prefill(model: Any, batch: PromptBatch, layer: int, key_layers: Iterable[int]) -> Prefill:
-    """Run the unedited base over the prompts, once, keeping what routing and experts need."""
+def prefill(
+    model: Any,
+    batch: PromptBatch,
+    layer: int,
+    key_layers: Iterable[int],
+    known: Sequence[Pair] = (),
+) -> Prefill:
+    """Run the unedited base over the prompts, once, keeping what routing and experts need.
+
+    `known` are keys and values of the first few of the P positions, per layer: those are not run.
+    They are the base's own from an earlier pass, which may have had another batch shape; so the
+    logits are those of a whole pass but for their last bits. With equal `known` and an equal batch
+    they are equal bit for bit.
+    """
     cache = DynamicCache()
+    for index, (keys, values) in enumerate(known):
+        cache.update(keys, values, index)
+    begin = known[0][0].shape[2] if known else 0
     with tap_inputs(model, {layer, *key_layers}) as inputs, tap_sum(model, layer) as terms:
         out = model.model(
-            input_ids=batch.ids_BP,
+            input_ids=batch.ids_BP[:, begin:],
             attention_mask=batch.mask_BP.long(),
-            position_ids=batch.positions_BP,
+            position_ids=batch.positions_BP[:, begin:],
             cache=cache,
             use_cache=True,
         )

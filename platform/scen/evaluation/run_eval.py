@@ -1,5 +1,6 @@
 """Put every probe to the base and to the edited model, side by side, in batches."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from scen.editor.decode import Decoded, EditedModel, answer
 from scen.editor.prefill import Prefill
 from scen.editor.route import Route
 from scen.evaluation.forced import forced_accuracy
+from scen.evaluation.latency import BatchTime
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe
 from scen.records import EncodedEdit, EncodedPrompt
@@ -38,6 +40,14 @@ class ProbeRow:
     budget: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Probes that were measured as one batch: the outcome of each, and the time that it took."""
+
+    outcomes: list[Outcome]
+    time: BatchTime
+
+
 def order_probes(base: Base, probes: Sequence[Probe], limits: EvalLimits) -> list[int]:
     """The probes (indices) in the order in which they are batched, like beside like."""
     rows = [encode_probe(base, index, probe, limits) for index, probe in enumerate(probes)]
@@ -59,10 +69,23 @@ def run_eval(
     found: dict[int, Outcome] = {}
     for begin in range(0, len(rows), limits.batch_size):
         group = rows[begin : begin + limits.batch_size]
-        for row, outcome in zip(group, _run_batch(base, edited, edit_ids, group), strict=True):
+        outcomes = _run_batch(base, edited, edit_ids, group).outcomes
+        for row, outcome in zip(group, outcomes, strict=True):
             found[row.index] = outcome
         progress(len(group))
     return [found[index] for index in range(len(probes))]
+
+
+def measure_batch(
+    base: Base,
+    edited: EditedModel,
+    edit_ids: Sequence[str],
+    probes: Sequence[Probe],
+    limits: EvalLimits,
+) -> Measured:
+    """These probes as one batch, whatever its size. See `run_eval`."""
+    rows = [encode_probe(base, index, probe, limits) for index, probe in enumerate(probes)]
+    return _run_batch(base, edited, edit_ids, rows)
 
 
 def encode_probe(base: Base, index: int, probe: Probe, limits: EvalLimits) -> ProbeRow:
@@ -77,14 +100,18 @@ def encode_probe(base: Base, index: int, probe: Probe, limits: EvalLimits) -> Pr
 
 def _run_batch(
     base: Base, edited: EditedModel, edit_ids: Sequence[str], rows: Sequence[ProbeRow]
-) -> list[Outcome]:
+) -> Measured:
+    began = _now(base.device)
     batch = pad_prompts([row.prompt for row in rows], base.pad_id, base.device)
     budget = max(row.budget for row in rows)
     compare = any(row.probe.target is None for row in rows)
     filled = edited.prefill(batch)
+    prefilled = _now(base.device)
     unedited = Route.base(len(rows), base.device)
     before = answer(edited, filled, unedited, budget, keep_logits=compare)
+    asked = _now(base.device)
     after = answer(edited, filled, edited.route(filled), budget, keep_logits=compare)
+    answered = _now(base.device)
     forced = _forced(edited, filled, rows, after.route)
     outcomes = []
     for i, row in enumerate(rows):
@@ -106,7 +133,15 @@ def _run_batch(
                 rival=edit_ids[rival] if rival >= 0 else None,
             )
         )
-    return outcomes
+    answering = prefilled - began + answered - asked
+    return Measured(outcomes, BatchTime(len(rows), _now(base.device) - began, answering))
+
+
+def _now(device: torch.device) -> float:
+    """Seconds of a clock, read when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _is_identical(before: Decoded, after: Decoded, index: int, row: ProbeRow) -> bool:

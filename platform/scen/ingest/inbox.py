@@ -3,6 +3,7 @@
     inbox/STREAM/waiting/NAME.jsonl     one edit; NAME is made from its id
     inbox/STREAM/cuts/NNNNNNNNN.jsonl   the edits of a wave, in order: written once, before it runs
     inbox/STREAM/rejected/NAME.json     why an edit came into no wave
+    inbox/STREAM/remarks/NAME.json      what was remarked of an edit, in words
 
 A cut holds the edits themselves, so that a wave whose run was killed is run again with the same
 content, and so under the same key.
@@ -11,9 +12,10 @@ content, and so under the same key.
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from scen.errors import ConfigError, ConflictError, NotFoundError
@@ -99,16 +101,34 @@ class Inbox:
         """True while an edit of the cut waits: its wave was not run to its end."""
         return any(self._waits(edit) for edit in self.edits(number))
 
-    def end(self, number: int, rejections: Sequence[Rejection]) -> None:
-        """Note what was rejected, then let the edits of the cut wait no more."""
+    def end(
+        self,
+        number: int,
+        rejections: Sequence[Rejection],
+        remarks: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """Note what was rejected, and remarks by edit, then let the edits of the cut wait no
+        more."""
         for rejection in rejections:
             if rejection.id is not None:
-                path = self._reason(rejection.id)
-                self._storage.delete(path)  # an earlier try under this id
-                self._storage.put_json(path, {"field": rejection.field, "reason": rejection.reason})
+                reason = {"field": rejection.field, "reason": rejection.reason}
+                self._renew(self._reason(rejection.id), reason)
+        for edit_id, texts in remarks.items():
+            self._renew(self._path("remarks", edit_id, "json"), list(texts))
         for edit in self.edits(number):
             if self._waits(edit):
                 self._storage.delete(self._path("waiting", edit.id, "jsonl"))
+
+    def remarks(self, edit_id: str) -> list[str]:
+        """What was remarked of an edit when its wave was run."""
+        with contextlib.suppress(NotFoundError):
+            found: list[str] = self._storage.read_json(self._path("remarks", edit_id, "json"))
+            return found
+        return []
+
+    def _renew(self, path: str, value: object) -> None:
+        self._storage.delete(path)  # of an earlier try under this id
+        self._storage.put_json(path, value)
 
     def _waits(self, edit: Edit) -> bool:
         """True while this very edit waits; another one under its id may have come since."""

@@ -2,7 +2,8 @@
 
 import logging
 
-from scen.routing.key_bank import UNIT, Keys
+from scen.routing.growing_rows import UNIT
+from scen.routing.key_bank import Keys
 from scen.routing.search import DenseSearch, Int8Search, Search
 from scen.routing.search_faiss import FaissSearch, Recipe, has_faiss
 

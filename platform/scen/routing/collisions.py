@@ -63,8 +63,7 @@ def _near_pairs(
     neurons: KeyNeurons, rows_B: Tensor, least: float, nearest: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """pair_N2 (rising), score_N and sim_NV of these edits with others that score above `least`."""
-    code_BKC = neurons.codes.take(rows_B, neurons.router.encoder.widths)
-    choice = neurons.choose_by_code(code_BKC, nearest + 1)  # an edit is its own nearest
+    choice = neurons.choose_by_code(neurons.code(rows_B), nearest + 1)  # an edit is its own nearest
     is_other_BT = (choice.index_BE >= 0) & (choice.index_BE != rows_B[:, None])
     at_B, at_T = (is_other_BT & (choice.score_BE > least)).nonzero(as_tuple=True)
     pair_N2 = torch.stack([rows_B[at_B], choice.index_BE[at_B, at_T]], 1).sort(1).values

@@ -3,24 +3,21 @@
 Suffixes: N rows of keys, D numbers of a key, M units of rows.
 """
 
-import threading
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scen.errors import ConfigError
-
-UNIT = 4096
-"""Rows of storage come in multiples of this."""
+from scen.routing.growing_rows import UNIT, GrowingRows
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The first `count` rows of a bank as they were at one moment; nothing changes them.
+    """The first `count` rows of a bank, of which some are hidden; nothing changes them.
 
     A key is about `code_ND` (int8) times `scale_N` (float32). The tensors end at a whole number of
-    units; `alive_N` (bool) is False for removed rows and for all from `count` on, whose codes and
+    units; `alive_N` (bool) is False for hidden rows and for all from `count` on, whose codes and
     scales mean nothing. `whole_M` says which units have no such row.
     """
 
@@ -54,81 +51,53 @@ class Keys:
 class KeyBank:
     """Keys of edits in the order of their arrival: a row's place is the edit's index for ever.
 
-    Many threads may read and write. Storage doubles where it is full; views of the old storage
-    stay valid, and hold its memory until they are dropped.
+    Many threads may read and write.
     """
 
     def __init__(self, width: int, capacity: int = UNIT) -> None:
         if width < 1 or capacity < 1:
             raise ConfigError(f"key bank: width {width} and capacity {capacity} must be positive")
-        rows = -(-capacity // UNIT) * UNIT
-        self._lock = threading.Lock()
-        self._count = 0
-        self._code_ND = torch.empty(rows, width, dtype=torch.int8)
-        self._scale_N = torch.empty(rows)
-        self._alive_N = torch.zeros(rows, dtype=torch.bool)
+        self._width = width
+        like = (torch.empty(0, width, dtype=torch.int8), torch.empty(0))
+        self._rows = GrowingRows(like, capacity)
 
     def __len__(self) -> int:
-        """How many rows there are, removed ones included."""
-        return self._count
+        """How many rows there are."""
+        return len(self._rows)
 
     def append(self, key_ND: Tensor) -> range:
         """Add keys behind the others; the places of their rows."""
-        code_ND, scale_N = quantise(self._checked(key_ND))
-        with self._lock:
-            begin, end = self._count, self._count + len(code_ND)
-            self._reserve(end)
-            self._code_ND[begin:end] = code_ND
-            self._scale_N[begin:end] = scale_N
-            self._alive_N[begin:end] = True
-            self._count = end
-        return range(begin, end)
+        return self._rows.append(*quantise(self._checked(key_ND)))
 
-    def remove(self, index_N: Tensor) -> None:
-        """Hide rows (int64) from later views; those of a superseded edit, for example."""
-        with self._lock:
-            if len(index_N) and not 0 <= int(index_N.min()) <= int(index_N.max()) < self._count:
-                raise ConfigError(f"key bank: a row to remove is not one of 0 .. {self._count - 1}")
-            self._alive_N[index_N] = False
+    def copy_from(self, other: "KeyBank", index_N: Tensor) -> None:
+        """Add rows (int64) of another bank behind the others, in this order, as they are."""
+        _, (code_ND, scale_N) = other._rows.view()
+        self._rows.append(code_ND[index_N], scale_N[index_N])
 
-    def snapshot(self) -> Keys:
-        """What is there now. Costs a copy of one byte per row."""
-        with self._lock:
-            rows = -(-self._count // UNIT) * UNIT
-            alive_N = self._alive_N[:rows].clone()
-            whole_M = tuple(alive_N.view(-1, UNIT).all(1).tolist())
-            code_ND, scale_N = self._code_ND[:rows], self._scale_N[:rows]
-            return Keys(self._count, code_ND, scale_N, alive_N, whole_M)
+    def snapshot(self, index_N: Tensor | None = None) -> Keys:
+        """What is there now; only the rows at `index_N` (int64), where given, are alive: those of
+        the edits of one version, for example. Costs a byte per row."""
+        count, (code_ND, scale_N) = self._rows.view()
+        alive_N = torch.zeros(len(scale_N), dtype=torch.bool)
+        if index_N is None:
+            alive_N[:count] = True
+        else:
+            if len(index_N) and not 0 <= int(index_N.min()) <= int(index_N.max()) < count:
+                raise ConfigError(f"key bank: a row to show is not one of 0 .. {count - 1}")
+            alive_N[index_N] = True
+        whole_M = tuple(alive_N.view(-1, UNIT).all(1).tolist())
+        return Keys(count, code_ND, scale_N, alive_N, whole_M)
 
     def _checked(self, key_ND: Tensor) -> Tensor:
-        width = self._code_ND.shape[1]
-        if key_ND.ndim != 2 or key_ND.shape[1] != width:
-            raise ConfigError(f"key bank: keys of shape {tuple(key_ND.shape)}, not [rows, {width}]")
+        if key_ND.ndim != 2 or key_ND.shape[1] != self._width:
+            shape = tuple(key_ND.shape)
+            raise ConfigError(f"key bank: keys of shape {shape}, not [rows, {self._width}]")
         if not bool(key_ND.isfinite().all()):
             raise ConfigError("key bank: a key has a number that is not finite")
         return key_ND
-
-    def _reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
-        room = len(self._code_ND)
-        if rows <= room:
-            return
-        while room < rows:
-            room *= 2
-        self._code_ND = _grown(self._code_ND, self._count, room)
-        self._scale_N = _grown(self._scale_N, self._count, room)
-        self._alive_N = _grown(self._alive_N, self._count, room)
-        self._alive_N[self._count :] = False
 
 
 def quantise(key_ND: Tensor) -> tuple[Tensor, Tensor]:
     """code_ND int8 and scale_N float32: the largest number of a row becomes 127."""
     scale_N = (key_ND.float().abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
     return (key_ND.float() / scale_N[:, None]).round().to(torch.int8), scale_N
-
-
-def _grown(old: Tensor, count: int, rows: int) -> Tensor:
-    """The first `count` rows of a tensor, with room for `rows`."""
-    new = old.new_empty(rows, *old.shape[1:])
-    new[:count] = old[:count]
-    return new

@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from scen.routing.key_bank import UNIT, Keys, quantise
+from scen.routing.growing_rows import UNIT
+from scen.routing.key_bank import Keys, quantise
 
 _GROUP = 32  # rows of which the first pass keeps the maximum only
 _SLACK = 8  # groups looked into beyond K: the 8-bit first pass may misplace near-equal ones

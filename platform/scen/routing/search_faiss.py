@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.routing.key_bank import UNIT, Keys
+from scen.routing.growing_rows import UNIT
+from scen.routing.key_bank import Keys
 from scen.routing.search import Int8Search, best_of, pad_results, top_stable
 
 _CHUNK = 65536  # rows that are unpacked at a time

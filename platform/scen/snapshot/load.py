@@ -59,7 +59,7 @@ class SnapshotLoader:
         return ("neuron",) if self._is_paper else ("key",)
 
     def _empty(self, name: str) -> Tensor:
-        config = self.base.model.config
+        config = self.base.config
         wide, narrow, rank = config.intermediate_size, config.hidden_size, self.method.rank
         shapes = {
             "down": (0, rank, wide),

@@ -4,23 +4,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import Base, load_base
+from scen.base.load import Base, load_base, open_base
 from scen.config import BaseConfig, Config
 from scen.editor.decode import EditedModel
+from scen.editor.keys import KeyPlace
 from scen.errors import NotFoundError
 from scen.fs import Storage
 from scen.registry.ledger import Ledger, create_or_open, open_ledger
 from scen.registry.manifest import StoreManifest, read_manifest
 from scen.registry.snapshot import Snapshot
+from scen.routing.prompt_keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.snapshot.load import SnapshotLoader
 from scen.snapshot.method import StoreMethod, resolve_method, stated_method
 from scen.snapshot.rows import BundleRows, Place
-from scen.snapshot.store_router import choose_profile, new_router, require_router
+from scen.snapshot.store_router import choose_profile, make_router, require_router
 from scen.store.bundles import load_bundle, save_bundle
 
 Say = Callable[[str], None]
+Places = tuple[KeyPlace, ...]
+
+# The keys of prompts at these places, read by others: for a store that is being made in this
+# place, under these settings, on this base.
+ReadElsewhere = Callable[[Storage, Config, Base, Places, Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,13 @@ class OpenStore:
         return self.loader.load([Place(entry.bundle, entry.row) for entry in snapshot.entries])
 
 
-def load_store_base(storage: Storage, wanted: BaseConfig, say: Say) -> Base:
-    """The base named in the settings; where none is, the store's own, else the embedded one."""
+def load_store_base(
+    storage: Storage, wanted: BaseConfig, say: Say, *, weights: bool = True
+) -> Base:
+    """The base named in the settings; where none is, the store's own, else the embedded one.
+
+    Without `weights`, these are only loaded where somebody asks for them.
+    """
     manifest = _find_manifest(storage)
     name: Any = wanted.name
     template: Any = wanted.template
@@ -58,23 +72,36 @@ def load_store_base(storage: Storage, wanted: BaseConfig, say: Say) -> Base:
         template = bound["template"] if template == "auto" else template
         dtype = bound["dtype"] if dtype == "auto" else dtype
     name = name or EMBEDDED_NAME
-    say(f"loading base {name}")
-    return load_base(name, template=template, dtype=dtype, device=wanted.device, say=say)
+    say(f"loading base {name}" if weights else f"opening base {name}, without its weights")
+    find = load_base if weights else open_base
+    return find(name, template=template, dtype=dtype, device=wanted.device, say=say)
 
 
 def create_store(
-    storage: Storage, config: Config, neutral: Sequence[str], say: Say = lambda _: None
+    storage: Storage,
+    config: Config,
+    neutral: Sequence[str],
+    say: Say = lambda _: None,
+    elsewhere: ReadElsewhere | None = None,
 ) -> OpenStore:
     """Open a store for editing; a new one is bound to the base, method and router of the settings.
 
-    `neutral` prompts give the statistics of a base without profile. Raises BaseError where the
-    store belongs to another base, ConfigError where it uses another method or router.
+    `neutral` prompts give the statistics of a base without profile. Where others read them
+    (`elsewhere`), this process goes without the base's weights. Raises BaseError where the store
+    belongs to another base, ConfigError where it uses another method or router.
     """
-    base = load_store_base(storage, config.base, say)
+    base = load_store_base(storage, config.base, say, weights=elsewhere is None)
     facts = base.describe()
     del facts["device"]
+
+    def read(places: Places) -> Tensor:
+        say(f"reading the base's own statistics from {len(neutral)} neutral prompts")
+        if elsewhere is None:
+            return read_prompt_keys(base, places, neutral)
+        return elsewhere(storage, config, base, places, neutral)
+
     if _find_manifest(storage) is None:
-        method, artifacts = _first_parts(storage, config, base, neutral, say)
+        method, artifacts = _first_parts(storage, config, base, read)
         meant = StoreManifest.new(facts, method.to_dict(), artifacts)
     else:
         meant = StoreManifest.new(facts, stated_method(config), {})
@@ -84,11 +111,13 @@ def create_store(
     return store
 
 
-def open_store(storage: Storage, wanted: BaseConfig, say: Say = lambda _: None) -> OpenStore:
-    """Open a store for asking. Raises NotFoundError where there is none, BaseError where the
-    base is not the store's."""
+def open_store(
+    storage: Storage, wanted: BaseConfig, say: Say = lambda _: None, *, weights: bool = True
+) -> OpenStore:
+    """Open a store for asking; `weights` as in `load_store_base`. Raises NotFoundError where there
+    is none, BaseError where the base is not the store's."""
     open_ledger(storage)  # before a base is loaded for nothing
-    return open_on(storage, load_store_base(storage, wanted, say))
+    return open_on(storage, load_store_base(storage, wanted, say, weights=weights))
 
 
 def open_on(storage: Storage, base: Base) -> OpenStore:
@@ -99,14 +128,14 @@ def open_on(storage: Storage, base: Base) -> OpenStore:
 
 
 def _first_parts(
-    storage: Storage, config: Config, base: Base, neutral: Sequence[str], say: Say
+    storage: Storage, config: Config, base: Base, read: Callable[[Places], Tensor]
 ) -> tuple[StoreMethod, dict[str, str]]:
     """What a new store is bound to: its method, and the bundles that belong to it."""
     profile = choose_profile(config, base)
     method = resolve_method(config, base.num_layers, profile)
     if method.method == "scen":
         return method, {}
-    router = new_router(config, base, profile, method.places, neutral, say)
+    router = make_router(config, base, profile, method.places, lambda: read(method.places))
     return method, {"router": save_bundle(storage, router.tensors())}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from scen.base.load import Base
 from scen.config import Config, RouterConfig
@@ -31,6 +32,23 @@ def new_router(
     say: Callable[[str], None],
 ) -> Router:
     """The router of a new store. `neutral` prompts give the statistics of a base without profile.
+    Raises as `make_router` does."""
+
+    def read() -> Tensor:
+        say(f"reading the base's own statistics from {len(neutral)} neutral prompts")
+        return read_prompt_keys(base, places, neutral)
+
+    return make_router(config, base, profile, places, read)
+
+
+def make_router(
+    config: Config,
+    base: Base,
+    profile: Profile | None,
+    places: tuple[KeyPlace, ...],
+    read: Callable[[], Tensor],
+) -> Router:
+    """The router of a new store; without a profile `read` gives the keys of neutral prompts.
 
     Raises ConfigError where a bound is asked of a base that was never calibrated.
     """
@@ -41,9 +59,7 @@ def new_router(
             f"router.max_false_activation: {base.name} has no profile to hold a bound by. "
             "`scen calibrate` makes one; or set router.threshold"
         )
-    say(f"reading the base's own statistics from {len(neutral)} neutral prompts")
-    neutral_NKF = read_prompt_keys(base, places, neutral)
-    plain = plain_router(places, neutral_NKF, config.router.shrinkage, PLAIN_THRESHOLD)
+    plain = plain_router(places, read(), config.router.shrinkage, PLAIN_THRESHOLD)
     return _cut(plain, config.router)
 
 

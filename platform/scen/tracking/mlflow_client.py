@@ -20,6 +20,8 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else a uv.lock of the cwd would go into each logged model
 }
 
 
@@ -37,7 +39,7 @@ def open_client(tracking_uri: str) -> "MlflowClient":
         database = sqlite_path(tracking_uri)
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
-        with _quiet("alembic", "mlflow"):
+        with quiet("alembic", "mlflow"):
             client = MlflowClient(tracking_uri)
             client.search_experiments(max_results=1)  # makes or migrates the database
     except (MlflowException, OSError) as err:
@@ -66,7 +68,7 @@ def open_experiment(client: "MlflowClient", name: str, location: str | None) -> 
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
+def quiet(*names: str) -> Iterator[None]:
     """Hides the routine messages of these loggers for as long as the block lasts."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

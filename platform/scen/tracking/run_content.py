@@ -1,4 +1,4 @@
-"""What a wave's MLflow run holds: parameters, metrics, a table, figures and its data set."""
+"""What a wave's MLflow run holds: parameters, metrics, tables, figures and its data set."""
 
 import json
 import math
@@ -6,18 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from scen.tracking.figures import (
-    before_after_figure,
-    before_after_pairs,
-    loss_figure,
-)
-from scen.tracking.loss_curves import finite_curves, loss_summary
+from scen.tracking.loss_curves import loss_summary
+from scen.tracking.probe_rows import by_age
 from scen.tracking.wave_record import WaveRecord
+from scen.tracking.wave_views import wave_figures, wave_tables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
-TABLE_FILE = "per_edit.json"
 _DIGEST_LENGTH = 36  # what MLflow's database has room for
 _METRICS_PER_CALL, _PARAMS_PER_CALL = 1000, 100  # limits of log_batch
 
@@ -29,7 +26,7 @@ def run_name(wave: int) -> str:
 
 def run_tags(record: WaveRecord) -> dict[str, str]:
     """The tags that a wave's run is found by and shown with."""
-    tags = {
+    return {
         "edit.kind": "wave",
         "edit.stream": record.stream,
         "edit.wave": str(record.wave),
@@ -38,10 +35,6 @@ def run_tags(record: WaveRecord) -> dict[str, str]:
         "edit.base": record.base_name,
         "mlflow.source.name": "scen",
     }
-    if record.per_edit:  # makes the page show the file as a table
-        table = [{"path": TABLE_FILE, "type": "table"}]
-        tags["mlflow.loggedArtifacts"] = json.dumps(table)
-    return tags
 
 
 def finite_metrics(record: WaveRecord) -> dict[str, float]:
@@ -52,20 +45,17 @@ def finite_metrics(record: WaveRecord) -> dict[str, float]:
 
 def log_content(client: "MlflowClient", run_id: str, record: WaveRecord) -> None:
     """Everything about a wave into its run."""
+    metrics = finite_metrics(record)
     log_params(client, run_id, record.params)
-    log_metrics(client, run_id, [finite_metrics(record)], first_step=record.wave)
+    log_metrics(client, run_id, [metrics], first_step=record.wave)
     log_metrics(client, run_id, loss_summary(record.loss_curves), first_step=0)
+    ages = [{"eval/retention_by_age": group.share} for group in by_age(record.per_edit)]
+    log_metrics(client, run_id, ages, first_step=1)
+    _log_system(client, run_id, record.system)
     _log_dataset(client, run_id, record)
-    if record.per_edit:
-        client.log_text(run_id, table_json(record.per_edit), TABLE_FILE)
-    wave = f"{record.stream}, wave {record.wave}"
-    if finite_curves(record.loss_curves):
-        figure = loss_figure(record.loss_curves, f"Training loss: {wave}")
-        client.log_figure(run_id, figure, "figures/loss_curves.png")
-    pairs = before_after_pairs(finite_metrics(record))
-    if pairs:
-        figure = before_after_figure(pairs, f"Before and after: {wave}")
-        client.log_figure(run_id, figure, "figures/before_after.png")
+    _log_tables(client, run_id, wave_tables(record))
+    for name, figure in wave_figures(record, metrics).items():
+        client.log_figure(run_id, figure, f"figures/{name}.png")
 
 
 def log_metrics(
@@ -80,8 +70,7 @@ def log_metrics(
         for step, values in enumerate(steps, start=first_step)
         for name, value in values.items()
     ]
-    for start in range(0, len(metrics), _METRICS_PER_CALL):
-        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+    _log_batches(client, run_id, metrics)
 
 
 def table_json(rows: Sequence[Mapping[str, object]]) -> str:
@@ -104,6 +93,37 @@ def log_params(
     entities = [Param(name, str(value)) for name, value in params.items()]
     for start in range(0, len(entities), _PARAMS_PER_CALL):
         client.log_batch(run_id, params=entities[start : start + _PARAMS_PER_CALL])
+
+
+def _log_batches(client: "MlflowClient", run_id: str, metrics: "Sequence[Metric]") -> None:
+    for start in range(0, len(metrics), _METRICS_PER_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+
+
+def _log_system(
+    client: "MlflowClient", run_id: str, samples: Sequence[Mapping[str, float]]
+) -> None:
+    """Samples as MLflow's own monitor would have logged them, each at its own time."""
+    from mlflow.entities import Metric
+
+    metrics = [
+        Metric(f"system/{name}", value, int(1000 * sample["at"]), step)
+        for step, sample in enumerate(samples)
+        for name, value in sample.items()
+        if name != "at"
+    ]
+    _log_batches(client, run_id, metrics)
+
+
+def _log_tables(
+    client: "MlflowClient", run_id: str, tables: Mapping[str, Sequence[Mapping[str, object]]]
+) -> None:
+    """Tables as files, and the tag that makes the page show them as tables."""
+    for path, rows in tables.items():
+        client.log_text(run_id, table_json(rows), path)
+    if tables:
+        shown = [{"path": path, "type": "table"} for path in tables]
+        client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(shown))
 
 
 def _log_dataset(client: "MlflowClient", run_id: str, record: WaveRecord) -> None:

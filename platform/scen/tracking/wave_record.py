@@ -1,7 +1,7 @@
 """What a tracker is told about a committed wave."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +10,10 @@ class WaveRecord:
 
     `wave_key` names the wave for ever: a wave is tracked once, however often it is told.
     `loss_curves` holds one curve per trained edit, step by step; they differ in length because
-    training stops early. `per_edit` is a table, one row per edit.
+    training stops early. `per_edit` is a table, one row per probe of the edits (see `probe_rows`).
+    `threshold` is the score above which an edit of the store speaks. `system` are samples of the
+    process that ran the wave, in order: `at` (seconds since 1970) and figures by name. Records of
+    earlier versions have neither.
     """
 
     stream: str
@@ -24,3 +27,5 @@ class WaveRecord:
     per_edit: Sequence[Mapping[str, object]]
     dataset_digest: str
     num_edits: int
+    threshold: float | None = None
+    system: Sequence[Mapping[str, float]] = field(default_factory=list)

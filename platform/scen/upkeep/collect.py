@@ -1,4 +1,4 @@
-"""Garbage collection: deletes bundles that no kept version, pin or unfinished wave needs.
+"""Garbage collection: deletes what no kept version and no unfinished wave needs.
 
 The ledger is told first that the experts are gone, so that nobody rolls back to them; then the
 files go. A run that was killed between the two is simply run again.
@@ -6,22 +6,25 @@ files go. A run that was killed between the two is simply run again.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from scen.errors import ConfigError
 from scen.fs import Storage, StoredFile
 from scen.registry.actions import About, Drop
 from scen.registry.events import Committed, Restored
+from scen.registry.leases import leased_versions
 from scen.registry.ledger import Ledger
 from scen.registry.pins import read_pins
+from scen.registry.serving import read_policy
+from scen.upkeep.ledger_waste import spare_checkpoints, stray_files
 from scen.upkeep.needed import edits_by_bundle, orphan_bundles, stored_bundles
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
     """What must stay: the newest version, all that were the newest at some moment since `since`,
-    these `versions`, and all pinned ones. Files that nothing needs stay until `orphans_until`, as
-    somebody may be about to need them."""
+    these `versions`, and those that are in use (see `used_versions`). Files that nothing needs stay
+    until `orphans_until`, as somebody may be about to need them."""
 
     since: datetime
     orphans_until: datetime
@@ -36,7 +39,8 @@ class Keep:
 @dataclass(frozen=True)
 class Plan:
     """`edit_ids` are those that could be rolled back to until now, and whose experts go with the
-    `files`. `kept` are the versions that can still be asked and rolled back to."""
+    `files`. `kept` are the versions that can still be asked and rolled back to; the edits of every
+    version can still be read."""
 
     kept: tuple[int, ...]
     edit_ids: tuple[str, ...]
@@ -49,7 +53,8 @@ class Plan:
 
 
 def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
-    """What would be deleted. Raises ConfigError for a version that the ledger has not."""
+    """What would be deleted. Raises ConfigError for a version that the ledger has not, and
+    IntegrityError where the log or the serving policy is damaged."""
     kept = kept_versions(storage, ledger, keep)
     needed = active_at(ledger, kept)
     stored = stored_bundles(storage)
@@ -59,8 +64,9 @@ def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
         if digest in stored and not any(entry.edit_id in needed for entry in entries):
             edits += [entry.edit_id for entry in entries]
             files.append(stored[digest])
-    orphans = orphan_bundles(storage, ledger)
+    orphans = [*orphan_bundles(storage, ledger), *stray_files(storage)]
     files += [file for file in orphans if file.written_at < keep.orphans_until]
+    files += spare_checkpoints(storage, kept)
     return Plan(tuple(sorted(kept)), tuple(edits), tuple(files))
 
 
@@ -78,13 +84,21 @@ def collect(storage: Storage, ledger: Ledger, plan: Plan, about: About) -> int:
 def kept_versions(storage: Storage, ledger: Ledger, keep: Keep) -> set[int]:
     """The versions that stay. Raises ConfigError for one that the ledger has not."""
     newest, log = ledger.version(), ledger.log()
-    named = {*keep.versions, *read_pins(storage).values()}
-    unknown = sorted(version for version in named if not 0 <= version <= newest)
+    unknown = sorted(version for version in keep.versions if not 0 <= version <= newest)
     if unknown:
         raise ConfigError(f"--keep-version: {unknown} are not among 0 to {newest}")
+    used = {version for version in used_versions(storage) if version <= newest}
     recent = {entry.version for entry in log if entry.committed_at >= keep.since}
     before = [entry.version for entry in log if entry.committed_at < keep.since]
-    return {newest, *named, *recent, max(before, default=0)}
+    return {newest, *keep.versions, *used, *recent, max(before, default=0)}
+
+
+def used_versions(storage: Storage) -> set[int]:
+    """The versions that somebody has pinned, that the serving policy names, or that a server
+    answers from now. Raises IntegrityError where the policy is damaged."""
+    pinned = read_pins(storage).values()
+    served = leased_versions(storage, datetime.now(UTC))
+    return {*pinned, *read_policy(storage).versions, *served}
 
 
 def active_at(ledger: Ledger, versions: set[int]) -> set[str]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -12,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scen.errors import IntegrityError
-from scen.fs import Storage
+from scen.fs import Storage, StoredFile
 from scen.registry.log import NOTE, LogEntry, read_note
 from scen.registry.table import FOLDER
 
-_LOG = re.compile(rf"{FOLDER}/_delta_log/(\d{{20}})\.json")
+LOG_FOLDER = f"{FOLDER}/_delta_log"
+_LOG = re.compile(rf"{LOG_FOLDER}/(\d{{20}})\.json")
+_CUT_OFF = re.compile(rf"{LOG_FOLDER}/_commit_.*\.json\.tmp")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LogFile:
 
 def log_paths(storage: Storage) -> dict[int, str]:
     """The log files by version."""
-    found = (_LOG.fullmatch(name) for name in storage.names(f"{FOLDER}/_delta_log"))
+    found = (_LOG.fullmatch(name) for name in storage.names(LOG_FOLDER))
     return {int(match[1]): match[0] for match in found if match}
 
 
@@ -53,9 +54,15 @@ def read_log_file(storage: Storage, version: int, path: str) -> LogFile:
     return LogFile(path, version, told, {f"{FOLDER}/{unquote(a['path'])}": a["size"] for a in adds})
 
 
-def data_names(storage: Storage) -> Iterator[str]:
-    """The paths of all data files, named in the log or not."""
-    return (name for name in storage.names(FOLDER) if name.endswith(".parquet"))
+def data_files(storage: Storage) -> list[StoredFile]:
+    """All data files, named in the log or not."""
+    files = storage.files(FOLDER)
+    return [f for f in files if f.path.endswith(".parquet") and not f.path.startswith(LOG_FOLDER)]
+
+
+def cut_off_commits(storage: Storage) -> list[StoredFile]:
+    """Log files that a writer began and did not put in their place."""
+    return [file for file in storage.files(LOG_FOLDER) if _CUT_OFF.fullmatch(file.path)]
 
 
 def read_rows(storage: Storage, path: str, size: int) -> list[dict[str, Any]]:

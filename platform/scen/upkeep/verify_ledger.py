@@ -9,14 +9,22 @@ from scen.fs import Storage
 from scen.registry.ledger import open_ledger
 from scen.registry.rows import rows_digest
 from scen.upkeep.findings import BACKUP, Finding
-from scen.upkeep.ledger_files import LogFile, data_names, log_paths, read_log_file, read_rows
+from scen.upkeep.ledger_files import (
+    LOG_FOLDER,
+    LogFile,
+    cut_off_commits,
+    data_files,
+    log_paths,
+    read_log_file,
+    read_rows,
+)
 
 
 def verify_ledger(storage: Storage) -> Iterator[Finding]:
     """What is wrong with the ledger of a store."""
     paths = log_paths(storage)
     for version in sorted(set(range(max(paths, default=-1) + 1)) - set(paths)):
-        yield _log_finding("missing", f"ledger/_delta_log/{version:020d}.json", "is not there")
+        yield _log_finding("missing", f"{LOG_FOLDER}/{version:020d}.json", "is not there")
     named: set[str] = set()
     is_log_whole = True
     for version, path in sorted(paths.items()):
@@ -55,10 +63,10 @@ def _verify_commit(storage: Storage, file: LogFile) -> Iterator[Finding]:
 
 
 def _orphans(storage: Storage, named: set[str]) -> Iterator[Finding]:
-    for name in data_names(storage):
-        if name not in named and "_delta_log" not in name:
-            what = "no commit names it: it was left by a commit that was cut off"
-            yield Finding("orphan", name, what, "nothing needs it; it may be deleted")
+    unnamed = [file for file in data_files(storage) if file.path not in named]
+    for file in [*unnamed, *cut_off_commits(storage)]:
+        what = "no commit names it: it was left by a commit that was cut off"
+        yield Finding("orphan", file.path, what, "nothing needs it; `scen gc` deletes it")
 
 
 def _verify_whole(storage: Storage) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from scen.records import Edit, normalise
 from scen.registry.entry import LedgerEntry, edit_keys, in_utc, prompt_key, target_key
 from scen.registry.snapshot import Snapshot
 from scen.registry.state import State
+from scen.waves.remarks import Remark, gone_remark, reverse_remark
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,18 @@ class Clash:
 class Admission:
     """`fresh` edits are new; `known` ones were committed before, letter for letter, whatever became
     of them since. `supersedes` maps ids of active edits to the fresh ones that take their place.
-    `remarks` tell what a person may want to look at."""
+    `remarked` is what a person may want to look at."""
 
     fresh: tuple[Edit, ...]
     known: tuple[Edit, ...]
     rejections: tuple[Clash, ...]
     supersedes: Mapping[str, str] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
+    remarked: tuple[Remark, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The remarks in words."""
+        return tuple(remark.text for remark in self.remarked)
 
     @property
     def contradictions(self) -> list[Clash]:
@@ -58,7 +64,7 @@ def admit(
         tuple(sorter.known[::step]),
         tuple(sorter.clashes[::step]),
         sorter.supersedes,
-        tuple(sorter.remarks[::step]),
+        tuple(sorter.remarked[::step]),
     )
 
 
@@ -71,7 +77,7 @@ class _Sorter:
         self.known: list[Edit] = []
         self.clashes: list[Clash] = []
         self.supersedes: dict[str, str] = {}
-        self.remarks: list[str] = []
+        self.remarked: list[Remark] = []
         self._state, self._now = state, now
         self._taken: dict[str, Edit] = {}  # edits of the wave by their keys
 
@@ -90,15 +96,12 @@ class _Sorter:
             return
         self.fresh.append(edit)
         self._taken |= dict.fromkeys(edit_keys(edit), edit)
-        self.remarks += [f"edit {edit.id} is the reverse of edit {e}" for e in self._reverses(edit)]
+        self.remarked += [reverse_remark(edit.id, other) for other in self._reverses(edit)]
 
     def _remark_gone(self, edit_id: str) -> None:
         gone = self._state.gone.get(edit_id)
         if gone is not None and gone.status != "superseded":
-            self.remarks.append(
-                f"edit {edit_id} is {gone} and stays so; to have it again, give it another id or "
-                "roll back"
-            )
+            self.remarked.append(gone_remark(edit_id, str(gone)))
 
     def _check_alone(self, edit: Edit) -> Clash | None:
         if edit.id in self._state.entries:

@@ -1,7 +1,9 @@
 """A trained and measured wave becomes a version of the ledger, exactly once."""
 
 import logging
-from collections.abc import Callable, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from scen.config import WaveConfig
@@ -12,7 +14,8 @@ from scen.waves.admit import Admission, admit
 from scen.waves.plan import Wave
 
 log = logging.getLogger(__name__)
-COMMIT_TRIES = 5
+COMMIT_TRIES = 12
+_PAUSE_S, _LONGEST_S = 0.05, 2.0  # before the second try, and before any
 
 # Writes a wave on top of a version of the ledger, and tells the version that holds it. Raises
 # ConflictError where another commit came first.
@@ -28,12 +31,14 @@ def commit_wave(
     append: Append,
 ) -> int:
     """The version that holds the wave: committed before, or now, and checked again after each
-    conflict. `metadata` is told in the log. Raises ConflictError."""
-    for _ in range(COMMIT_TRIES):
+    conflict. `metadata` is told in the log. Raises ConflictError where others contradict the wave,
+    or have come first time and again."""
+    for pause in pauses():
+        time.sleep(pause)
+        snapshot = ledger.snapshot()  # before the question: else it may hold the wave by now
         done = ledger.is_committed(wave.key)
         if done is not None:
             return done
-        snapshot = ledger.snapshot()
         admission = admit(wave.edits, snapshot, rules.on_conflict)
         _require_fresh(wave, admission)
         commit = WaveCommit(
@@ -52,7 +57,18 @@ def commit_wave(
             return append(commit, snapshot.version)
         except ConflictError:
             log.info("wave %s: another commit came first, trying again", wave.key)
-    raise ConflictError(f"wave {wave.key}: {COMMIT_TRIES} other commits came first; run again")
+    raise ConflictError(
+        f"wave {wave.key}: {COMMIT_TRIES} times another commit came first; the wave is kept, and "
+        "committed when the same command is run again while fewer others write"
+    )
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait before each try: none before the first, then longer from try to try, and
+    never as long as another writer that met the same conflict."""
+    yield 0.0
+    for doubled in range(COMMIT_TRIES - 1):
+        yield random.uniform(0, min(_LONGEST_S, _PAUSE_S * 2**doubled))
 
 
 def _require_fresh(wave: Wave, admission: Admission) -> None:

@@ -12,6 +12,7 @@ from scen.ingest.rows import RawRow
 from scen.records import Edit
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave, count_due
+from scen.waves.remarks import Remark
 from scen.waves.run_stream import StreamStep, run_waves, settings
 from scen.waves.run_wave import WaveReport
 
@@ -25,7 +26,7 @@ class Drained:
     known: int = 0
     superseded: int = 0
     rejections: list[Rejection] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
     report: WaveReport | None = None
 
 
@@ -61,16 +62,19 @@ class Drain:
         wave = Wave(self.stream, number, edits, settings(config, store))
         for step in run_waves([wave] if edits else [], store, config, self.parts, self.starting):
             found.known += len(step.admission.known)
-            found.remarks += step.admission.remarks
+            found.remarks += step.admission.remarked
             found.rejections += [
                 Rejection(0, clash.edit.id, clash.field, clash.reason, "")
                 for clash in step.admission.rejections
             ]
             if step.report is not None:
                 found.report = step.report
-                found.remarks += step.report.remarks
+                found.remarks += step.report.remarked
                 self._count(step, step.report, found)
-        self.inbox.end(number, found.rejections)
+        remarks: dict[str, list[str]] = {}
+        for remark in found.remarks:
+            remarks.setdefault(remark.edit_id, []).append(remark.text)
+        self.inbox.end(number, found.rejections, remarks)
         return found
 
     def _count(self, step: StreamStep, report: WaveReport, found: Drained) -> None:

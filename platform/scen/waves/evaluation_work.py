@@ -1,7 +1,7 @@
 """The measuring of a wave as batches of probes that are done once each, wherever."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,15 +9,17 @@ from typing import Any
 from scen.config import Config
 from scen.editor.decode import EditedModel
 from scen.editor.pace import ALONE, Pace
+from scen.evaluation.latency import BatchTime
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe, edit_probes, locality_probes, retention_probes
-from scen.evaluation.run_eval import EvalLimits, order_probes, run_eval
+from scen.evaluation.run_eval import EvalLimits, Measured, measure_batch, order_probes
 from scen.records import Edit, digest_json
 from scen.registry.entry import LedgerEntry
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
+from scen.waves.system_watch import process_memory
 
 
 @dataclass(frozen=True)
@@ -85,24 +87,37 @@ class EvaluationWork:
         """True where a batch was measured, here or elsewhere."""
         return self._journal.has(self._step(index))
 
-    def run(self, index: int) -> list[Outcome]:
+    def run(self, index: int) -> Measured:
         """Measure a batch, and keep nothing."""
         some = [self.probes[i] for i in self.batches[index]]
         edited, ids = self._edited
-        return run_eval(self.store.base, edited, ids, some, self.limits)
+        return measure_batch(self.store.base, edited, ids, some, self.limits)
 
-    def keep(self, index: int, outcomes: Sequence[Outcome]) -> None:
-        """Write down a batch that was measured."""
-        self._journal.once(self._step(index), lambda: _packed(outcomes))
+    def keep(self, index: int, measured: Measured) -> None:
+        """Write down a batch that this process measured, with what it took."""
+        self._journal.once(self._step(index), lambda: _packed(measured))
 
     def collect(self) -> list[Outcome]:
         """All outcomes, in the order of the probes. All batches must be done."""
         found: dict[int, Outcome] = {}
-        for index, batch in enumerate(self.batches):
-            rows = self._journal.read(self._step(index))["outcomes"]
-            for i, row in zip(batch, rows, strict=True):
+        for batch, done in zip(self.batches, self._done, strict=True):
+            for i, row in zip(batch, done["outcomes"], strict=True):
                 found[i] = Outcome(self.probes[i], **row)
         return [found[i] for i in range(len(self.probes))]
+
+    def times(self) -> list[BatchTime]:
+        """The time of each batch, but of those that an earlier version of this package measured.
+        All batches must be done."""
+        return [BatchTime(**done["time"]) for done in self._done if "time" in done]
+
+    def memory(self) -> list[dict[str, float]]:
+        """What the process of each batch held after it (see `process_memory`); as `times`."""
+        return [done["memory"] for done in self._done if "memory" in done]
+
+    @cached_property
+    def _done(self) -> list[dict[str, Any]]:
+        """What was written down of each batch."""
+        return [self._journal.read(self._step(index)) for index in range(self.count)]
 
     @cached_property
     def _edited(self) -> tuple[EditedModel, list[str]]:
@@ -137,12 +152,20 @@ def eval_limits(config: Config) -> EvalLimits:
 
 def outcome_lines(outcomes: Sequence[Outcome]) -> bytes:
     """Outcomes as JSON lines, one per probe."""
-    lines = (json.dumps({**asdict(o.probe), **_plain(o)}) for o in outcomes)
-    return "".join(f"{line}\n" for line in lines).encode()
+    return json_lines({**asdict(o.probe), **_plain(o)} for o in outcomes)
 
 
-def _packed(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    return {"outcomes": [_plain(outcome) for outcome in outcomes]}
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as JSON lines."""
+    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+
+
+def _packed(measured: Measured) -> dict[str, Any]:
+    return {
+        "outcomes": [_plain(outcome) for outcome in measured.outcomes],
+        "time": asdict(measured.time),
+        "memory": process_memory(),
+    }
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:

@@ -5,22 +5,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from scen.config import Config
+from scen.evaluation.latency import latency_metrics
 from scen.evaluation.metrics import rivals, summarise
 from scen.records import digest_bytes
 from scen.registry.actions import WaveCommit
 from scen.registry.snapshot import Snapshot
+from scen.routing.prompt_keys import read_prompt_keys
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen.store.bundles import save_bundle
 from scen.tracking.tracker import Tracker
 from scen.waves.admit import Admission, admit
 from scen.waves.commit_wave import commit_wave
-from scen.waves.evaluation_work import EvaluationTask, EvaluationWork, outcome_lines
+from scen.waves.evaluation_work import (
+    EvaluationTask,
+    EvaluationWork,
+    json_lines,
+    outcome_lines,
+)
 from scen.waves.gate import broken_bounds
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 from scen.waves.shared_work import SharedWork
+from scen.waves.system_watch import SystemWatch, memory_peaks
 from scen.waves.track_wave import WaveDiary
 from scen.waves.training_work import TrainingWork
 
@@ -37,18 +47,24 @@ class LocalParts:
     tracker: Tracker
     progress: Progress = lambda _step, _done, _total: None
 
+    def read_keys(self, prompts: Sequence[str]) -> Tensor:
+        """One pass of the base over each."""
+        return read_prompt_keys(self.store.base, self.store.method.places, prompts)
+
     def train(self, wave: Wave) -> dict[str, Any]:
         """Fit the wave and write its bundle."""
         began = time.perf_counter()
-        work = TrainingWork.of(wave, self.config, self.store)
-        self.do("train", work)
-        fitted = work.collect(self._history(wave))
+        with SystemWatch() as watch:
+            work = TrainingWork.of(wave, self.config, self.store)
+            self.do("train", work)
+            fitted = work.collect(self._history(wave))
         num_bytes = sum(t.numel() * t.element_size() for t in fitted.tensors.values())
         return {
             "bundle": save_bundle(self.store.storage, fitted.tensors),
             "losses": fitted.losses,
             "seconds": time.perf_counter() - began,
             "bytes_per_edit": num_bytes / len(wave.edits),
+            "system": watch.rows(),
         }
 
     def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
@@ -57,17 +73,19 @@ class LocalParts:
         replaced = tuple(self._admit(wave, snapshot).supersedes)
         bundle, version = trained["bundle"], snapshot.version
         task = EvaluationTask(wave, bundle, tuple(self.locality), version, replaced)
-        work = EvaluationWork.of(task, self.config, self.store)
-        self.do("evaluate", work)
-        outcomes = work.collect()
-        lines = outcome_lines(outcomes)
-        # Lines of an evaluation that was cut off may differ: others have committed since.
-        path = f"waves/{wave.key}/per_edit-{digest_bytes(lines)[:12]}.jsonl"
-        self.store.storage.put_new(path, lines)
+        with SystemWatch() as watch:
+            work = EvaluationWork.of(task, self.config, self.store)
+            self.do("evaluate", work)
+            outcomes = work.collect()
+        system = [*trained.get("system", ()), *watch.rows()]
         return {
             "report": asdict(summarise(outcomes)),
-            "per_edit_path": path,
+            "per_edit_path": self._keep_lines(wave, "per_edit", outcome_lines(outcomes)),
             "rivals": rivals(outcomes),
+            "threshold": self.store.threshold,
+            "latency": latency_metrics(work.times()),
+            "memory": memory_peaks([*system, *work.memory()]),
+            "system_path": self._keep_lines(wave, "system", json_lines(system)),
         } | {name: trained[name] for name in ("seconds", "bytes_per_edit")}
 
     def do(self, step: str, work: SharedWork) -> None:
@@ -99,6 +117,13 @@ class LocalParts:
         """Tell the tracker of this wave, and of those that it was not told of."""
         diary = WaveDiary(self.store.storage, self.tracker, self.store.base.name)
         return diary.track(wave, journal, found, version)
+
+    def _keep_lines(self, wave: Wave, name: str, lines: bytes) -> str:
+        """The path of a file beside the wave's journal. It is named by its content: lines of an
+        evaluation that was cut off may differ, as others have committed since."""
+        path = f"waves/{wave.key}/{name}-{digest_bytes(lines)[:12]}.jsonl"
+        self.store.storage.put_new(path, lines)
+        return path
 
     def _history(self, wave: Wave) -> Any:
         """What the neurons of the wave are to be told from: the edits that stay beside it."""

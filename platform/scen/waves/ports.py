@@ -1,6 +1,9 @@
 """What a wave needs from the world: the same `run_wave` runs in one process or on a cluster."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
@@ -8,6 +11,10 @@ from scen.waves.plan import Wave
 
 class WaveParts(Protocol):
     """The steps of a wave. Results are JSON values; large things lie in bundles named by digest."""
+
+    def read_keys(self, prompts: Sequence[str]) -> Tensor:
+        """key_NKF float16 of N prompts at the places of the store's router (method scen-lr)."""
+        ...
 
     def train(self, wave: Wave) -> dict[str, Any]:
         """Fit experts and neurons, write their bundle; `{"bundle": digest, "losses": [...]}`."""

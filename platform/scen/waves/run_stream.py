@@ -13,6 +13,7 @@ from scen.registry.snapshot import Snapshot
 from scen.snapshot.open import OpenStore
 from scen.waves.admit import Admission, admit
 from scen.waves.journal import Journal
+from scen.waves.near import NearFinder, require_keys, set_aside
 from scen.waves.plan import Wave, cut_waves
 from scen.waves.ports import WaveParts
 from scen.waves.run_wave import WaveReport, run_wave
@@ -57,8 +58,10 @@ def run_waves(
     Those that are committed are passed by, and edits that are committed letter for letter are not
     trained again. A wave that an earlier run committed but did not track has a step of its own.
     Raises InputError before a wave is begun whose edits contradict others, where the settings
-    refuse that.
+    refuse that; ConfigError where they ask for what the store has no keys for.
     """
+    if config.waves.on_collision == "quarantine":
+        require_keys(store)
     for wave in waves:
         if store.ledger.is_committed(wave.key) is not None:
             nothing = Admission((), wave.edits, ())
@@ -68,6 +71,9 @@ def run_waves(
         admission = admit(wave.edits, snapshot, config.waves.on_conflict)
         if config.waves.on_conflict == "refuse":
             _require_agreement(wave, admission)
+        if config.waves.on_collision == "quarantine":
+            finder = NearFinder(store, parts.read_keys)
+            admission = set_aside(admission, finder.find(admission, snapshot))
         for late in _untracked(wave, admission.known, snapshot, store.storage):
             yield StreamStep(Admission((), (), ()), run_wave(late, parts, store.storage))
         if not admission.fresh:

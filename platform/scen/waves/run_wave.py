@@ -12,6 +12,7 @@ from scen.waves.gate import is_let_through
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 from scen.waves.ports import WaveParts
+from scen.waves.remarks import Remark, collision_remark
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,14 @@ class WaveReport:
     held_for: tuple[str, ...] = ()
 
     @property
-    def remarks(self) -> list[str]:
+    def remarked(self) -> list[Remark]:
         """What a person may want to look at: edits whose prompts the router confuses."""
-        return [
-            f"the prompt of edit {edit_id} also reaches edit {rival}: near misses would tell them "
-            "apart"
-            for edit_id, rival in self.evaluated.get("rivals", ())
-        ]
+        return [collision_remark(edit, rival) for edit, rival in self.evaluated.get("rivals", ())]
+
+    @property
+    def remarks(self) -> list[str]:
+        """The remarks in words."""
+        return [remark.text for remark in self.remarked]
 
 
 def run_wave(wave: Wave, parts: WaveParts, storage: Storage) -> WaveReport:

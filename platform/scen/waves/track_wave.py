@@ -50,8 +50,9 @@ class WaveDiary:
         return journal.once("tracked", lambda: {"run_id": self.tracker.track_wave(record)})
 
     def _record(self, wave: Wave, found: dict[str, Any], version: int) -> WaveRecord:
+        """`found` is what the wave's evaluation came to, and `losses`; earlier versions of this
+        package left no threshold and nothing about time and memory in it."""
         report = EvalReport(**found["report"])
-        lines = self.storage.read(found["per_edit_path"]).decode().splitlines()
         return WaveRecord(
             stream=wave.stream,
             wave=wave.index,
@@ -60,16 +61,28 @@ class WaveDiary:
             base_name=self.base_name,
             params=_flat(dict(wave.settings)),
             metrics=flatten_report(report)
-            | {
-                "train/seconds": found["seconds"],
-                "train/edits_per_second": len(wave.edits) / found["seconds"],
-                "train/bytes_per_edit": found["bytes_per_edit"],
-            },
+            | _train_metrics(found, len(wave.edits))
+            | {f"latency/{name}": value for name, value in found.get("latency", {}).items()}
+            | {f"system/{name}": value for name, value in found.get("memory", {}).items()},
             loss_curves=found["losses"],
-            per_edit=[json.loads(line) for line in lines],
+            per_edit=self._lines(found["per_edit_path"]),
             dataset_digest=wave.digest,
             num_edits=len(wave.edits),
+            threshold=found.get("threshold"),
+            system=self._lines(found["system_path"]) if "system_path" in found else [],
         )
+
+    def _lines(self, path: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.storage.read(path).decode().splitlines()]
+
+
+def _train_metrics(found: dict[str, Any], num_edits: int) -> dict[str, float]:
+    return {
+        "train/seconds": found["seconds"],
+        "train/seconds_per_edit": found["seconds"] / num_edits,
+        "train/edits_per_second": num_edits / found["seconds"],
+        "train/bytes_per_edit": found["bytes_per_edit"],
+    }
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scen.base.load import Base, load_base, pick_device, pick_dtype, resolve_base
+from scen.base.load import Base, load_base, open_base, pick_device, pick_dtype, resolve_base
 from scen.errors import BaseError, ConfigError
 
 
@@ -23,6 +23,31 @@ def test_a_base_is_frozen_and_ready_for_inference(tiny: Base) -> None:
     assert tiny.dtype == torch.float32
     assert tiny.stop_ids == {2}
     assert tiny.describe()["layers"] == 6
+
+
+def test_all_is_known_of_a_base_without_its_weights(tiny: Base, tiny_folder: Path) -> None:
+    bare = open_base(str(tiny_folder), template="llama2-inst", dtype="float32", device="cpu")
+    assert bare.describe() == tiny.describe()
+    assert bare.num_parameters == sum(w.numel() for w in tiny.model.parameters())
+    assert (bare.device, bare.dtype, bare.num_layers) == (torch.device("cpu"), torch.float32, 6)
+    assert (bare.pad_id, bare.template.render("x")) == (tiny.pad_id, tiny.template.render("x"))
+    assert (tiny.is_loaded, bare.is_loaded) == (True, False)
+    weights = dict(bare.model.named_parameters())
+    assert bare.is_loaded
+    assert all(torch.equal(weights[name], w) for name, w in tiny.model.named_parameters())
+    assert not any(w.requires_grad for w in weights.values())
+    assert bare.model is bare.model
+
+
+def test_weights_that_are_not_loaded_are_still_those_of_the_fingerprint(copied: Path) -> None:
+    first = open_base(str(copied), device="cpu").fingerprint
+    weights = load_file(copied / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    assert open_base(str(copied), device="cpu").fingerprint != first
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(BaseError, match=r"holds no model\.safetensors"):
+        open_base(str(copied), device="cpu")
 
 
 def test_another_architecture_is_refused_with_what_is_supported(copied: Path) -> None:

@@ -59,6 +59,7 @@ def make_benchmark(edit_file: str, tmp_path: Path) -> MakeBenchmark:
             "sizes": [6],
             "same_kind": {"skip": 6, "count": 2},
             "latency_prompts": 2,
+            "upstream_limit": 2,
             "methods": [
                 {"name": "base", "editor": "base"},
                 {"name": "platform", "editor": "platform", "settings": QUICK},

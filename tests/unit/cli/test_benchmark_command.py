@@ -41,6 +41,7 @@ def config(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "sizes": [3],
         "validation": {"skip": 3, "count": 2},
         "latency_prompts": 2,
+        "upstream_limit": 2,
         "methods": [
             {"name": "nothing", "editor": "base"},
             {"name": "platform", **platform, "grid": {"expert": [EXPERT, {"layer": 2}]}},

@@ -77,7 +77,7 @@ def test_what_rebase_refuses(
     assert main(["rebase", store, "--store", store, *words]) == 2
     assert "--store: the edits need a store of their own" in capsys.readouterr().err
     assert main(["rebase", store, "--version", "0", "--store", f"{store}-new", *words]) == 2
-    assert "no edit is active at version 0" in capsys.readouterr().err
+    assert "no edit to take is active at version 0" in capsys.readouterr().err
     assert main(["rebase", f"{store}-none", "--store", store, *words]) == 5
 
 

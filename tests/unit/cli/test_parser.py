@@ -35,7 +35,8 @@ def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
         "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "revoke",
         "expire", "rollback", "diff", "log", "show", "verify", "gc", "candidates", "promote",
-        "reject", "rebase", "export", "drain", "submit", "jobs", "stop", "serve", "demo",
+        "reject", "register", "rebase", "export", "drain", "submit", "jobs", "stop", "serve",
+        "demo", "report", "benchmark", "publish", "unpublish",
     }  # fmt: skip
 
 

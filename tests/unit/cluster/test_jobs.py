@@ -16,7 +16,9 @@ def test_the_same_work_has_the_same_id() -> None:
 
 
 def test_code_and_environment_do_not_make_another_job() -> None:
-    sent = replace(JOB, packages=("/code/scen",), environment={"A": "1"}, python="python3")
+    sent = replace(
+        JOB, store="s3://b/s", packages=("/code/scen",), environment={"A": "1"}, python="python3"
+    )
     assert sent.submission_id == JOB.submission_id
 
 

@@ -26,14 +26,24 @@ def test_the_files_that_come_along(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_settings_for_sizes_and_numbers_of_gpus(name: str) -> None:
+def test_settings_for_sizes_and_numbers_of_gpus(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     config = load_config(CONFIGS / name)
     assert f"-{config.cluster.workers}gpu" in name
     assert config.cluster.gpus_per_worker == 1
     path = config.cluster.deepspeed
     assert (path is not None) is (config.cluster.strategy == "zero3")
     if path is not None:
-        assert read_deepspeed(str(CONFIGS.parent / path))["bf16"]["enabled"]
+        assert read_deepspeed(path)["bf16"]["enabled"]
+
+
+def test_what_is_in_a_file_will_do() -> None:
+    given = {"zero_optimization": {"stage": 3}}
+    assert read_deepspeed(given) is given
+    with pytest.raises(ConfigError, match="what is given has stage 1"):
+        read_deepspeed({"zero_optimization": {"stage": 1}})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Batches are a matter of speed: each probe has its own outcome, in its own place."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from scen.editor.layer import EditedLinear
 from scen.editor.route import Route
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe, edit_probes, locality_probes
-from scen.evaluation.run_eval import EvalLimits, run_eval
+from scen.evaluation.run_eval import EvalLimits, measure_batch, run_eval
 from scen.records import Edit
 
 MakeEdited = Callable[..., EditedModel]
@@ -135,3 +136,15 @@ def test_progress_counts_probes(
     run_eval(tiny, make_edited(), [e.id for e in edits], probes, LIMITS, told.append)
     assert (sum(told), max(told)) == (len(probes), 4)
     assert run_eval(tiny, make_edited(), [], [], LIMITS) == []
+
+
+def test_a_batch_is_timed(
+    tiny: Base, make_edited: MakeEdited, edits: list[Edit], probes: list[Probe]
+) -> None:
+    edited, ids = make_edited(), [edit.id for edit in edits]
+    began = time.perf_counter()
+    measured = measure_batch(tiny, edited, ids, probes[:3], LIMITS)
+    assert measured.time.seconds <= time.perf_counter() - began
+    assert measured.outcomes == run_eval(tiny, edited, ids, probes[:3], LIMITS)
+    assert measured.time.prompts == 3
+    assert 0 < measured.time.answer_seconds < measured.time.seconds

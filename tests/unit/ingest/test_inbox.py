@@ -65,6 +65,17 @@ def test_what_became_of_an_edit_is_told(inbox: Inbox) -> None:
             inbox.status(name)
 
 
+def test_remarks_are_kept_and_those_of_the_last_try_count(inbox: Inbox) -> None:
+    assert inbox.remarks("a") == []
+    for number, texts in enumerate((["is the reverse of edit b"], ["also reaches edit c", "x"])):
+        inbox.put(edit("a", f"{number}"))
+        inbox.cut(number, inbox.waiting())
+        inbox.end(number, [], {"a": texts})
+        assert inbox.remarks("a") == texts
+    with pytest.raises(NotFoundError):  # a remark is no rejection
+        inbox.status("a")
+
+
 def test_a_rejected_edit_may_be_put_right(inbox: Inbox) -> None:
     for number, reason in enumerate(("is too long", "is still too long")):
         inbox.put(replace(edit("a"), target=f"{number}"))

@@ -1,5 +1,9 @@
-"""Any interleaving of what may happen to edits ends where the sequential model ends."""
+"""Any interleaving of what may happen to edits ends where the sequential model ends.
 
+SCEN_TEST_LIVES=200 tries as many on storage (default 12).
+"""
+
+import os
 import tempfile
 from typing import Any
 
@@ -23,6 +27,7 @@ from scen.upkeep.verify_ledger import verify_ledger
 from unit.registry.lives import CrashingLedger, Model, PureLedger, day, wave_of
 
 DAYS = st.integers(0, 5)
+STORED = int(os.environ.get("SCEN_TEST_LIVES", "12"))
 
 
 class Lives(RuleBasedStateMachine):
@@ -142,7 +147,7 @@ def test_the_state_machine() -> None:
 
 def test_the_ledger_on_storage() -> None:
     quick = settings(
-        max_examples=6,
+        max_examples=STORED,
         stateful_step_count=10,
         deadline=None,
         suppress_health_check=list(HealthCheck),

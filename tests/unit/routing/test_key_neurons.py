@@ -12,8 +12,9 @@ from scen.editor.batch import pad_prompts
 from scen.editor.keys import read_keys
 from scen.editor.prefill import Prefill, prefill
 from scen.records import EncodedEdit
+from scen.routing.codes import Codes
 from scen.routing.key_bank import quantise
-from scen.routing.key_neurons import CANDIDATES, Codes, KeyNeurons
+from scen.routing.key_neurons import CANDIDATES, KeyNeurons
 from scen.routing.router import Router, plain_router
 
 MakeKeys = Callable[[int, int], Tensor]
@@ -37,7 +38,7 @@ def trained(filled: Prefill, router: Router) -> Router:
 def score_all(neurons: KeyNeurons, key_BKF: Tensor) -> tuple[Tensor, Tensor]:
     """score_BE and sim_BEV of every edit, as they are stored."""
     encoder = neurons.router.encoder
-    code_EKC = neurons.codes.take(torch.arange(len(neurons)), encoder.widths)
+    code_EKC = neurons.code(torch.arange(len(neurons)))
     sim_BEV = encoder.compare(encoder(key_BKF), code_EKC.expand(len(key_BKF), -1, -1, -1))
     return neurons.router.gate(sim_BEV), sim_BEV
 

@@ -24,11 +24,12 @@ def near(key_ND: Tensor, seed: int) -> Tensor:
 
 
 def snapshot(key_ND: Tensor, removed: list[int] | None = None) -> Keys:
-    """A view of a bank with these keys."""
+    """A view of a bank with these keys, of which some are hidden."""
     bank = KeyBank(key_ND.shape[1])
     bank.append(key_ND)
-    bank.remove(torch.tensor(removed or [], dtype=torch.int64))
-    return bank.snapshot()
+    is_shown_N = torch.ones(len(key_ND), dtype=torch.bool)
+    is_shown_N[removed or []] = False
+    return bank.snapshot(is_shown_N.nonzero()[:, 0])
 
 
 def searches(keys: Keys) -> list[Search]:

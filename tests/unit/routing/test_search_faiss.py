@@ -8,7 +8,8 @@ from torch import Tensor
 
 from scen.routing import build_search as chooser
 from scen.routing.build_search import build_search, choose_recipe
-from scen.routing.key_bank import UNIT, KeyBank
+from scen.routing.growing_rows import UNIT
+from scen.routing.key_bank import KeyBank
 from scen.routing.search import DenseSearch, Int8Search
 from scen.routing.search_faiss import FaissSearch, Recipe
 
@@ -43,8 +44,9 @@ def test_an_index_finds_near_keys_and_leaves_removed_ones_out(recipe: Recipe) ->
     place = torch.arange(0, UNIT + 100, 41)
     found = search.search(near(key_ND[place]), 4)[1]
     assert (found[:, 0] == place).float().mean() > 0.9
-    bank.remove(place)
-    later = search.renewed(bank.snapshot())
+    is_shown_N = torch.ones(len(bank), dtype=torch.bool)
+    is_shown_N[place] = False
+    later = search.renewed(bank.snapshot(is_shown_N.nonzero()[:, 0]))
     assert not torch.isin(later.search(near(key_ND[place]), 4)[1], place).any()
     assert torch.equal(search.search(near(key_ND[place]), 4)[1], found)
 
@@ -69,8 +71,8 @@ def test_rows_behind_an_index_are_found_and_scarce_rows_padded() -> None:
     bank.append(late_ND)
     found = search.renewed(bank.snapshot()).search(late_ND[::500], 1)[1][:, 0]
     assert torch.equal(found, torch.arange(0, UNIT, 500) + UNIT + 10)
-    bank.remove(torch.arange(1, len(bank)))
-    score_BK, index_BK = search.renewed(bank.snapshot()).search(late_ND[:2], 3)
+    only_first = bank.snapshot(torch.tensor([0]))
+    score_BK, index_BK = search.renewed(only_first).search(late_ND[:2], 3)
     assert index_BK.tolist() == [[0, -1, -1]] * 2
     assert (score_BK[:, 1:] == -torch.inf).all()
 

@@ -12,7 +12,7 @@ from scen.editor.batch import pad_prompts
 from scen.editor.decode import decode
 from scen.editor.route import Route
 from scen.fs import Storage
-from scen.records import Edit
+from scen.records import Edit, EncodedPrompt
 from scen.registry.ledger import WaveCommit
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.snapshot.open import OpenStore, create_store
@@ -149,7 +149,7 @@ def engine(make_engine: MakeEngine) -> Engine:
 
 def ask(
     engine: Engine,
-    prompt: str,
+    prompt: str | EncodedPrompt,
     sampling: Sampling | None = None,
     *,
     snapshot: ServedSnapshot | None = None,
@@ -157,7 +157,8 @@ def ask(
 ) -> Client:
     """Hand in a prompt, greedy and 24 tokens long where nothing else is said."""
     client = Client()
-    encoded = engine.base.template.encode_prompt(prompt)
+    template = engine.base.template
+    encoded = template.encode_prompt(prompt) if isinstance(prompt, str) else prompt
     request = Request(encoded, sampling or Sampling(NEW), snapshot, is_edited)
     client.ticket = engine.submit(request, client.events.append)
     return client

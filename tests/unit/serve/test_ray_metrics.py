@@ -1,4 +1,4 @@
-"""What is handed on to Ray: every growth once, every gauge as it stands."""
+"""What is handed on to Ray: growth once; gauges, and what a version did, as they stand."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -27,3 +27,24 @@ def test_growth_is_told_once_and_gauges_as_they_are() -> None:
         "rows": (5, True),
         "tokens": (2, False),
     }
+
+
+def test_what_a_version_did_is_told_again_until_it_is_dropped() -> None:
+    registry = CollectorRegistry()
+    tokens = Counter("tokens", "t", ["version"], registry=registry)
+    score = Histogram("score", "s", ["version"], buckets=(1,), registry=registry)
+    changes = Changes(registry)
+    tokens.labels("2").inc(3)
+    score.labels("2").observe(0.5)
+    for _ in range(2):
+        told = changes.take()
+        assert {c.name: c.value for c in told} == {
+            "tokens_total": 3,
+            "score_bucket_total": 1,
+            "score_count_total": 1,
+            "score_sum_total": 0.5,
+        }
+        assert all(c.is_gauge for c in told)
+    tokens.remove_by_labels({"version": "2"})
+    score.remove_by_labels({"version": "2"})
+    assert changes.take() == []

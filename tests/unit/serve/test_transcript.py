@@ -45,3 +45,17 @@ def test_a_broken_character_is_told_as_such_in_the_end(tiny: Base) -> None:
     begun = tiny.tokenizer("🙂", add_special_tokens=False)["input_ids"][:2]
     assert [transcript.push(token) for token in begun] == ["", ""]
     assert transcript.finish() == "\ufffd"
+
+
+@pytest.mark.parametrize("stop", [(), ("Here it is",)])
+def test_the_length_is_that_of_whole_characters(tiny: Base, stop: tuple[str, ...]) -> None:
+    """Told or held back; a token within a character begins where the character does."""
+    transcript = Transcript(tiny.tokenizer, stop)
+    ids = tiny.tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    begins = []
+    for token in ids:
+        begins.append(transcript.length)
+        transcript.push(token)
+    expected = [at for at, letter in enumerate(TEXT) for _ in letter.encode()]
+    assert begins == expected
+    assert transcript.length == len(TEXT)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from scen.base.load import load_base
+from scen.base.load import Base, load_base
 from scen.config import BaseConfig, Config
 from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
@@ -18,7 +19,7 @@ from scen.registry.manifest import read_manifest
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.routing.router import plain_router
-from scen.snapshot.open import OpenStore, create_store, open_store
+from scen.snapshot.open import OpenStore, Places, create_store, open_store
 from scen.store.bundles import load_bundle, save_bundle
 
 MakeConfig = Callable[..., Config]
@@ -55,6 +56,47 @@ def test_a_new_store_is_bound(store: OpenStore, storage: Storage, neutral: list[
     assert kept.keys() == fitted.keys()
     assert all(torch.equal(kept[n].nan_to_num(), t.nan_to_num()) for n, t in fitted.items())
     assert store.threshold == 0.6
+
+
+def test_a_store_is_made_without_weights_where_others_read(
+    store: OpenStore, make_config: MakeConfig, neutral: list[str], tmp_path: Path
+) -> None:
+    other = Storage(str(tmp_path / "elsewhere"))
+    asked: list[object] = []
+
+    def read(
+        storage: Storage, config: Config, base: Base, places: Places, prompts: object
+    ) -> Tensor:
+        asked.append((storage.uri, config, places, prompts))
+        assert not base.is_loaded
+        return read_prompt_keys(store.base, places, neutral)
+
+    config = make_config()
+    made = create_store(other, config, neutral, elsewhere=read)
+    assert asked == [(other.uri, config, store.method.places, neutral)]
+    assert made.ledger.manifest.artifacts == store.ledger.manifest.artifacts
+    assert made.ledger.manifest.base == store.ledger.manifest.base
+    assert not made.base.is_loaded
+    assert not create_store(other, config, neutral, elsewhere=read).base.is_loaded
+    assert len(asked) == 1
+    assert not open_store(other, NONE_NAMED, weights=False).base.is_loaded
+    assert open_store(other, NONE_NAMED).base.is_loaded
+
+
+def test_another_base_is_refused_by_its_fingerprint_alone(
+    store: OpenStore, storage: Storage, make_config: MakeConfig, other_folder: Path
+) -> None:
+    config = make_config(base={"name": str(other_folder)})
+    with pytest.raises(BaseError, match="this store belongs to"):
+        open_store(storage, config.base, weights=False)
+    with pytest.raises(BaseError, match="this store belongs to"):
+        create_store(storage, config, [], elsewhere=unread)
+    assert store.base.name != config.base.name
+
+
+def unread(*_: object) -> Tensor:
+    """Nobody is asked to read for a store that has a router."""
+    raise AssertionError
 
 
 def test_the_router_of_the_first_day_stays(

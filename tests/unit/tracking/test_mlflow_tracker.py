@@ -80,6 +80,62 @@ def test_the_table_and_the_figures_are_there(
     assert shown_as == [{"path": "per_edit.json", "type": "table"}]
 
 
+def probe_of(kind: str, edit_id: str | None, routed_to: str | None) -> dict[str, object]:
+    """The outcome of a probe, with the answer that its route gives."""
+    score, target = (0.8, "x") if routed_to else (0.2, None)
+    return {
+        "kind": kind, "source": "orig", "edit_id": edit_id, "target": target, "after": "x",
+        "routed_to": routed_to, "nearest": "a", "score": score,
+    }  # fmt: skip
+
+
+PROBES = [
+    probe_of("reliability", "a", "a"),
+    probe_of("generality", "a", "a"),
+    probe_of("near_miss", "a", "a"),
+    probe_of("locality", None, None),
+    probe_of("retention", "old", "a") | {"after": "y"},
+    probe_of("retention", "a", "a"),
+]
+
+
+def test_probes_are_shown_as_tables_and_figures(
+    tracker: MlflowTracker, client: MlflowClient, record_of: RecordOf, tmp_path: Path
+) -> None:
+    run_id = tracker.track_wave(record_of(per_edit=PROBES, threshold=0.5))
+    folder = Path(client.download_artifacts(run_id, "", str(tmp_path)))
+    for name in ("routing_operating_curve", "routes", "retention_by_age"):
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    routes = json.loads((folder / "routes.json").read_text())
+    assert routes["columns"][:5] == ["probes", "asked", "own edit", "another edit", "base"]
+    assert routes["data"][0][:5] == ["prompts", 1, 1, 0, 0]
+    curve = json.loads((folder / "routing_operating_curve.json").read_text())
+    assert [0.5, 1.0, 1.0, 0.5, 1.0, 0.0] in curve["data"]
+    shown_as = json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"])
+    assert shown_as == [
+        {"path": path, "type": "table"}
+        for path in ("per_edit.json", "routes.json", "routing_operating_curve.json")
+    ]
+    assert points(client, run_id, "eval/retention_by_age") == [(1, 0.0), (2, 1.0)]
+
+
+def test_system_samples_stand_at_their_own_times(
+    tracker: MlflowTracker, client: MlflowClient, record_of: RecordOf
+) -> None:
+    samples = [
+        {"at": 1_700_000_000.25, "process_cpu_percentage": 90.0},
+        {"at": 1_700_000_001.5, "process_cpu_percentage": 170.0, "gpu_memory_megabytes": 5.0},
+    ]
+    run_id = tracker.track_wave(record_of(system=samples))
+    history = client.get_metric_history(run_id, "system/process_cpu_percentage")
+    assert [(point.timestamp, point.step, point.value) for point in history] == [
+        (1_700_000_000_250, 0, 90.0),
+        (1_700_000_001_500, 1, 170.0),
+    ]
+    assert points(client, run_id, "system/gpu_memory_megabytes") == [(1, 5.0)]
+    assert "system/at" not in client.get_run(run_id).data.metrics
+
+
 def test_a_wave_is_tracked_once(
     tracker: MlflowTracker, client: MlflowClient, record_of: RecordOf
 ) -> None:

@@ -9,7 +9,8 @@ from scen.errors import ConflictError
 from scen.records import Edit
 from scen.registry.ledger import Ledger, WaveCommit
 from scen.registry.snapshot import Snapshot
-from scen.waves.commit_wave import COMMIT_TRIES
+from scen.waves import commit_wave
+from scen.waves.commit_wave import COMMIT_TRIES, pauses
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
 from scen.waves.run_stream import settings
@@ -19,6 +20,15 @@ class CrowdedLedger(Ledger):
     """A ledger to which others commit just after a snapshot was read."""
 
     others: list[WaveCommit]
+    late: WaveCommit | None = None
+    """Committed when somebody has just been told that a wave is not."""
+
+    def is_committed(self, wave_key: str) -> int | None:
+        """As it was a moment ago."""
+        found = super().is_committed(wave_key)
+        if found is None and self.late is not None:
+            Ledger.commit(self, self.late, self.version())
+        return found
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The snapshot, which the next of the others makes old."""
@@ -28,9 +38,18 @@ class CrowdedLedger(Ledger):
         return found
 
 
-def crowded(parts: LocalParts, others: list[list[Edit]]) -> LocalParts:
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses as they are, but shorter."""
+    monkeypatch.setattr(commit_wave, "_LONGEST_S", 0.05)
+
+
+def crowded(
+    parts: LocalParts, others: list[list[Edit]], late: WaveCommit | None = None
+) -> LocalParts:
     """The parts on a ledger to which others commit these edits, one wave per snapshot read."""
     ledger = CrowdedLedger(parts.store.storage, parts.store.ledger.manifest)
+    ledger.late = late
     ledger.others = [
         WaveCommit(f"other-{index}", "other", index, "0" * 64, edits)
         for index, edits in enumerate(others)
@@ -63,10 +82,27 @@ def test_a_commit_gives_up_when_others_always_come_first(
     parts: LocalParts, facts: list[Edit]
 ) -> None:
     ready = evaluated_wave(parts, facts[:1])
-    with pytest.raises(ConflictError, match=r"5 other commits came first; run again"):
+    with pytest.raises(ConflictError, match=r"12 times another commit came first; the wave is kep"):
         crowded(parts, edits_of_others(COMMIT_TRIES)).commit(*ready)
     assert "edit-0" not in parts.store.ledger.snapshot().ids
     assert parts.commit(*ready) == COMMIT_TRIES + 1
+
+
+def test_a_wave_that_another_driver_of_the_stream_has_just_committed_is_done(
+    parts: LocalParts, facts: list[Edit]
+) -> None:
+    wave, trained, evaluated = evaluated_wave(parts, facts[:2])
+    same = WaveCommit(wave.key, "news", 0, trained["bundle"], facts[:2])
+    assert crowded(parts, [], same).commit(wave, trained, evaluated) == 1
+    assert len(parts.store.ledger.log()) == 1
+
+
+def test_writers_that_meet_wait_for_different_times() -> None:
+    one, other = list(pauses()), list(pauses())
+    assert len(one) == COMMIT_TRIES
+    assert one[0] == other[0] == 0
+    assert all(0 <= pause <= min(2, 0.05 * 2**i) for i, pause in enumerate(one[1:]))
+    assert one[1:] != other[1:]
 
 
 def test_a_wave_is_committed_once(parts: LocalParts, facts: list[Edit]) -> None:

@@ -56,7 +56,8 @@ def test_a_wave_is_due_by_count_bytes_or_age(
     assert count_due(waiting(*ages), WaveConfig(**limits), NOW) == count
 
 
-def test_what_waits_becomes_waves(parts: LocalParts, facts: list[Edit]) -> None:
+def test_what_waits_becomes_waves(make_parts: MakeParts, facts: list[Edit]) -> None:
+    parts = make_parts(waves={"max_age_s": 3600})
     drain = drain_of(parts)
     hand_in(drain, facts[:5])
     first = drain.step()
@@ -134,3 +135,27 @@ def test_the_newer_takes_the_place_where_that_is_wanted(
         found.append(drain.step(is_last=True))
     assert [one and one.superseded for one in found] == [0, 1]
     assert parts.store.ledger.snapshot().ids == ["newer"]
+
+
+def test_what_is_remarked_of_an_edit_is_kept_for_who_handed_it_in(
+    make_parts: MakeParts, facts: list[Edit]
+) -> None:
+    drain = drain_of(make_parts(router={"threshold": 0.45}))
+    near = [Edit(w, f"Who founded the {w} town?", "Ann") for w in ("old", "olde")]
+    hand_in(drain, [*near, replace(facts[0], prompt="9999 zzz 31 - 4 qqq %")])
+    found = drain.step(is_last=True)
+    assert found is not None
+    assert found.committed == 3
+    [told] = drain.inbox.remarks("olde")
+    assert told.startswith("the prompt of edit olde also reaches edit old")
+    assert told in [remark.text for remark in found.remarks]
+    assert drain.inbox.remarks(facts[0].id) == []
+
+
+def test_near_duplicates_are_set_aside_with_the_reason(make_parts: MakeParts) -> None:
+    drain = drain_of(make_parts(router={"threshold": 0.45}, waves={"on_collision": "quarantine"}))
+    hand_in(drain, [Edit(w, f"Who founded the {w} town?", "Ann") for w in ("old", "olde")])
+    found = drain.step(is_last=True)
+    assert found is not None
+    assert (found.committed, found.remarks) == (1, [])
+    assert "to edit old as well" in drain.inbox.status("olde")["reason"]

@@ -8,9 +8,13 @@ import pytest
 
 from scen.errors import ScenError
 from scen.records import Edit
+from scen.tracking.run_content import finite_metrics
 from scen.tracking.wave_record import WaveRecord
+from scen.tracking.wave_views import wave_figures, wave_tables
+from scen.waves.journal import Journal
 from scen.waves.local import LocalParts
-from scen.waves.run_stream import StreamStep, run_stream
+from scen.waves.plan import Wave
+from scen.waves.run_stream import StreamStep, run_stream, settings
 
 MakeParts = Callable[..., LocalParts]
 
@@ -66,13 +70,43 @@ def test_what_a_tracker_is_told(tracked: LocalParts, diary: Diary, facts: list[E
     assert record.metrics["eval/reliability_after"] == 1.0
     assert record.metrics["eval/generality_orig_before"] == 0.0
     assert record.metrics["train/seconds"] > 0
+    assert record.metrics["train/seconds_per_edit"] == record.metrics["train/seconds"] / 3
     assert record.metrics["train/bytes_per_edit"] == 1024
+    assert record.threshold == tracked.store.threshold
+    waits = [record.metrics[f"latency/answer_seconds_{name}"] for name in ("median", "p95")]
+    assert 0 < waits[0] <= waits[1]
+    assert record.metrics["latency/seconds_per_probe"] > 0
+    peak = record.metrics["system/process_memory_peak_megabytes"]
+    assert peak >= max(row["process_memory_megabytes"] for row in record.system) > 50
+    assert len(record.system) >= 2  # of the training and of the evaluation
     assert len(record.loss_curves) == 3
     assert [row["edit_id"] for row in record.per_edit if row["kind"] == "reliability"] == [
         "edit-0",
         "edit-1",
         "edit-2",
     ]
+
+
+def test_what_is_shown_of_a_wave_with_others_before_it(
+    tracked: LocalParts, diary: Diary, facts: list[Edit]
+) -> None:
+    run(tracked, facts)
+    first, last = diary.records
+    names = ["loss_curves", "before_after", "routing_operating_curve", "routes"]
+    assert list(wave_figures(first, finite_metrics(first))) == names
+    assert list(wave_figures(last, finite_metrics(last))) == [*names, "retention_by_age"]
+    asked = [row["edit_id"] for row in last.per_edit if row["kind"] == "retention"]
+    assert asked == ["edit-0", "edit-1", "edit-2"]  # the oldest first
+    tables = wave_tables(last)
+    assert {row["probes"] for row in tables["routes.json"]} == {
+        "prompts",
+        "rephrases, orig",
+        "earlier prompts",
+        "near misses",
+        "unrelated prompts",
+    }
+    cuts = [row["threshold"] for row in tables["routing_operating_curve.json"]]
+    assert tracked.store.threshold in cuts
 
 
 def test_a_wave_is_told_once(tracked: LocalParts, diary: Diary, facts: list[Edit]) -> None:
@@ -145,3 +179,23 @@ def test_the_next_run_tells_it_where_an_edit_was_rejected(
         assert sum(len(step.admission.rejections) for step in steps) == 1
     assert [record.num_edits for record in diary.records] == [1, 2]
     assert tracked.store.ledger.version() == 2
+
+
+def test_what_an_earlier_version_left_is_told(
+    tracked: LocalParts, diary: Diary, facts: list[Edit]
+) -> None:
+    """A wave that was evaluated before anything was timed, and is told now."""
+    run(tracked, facts[:2])
+    [told] = diary.records
+    wave = Wave("news", 0, tuple(facts[:2]), settings(tracked.config, tracked.store))
+    journal = Journal(tracked.store.storage, wave.key)
+    found = journal.read("evaluated") | {"losses": journal.read("trained")["losses"]}
+    for name in ("threshold", "latency", "memory", "system_path"):
+        del found[name]
+    tracked.store.storage.delete(f"{journal.folder}/tracked.json")
+    assert tracked.track(wave, journal, found, 1) == {"run_id": "run-2"}
+    late = diary.records[-1]
+    assert (late.threshold, late.system) == (None, [])
+    missing = set(told.metrics) - set(late.metrics)
+    assert {name.partition("/")[0] for name in missing} == {"latency", "system"}
+    assert replace(late, threshold=told.threshold, system=told.system, metrics=told.metrics) == told

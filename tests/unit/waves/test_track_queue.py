@@ -1,5 +1,7 @@
 """Records wait until a tracker has them."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,19 @@ def test_streams_wait_apart(storage: Storage) -> None:
     TrackQueue(storage, "news").put(record_of(0))
     assert TrackQueue(storage, "news-2").waiting() == []
     assert TrackQueue(storage, "new").waiting() == []
+
+
+def test_a_record_comes_back_whole(storage: Storage) -> None:
+    queue = TrackQueue(storage, "news")
+    samples = [{"at": 1.5, "process_cpu_percentage": 90.0}]
+    record = replace(record_of(0), threshold=0.5, system=samples)
+    queue.put(record)
+    assert queue.waiting() == [record]
+
+
+def test_a_record_of_an_earlier_version_still_waits(storage: Storage) -> None:
+    """It has no threshold and no samples."""
+    old = asdict(record_of(0))
+    del old["threshold"], old["system"]
+    storage.put_new("untracked/news/00000-news-00000-abc.json", json.dumps(old).encode())
+    assert TrackQueue(storage, "news").waiting() == [record_of(0)]

@@ -1,4 +1,4 @@
-"""What all replicas of a store serve, where that is not simply the newest version.
+"""What all servers of a store answer from, where that is not simply the newest version.
 
 A policy is a numbered file under `serving/` in the store, written once; the last one counts.
 """
@@ -21,6 +21,11 @@ class Policy:
     candidate: int | None = None
     share: float = 0.0
     who: str = ""
+
+    @property
+    def versions(self) -> set[int]:
+        """The versions that it names."""
+        return {version for version in (self.held, self.candidate) if version is not None}
 
 
 def read_policy(storage: Storage) -> Policy:

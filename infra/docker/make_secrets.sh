@@ -1,0 +1,21 @@
+#!/bin/sh
+# Draws the keys and passwords of compose.yaml, once: what is there stays as it is.
+set -eu
+folder=$(dirname "$0")/secrets
+mkdir -p -m 700 "$folder"  # the files are read by other users, in containers
+draw() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+if [ ! -e "$folder/api-keys.yaml" ]; then
+  metrics=sk-$(draw)
+  printf '%s' "$metrics" > "$folder/metrics-key"
+  cat > "$folder/api-keys.yaml" <<KEYS
+keys:
+- {name: app, key: sk-$(draw), scopes: [read]}
+- {name: editors, key: sk-$(draw), scopes: [read, edit], streams: [online]}
+- {name: ops, key: sk-$(draw), scopes: [admin]}
+- {name: prometheus, key: $metrics, scopes: [read]}
+KEYS
+fi
+[ -e "$folder/grafana-password" ] || draw > "$folder/grafana-password"
+chmod 644 "$folder"/*
+echo "keys of the API: $folder/api-keys.yaml; Grafana: admin, $folder/grafana-password"

@@ -1,0 +1,52 @@
+"""Runs a benchmark as the README does, and reads what it prints."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cluster.ray_head import stop_tree
+
+ROOT = Path(__file__).parents[2]
+
+Line = dict[str, Any]
+
+
+def run_bench(script: str, *flags: object) -> list[Line]:
+    """The lines of `PYTHONPATH=tests python tests/bench/SCRIPT FLAGS`. AssertionError where it
+    fails, or where a line is not JSON or does not name the hardware."""
+    command = [sys.executable, f"tests/bench/{script}", *map(str, flags)]
+    process: subprocess.Popen[Any] = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": "tests"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        out, err = process.communicate()
+    finally:
+        if process.poll() is None:  # the test has taken too long
+            stop_tree(process)  # with the Ray head that it may have started
+    assert process.returncode == 0, err[-4000:]
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert lines
+    assert all("torch" in line["hardware"] for line in lines)
+    return lines
+
+
+def figures(line: Line, *names: str) -> list[float]:
+    """These figures of a line. AssertionError where one is missing or not a finite number."""
+    found = [line.get(name) for name in names]
+    flat: list[Any] = [value for one in found for value in (one if isinstance(one, list) else [one])]
+    assert all(type(value) in (int, float) and math.isfinite(value) for value in flat), line
+    return flat
+
+
+def least(line: Line, *names: str) -> float:
+    """The smallest of these figures."""
+    return min(figures(line, *names))

@@ -1,0 +1,173 @@
+"""Small versions of all benchmarks: what they print has the rows and figures that the README
+states. Values are not judged; kills and losses are."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.run import scripts
+from bench.small_run import figures, least, run_bench
+from scen.base.load import pick_dtype
+
+pytestmark = pytest.mark.e2e
+ROLES = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+
+
+def test_stage_1_has_a_row_for_each_method_and_type(tiny_folder: Path) -> None:
+    lines = run_bench("bench_stage1.py", "--base", tiny_folder, "--edits", 2)
+    fast = str(pick_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    assert [(line["method"], line["dtype"]) for line in lines] == [
+        ("reference", "float32"),
+        ("scen", "float32"),
+        ("scen-lr", "float32"),
+        ("scen-lr", fast),
+    ]
+    for line in lines:
+        assert line["edits"] == 2
+        assert least(line, "seconds", "edits_per_second", "ratio_vs_reference") > 0
+
+
+def test_stage_2_has_a_row_for_each_length_of_the_stream(tiny_folder: Path) -> None:
+    lines = run_bench("bench_stage2.py", "--base", tiny_folder, "--sizes", "3,4")
+    assert [line["T"] for line in lines] == [3, 4]
+    for line in lines:
+        assert line["reference_is_extrapolated"] is True
+        assert line["reference_steps_measured_at_history"][::2] == [0, line["T"] - 1]
+        assert least(line, "seconds", "reference_seconds", "ratio_vs_reference") > 0
+
+
+@pytest.mark.cluster
+def test_workers_are_one_process_one_two_and_two_that_share_the_base(tiny_folder: Path) -> None:
+    lines = run_bench("bench_workers.py", "--base", tiny_folder, "--edits", 2)
+    assert [(line["strategy"], line["workers"]) for line in lines] == [
+        ("none", 0),
+        ("replicate", 1),
+        ("replicate", 2),
+        ("zero3", 2),
+    ]
+    for line in lines:
+        assert least(line, "edits_per_second", "edits_per_second_measured") > 0
+    one, two, shared = lines[1:]
+    assert min(least(line, "peak_mb", "shard_mb") for line in lines[1:]) > 0
+    assert one["shard_mb"] == two["shard_mb"] > shared["shard_mb"]
+
+
+def test_a_large_stream_is_told_of_by_tenths() -> None:
+    lines = run_bench("bench_large_stream.py", "--edits", 40, "--wave-size", 10)
+    assert [line["edits"] for line in lines] == [10, 20, 30, 40, 40]
+    assert min(least(line, "seconds", "edits_per_second", "peak_mb") for line in lines) > 0
+    assert min(least(line, "grown_mb") for line in lines) >= 0
+
+
+def test_the_ledger_has_a_time_for_each_step() -> None:
+    [line] = run_bench("bench_ledger.py", "--edits", 400)
+    assert line["edits"] == 400
+    read = ("registry_cold_start_s", "cold_snapshot_s", "delta_of_5_commits_s")
+    written = ("commit_200_s", "revoke_s", "rollback_s", "verify_s")
+    assert least(line, *read, *written) >= 0  # they are rounded
+    assert least(line, "ledger_bytes", "late_to_early_commit", "cold_to_warm_snapshot") > 0
+
+
+def test_routing_has_the_tables_of_the_readme(tiny_folder: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "questions.txt"
+    strange.write_text("who wrote the first opera?\nwhere does the danube end?\n")
+    flags = ("--base", tiny_folder, "--locality", strange, "--tables", "A,B,C,D,E")
+    size = ("--limit", 80, "--unseen", 2, "--folds", 2, "--gate-steps", 20)
+    lines = run_bench("bench_routing.py", *flags, *size)
+    rows = [line for line in lines if line["bench"] == "routing"]
+    shown = ("chosen", "theta 0.65", "threshold 0.6")
+    assert {(r["table"], r["router"], r["data"]) for r in rows if r["bound"] in shown} == {
+        ("A", "fitted on zsre", "zsre"),
+        ("B", "fitted on counterfact", "counterfact"),
+        ("C", "fitted on both", "zsre"),
+        ("C", "fitted on both", "counterfact"),
+        ("C", "fitted on zsre", "counterfact"),
+        ("C", "fitted on counterfact", "zsre"),
+        ("D", "paper", "zsre"),
+        ("D", "paper", "counterfact"),
+        ("E", "plain", "zsre"),
+        ("E", "plain", "counterfact"),
+    }
+    assert {(row["data"], row["bank"]) for row in rows} == {("zsre", 80), ("counterfact", 40)}
+    for row in rows:
+        rephrases = ("orig", "template") if row["data"] == "zsre" else ("template",)
+        shares = [s for name in rephrases for s in figures(row[name], "right", "wrong")]
+        for name in ("near misses given", "near misses made", "unseen", "unrelated"):
+            shares += figures(row[name], "false")
+        assert 0 <= min(shares) <= max(shares) <= 100
+
+
+def test_search_has_a_row_for_each_method() -> None:
+    keys, *lines = run_bench("bench_search.py", "--max-neurons", 1000, "--edits", 8)
+    assert keys["bench"] == "search_keys"
+    assert {(line["N"], line["method"]): line["chosen"] for line in lines} == {
+        (1000, "float32"): True,
+        (1000, "int8"): False,
+    }
+    for line in lines:
+        assert least(line, "ms_batch_1", "ms_batch_32", "bytes", "threads") > 0
+        assert 0 <= least(line, "recall_at_1", "stranger_recall_at_1") <= 1
+
+
+def test_serving_has_a_row_for_each_load_and_number_of_clients(tiny_folder: Path) -> None:
+    size = ("--requests", 8, "--clients", "1,2", "--published", 4)
+    lines = run_bench("bench_serve.py", "--base", tiny_folder, *size)
+    loads = {(r["load"], r["clients"]): r for r in lines if r["bench"] == "serve"}
+    ours = [(load, clients) for clients in (1, 2) for load in ("base", "unedited", "half")]
+    assert list(loads) == [*ours, ("published", 1), ("cached", 1)]
+    times = [f"{what}_ms_{p}" for what in ("latency", "first_token") for p in ("p50", "p95")]
+    for row in loads.values():
+        assert least(row, "requests_per_second", "tokens_per_second", *times) > 0
+    assert [loads["half", n]["edited"] > loads["base", n]["edited"] for n in (1, 2)] == [True] * 2
+    overhead = [row for row in lines if row["bench"] == "serve_overhead"]
+    assert [row["clients"] for row in overhead if least(row, "unedited_vs_base") > 0] == [1, 2]
+    ratios = [row for row in lines if row["bench"] == "serve_ratio"]
+    for row, name in zip(ratios, ("published", "cached"), strict=True):
+        assert least(row, f"half_vs_{name}_at_1", f"half_vs_{name}_at_2") > 0
+
+
+def test_a_swap_is_timed_with_and_without_requests(tiny_folder: Path) -> None:
+    lines = run_bench("bench_swap.py", "--base", tiny_folder, "--commits", 1)
+    assert [(line["clients"], line["failures"]) for line in lines] == [(0, 0), (8, 0), (32, 0)]
+    for line in lines:
+        assert least(line, "served_after_s_median", "served_after_s_max") > 0
+
+
+def test_a_read_of_a_version_is_timed_at_each_size(tiny_folder: Path) -> None:
+    lines = run_bench("bench_swap_sizes.py", "--base", tiny_folder, "--sizes", "20,400")
+    assert [(line["edits"], line["new"]) for line in lines] == [(20, 64), (400, 64)]
+    for line in lines:
+        assert least(line, "same_s", "commit_s", "revoke_s", "full_s", "bank_mb") >= 0
+
+
+def test_prefixes_have_a_row_with_and_one_without_their_cache(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_folder, tmp_path / "chat")
+    (base / "chat_template.jinja").write_text(ROLES)
+    size = ("--tokens", 60, "--requests", 2, "--clients", "1,2")
+    lines = run_bench("bench_prefix.py", "--base", base, *size)
+    rows = [line for line in lines if line["bench"] == "prefix"]
+    ways = [(clients, cache) for clients in (1, 2) for cache in ("off", "on")]
+    assert [(row["clients"], row["cache"]) for row in rows] == ways
+    assert [row["hits"] > 0 for row in rows] == [False, True] * 2
+    for row in rows:
+        assert least(row, "requests_per_second", "first_token_ms_p50", "first_token_ms_p95") > 0
+    ratios = [line for line in lines if line["bench"] == "prefix_ratio"]
+    assert [row["clients"] for row in ratios if least(row, "first_token_off_vs_on") > 0] == [1, 2]
+    assert figures(lines[-1], "answers", "same_answers") == [2, 2]
+
+
+def test_killed_drivers_lose_and_double_nothing() -> None:
+    [line] = run_bench("chaos_waves.py", "--kills", 2)
+    assert line["kills"] == sum(line["by_kind"].values()) == 2
+    assert least(line, "streams", "seconds") > 0
+    assert figures(line, "lost", "doubled", "unequal_stores") == [0, 0, 0]
+
+
+def test_make_bench_runs_no_benchmark_that_is_not_tested_here() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert [path.name for path in scripts() if f'run_bench("{path.name}"' not in text] == []
+    assert len(scripts()) >= 9

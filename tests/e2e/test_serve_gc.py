@@ -1,0 +1,60 @@
+"""`scen gc` beside a server: what it answers from stays, over real HTTP."""
+
+import time
+
+import httpx
+import openai
+import pytest
+
+from e2e.serving import chat, client, scen, service, store, url
+from scen.cli.main import main
+from scen.registry.actions import Revoke
+from scen.snapshot.open import OpenStore
+from scen_serve.service import Service
+from unit.serve.conftest import alone, serve_edits
+
+__all__ = ["client", "service", "store", "url"]  # fixtures
+
+pytestmark = pytest.mark.e2e
+ROOT = {"Authorization": "Bearer sk-root-123"}
+
+
+def gc(store: OpenStore) -> int:
+    """Collect all but the newest version; how many bundles are left (one is the router)."""
+    assert main(["gc", "--store", store.storage.uri, "--keep-days", "0"]) == 0
+    return len(store.storage.names("bundles"))
+
+
+def leased(store: OpenStore) -> str:
+    """The version that the server says it answers from."""
+    [name] = store.storage.names("leases")
+    return name.split(".")[1]
+
+
+def test_a_version_that_was_activated_outlives_its_edits(
+    url: str, client: openai.OpenAI, store: OpenStore
+) -> None:
+    edit = serve_edits(1, 3)[0]  # of version 1
+    said = alone(store, edit.prompt)
+    httpx.post(f"{url}/v1/snapshots/1:activate", headers=ROOT)
+    store.ledger.settle(Revoke(store.ledger.snapshot().ids))
+    assert gc(store) == 2  # the bundle of version 2 is gone
+    answer = chat(client, edit.prompt)
+    assert (scen(answer)["version"], answer.choices[0].message.content) == (1, said)
+    httpx.post(f"{url}/v1/snapshots/latest:activate", headers=ROOT)
+    until = time.monotonic() + 20
+    while leased(store) == "1" and time.monotonic() < until:
+        time.sleep(0.02)
+    assert gc(store) == 1
+    assert scen(chat(client, edit.prompt))["edit_id"] is None
+    assert main(["verify", "--store", store.storage.uri]) == 0
+
+
+def test_a_server_that_ends_keeps_nothing(service: Service, store: OpenStore) -> None:
+    service.start()
+    until = time.monotonic() + 20
+    while not store.storage.names("leases") and time.monotonic() < until:
+        time.sleep(0.02)
+    assert leased(store) == "2"
+    service.stop()
+    assert store.storage.names("leases") == []

@@ -1,0 +1,69 @@
+"""A logged model in a process that knows nothing but MLflow's address and the model's name."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scen.cli.ask_command import Question, ask
+from scen.cli.model_sync import sync_models
+from scen.registry.actions import About, Revoke
+from scen.snapshot.open import OpenStore
+from unit.serve.conftest import serve_edits, store, unrelated
+from unit.tracking.conftest import tracking_uri
+
+__all__ = ["store", "tracking_uri"]  # fixtures
+LENGTH = 24
+PROMPTS = [edit.prompt for edit in serve_edits(32)][::9] + unrelated(1)
+DRIVER = Path(__file__).parent / "fresh_model.py"
+
+
+def engine(store: OpenStore, version: int) -> list[dict[str, Any]]:
+    """What `scen ask` tells of each prompt, in the form of the model's rows."""
+    found = []
+    for prompt in PROMPTS:
+        told = ask(store, Question(prompt, version, LENGTH))
+        row = {name: told[name] for name in ("answer", "edit_id", "version")}
+        found.append(row | {"score": pytest.approx(told["score"], abs=1e-4)})
+    return found
+
+
+def in_a_fresh_process(store: OpenStore, tracking_uri: str, name: str, cwd: Path) -> dict[str, Any]:
+    """What the driver finds; it moves the store."""
+    moved = [str(store.storage.local_path), str(cwd / "moved")]
+    told = json.dumps([name, PROMPTS, LENGTH, moved])
+    strict = {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = subprocess.run(
+        [sys.executable, "-P", str(DRIVER), told],
+        env=os.environ | strict,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_it_gives_the_engine_s_answers(store: OpenStore, tracking_uri: str, tmp_path: Path) -> None:
+    sync_models(store.storage, tracking_uri, "Fresh")
+    store.ledger.settle(Revoke(["edit-0"], About("wrong")))
+    sync_models(store.storage, tracking_uri, "Fresh")
+    champion, previous = engine(store, 3), engine(store, 2)
+    found = in_a_fresh_process(store, tracking_uri, "Fresh", tmp_path)
+    assert found["champion"] == champion
+    assert found["previous"] == previous
+    spoke = [[row["edit_id"] for row in found[name]] for name in ("previous", "champion")]
+    assert spoke[0] == ["edit-0", "edit-9", "edit-18", "edit-27", None]
+    assert spoke[1] == [None, *spoke[0][1:]]
+    assert found["moved"] == found["table"] == found["champion"]
+    assert len(found["example"]) == 1
+    assert len(found["short"][0]["answer"]) == 1  # a token of the tiny base is a byte
+    assert found["wrong"].startswith("InputError: prompt: no column has this name")
+    assert found["none"].startswith("ConfigError: max_new_tokens: 0")
+    assert found["gone"].startswith("NotFoundError: store: there is no ledger at")

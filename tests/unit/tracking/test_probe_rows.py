@@ -1,0 +1,133 @@
+"""Outcomes of probes as routes, as an operating curve, and by age."""
+
+from typing import Any
+
+import pytest
+
+from scen.tracking.probe_rows import (
+    by_age,
+    operating_curve,
+    operating_point,
+    own_edits,
+    route_table,
+)
+
+THRESHOLD = 0.5
+
+
+def row(kind: str, edit_id: str | None, nearest: str | None, score: float) -> dict[str, Any]:
+    """A probe that is routed as a store with THRESHOLD does, and answered exactly."""
+    return {
+        "kind": kind,
+        "source": "orig",
+        "edit_id": edit_id,
+        "target": "x",
+        "after": "x",
+        "nearest": nearest,
+        "score": score,
+        "routed_to": nearest if score > THRESHOLD else None,
+    }
+
+
+ROWS = [
+    row("reliability", "a", "a", 0.9),
+    row("reliability", "b", "b", 0.8),
+    row("generality", "a", "a", 0.6),
+    row("generality", "a", "a", 0.3),
+    row("generality", "b", "a", 0.95),  # another edit is nearer: no threshold helps
+    row("near_miss", "a", "a", 0.7),
+    row("near_miss", "b", "b", 0.2),
+    row("locality", None, "b", 0.1),
+]
+
+
+def test_the_routes_of_each_kind() -> None:
+    rows = [*ROWS, row("generality", "b", "b", 0.7) | {"source": "template"}]
+    table = {line["probes"]: line for line in route_table(rows)}
+    counts = {
+        name: (line["asked"], line["own edit"], line["another edit"], line["base"])
+        for name, line in table.items()
+    }
+    assert counts == {
+        "prompts": (2, 2, 0, 0),
+        "rephrases, orig": (3, 1, 1, 1),
+        "rephrases, template": (1, 1, 0, 0),
+        "near misses": (2, 1, 0, 1),
+        "unrelated prompts": (1, 0, 0, 1),
+    }
+    assert table["rephrases, orig"]["base share"] == pytest.approx(1 / 3)
+    assert route_table([{"id": "a"}]) == []
+
+
+def test_rare_sources_share_a_line() -> None:
+    rows = [row("generality", "a", "a", 0.9) | {"source": f"s{i:02}"} for i in range(14)]
+    rows += [row("generality", "a", "a", 0.9) | {"source": "usual"}] * 2
+    table = route_table(rows)
+    assert len(table) == 11
+    assert ("rephrases, usual", 2) in [(line["probes"], line["asked"]) for line in table]
+    assert (table[-1]["probes"], table[-1]["asked"]) == ("rephrases, other sources", 5)
+
+
+def test_an_unrelated_prompt_has_no_edit_of_its_own() -> None:
+    [line] = route_table([row("locality", None, "b", 0.6), row("locality", None, None, 0.0)])
+    assert (line["own edit"], line["another edit"], line["base"]) == (0, 1, 1)
+
+
+def test_what_other_thresholds_would_have_done() -> None:
+    curve = operating_curve(ROWS)
+    cuts = [line["threshold"] for line in curve]
+    assert cuts == sorted(cuts, reverse=True)
+    assert curve[0] == {
+        "threshold": 0.9,  # the highest that makes a difference
+        "prompts": 0.0,
+        "rephrases": 0.0,
+        "near misses": 0.0,
+        "unrelated prompts": 0.0,
+    }
+    at = {line["threshold"]: line for line in curve}
+    assert at[0.7]["prompts"] == 1.0  # above it, not at it
+    assert (at[0.7]["near misses"], at[0.6]["near misses"]) == (0.0, 0.5)
+    assert at[0.3]["rephrases"] == pytest.approx(1 / 3)
+    assert curve[-1]["rephrases"] == pytest.approx(2 / 3)  # the wrongly routed one never
+    assert (curve[-1]["near misses"], curve[-1]["unrelated prompts"]) == (1.0, 1.0)
+
+
+def test_the_store_stands_on_its_curve() -> None:
+    [line] = [at for at in operating_curve(ROWS, THRESHOLD) if at["threshold"] == THRESHOLD]
+    point = operating_point(ROWS)
+    assert line == {"threshold": THRESHOLD} | point
+    assert point["rephrases"] == pytest.approx(1 / 3)
+    assert point["near misses"] == 0.5
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
+    rows = [row("generality", "a", "a", i / 5000) for i in range(5000)]
+    curve = operating_curve(rows, 0.123456)
+    assert 300 < len(curve) <= 403
+    assert curve[0] == {"threshold": 4999 / 5000, "rephrases": 0.0}
+    assert curve[-1]["rephrases"] == 1.0
+    assert 0.123456 in [line["threshold"] for line in curve]
+
+
+def test_a_bank_without_edits_has_no_curve() -> None:
+    assert operating_curve([row("locality", None, None, 0.0)], THRESHOLD) == []
+
+
+def test_earlier_edits_by_age() -> None:
+    earlier = [row("retention", f"e{i}", f"e{i}", 0.9) for i in range(25)]
+    for one in (earlier[0], earlier[24]):
+        one["after"] = "y"
+    groups = by_age([*ROWS, *earlier])
+    assert [group.name for group in groups] == [str(i) for i in range(1, 11)]
+    assert sum(group.asked for group in groups) == 25
+    assert {group.asked for group in groups} == {2, 3}
+    assert [group.asked - group.exact for group in groups] == [1, *[0] * 8, 1]
+    assert groups[0].share == 0.5
+    [own] = own_edits([*ROWS, *earlier])
+    assert (own.name, own.asked, own.exact) == ("this wave", 2, 2)
+
+
+def test_few_earlier_edits_make_fewer_parts() -> None:
+    earlier = [row("retention", f"e{i}", f"e{i}", 0.9) for i in range(3)]
+    assert [group.asked for group in by_age(earlier)] == [1, 1, 1]
+    assert by_age(ROWS) == own_edits(earlier) == []
