@@ -41,10 +41,12 @@ def run_bench(script: str, *flags: object) -> list[Line]:
 
 def figures(line: Line, *names: str) -> list[float]:
     """These figures of a line. AssertionError where one is missing or not a finite number."""
-    found = [line.get(name) for name in names]
-    flat: list[Any] = [value for one in found for value in (one if isinstance(one, list) else [one])]
-    assert all(type(value) in (int, float) and math.isfinite(value) for value in flat), line
-    return flat
+    found: list[Any] = []
+    for name in names:
+        value = line.get(name)
+        found += value if isinstance(value, list) else [value]
+    assert all(type(value) in (int, float) and math.isfinite(value) for value in found), line
+    return found
 
 
 def least(line: Line, *names: str) -> float:

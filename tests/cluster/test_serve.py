@@ -160,7 +160,7 @@ def follows(app: Deployed) -> str:
 def test_replicas_are_told_of_versions_by_the_registry_and_find_them_without(
     app: Deployed,
 ) -> None:
-    wait_until(lambda: follows(app) == "registry", 60)
+    wait_until(lambda: follows(app) == "registry" and not app.ask("Who?").error, 60)
     registry = RegistryClient(app.store.storage.uri)
     newest = app.store.ledger.version()
     registry.call("commit", prepare_wave(app.store, serve_edits(1, 50), 7), newest)

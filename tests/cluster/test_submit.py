@@ -116,7 +116,7 @@ def parts_of(storage: Storage) -> dict[str, bytes]:
 def test_a_job_is_stopped_and_goes_on_when_it_is_submitted_again(
     head: Head, tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    slow = ["expert.batch_size=1", "expert.steps=60", "expert.stop_loss=0", "cluster.workers=1"]
+    slow = ["expert.batch_size=1", "expert.steps=600", "expert.stop_loss=0", "cluster.workers=1"]
     edits = edit_words(write_edits(tmp_path / "facts.jsonl"), tiny_folder, *slow)
     words = submit_words(edits, head.dashboard, "--stream", "halted", "--no-tracking")
     first = submit(words, capfd)

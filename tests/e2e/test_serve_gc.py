@@ -1,6 +1,7 @@
 """`scen gc` beside a server: what it answers from stays, over real HTTP."""
 
 import time
+from datetime import UTC, datetime
 
 import httpx
 import openai
@@ -9,6 +10,7 @@ import pytest
 from e2e.serving import chat, client, scen, service, store, url
 from scen.cli.main import main
 from scen.registry.actions import Revoke
+from scen.registry.leases import leased_versions
 from scen.snapshot.open import OpenStore
 from scen_serve.service import Service
 from unit.serve.conftest import alone, serve_edits
@@ -25,10 +27,12 @@ def gc(store: OpenStore) -> int:
     return len(store.storage.names("bundles"))
 
 
-def leased(store: OpenStore) -> str:
-    """The version that the server says it answers from."""
-    [name] = store.storage.names("leases")
-    return name.split(".")[1]
+def wait_until(store: OpenStore, version: int) -> None:
+    """Until the server says that it answers from this version, and from no other."""
+    until = time.monotonic() + 60
+    while leased_versions(store.storage, datetime.now(UTC)) != {version}:
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_version_that_was_activated_outlives_its_edits(
@@ -37,14 +41,13 @@ def test_a_version_that_was_activated_outlives_its_edits(
     edit = serve_edits(1, 3)[0]  # of version 1
     said = alone(store, edit.prompt)
     httpx.post(f"{url}/v1/snapshots/1:activate", headers=ROOT)
+    wait_until(store, 1)
     store.ledger.settle(Revoke(store.ledger.snapshot().ids))
     assert gc(store) == 2  # the bundle of version 2 is gone
     answer = chat(client, edit.prompt)
     assert (scen(answer)["version"], answer.choices[0].message.content) == (1, said)
     httpx.post(f"{url}/v1/snapshots/latest:activate", headers=ROOT)
-    until = time.monotonic() + 20
-    while leased(store) == "1" and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_until(store, store.ledger.version())
     assert gc(store) == 1
     assert scen(chat(client, edit.prompt))["edit_id"] is None
     assert main(["verify", "--store", store.storage.uri]) == 0
@@ -52,9 +55,6 @@ def test_a_version_that_was_activated_outlives_its_edits(
 
 def test_a_server_that_ends_keeps_nothing(service: Service, store: OpenStore) -> None:
     service.start()
-    until = time.monotonic() + 20
-    while not store.storage.names("leases") and time.monotonic() < until:
-        time.sleep(0.02)
-    assert leased(store) == "2"
+    wait_until(store, 2)
     service.stop()
     assert store.storage.names("leases") == []

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from e2e.mlflow_server import mlflow_server
 from e2e.serving import KEYS, Server, chat, service, store
 from scen.snapshot.open import OpenStore
 from scen.tracking.mlflow_client import open_client
@@ -88,6 +89,18 @@ def test_text_is_kept_where_that_is_wanted(service: Service, store: OpenStore, u
     root = found.data.spans[0]
     assert root.inputs == [[{"role": "user", "content": edit.prompt}]]
     assert root.outputs == [alone(store, edit.prompt)]
+
+
+def test_a_tracking_server_takes_them_too(service: Service, tmp_path: Path) -> None:
+    edit = serve_edits(1, 5)[0]
+    with mlflow_server(tmp_path / "mlflow", tmp_path / "server.log") as tracking:
+        writer = TraceWriter(tracking, "serving/tiny")
+        with serving(service, Traces(writer, 1.0)) as client:
+            chat(client, edit.prompt)
+        assert (writer.written, writer.failed) == (1, 0)
+        [found] = traces_at(tracking)
+    assert found.data.spans[0].attributes["edit_id"] == edit.id
+    assert [span.name for span in found.data.spans[1:]] == ["wait", "prefill", "route", "decode"]
 
 
 def test_a_share_of_the_requests_is_traced(service: Service) -> None:

@@ -50,7 +50,8 @@ class SnapshotModel(PythonModel):
         if length < 1:
             raise ConfigError(f"max_new_tokens: {length} is not a whole number of at least 1")
         replies = [asdict(self._model.ask(prompt, length)) for prompt in _prompts(model_input)]
-        return DataFrame(replies, columns=["answer", "edit_id", "score", "version"])
+        columns = ["answer", "edit_id", "score", "version"]
+        return DataFrame(replies, columns=columns, dtype=object)  # else None is NaN: no JSON
 
 
 def _prompts(table: DataFrame) -> list[str]:

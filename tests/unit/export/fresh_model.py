@@ -20,7 +20,7 @@ HERE = {"device": "cpu"}
 def rows(table: DataFrame) -> list[dict[str, Any]]:
     """The rows of an answer."""
     assert list(table.columns) == ["answer", "edit_id", "score", "version"]
-    found: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    found: list[dict[str, Any]] = table.to_dict(orient="records")
     return found
 
 
@@ -57,4 +57,4 @@ def main(name: str, prompts: list[str], length: int, moved: tuple[str, str]) -> 
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(*json.loads(sys.argv[1]))) + "\n")
+    sys.stdout.write(json.dumps(main(*json.loads(sys.argv[1])), allow_nan=False) + "\n")

@@ -24,14 +24,7 @@ from scen_serve.request import Piece, Sampling
 from scen_serve.served import SnapshotReader
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
-from unit.serve.conftest import (
-    Client,
-    MakeEngine,
-    ask,
-    finish,
-    serve_edits,
-    unrelated,
-)
+from unit.serve.conftest import Client, MakeEngine, ask, finish, serve_edits, unrelated
 
 SYSTEM = "You are a guide to the isles, and you speak of nothing else at all. "  # 67 tokens
 OTHER = "You are somebody else, of whom nothing is known and nothing is told. "
@@ -45,26 +38,21 @@ def with_system(store: OpenStore, question: str, system: str = SYSTEM) -> Encode
     return EncodedPrompt(found.ids, (found.own[0] + len(system), found.own[1]))
 
 
-def commit_about(store: OpenStore, prompts: Sequence[EncodedPrompt], wave: int) -> int:
-    """Strong edits 100 + i, each about one of these prompts; the new version."""
-    draw = torch.Generator().manual_seed(wave)
+def commit_about(store: OpenStore, prompts: Sequence[EncodedPrompt]) -> None:
+    """Strong edits 100 + i, each about one of these prompts, as wave 2."""
+    draw = torch.Generator().manual_seed(0)
     places, config, base = store.method.places, store.base.model.config, store.base
-    keys = [
-        read_keys(
-            prefill(base.model, pad_prompts([p], base.pad_id), 0, [q.layer for q in places]), places
-        )
-        for p in prompts
-    ]
+    count, rank = len(prompts), store.method.rank
+    batches = [pad_prompts([prompt], base.pad_id) for prompt in prompts]
+    filled = [prefill(base.model, batch, 0, [p.layer for p in places]) for batch in batches]
     tensors = {
-        "down": torch.randn(
-            len(prompts), store.method.rank, config.intermediate_size, generator=draw
-        ),
-        "up": torch.randn(len(prompts), config.hidden_size, store.method.rank, generator=draw),
-        "key": torch.cat(keys).half(),
+        "down": torch.randn(count, rank, config.intermediate_size, generator=draw),
+        "up": torch.randn(count, config.hidden_size, rank, generator=draw),
+        "key": torch.cat([read_keys(one, places) for one in filled]).half(),
     }
     bundle = save_bundle(store.storage, tensors)
-    wave_commit = WaveCommit(f"w{wave}", "s", wave, bundle, serve_edits(len(prompts), 100))
-    return store.ledger.commit(wave_commit, store.ledger.version()).version
+    wave = WaveCommit("wave-2", "stream", 2, bundle, serve_edits(count, 100))
+    store.ledger.commit(wave, store.ledger.version())
 
 
 def answers(engine: Engine, prompts: Sequence[EncodedPrompt]) -> list[Client]:
@@ -86,17 +74,8 @@ def one_by_one(engine: Engine, prompts: Sequence[EncodedPrompt]) -> list[tuple[s
 
 
 def test_a_shared_system_prompt_is_run_once(make_engine: MakeEngine, store: OpenStore) -> None:
+    """As the base itself counts, by the tokens of each prefill."""
     prompts = [with_system(store, question) for question in unrelated(4)]
-    engine = make_engine()
-    clients = [answers(engine, [prompt])[0] for prompt in prompts]
-    counts = engine.prefixes.counts
-    assert (counts.hits, counts.tokens) == (3, 3 * KNOWN)
-    assert told(clients) == one_by_one(make_engine(prefix_bytes=0), prompts)
-    assert clients[0].text != clients[1].text
-
-
-def test_what_is_run_is_what_is_not_known(make_engine: MakeEngine, store: OpenStore) -> None:
-    """Counted by the base itself: the tokens of each prefill."""
     engine, run = make_engine(), list[int]()
 
     def count(_module: object, args: tuple[torch.Tensor, ...]) -> None:
@@ -104,16 +83,18 @@ def test_what_is_run_is_what_is_not_known(make_engine: MakeEngine, store: OpenSt
             run.append(args[0].shape[1])
 
     handle = store.base.model.model.embed_tokens.register_forward_pre_hook(count)
-    prompts = [with_system(store, question) for question in ("Who?", "Who else?")]
-    for prompt in prompts:
-        answers(engine, [prompt])
+    clients = [answers(engine, [prompt])[0] for prompt in prompts]
     handle.remove()
-    assert run == [len(prompts[0].ids), len(prompts[1].ids) - KNOWN]
+    first, *others = [len(prompt.ids) for prompt in prompts]
+    assert run == [first, *(length - KNOWN for length in others)]
+    assert (engine.prefixes.counts.hits, engine.prefixes.counts.tokens) == (3, 3 * KNOWN)
+    assert told(clients) == one_by_one(make_engine(prefix_bytes=0), prompts)
+    assert clients[0].text != clients[1].text
 
 
 def test_hits_misses_and_edits_in_one_batch(make_engine: MakeEngine, store: OpenStore) -> None:
     edited = [with_system(store, f"Who is {i}?", s) for i, s in enumerate((SYSTEM, OTHER) * 2)]
-    commit_about(store, edited, 2)
+    commit_about(store, edited)
     engine = make_engine(prefill_tokens=4096)
     answers(engine, [with_system(store, "Why?")])  # OTHER is not known
     plain = [with_system(store, question) for question in unrelated(3)]
@@ -122,9 +103,8 @@ def test_hits_misses_and_edits_in_one_batch(make_engine: MakeEngine, store: Open
     first, again = answers(engine, prompts), answers(engine, prompts)
     expected = one_by_one(make_engine(prefix_bytes=0), prompts)
     assert told(first) == told(again) == expected
-    ids = [edit_id for _, edit_id in expected]
-    about, before = [f"edit-{100 + i}" for i in range(4)], ["edit-0", "edit-1"]
-    assert ids == [about[0], None, about[1], before[0], about[2], None, before[1], about[3]]
+    numbers = [edit_id and edit_id.removeprefix("edit-") for _, edit_id in expected]
+    assert numbers == ["100", None, "101", "0", "102", None, "1", "103"]
     assert engine.prefixes.counts.hits >= 6  # at the latest the second time
 
 
@@ -150,7 +130,7 @@ def test_a_swap_leaves_what_is_known(
     engine = make_engine()
     prompt = with_system(store, "Who is new?")
     [before] = answers(engine, [prompt])
-    commit_about(store, [prompt], 2)
+    commit_about(store, [prompt])
     engine.snapshot = reader.read()
     [after] = answers(engine, [prompt])
     assert engine.prefixes.counts.hits == 1

@@ -1,0 +1,34 @@
+"""Near-duplicates are found by the workers: the driver holds no weights of the base."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cluster.wave_case import LOCALITY, NEUTRAL, case_config
+from scen.cluster.crew import Crew
+from scen.cluster.ray_parts import RayParts, read_on_crew
+from scen.fs import Storage
+from scen.records import Edit
+from scen.snapshot.open import create_store
+from scen.tracking.tracker import NullTracker
+from scen.waves.run_stream import run_stream
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.mark.usefixtures("ray")
+def test_near_duplicates_are_set_aside_without_weights_here(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    edits = [Edit(word, f"Who founded the {word} town?", "Ann") for word in ("old", "olde")]
+    strict = {"on_collision": "quarantine"}
+    config = case_config(tiny_folder, router={"threshold": 0.45}, waves=strict)
+    with Crew() as crew:
+        read = partial(read_on_crew, crew)
+        store = create_store(Storage(str(tmp_path)), config, NEUTRAL, elsewhere=read)
+        parts = RayParts(store, config, LOCALITY, NullTracker(), crew=crew)
+        [step] = run_stream("news", [edits], store, config, parts)
+    assert [clash.edit.id for clash in step.admission.rejections] == ["olde"]
+    assert store.ledger.snapshot().ids == ["old"]
+    assert not store.base.is_loaded
