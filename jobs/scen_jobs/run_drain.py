@@ -17,6 +17,7 @@ from scen.cluster.ray_parts import RayParts, read_on_crew
 from scen.cluster.session import ray_session
 from scen.errors import ScenError
 from scen_jobs.driver_note import say_driver
+from scen_jobs.settle_dtype import settle_dtype
 
 
 def main(argv: Sequence[str], address: str = "auto") -> int:
@@ -25,6 +26,7 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     args: argparse.Namespace = build_parser().parse_args(["drain", *argv])
     try:
         with ray_session(address), Crew() as crew:
+            settle_dtype(args)
             make_parts, read = partial(RayParts, crew=crew), partial(read_on_crew, crew)
             say_driver(drain_inbox(args, make_parts, read).base)
     except ScenError as error:

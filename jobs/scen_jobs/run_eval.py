@@ -24,6 +24,7 @@ from scen.tracking.tracker import NullTracker
 from scen.waves.evaluation_work import EvaluationTask, EvaluationWork
 from scen.waves.plan import Wave
 from scen_jobs.driver_note import say_driver
+from scen_jobs.settle_dtype import settle_dtype
 
 
 def main(argv: Sequence[str], address: str = "auto") -> int:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     args = build_parser().parse_args(["eval", *argv])
     try:
         with ray_session(address), Crew() as crew:
+            settle_dtype(args)
             say_driver(evaluate(args, partial(_measure, crew), weights=False).base)
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")

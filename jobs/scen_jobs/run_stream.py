@@ -18,6 +18,7 @@ from scen.cluster.session import ray_session
 from scen.errors import ScenError
 from scen.fs import Storage
 from scen_jobs.driver_note import say_driver
+from scen_jobs.settle_dtype import settle_dtype
 
 
 def main(argv: Sequence[str], address: str = "auto") -> int:
@@ -26,9 +27,11 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     args = build_parser().parse_args(["edit", *argv])
     storage = Storage(args.store)
     try:
-        config = edit_config(args, storage)
+        edit_config(args, storage)  # what is wrong is told before Ray is asked
         with ray_session(address), Crew() as crew:
+            settle_dtype(args)
             make_parts, read = partial(RayParts, crew=crew), partial(read_on_crew, crew)
+            config = edit_config(args, storage)
             summary, store = apply_edits(edit_job(args), storage, config, make_parts, read)
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")

@@ -16,13 +16,14 @@ Line = dict[str, Any]
 
 
 def run_bench(script: str, *flags: object) -> list[Line]:
-    """The lines of `PYTHONPATH=tests python tests/bench/SCRIPT FLAGS`. AssertionError where it
-    fails, or where a line is not JSON or does not name the hardware."""
+    """The lines of `PYTHONPATH=tests python tests/bench/SCRIPT FLAGS`, with one thread: more gain
+    nothing on a tiny base and wait for each other on a busy machine. AssertionError where it fails
+    or a line does not name the hardware, ValueError where one is not JSON."""
     command = [sys.executable, f"tests/bench/{script}", *map(str, flags)]
     process: subprocess.Popen[Any] = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": "tests"},
+        env=os.environ | {"PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

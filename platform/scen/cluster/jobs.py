@@ -52,9 +52,9 @@ class JobClient:
     def __init__(self, address: str) -> None:
         """Raises ConfigError where no dashboard answers there, or it refuses the token."""
         prepare_environment()
-        logging.getLogger("ray").setLevel(logging.WARNING)
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray").setLevel(logging.WARNING)  # its import has set another
         with connecting(
             address,
             f"no Ray dashboard answers at {address}; it looks like http://127.0.0.1:8265",

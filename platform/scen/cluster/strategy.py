@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from scen.base.load import Base
+from scen.base.load import Base, pick_device, pick_dtype
 from scen.config import ClusterConfig
 
 Strategy = Literal["replicate", "zero3"]
@@ -43,5 +43,21 @@ def measure_device(settings: ClusterConfig) -> int:
         here = nodes()[0]["Resources"].get("CPU", 1)
         return int(psutil.virtual_memory().total * min(1, settings.cpus_per_worker / here))
 
+    return int(_on_worker(settings, measure))
+
+
+def measure_dtype(settings: ClusterConfig, device: str) -> str:
+    """What `auto` means for base.dtype on a worker of the connected cluster."""
+
+    def measure() -> str:
+        return str(pick_dtype("auto", pick_device(device))).removeprefix("torch.")
+
+    return str(_on_worker(settings, measure))
+
+
+def _on_worker(settings: ClusterConfig, measure: Callable[[], object]) -> Any:
+    """What a function finds where a worker would be."""
+    import ray
+
     options = {"num_cpus": settings.cpus_per_worker, "num_gpus": settings.gpus_per_worker}
-    return int(ray.get(ray.remote(measure).options(**options).remote()))
+    return ray.get(ray.remote(measure).options(**options).remote())

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from scen.base.load import Base
 from scen.cluster.crew import Crew, _warn_of_waiting
 from scen.config import ClusterConfig
 
@@ -31,3 +32,16 @@ def test_a_crew_without_work_has_nobody_and_no_failure() -> None:
     with Crew() as crew:
         assert crew.failure is None
     assert crew.figures == {}
+
+
+def test_a_device_is_measured_before_there_are_workers_and_not_again(tiny: Base) -> None:
+    """They may hold all of the cluster: what is asked beside them might never be answered."""
+    asked: list[ClusterConfig] = []
+
+    def measure(settings: ClusterConfig) -> int:
+        asked.append(settings)
+        return 1
+
+    crew = Crew()
+    found = [crew.strategy(ClusterConfig(), tiny, measure) for _ in range(3)]
+    assert (found, len(asked)) == (["zero3"] * 3, 1)
