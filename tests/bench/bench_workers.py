@@ -38,6 +38,7 @@ from scen.waves.plan import Wave
 from scen.waves.run_stream import settings
 from scen.waves.run_wave import run_wave
 
+WAYS = {"replicate-1": ("replicate", 1), "replicate-2": ("replicate", 2), "zero3-2": ("zero3", 2)}
 _FIRST = 4  # edits of the wave that comes first
 
 
@@ -125,6 +126,8 @@ def parse() -> argparse.Namespace:
     parser = new_parser(__doc__)
     base_option(parser)
     parser.add_argument("--edits", type=int, default=32, help="of the timed wave (%(default)s)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY",
+                        help="on Ray, of %(choices)s (all)")  # fmt: skip
     return parser.parse_args()
 
 
@@ -141,15 +144,15 @@ def main() -> None:
         timed = run_waves(home / "alone", edits, LocalParts, config)
         tell("none", 0, count, timed)
         with ray_session(head.address):
-            for strategy, workers in (("replicate", 1), ("replicate", 2), ("zero3", 2)):
+            for way in args.ways:
+                strategy, workers = WAYS[way]
                 config = config_of(args.base, workers, strategy)
-                folder = home / f"{strategy}-{workers}"
                 with Meter(head) as meter, Crew() as crew:
-                    timed = run_waves(folder, edits, partial(RayParts, crew=crew), config)
+                    timed = run_waves(home / way, edits, partial(RayParts, crew=crew), config)
                 tell(strategy, workers, count, timed, peak_mb=round(meter.peak_mb),
                      shard_mb=round(crew.figures["shard_bytes"] / 2**20, 1))  # fmt: skip
     finally:
-        stop_tree(process)
+        stop_tree(process, grace_s=2)
         shutil.rmtree(home, ignore_errors=True)
 
 
