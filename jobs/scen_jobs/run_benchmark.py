@@ -20,14 +20,15 @@ from scen.benchmark.settings import BenchmarkSettings
 from scen.cli.benchmark_command import load, publish, summary, wanted
 from scen.cli.output import say
 from scen.cli.parser import build_parser
-from scen.cluster.session import passed_on, ray_session, worker_environment
+from scen.cluster.session import ray_session
 from scen.errors import ConfigError, ScenError
 from scen.fs import Storage
+from scen_jobs.one_worker import result_of, worker_options, worker_parser
 
 
 def main(argv: Sequence[str], address: str = "auto") -> int:
     """Run a benchmark on the cluster at `address`; the exit code of `scen`."""
-    own, rest = _own_parser().parse_known_args(argv)
+    own, rest = worker_parser().parse_known_args(argv)
     args = build_parser().parse_args(["benchmark", *rest])
     try:
         settings = _checked(args)
@@ -38,13 +39,6 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
         sys.stderr.write(f"scen job: {error}\n")
         return error.exit_code
     return 0
-
-
-def _own_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--cpus", type=float, default=1)
-    parser.add_argument("--gpus", type=float, default=0)
-    return parser
 
 
 def _checked(args: argparse.Namespace) -> BenchmarkSettings:
@@ -59,9 +53,7 @@ def _measure_all(
     ray: Any, own: argparse.Namespace, args: argparse.Namespace, settings: BenchmarkSettings
 ) -> tuple[str, list[Row]]:
     """The name of the base, and the rows in the order of the file."""
-    environment = {"env_vars": worker_environment(own.gpus) | passed_on()}
-    needs = {"num_cpus": own.cpus, "num_gpus": own.gpus, "max_retries": 2}
-    task = ray.remote(**needs, runtime_env=environment)(_measure)
+    task = ray.remote(**worker_options(own), max_retries=2)(_measure)
     parts = [
         settings.model_copy(update={"sizes": [size], "methods": [method]})
         for size in settings.sizes
@@ -69,9 +61,9 @@ def _measure_all(
     ]
     threads = args.threads or max(1, int(own.cpus))
     jobs = [task.remote(part, args.out, threads) for part in parts]
-    found = []
+    found: list[tuple[str, Row]] = []
     for job in jobs:
-        found.append(_result(ray, job))
+        found.append(result_of(ray, job))
         say(summary(found[-1][1]))
     return found[0][0], [row for _, row in found]
 
@@ -82,17 +74,6 @@ def _measure(settings: BenchmarkSettings, place: str, threads: int) -> tuple[str
     base = load(settings)
     [row] = run_benchmark(base, settings, RowStore(Storage(place)), lambda *_: None)
     return base.name, row
-
-
-def _result(ray: Any, job: Any) -> tuple[str, Row]:
-    """What a worker found. Raises the ScenError that it raised."""
-    try:
-        found: tuple[str, Row] = ray.get(job)
-    except ray.exceptions.RayTaskError as err:
-        if isinstance(err.cause, ScenError):
-            raise err.cause from err
-        raise
-    return found
 
 
 if __name__ == "__main__":

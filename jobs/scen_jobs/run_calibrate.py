@@ -4,32 +4,29 @@ Takes the arguments of `scen calibrate`, and --cpus and --gpus: what the one wor
 gets. The profile is written here, by the driver; files of edits are read by the worker.
 """
 
-import argparse
 import contextlib
 import io
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from scen.cli.calibrate_command import profile_path
 from scen.cli.calibrate_command import run as calibrate
 from scen.cli.parser import build_parser
-from scen.cluster.session import passed_on, ray_session, worker_environment
+from scen.cluster.session import ray_session
 from scen.errors import ScenError
+from scen_jobs.one_worker import result_of, worker_options, worker_parser
 
 
 def main(argv: Sequence[str], address: str = "auto") -> int:
     """Calibrate on the cluster at `address`; the exit code of `scen`."""
-    own, rest = _own_parser().parse_known_args(argv)
+    own, rest = worker_parser().parse_known_args(argv)
     path = profile_path(build_parser().parse_args(["calibrate", *rest]).out)
     try:
         with ray_session(address, show_workers=True) as ray:
-            needs = {"num_cpus": own.cpus, "num_gpus": own.gpus}
-            environment = {"env_vars": worker_environment(own.gpus) | passed_on()}
-            job = ray.remote(**needs, runtime_env=environment, max_retries=0)(_calibrate)
-            told, files = _result(ray, job.remote(rest, str(path)))
+            job = ray.remote(**worker_options(own), max_retries=0)(_calibrate)
+            told, files = result_of(ray, job.remote(rest, str(path)))
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")
         return error.exit_code
@@ -37,13 +34,6 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
         path.with_suffix(suffix).write_bytes(content)
     sys.stdout.write(told)
     return 0
-
-
-def _own_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--cpus", type=float, default=1)
-    parser.add_argument("--gpus", type=float, default=0)
-    return parser
 
 
 def _calibrate(words: list[str], path: str) -> tuple[str, dict[str, bytes]]:
@@ -54,17 +44,6 @@ def _calibrate(words: list[str], path: str) -> tuple[str, dict[str, bytes]]:
         calibrate(build_parser().parse_args(["calibrate", *words, f"--out={here}"]))
         files = {file.suffix: file.read_bytes() for file in Path(folder).iterdir()}
     return told.getvalue().replace(str(here), path), files
-
-
-def _result(ray: Any, reference: Any) -> tuple[str, dict[str, bytes]]:
-    """What the worker found. Raises the ScenError that it raised."""
-    try:
-        found: tuple[str, dict[str, bytes]] = ray.get(reference)
-    except ray.exceptions.RayTaskError as err:
-        if isinstance(err.cause, ScenError):
-            raise err.cause from err
-        raise
-    return found
 
 
 if __name__ == "__main__":

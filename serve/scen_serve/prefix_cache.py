@@ -108,17 +108,20 @@ class PrefixCache:
     def _keep_row(self, ids: tuple[int, ...], layers: Any, row: int) -> None:
         """Make the blocks of a prompt, all but its last token, the most recently used: as many from
         its beginning on as there is room for."""
-        size = sum(
-            kv.keys[row, :, :BLOCK].nbytes + kv.values[row, :, :BLOCK].nbytes for kv in layers
-        )
+        token_HTd = layers[0].keys[row, :, :1]  # values are as large, and every layer's are
+        size = 2 * len(layers) * BLOCK * token_HTd.nbytes
         end = BLOCK * min((len(ids) - 1) // BLOCK, self.max_bytes // size)
         chain = self._find(ids, end)
         self._touch(chain)
-        self._make_room(size * (end // BLOCK - len(chain)))
-        for begin in range(BLOCK * len(chain), end, BLOCK):
-            span = slice(begin - len(ids), begin + BLOCK - len(ids))  # the padding is on the left
-            parts = [torch.stack([kv.keys[row, :, span], kv.values[row, :, span]]) for kv in layers]
-            chain.append(self._add(chain, ids[begin : begin + BLOCK], torch.stack(parts)))
+        known = BLOCK * len(chain)
+        self._make_room(size * ((end - known) // BLOCK))
+        if known == end:
+            return
+        span = slice(known - len(ids), end - len(ids))  # the padding is on the left
+        parts = [torch.stack([kv.keys[row, :, span], kv.values[row, :, span]]) for kv in layers]
+        blocks = torch.stack(parts).split(BLOCK, 3)  # one copy for all, then one of each block
+        for begin, kv_L2HTd in zip(range(known, end, BLOCK), blocks, strict=True):
+            chain.append(self._add(chain, ids[begin : begin + BLOCK], kv_L2HTd.clone()))
         self._touch(chain)
 
     def _touch(self, chain: list[_Block]) -> None:

@@ -62,7 +62,6 @@ async def _replace(start: Message, scope: Scope, receive: Receive, send: Send) -
     retry = known.get("retry-after", "1" if status in (429, 503) else None)
     error = ApiError(status, _SAYINGS[status], None if retry is None else float(retry))
     response = error_response(error)
-
     if "x-request-id" in known:
         response.headers["x-request-id"] = known["x-request-id"]
     await response(scope, receive, send)

@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench.plain_store import make_plain_store
 from bench.report import base_option, emit, new_parser
-from scen.config import load_config
-from scen.fs import Storage
 from scen.ingest.prompts import read_prompts
 from scen.records import EncodedPrompt
 from scen.samples import sample_path
-from scen.snapshot.open import OpenStore, create_store
+from scen.snapshot.open import OpenStore
 from scen_serve.engine import Engine
 from scen_serve.expert_cache import ExpertCache, ExpertShelf, empty_bank
 from scen_serve.request import Ended, Event, Piece, Request, Sampling
@@ -103,9 +102,7 @@ def main() -> None:
     """A line per engine, then the ratio."""
     args = parse()
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(fixed={"base": {"name": args.base}})
-        neutral = read_prompts(sample_path("nq_neutral.jsonl"))
-        store = create_store(Storage(str(Path(folder) / "store")), config, neutral)
+        store = make_plain_store(Path(folder), args.base)
         limits = EngineLimits()
         engines = {
             "off": make_engine(store, replace(limits, prefix_bytes=0)),

@@ -19,17 +19,14 @@ from pathlib import Path
 
 import torch
 
+from bench.plain_store import make_plain_store
 from bench.report import base_option, emit, new_parser, numbers, timed
-from scen.config import load_config
-from scen.fs import Storage
-from scen.ingest.prompts import read_prompts
 from scen.records import Edit
 from scen.registry.actions import Revoke, WaveCommit
 from scen.routing.codes import Codes
 from scen.routing.growing_neurons import GrowingNeurons
 from scen.routing.key_neurons import KeyNeurons
-from scen.samples import sample_path
-from scen.snapshot.open import OpenStore, create_store
+from scen.snapshot.open import OpenStore
 from scen_serve.expert_cache import Bundle, ExpertShelf
 from scen_serve.served import SnapshotReader
 
@@ -119,9 +116,7 @@ def main() -> None:
     """A line per size."""
     args = parse()
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(fixed={"base": {"name": args.base}})
-        neutral = read_prompts(sample_path("nq_neutral.jsonl"))
-        store = create_store(Storage(str(Path(folder) / "store")), config, neutral)
+        store = make_plain_store(Path(folder), args.base)
         shelf = DrawnKeys(store)
         reader = SnapshotReader(store, shelf)
         for size in args.sizes:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, answer
+from scen.editor.decode import EditedModel
 from scen.registry.snapshot import Snapshot
+from scen.snapshot.ask import answer_prompt
 from scen.snapshot.open import OpenStore
 
 
@@ -21,11 +21,6 @@ def answer_all(
 def answer_each(
     base: Base, edited: EditedModel, prompts: Sequence[str], max_new_tokens: int
 ) -> list[str]:
-    """Greedy answers, one prompt after the other: in a batch, bfloat16 may round differently."""
-    found = []
-    for prompt in prompts:
-        encoded = base.template.encode_prompt(prompt.strip())
-        filled = edited.prefill(pad_prompts([encoded], base.pad_id, base.device))
-        told = answer(edited, filled, edited.route(filled), max_new_tokens)
-        found.append(base.template.decode(told.tokens[0]))
-    return found
+    """Greedy answers, one prompt after the other (see `answer_prompt`)."""
+    told = (answer_prompt(base, edited, prompt, max_new_tokens)[1] for prompt in prompts)
+    return [base.template.decode(one.tokens[0]) for one in told]

@@ -8,11 +8,11 @@ from scen.cli.explain import candidate_table, find_candidates, reason
 from scen.cli.output import out, say, write_json
 from scen.cli.render import facts_table
 from scen.cli.settings import read_config
-from scen.editor.batch import pad_prompts
 from scen.editor.decode import answer
 from scen.editor.route import Route
 from scen.errors import ConfigError
 from scen.fs import Storage
+from scen.snapshot.ask import answer_prompt
 from scen.snapshot.open import OpenStore, open_store
 
 
@@ -49,9 +49,7 @@ def ask(store: OpenStore, question: Question) -> dict[str, Any]:
     """Answer, route, edit id, score and version of one prompt."""
     snapshot = store.ledger.snapshot(question.version)
     edited, template = store.edited_model(snapshot), store.base.template
-    encoded = template.encode_prompt(question.prompt.strip())
-    filled = edited.prefill(pad_prompts([encoded], store.base.pad_id, store.base.device))
-    told = answer(edited, filled, edited.route(filled), question.max_new_tokens)
+    filled, told = answer_prompt(store.base, edited, question.prompt, question.max_new_tokens)
     expert, nearest = int(told.route.expert_B[0]), int(told.route.nearest_B[0])
     found: dict[str, Any] = {
         "prompt": question.prompt,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base, load_base
@@ -18,6 +17,7 @@ from scen.benchmark.run import run_benchmark, tune
 from scen.benchmark.settings import BenchmarkSettings, MethodSettings, load_benchmark
 from scen.benchmark.tables import Grid, grids, markdown
 from scen.cli.output import out, say, show_warnings, step_progress, write_json
+from scen.cli.render import figures_table
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.tracking.benchmark_record import BenchmarkRecord, MethodRecord
@@ -96,17 +96,18 @@ def publish(
     """Tables to stdout and storage, everything to MLflow. Raises ScenError where that refuses."""
     found = list(grids(rows))
     storage.delete(_TABLES)
-    storage.put_new(_TABLES, markdown(found).encode())
+    told = markdown(found)
+    storage.put_new(_TABLES, told.encode())
     tracking_uri = None if args.no_tracking else default_tracking_uri(None)
     if tracking_uri:
-        track_benchmark(tracking_uri, _record(base_name, settings, rows, found))
+        track_benchmark(tracking_uri, _record(base_name, settings, rows, found, told))
     tables = storage.child_uri(_TABLES)
     if args.json:
         found_rows = [asdict(row) for row in rows]
         write_json({"rows": found_rows, "tables": tables, "tracking_uri": tracking_uri})
         return
     for grid in found:
-        out.print(_table(grid))
+        out.print(figures_table(grid.title, grid.heads, grid.lines))
     out.print(f"tables     {tables}", soft_wrap=True)
     if tracking_uri:
         out.print(f"MLflow     {ui_command(tracking_uri)}", soft_wrap=True)
@@ -129,7 +130,11 @@ def _tune(base: Base, settings: BenchmarkSettings, store: RowStore, is_json: boo
 
 
 def _record(
-    base_name: str, settings: BenchmarkSettings, rows: Sequence[Row], found: Sequence[Grid]
+    base_name: str,
+    settings: BenchmarkSettings,
+    rows: Sequence[Row],
+    found: Sequence[Grid],
+    told: str,
 ) -> BenchmarkRecord:
     by_name = {method.name: method for method in settings.methods}
     methods = []
@@ -148,15 +153,6 @@ def _record(
         base_name=base_name,
         params={name: json.dumps(value) for name, value in about.items()},
         methods=methods,
-        files={"tables.md": markdown(found)},
+        files={_TABLES: told},
         tables=tables,
     )
-
-
-def _table(grid: Grid) -> Table:
-    table = Table(title=grid.title, title_justify="left", title_style="bold")
-    for place, head in enumerate(grid.heads):
-        table.add_column(head, justify="left" if place == 0 else "right")
-    for line in grid.lines:
-        table.add_row(*line)
-    return table

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from scen.calibration.calibrate import Calibration
-from scen.cli.render import percent
+from scen.cli.render import figures_table, percent
 
 
 def calibration_tables(found: Calibration) -> Iterator[Table]:
@@ -16,7 +16,7 @@ def calibration_tables(found: Calibration) -> Iterator[Table]:
 
 
 def _places(found: Calibration) -> Table:
-    table = _table("Where keys are read", "keys", "rephrases found")
+    table = figures_table("Where keys are read", ("keys", "rephrases found"))
     count = len(found.places.chosen)
     for step in found.places.steps:
         names = " ".join(place.name for place in step.places)
@@ -27,7 +27,9 @@ def _places(found: Calibration) -> Table:
 
 def _trials(found: Calibration) -> Table:
     names = ("layer", "lr", "rank", "steps")
-    table = _table("Experts, each edit by its own", *names, "edits", "rephrases", "seconds")
+    table = figures_table(
+        "Experts, each edit by its own", (*names, "edits", "rephrases", "seconds")
+    )
     for trial in found.trials:
         is_chosen = all(getattr(trial, n) == found.profile.expert[n] for n in names)
         cells = [f"{getattr(trial, name):g}" for name in names]
@@ -38,15 +40,8 @@ def _trials(found: Calibration) -> Table:
 
 def _kinds(found: Calibration) -> Table:
     columns = ("prompts", "number", "own edit", "another edit")
-    table = _table("Routing of edits that took no part in the fit", *columns)
+    table = figures_table("Routing of edits that took no part in the fit", columns)
     for kind in found.figures.kinds:
         right = "" if kind.right is None else percent(kind.right)
         table.add_row(kind.kind, str(kind.count), right, f"{100 * kind.wrong:.2f} %")
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place == 0 else "right")
     return table

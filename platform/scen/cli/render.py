@@ -1,6 +1,6 @@
 """Tables for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -96,6 +96,16 @@ def log_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             Text(entry["why"]),
             str(entry["metadata"].get("reliability", "-")),
         )
+    return table
+
+
+def figures_table(title: str, heads: Sequence[str], lines: Iterable[Sequence[str]] = ()) -> Table:
+    """Cells by line: names on the left, figures on the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place == 0 else "right")
+    for line in lines:
+        table.add_row(*line)
     return table
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from scen.base.load import Base
 from scen.config import BaseConfig
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, answer
+from scen.editor.decode import EditedModel
 from scen.errors import NotFoundError
 from scen.fs import Storage
 from scen.registry.ledger import Ledger, open_ledger
 from scen.registry.pointer import SnapshotPointer, bank_rows
+from scen.snapshot.ask import answer_prompt
 from scen.snapshot.open import load_store_base, open_on
 from scen.snapshot.rows import Place
 
@@ -37,16 +37,11 @@ class PointedModel:
     version: int
 
     def ask(self, prompt: str, max_new_tokens: int) -> Reply:
-        """The greedy answer. One prompt at a time: in a batch, bfloat16 may round differently.
-        Raises ConfigError for a prompt without words."""
-        template = self.base.template
-        encoded = template.encode_prompt(prompt.strip())
-        batch = pad_prompts([encoded], self.base.pad_id, self.base.device)
-        filled = self.edited.prefill(batch)
-        told = answer(self.edited, filled, self.edited.route(filled), max_new_tokens)
+        """The greedy answer. Raises ConfigError for a prompt without words."""
+        _, told = answer_prompt(self.base, self.edited, prompt, max_new_tokens)
         expert, nearest = int(told.route.expert_B[0]), int(told.route.nearest_B[0])
         return Reply(
-            template.decode(told.tokens[0]),
+            self.base.template.decode(told.tokens[0]),
             self.edit_ids[expert] if expert >= 0 else None,
             float(told.route.score_B[0]) if nearest >= 0 else None,
             self.version,

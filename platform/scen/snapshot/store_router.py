@@ -1,6 +1,6 @@
 """The router of a store: fitted by calibration, or the plain one of a base without a profile."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,7 +9,6 @@ from scen.base.load import Base
 from scen.config import Config, RouterConfig
 from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
-from scen.routing.prompt_keys import read_prompt_keys
 from scen.routing.router import Router, plain_router
 from scen.snapshot.base_profile import Profile, find_profile
 
@@ -21,24 +20,6 @@ def choose_profile(config: Config, base: Base) -> Profile | None:
     if config.method == "scen" or config.router.places is not None:
         return None
     return find_profile(config.router.profile, base)
-
-
-def new_router(
-    config: Config,
-    base: Base,
-    profile: Profile | None,
-    places: tuple[KeyPlace, ...],
-    neutral: Sequence[str],
-    say: Callable[[str], None],
-) -> Router:
-    """The router of a new store. `neutral` prompts give the statistics of a base without profile.
-    Raises as `make_router` does."""
-
-    def read() -> Tensor:
-        say(f"reading the base's own statistics from {len(neutral)} neutral prompts")
-        return read_prompt_keys(base, places, neutral)
-
-    return make_router(config, base, profile, places, read)
 
 
 def make_router(

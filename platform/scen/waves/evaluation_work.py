@@ -15,6 +15,7 @@ from scen.evaluation.probes import Probe, edit_probes, locality_probes, retentio
 from scen.evaluation.run_eval import EvalLimits, Measured, measure_batch, order_probes
 from scen.records import Edit, digest_json
 from scen.registry.entry import LedgerEntry
+from scen.registry.pointer import HeldWave, bank_rows
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen.waves.journal import Journal
@@ -26,7 +27,7 @@ from scen.waves.system_watch import process_memory
 class EvaluationTask:
     """What is to be measured: a trained wave, whose experts lie in `bundle` (None: nothing but what
     is committed), on top of a version of the ledger less the edits `replaced`, with prompts that it
-    must leave alone."""
+    must leave alone. Only a wave replaces edits."""
 
     wave: Wave
     bundle: str | None
@@ -122,16 +123,13 @@ class EvaluationWork:
     @cached_property
     def _edited(self) -> tuple[EditedModel, list[str]]:
         """The model that the wave would make, and the ids of its experts."""
-        found = self.store.ledger.snapshot(self.task.version).entries
-        entries = [entry for entry in found if entry.edit_id not in self.task.replaced]
-        places = [Place(entry.bundle, entry.row) for entry in entries]
-        ids = [entry.edit_id for entry in entries]
-        if self.task.bundle is not None:
-            known = set(ids)
-            fresh = [(row, e.id) for row, e in enumerate(self.task.wave.edits) if e.id not in known]
-            places += [Place(self.task.bundle, row) for row, _ in fresh]
-            ids += [edit_id for _, edit_id in fresh]
-        return self.store.loader.load(places, self.pace), ids
+        task, held = self.task, None
+        if task.bundle is not None:
+            ids = tuple(edit.id for edit in task.wave.edits)
+            held = HeldWave(task.wave.key, task.bundle, ids, task.replaced)
+        rows = bank_rows(self.store.ledger.snapshot(task.version), held)
+        places = [Place(row.bundle, row.row) for row in rows]
+        return self.store.loader.load(places, self.pace), [row.edit_id for row in rows]
 
     @property
     def _journal(self) -> Journal:

@@ -12,9 +12,7 @@ from scen.base.load import Base
 from scen.editor.keys import KeyPlace
 from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
-from scen.routing.prompt_keys import read_prompt_keys
-
-_BATCH = 32  # prompts: as `read_prompt_keys` has it, so that the keys are the same
+from scen.routing.prompt_keys import batch_prompts, read_prompt_keys
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,8 @@ class KeysWork:
     @classmethod
     def of(cls, task: KeysTask, storage: Storage, base: Base, pace: Pace = ALONE) -> "KeysWork":
         """The work that a task is on a base."""
-        lengths = [len(base.template.encode_prompt(prompt).ids) for prompt in task.prompts]
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        batches = [order[begin : begin + _BATCH] for begin in range(0, len(order), _BATCH)]
-        return cls(task, storage, base, batches, pace)
+        encoded = [base.template.encode_prompt(prompt) for prompt in task.prompts]
+        return cls(task, storage, base, batch_prompts(encoded), pace)
 
     @property
     def count(self) -> int:

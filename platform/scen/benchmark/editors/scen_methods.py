@@ -21,7 +21,7 @@ from scen.routing.prompt_keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.samples import sample_path
 from scen.snapshot.method import StoreMethod, resolve_method
-from scen.snapshot.store_router import choose_profile, new_router
+from scen.snapshot.store_router import choose_profile, make_router
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import RouterPlan, fit_router
 from scen.training.fit_wave import Fitted, add_neurons, cut_parts, fit_part, join_parts
@@ -80,11 +80,15 @@ class PlatformEditor:
         self, base: Base, config: Config, method: StoreMethod, edits: Sequence[Edit]
     ) -> list[Router]:
         neutral = read_prompts(sample_path("nq_neutral.jsonl"))
+
+        def read() -> Tensor:
+            return read_prompt_keys(base, method.places, neutral)
+
         if not self.folds:
             profile = choose_profile(config, base)
-            return [new_router(config, base, profile, method.places, neutral, lambda _: None)]
+            return [make_router(config, base, profile, method.places, read)]
         plan = RouterPlan(bound=config.router.max_false_activation)
-        neutral_NKF = read_prompt_keys(base, method.places, neutral)
+        neutral_NKF = read()
         routers = []
         for fold in range(self.folds):
             others = [edit for i, edit in enumerate(edits) if i % self.folds != fold]
