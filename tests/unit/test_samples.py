@@ -9,7 +9,7 @@ from scen.errors import NotFoundError
 from scen.samples import sample_names, sample_path
 
 COUNTS = {
-    "counterfact_edits.jsonl": 100,
+    "counterfact_edits.jsonl": 1000,
     "hallucination_accurate.jsonl": 204,
     "hallucination_edits.jsonl": 240,
     "neutral_prose.jsonl": 19,

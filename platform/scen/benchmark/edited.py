@@ -9,6 +9,8 @@ from scen.editor.decode import EditedModel
 from scen.records import Edit
 
 Progress = Callable[[int], None]
+StepProgress = Callable[[int, int], None]
+"""So many steps more are done, of so many in all."""
 
 
 def as_it_stands(prompt: str) -> str:
@@ -45,9 +47,9 @@ class Edited:
 class Editor(Protocol):
     """A way to make a base answer otherwise. Its fields are its settings."""
 
-    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
         """The base with all of these edits, in this order. The base itself is left as it is.
 
-        `progress` is told of each edit that is through.
+        A step of `progress` is an edit, as often as the method goes through all of them.
         """
         ...

@@ -4,6 +4,7 @@ sentences that must stay as likely as they were (SelfCheckGPT-Hallucination, arX
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from statistics import fmean
 
 from scen.base.load import Base
@@ -36,7 +37,7 @@ class Passages:
     def __init__(self, base: Base, edits: Sequence[Edit], texts: dict[str, list[Text]]) -> None:
         self.base, self.edits = base, edits
         self.kinds = {"edited": [(edit.prompt, edit.target) for edit in edits]} | texts
-        self.before = self._losses(NoEditor().edit(base, (), lambda _: None))
+        self.before = self._losses(NoEditor().edit(base, (), lambda *_: None))
 
     def measure(self, method: str, editor: Editor, progress: Progress) -> Row:
         """Edit the base; perplexities with the route decided on the begin of each text.
@@ -45,7 +46,7 @@ class Passages:
         """
         total = len(self.edits)
         began = time.perf_counter()
-        edited = editor.edit(self.base, self.edits, lambda n: progress(f"{method}: edit", n, total))
+        edited = editor.edit(self.base, self.edits, partial(progress, f"{method}: edit"))
         seconds = time.perf_counter() - began - edited.spare_seconds
         figures = {
             "seconds_per_edit": seconds / total,

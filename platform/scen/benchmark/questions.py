@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 from scen.base.load import Base
@@ -48,7 +49,7 @@ class Questioning:
         """Edit the base, ask it everything, and time it."""
         total = len(self.edits)
         began = time.perf_counter()
-        edited = editor.edit(self.base, self.edits, lambda n: progress(f"{method}: edit", n, total))
+        edited = editor.edit(self.base, self.edits, partial(progress, f"{method}: edit"))
         seconds = time.perf_counter() - began - edited.spare_seconds
         asked = self._ask(edited, method, progress)
         figures = quality(asked) | {
@@ -66,7 +67,7 @@ class Questioning:
 
     def _ask(self, edited: Edited, method: str, progress: Progress) -> list[Asked]:
         if self._before is None:
-            bare = NoEditor().edit(self.base, self.edits, lambda _: None)
+            bare = NoEditor().edit(self.base, self.edits, lambda *_: None)
             silent = [i for i, probe in enumerate(self.probes) if probe.target is None]
             said = self._said(bare, silent, "base", progress)
             self._before = dict(zip(silent, said, strict=True))

@@ -57,7 +57,7 @@ class UpstreamTest:
         wrong = [(prompt, lie) for prompt, _, lie in upstream.clozes]
         self.texts = [*upstream.passages, *right, *wrong]
         self.ends = (len(upstream.passages), len(upstream.passages) + len(right))
-        self.before = text_losses(base, NoEditor().edit(base, (), lambda _: None), self.texts)
+        self.before = text_losses(base, NoEditor().edit(base, (), lambda *_: None), self.texts)
 
     def measure(self, edited: Edited) -> dict[str, float]:
         """`upstream/perplexity`, the share of clozes whose true ending is the likelier one per

@@ -40,7 +40,8 @@ def _trials(found: Calibration) -> Table:
 
 def _kinds(found: Calibration) -> Table:
     columns = ("prompts", "number", "own edit", "another edit")
-    table = figures_table("Routing of edits that took no part in the fit", columns)
+    auc = f"area under the curve {found.figures.auc:.3f}"
+    table = figures_table(f"Routing of edits that took no part in the fit, {auc}", columns)
     for kind in found.figures.kinds:
         right = "" if kind.right is None else percent(kind.right)
         table.add_row(kind.kind, str(kind.count), right, f"{100 * kind.wrong:.2f} %")

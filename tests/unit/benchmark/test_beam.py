@@ -17,7 +17,7 @@ def ask(base: Base, edited: Edited, prompts: list[str], size: int) -> list[str]:
 
 def test_the_base_is_searched_as_by_transformers(tiny: Base, edits: list[Edit]) -> None:
     prompts = [edit.prompt for edit in edits[:2]]
-    edited = NoEditor().edit(tiny, edits, lambda _: None)
+    edited = NoEditor().edit(tiny, edits, lambda *_: None)
     for prompt, told in zip(prompts, ask(tiny, edited, prompts, 1), strict=True):
         ids = torch.tensor([list(tiny.template.encode_prompt(prompt).ids)])
         out = tiny.model.generate(
@@ -35,7 +35,7 @@ def test_the_base_is_searched_as_by_transformers(tiny: Base, edits: list[Edit]) 
 
 
 def test_edits_are_found_by_beams_too(tiny: Base, edits: list[Edit]) -> None:
-    edited = PlatformEditor(**QUICK).edit(tiny, edits, lambda _: None)  # type: ignore[arg-type]
+    edited = PlatformEditor(**QUICK).edit(tiny, edits, lambda *_: None)  # type: ignore[arg-type]
     prompts = [edit.prompt for edit in edits]
     told = ask(tiny, edited, prompts, 4)
     right = sum(text == edit.target for text, edit in zip(told, edits, strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from scen.base.load import Base
-from scen.benchmark.edited import Edited, Progress
+from scen.benchmark.edited import Edited, StepProgress
 from scen.editor.decode import EditedModel
 from scen.editor.expert import LowRankBank
 from scen.editor.neurons import SigmoidNeurons
@@ -18,9 +18,9 @@ from scen.records import Edit
 class NoEditor:
     """The base as it is."""
 
-    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
         """Nothing is changed and nothing kept."""
-        progress(len(edits))
+        progress(len(edits), len(edits))
         return Edited((plain_model(base),), 0)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scen.base.load import Base
-from scen.benchmark.edited import Edited, Progress
+from scen.benchmark.edited import Edited, StepProgress
 from scen.benchmark.editors.bare import plain_model
 from scen.editor.batch import IGNORED, pad_edits
 from scen.editor.decode import EditedModel
@@ -35,7 +35,7 @@ class LoraEditor:
     batch_size: int = 16
     seed: int = 0
 
-    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
         """Train adapters on a copy of the base."""
         from peft import LoraConfig, get_peft_model
 
@@ -55,7 +55,7 @@ class LoraEditor:
                 position_ids=train.positions_BT,
             ).logits[:, train.prompt_length - 1 :]
             _step(adam, logits_BTV[train.labels_BS != IGNORED], train.labels_BS)
-            progress(len(batch))
+            progress(len(batch), self.epochs * len(edits))
         tuned.eval()
         model = tuned.get_base_model().requires_grad_(False)
         return Edited((plain_model(base, model),), sum(p.nbytes for p in weights))
@@ -73,7 +73,7 @@ class FtlEditor:
     batch_size: int = 32
     seed: int = 0
 
-    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
         """Train a copy of the matrix, which then takes the place of the base's for everything."""
         linear = base.model.model.layers[self.layer].mlp.down_proj
         before_DF = getattr(linear, "linear", linear).weight.detach().float()
@@ -88,7 +88,7 @@ class FtlEditor:
             _step(adam, run_head(base.model, told_ND), train.labels_BS)
             with torch.no_grad():
                 weight_DF.clamp_(before_DF - self.distance, before_DF + self.distance)
-            progress(len(batch))
+            progress(len(batch), self.epochs * len(edits))
         bank = FullBank(weight_DF.detach()[None])
         always = Always(self.layer)
         model = EditedModel(base.model, self.layer, bank, always, base.pad_id, base.stop_ids)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scen.base.load import Base
-from scen.benchmark.edited import Edited, Progress
+from scen.benchmark.edited import Edited, StepProgress
 from scen.editor.batch import IGNORED, pad_edits, pad_prompts
 from scen.editor.decode import EditedModel
 from scen.editor.expert import Span
@@ -85,7 +85,7 @@ class GraceEditor:
     batch_size: int = 32
     seed: int = 0
 
-    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
         """Lay out the codebook edit by edit, then train its values side by side."""
         encoded = [base.template.encode_edit(edit) for edit in edits]
         key_EF = self._keys(base, encoded)
@@ -95,8 +95,8 @@ class GraceEditor:
         for begin in range(0, len(kept), self.batch_size):
             some = kept[begin : begin + self.batch_size]
             values.append(self._values(base, [encoded[i] for i in some]))
-            progress(len(some))
-        progress(len(edits) - len(kept))
+            progress(len(some), len(edits))
+        progress(len(edits) - len(kept), len(edits))
         radius_E = torch.tensor(radii, device=base.device)
         bank = GraceBank(key_EF[kept], torch.cat(values), radius_E)
         neurons = GraceNeurons(self.layer, bank.key_EF, radius_E)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scen.base.load import Base
-from scen.benchmark.edited import Edited, Progress
+from scen.benchmark.edited import Edited, StepProgress
 from scen.benchmark.editors.bare import plain_model
 from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
@@ -36,13 +36,13 @@ class InContextEditor:
     similarity: float = 0.5
     wording: str = "fact"
 
-    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
         """Embed the prompts. Raises ConfigError for a wording that is not there."""
         if self.wording not in WORDINGS:
             raise ConfigError(f"wording: {self.wording!r} is none of {', '.join(WORDINGS)}")
         prompts = [edit.prompt for edit in edits]
         space = _TfIdf(prompts) if self.embedding == "tfidf" else _Hidden(base, prompts)
-        progress(len(edits))
+        progress(len(edits), len(edits))
 
         def rewrite(question: str) -> str:
             score_E = space.similar(question)

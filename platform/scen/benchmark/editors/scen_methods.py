@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scen.base.load import Base
-from scen.benchmark.edited import Edited, Progress
+from scen.benchmark.edited import Edited, StepProgress
 from scen.config import Config, Method, load_config
 from scen.editor.decode import EditedModel
 from scen.editor.expert import build_bank
@@ -44,7 +44,7 @@ class PlatformEditor:
     router: dict[str, Any] = field(default_factory=dict)
     folds: int = 0
 
-    def edit(self, base: Base, edits: Sequence[Edit], progress: Progress) -> Edited:
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
         """Both stages. Raises ConfigError where the settings do not fit the base."""
         config = load_config(
             fixed={"method": self.method, "expert": self.expert, "router": self.router}
@@ -101,7 +101,7 @@ class PlatformEditor:
 
 
 def _fit(
-    base: Base, config: Config, method: StoreMethod, edits: Sequence[Edit], progress: Progress
+    base: Base, config: Config, method: StoreMethod, edits: Sequence[Edit], progress: StepProgress
 ) -> Fitted:
     plan = wave_plan(config, method)
     encoded = [base.template.encode_edit(edit) for edit in edits]
@@ -109,7 +109,7 @@ def _fit(
     found = []
     for part in parts:
         found.append(fit_part(base.model, plan, [encoded[i] for i in part], base.pad_id))
-        progress(len(part))
+        progress(len(part), len(edits))
     return add_neurons(join_parts(parts, found), plan, [edit.seed for edit in edits], None)
 
 

@@ -19,7 +19,7 @@ EDITORS = [
 
 
 def answers(base: Base, editor: Editor, edits: list[Edit]) -> list[str]:
-    model = editor.edit(base, edits, lambda _: None).model(0)
+    model = editor.edit(base, edits, lambda *_: None).model(0)
     encoded = [base.template.encode_prompt(edit.prompt) for edit in edits]
     told = decode(model, pad_prompts(encoded, base.pad_id, base.device), 32)
     return [base.template.decode(tokens) for tokens in told.tokens]
@@ -45,7 +45,7 @@ def test_edits_are_learnt_and_the_base_is_left_alone(
 
 
 def test_no_weight_goes_further_than_the_distance(tiny: Base, edits: list[Edit]) -> None:
-    edited = FtlEditor(layer=3, lr=0.5, epochs=5, distance=0.01).edit(tiny, edits, lambda _: None)
+    edited = FtlEditor(layer=3, lr=0.5, epochs=5, distance=0.01).edit(tiny, edits, lambda *_: None)
     linear = tiny.model.model.layers[3].mlp.down_proj
     before_DF = getattr(linear, "linear", linear).weight.float()
     moved = (edited.model(0).bank.tensors()["weight"][0] - before_DF).abs().max()

@@ -36,8 +36,8 @@ def test_a_prompt_is_answered_by_its_key_and_a_rephrase_by_the_base(
 ) -> None:
     """A value steers one token; here, of a random model, no more than the first is asked for."""
     editor = GraceEditor(layer=1, radius=1e-3, lr=0.1, steps=400)
-    edited = editor.edit(tiny, edits, lambda _: None)
-    base = NoEditor().edit(tiny, edits, lambda _: None)
+    edited = editor.edit(tiny, edits, lambda *_: None)
+    base = NoEditor().edit(tiny, edits, lambda *_: None)
     for edit in edits:
         own = ask(tiny, edited, edit.prompt)
         assert edited.name(int(own.route.expert_B[0])) == edit.id

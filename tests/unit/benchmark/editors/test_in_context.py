@@ -13,7 +13,7 @@ def test_the_nearest_fact_is_told_before_a_similar_question(
     tiny: Base, edits: list[Edit], embedding: str
 ) -> None:
     editor = InContextEditor(embedding=embedding, similarity=0.3)  # type: ignore[arg-type]
-    edited = editor.edit(tiny, edits, lambda _: None)
+    edited = editor.edit(tiny, edits, lambda *_: None)
     for edit in edits:
         told = edited.rewrite(edit.prompt)
         assert told == f"{edit.prompt} {edit.target}\n{edit.prompt}"
@@ -21,10 +21,10 @@ def test_the_nearest_fact_is_told_before_a_similar_question(
 
 
 def test_other_questions_stay_as_they_are(tiny: Base, edits: list[Edit]) -> None:
-    edited = InContextEditor(similarity=0.5).edit(tiny, edits, lambda _: None)
+    edited = InContextEditor(similarity=0.5).edit(tiny, edits, lambda *_: None)
     assert edited.rewrite("Why is the sky blue at noon?") == "Why is the sky blue at noon?"
 
 
 def test_an_unknown_wording_is_named(tiny: Base, edits: list[Edit]) -> None:
     with pytest.raises(ConfigError, match=r"^wording: 'sung' is none of fact, told, shown"):
-        InContextEditor(wording="sung").edit(tiny, edits, lambda _: None)
+        InContextEditor(wording="sung").edit(tiny, edits, lambda *_: None)
