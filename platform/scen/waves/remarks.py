@@ -27,8 +27,5 @@ def reverse_remark(edit_id: str, other_id: str) -> Remark:
 
 def collision_remark(edit_id: str, other_id: str) -> Remark:
     """The router takes the prompt of an edit to another one as well."""
-    text = (
-        f"the prompt of edit {edit_id} also reaches edit {other_id}: near misses would tell them "
-        "apart"
-    )
-    return Remark(edit_id, text)
+    remedy = "a profile calibrated with each as a near miss of the other may tell them apart"
+    return Remark(edit_id, f"the prompt of edit {edit_id} also reaches edit {other_id}: {remedy}")
