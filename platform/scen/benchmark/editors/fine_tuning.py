@@ -12,13 +12,13 @@ from torch import Tensor
 from scen.base.load import Base
 from scen.benchmark.edited import Edited, StepProgress
 from scen.benchmark.editors.bare import plain_model
-from scen.editor.batch import IGNORED, pad_edits
+from scen.editor.batch import IGNORED, TrainBatch, pad_edits
 from scen.editor.decode import EditedModel
 from scen.editor.expert import FullBank
 from scen.editor.losses import expert_loss
 from scen.editor.prefill import Prefill
 from scen.editor.route import Route
-from scen.editor.split import run_head, split_edits
+from scen.editor.split import Split, run_head, split_edits
 from scen.records import Edit, EncodedEdit
 
 
@@ -64,7 +64,10 @@ class LoraEditor:
 @dataclass(frozen=True)
 class FtlEditor:
     """FT-L: `down_proj` of one layer tuned on all edits together, no number of it further than
-    `distance` from the base's (constrained fine-tuning, arXiv 2012.00363, as in ROME's code)."""
+    `distance` from the base's (constrained fine-tuning, arXiv 2012.00363, as in ROME's code).
+
+    Edits of a batch are about as long; what lies below the layer is run once for each batch.
+    """
 
     layer: int = 20
     lr: float = 1e-4
@@ -79,20 +82,31 @@ class FtlEditor:
         before_DF = getattr(linear, "linear", linear).weight.detach().float()
         weight_DF = before_DF.clone().requires_grad_()
         adam = torch.optim.Adam([weight_DF], lr=self.lr)
-        for batch in _batches(base, edits, self):
-            train = pad_edits(batch, base.pad_id, base.device)
-            split = split_edits(base.model, self.layer, train, None)
+        for train, split in self._passes(base, edits):
             y_BSD = (split.x_BSF.float() @ weight_DF.T).to(split.y_BSD.dtype)
             h_BSD = split.above(base.model, self.layer, y_BSD)
             told_ND = h_BSD[:, -train.labels_BS.shape[1] :][train.labels_BS != IGNORED]
             _step(adam, run_head(base.model, told_ND), train.labels_BS)
             with torch.no_grad():
                 weight_DF.clamp_(before_DF - self.distance, before_DF + self.distance)
-            progress(len(batch), self.epochs * len(edits))
+            split.span.prefix.fresh.clear()  # which holds what the pass has computed
+            progress(len(train.labels_BS), self.epochs * len(edits))
         bank = FullBank(weight_DF.detach()[None])
         always = Always(self.layer)
         model = EditedModel(base.model, self.layer, bank, always, base.pad_id, base.stop_ids)
         return Edited((model,), weight_DF.nbytes)
+
+    def _passes(self, base: Base, edits: Sequence[Edit]) -> Iterator[tuple[TrainBatch, Split]]:
+        """All batches once per epoch, each time in another order."""
+        encoded = [base.template.encode_edit(edit) for edit in edits]
+        encoded.sort(key=lambda edit: len(edit.prompt.ids) + len(edit.target))
+        parts = [encoded[i : i + self.batch_size] for i in range(0, len(encoded), self.batch_size)]
+        batches = [pad_edits(part, base.pad_id, base.device) for part in parts]
+        passes = [(one, split_edits(base.model, self.layer, one, None)) for one in batches]
+        draw = random.Random(self.seed)
+        for _ in range(self.epochs):
+            draw.shuffle(passes)
+            yield from passes
 
 
 @dataclass(frozen=True)
@@ -114,9 +128,7 @@ class Always:
         return Route.fixed([0] * len(filled.batch), filled.logits_BV.device)
 
 
-def _batches(
-    base: Base, edits: Sequence[Edit], plan: LoraEditor | FtlEditor
-) -> Iterator[list[EncodedEdit]]:
+def _batches(base: Base, edits: Sequence[Edit], plan: LoraEditor) -> Iterator[list[EncodedEdit]]:
     """All edits once per epoch, each time in another order."""
     encoded = [base.template.encode_edit(edit) for edit in edits]
     draw = random.Random(plan.seed)
