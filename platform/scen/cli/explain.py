@@ -1,9 +1,11 @@
 """Why a prompt was routed as it was: the likeliest edits, and what spoke for each."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
@@ -61,14 +63,24 @@ def reason(candidates: Sequence[dict[str, Any]], threshold: float) -> str:
 
 
 def candidate_table(candidates: Sequence[dict[str, Any]], threshold: float) -> Table:
-    """Candidates as rows; those above the threshold in green."""
-    table = Table(title="Candidates", title_justify="left", title_style="bold")
-    views = list(candidates[0]["similarities"]) if candidates else []
-    for name in ("edit", "prompt", "score", *views):
-        table.add_column(name, justify="right" if name not in ("edit", "prompt") else "left")
+    """Candidates as rows; those above the threshold in green. Of each place the mean similarity:
+    all of its views are too many for a terminal."""
+    about = "Candidates, and how near their keys are (each view: --json)"
+    table = Table(title=about, title_justify="left", title_style="bold", box=SIMPLE)
+    for name in ("edit", "score", "prompt, keys"):
+        table.add_column(name, justify="right" if name == "score" else "left")
     for found in candidates:
         style = "green" if found["score"] > threshold else ""
-        cells = [found["edit_id"], shorten(found["prompt"], 44), f"{found['score']:.2f}"]
-        cells += [f"{value:.2f}" for value in found["similarities"].values()]
-        table.add_row(*(Text(cell, style=style) for cell in cells))
+        near = "  ".join(f"{name} {fmean(some):.2f}" for name, some in _by_place(found).items())
+        cells = [Text(text, style) for text in (found["edit_id"], f"{found['score']:.2f}")]
+        prompt = Text(shorten(found["prompt"], 52), style)
+        table.add_row(*cells, prompt.append(f"\n{near}", "dim") if near else prompt)
     return table
+
+
+def _by_place(candidate: dict[str, Any]) -> dict[str, list[float]]:
+    """The similarities of each place where keys are read."""
+    found: dict[str, list[float]] = {}
+    for view, value in candidate["similarities"].items():
+        found.setdefault(view.split(".")[0], []).append(value)
+    return found
