@@ -30,7 +30,7 @@ help:
 	@echo "make test       all tests that need no GPU"
 	@echo "make check      lint, format, import floors, types"
 	@echo "make bench      how fast and how large: the speed figures that the README states"
-	@echo "make benchmark  how well: 200 edits by eight methods (an hour on two cores)"
+	@echo "make benchmark  how well: 200 edits by eight methods (70 minutes on one core)"
 	@echo "make clean      removes caches and the local store .scen, edits included"
 	@echo "make clean-all  the same, and the virtual environment"
 
