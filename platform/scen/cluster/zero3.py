@@ -60,10 +60,10 @@ def read_deepspeed(given: str | dict[str, Any] | None) -> dict[str, Any]:
     if given is None:
         return DEFAULT
     name = given if isinstance(given, str) else "what is given"
-    found: Any = given
     try:
-        if isinstance(given, str):
-            found = json.loads(Path(given).read_text(encoding="utf-8"))
+        found: dict[str, Any] = (
+            json.loads(Path(given).read_text(encoding="utf-8")) if isinstance(given, str) else given
+        )
         stage = found["zero_optimization"]["stage"]
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise ConfigError(
@@ -72,8 +72,7 @@ def read_deepspeed(given: str | dict[str, Any] | None) -> dict[str, Any]:
         ) from err
     if stage != 3:
         raise ConfigError(f"cluster.deepspeed: {name} has stage {stage}; a base needs stage 3")
-    settings: dict[str, Any] = found
-    return settings
+    return found
 
 
 def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Base, Zero3Pace]:

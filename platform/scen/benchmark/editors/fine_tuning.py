@@ -47,7 +47,7 @@ class LoraEditor:
         weights = [p for p in tuned.parameters() if p.requires_grad]
         adam = torch.optim.AdamW(weights, lr=self.lr)
         tuned.train()
-        for batch in _batches(base, edits, self):
+        for batch in self._batches(base, edits):
             train = pad_edits(batch, base.pad_id, base.device)
             logits_BTV = tuned(
                 input_ids=train.ids_BT,
@@ -59,6 +59,15 @@ class LoraEditor:
         tuned.eval()
         model = tuned.get_base_model().requires_grad_(False)
         return Edited((plain_model(base, model),), sum(p.nbytes for p in weights))
+
+    def _batches(self, base: Base, edits: Sequence[Edit]) -> Iterator[list[EncodedEdit]]:
+        """All edits once per epoch, each time in another order."""
+        encoded = [base.template.encode_edit(edit) for edit in edits]
+        draw = random.Random(self.seed)
+        for _ in range(self.epochs):
+            draw.shuffle(encoded)
+            for begin in range(0, len(encoded), self.batch_size):
+                yield encoded[begin : begin + self.batch_size]
 
 
 @dataclass(frozen=True)
@@ -126,16 +135,6 @@ class Always:
     def route(self, filled: Prefill) -> Route:
         """Expert 0 for each row."""
         return Route.fixed([0] * len(filled.batch), filled.logits_BV.device)
-
-
-def _batches(base: Base, edits: Sequence[Edit], plan: LoraEditor) -> Iterator[list[EncodedEdit]]:
-    """All edits once per epoch, each time in another order."""
-    encoded = [base.template.encode_edit(edit) for edit in edits]
-    draw = random.Random(plan.seed)
-    for _ in range(plan.epochs):
-        draw.shuffle(encoded)
-        for begin in range(0, len(encoded), plan.batch_size):
-            yield encoded[begin : begin + plan.batch_size]
 
 
 def _step(adam: torch.optim.Optimizer, logits_NV: Tensor, labels_BS: Tensor) -> None:
