@@ -4,9 +4,11 @@
 #   PYTHON=python3.12      the interpreter to use (default: the newest that is found)
 #   TORCH_INDEX=URL        where torch comes from, for example
 #                          make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   JOBS=4                 tests side by side in `make test` (default: 2)
 
 PYTHON ?=
 TORCH_INDEX ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,6 +17,10 @@ TORCH_ANY := torch>=2.8,<3
 # A release of which package mirrors carry a build without CUDA, for machines without a GPU.
 TORCH_CPU := torch==2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+# Safe path, in child processes too: the folder platform/ must not be taken for Python's module.
+# The clusters of tests/cluster kill and time processes, so they have the machine to themselves.
+PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest -m "not gpu"
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -42,7 +48,8 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/scen base fetch
-	$(BIN)/python -P -m pytest -m "not gpu"
+	$(PYTEST) --numprocesses $(JOBS) --dist loadfile --ignore tests/cluster
+	$(PYTEST) tests/cluster
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -47,7 +47,7 @@ class ExpertConfig(_Part):
     """Adam's learning rate."""
     rank: int = Field(4, ge=1)
     """Rank of a scen-lr expert."""
-    stop_loss: float = Field(0.02, ge=0)
+    stop_loss: float = Field(0.003, ge=0)
     """An edit whose loss (nats per token) falls below this is done; 0 runs all steps."""
     batch_size: int = Field(32, ge=1)
     """Edits that are trained side by side."""

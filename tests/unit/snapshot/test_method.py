@@ -45,7 +45,7 @@ def test_theta_and_places_belong_to_one_method_each() -> None:
 def test_a_profile_fills_what_is_not_set(profile: Profile) -> None:
     method = resolve_method(config(expert={"lr": 0.5}), 6, profile)
     assert (method.layer, method.rank, method.places) == (3, 2, profile.router.encoder.places)
-    assert method.training == {"steps": 7, "lr": 0.5, "stop_loss": 0.02}
+    assert method.training == {"steps": 7, "lr": 0.5, "stop_loss": 0.003}
     paper = resolve_method(config("scen", expert={"layer": 1}), 6, profile)
     assert (paper.layer, paper.rank, paper.training["steps"]) == (1, 0, 10)
 
