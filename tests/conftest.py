@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -44,6 +43,12 @@ def write_tiny_base(folder: Path, seed: int = 0) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def pytest_configure() -> None:
+    """One thread, in child processes too: on tiny tensors more only wait for each other."""
+    threads = os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(threads))
 
 
 @pytest.fixture(scope="session")
