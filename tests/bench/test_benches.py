@@ -113,20 +113,21 @@ def test_search_has_a_row_for_each_method() -> None:
 
 
 def test_serving_has_a_row_for_each_load_and_number_of_clients(tiny_folder: Path) -> None:
-    size = ("--requests", 3, "--clients", "2,3", "--published", 4)
+    size = ("--requests", 8, "--clients", "1,3", "--published", 4)
     lines = run_bench("bench_serve.py", "--base", tiny_folder, *size)
     loads = {(r["load"], r["clients"]): r for r in lines if r["bench"] == "serve"}
-    ours = [(load, clients) for clients in (2, 3) for load in ("base", "unedited", "half")]
+    ours = [(load, clients) for clients in (1, 3) for load in ("base", "unedited", "half")]
     assert list(loads) == [*ours, ("published", 1), ("cached", 1)]
     times = [f"{what}_ms_{p}" for what in ("latency", "first_token") for p in ("p50", "p95")]
     for row in loads.values():
         assert least(row, "requests_per_second", "tokens_per_second", *times) > 0
-    assert [loads["half", n]["edited"] > loads["base", n]["edited"] for n in (2, 3)] == [True] * 2
+    assert [loads["half", n]["edited"] > loads["base", n]["edited"] for n in (1, 3)] == [True] * 2
     overhead = [row for row in lines if row["bench"] == "serve_overhead"]
-    assert [row["clients"] for row in overhead if least(row, "unedited_vs_base") > 0] == [2, 3]
+    assert [row["clients"] for row in overhead] == [1, 3]
+    assert min(least(row, "unedited_vs_base", "median_vs_base") for row in overhead) > 0
     ratios = [row for row in lines if row["bench"] == "serve_ratio"]
     for row, name in zip(ratios, ("published", "cached"), strict=True):
-        assert least(row, f"half_vs_{name}_at_2", f"half_vs_{name}_at_3") > 0
+        assert least(row, f"half_vs_{name}_at_1", f"half_vs_{name}_at_3") > 0
 
 
 def test_a_swap_is_timed_with_and_without_requests(tiny_folder: Path) -> None:
