@@ -19,7 +19,6 @@ TORCH_CPU := torch==2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Safe path, in child processes too: the folder platform/ must not be taken for Python's module.
-# The clusters of tests/cluster kill and time processes, so they have the machine to themselves.
 PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest -m "not gpu"
 
 export TOKENIZERS_PARALLELISM := false
@@ -46,6 +45,7 @@ setup: $(READY)
 demo: $(READY)
 	$(BIN)/scen demo
 
+# The clusters of tests/cluster kill and time processes, so they have the machine to themselves.
 test: $(READY)
 	$(BIN)/scen base fetch
 	$(PYTEST) --numprocesses $(JOBS) --dist loadfile --ignore tests/cluster

@@ -147,7 +147,8 @@ def take_turns(
         for name in TURNS:
             of_turn[name] += run_load(engine, snapshots[name], asked, clients)
         ratios.append(of_turn["unedited"].seconds / of_turn["base"].seconds)
-        loads = {name: load + of_turn[name] for name, load in loads.items()}
+        for name, load in of_turn.items():
+            loads[name] += load
     return loads, ratios
 
 
