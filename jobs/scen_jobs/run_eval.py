@@ -17,12 +17,9 @@ from scen.cluster.session import ray_session
 from scen.config import Config
 from scen.errors import ScenError
 from scen.evaluation.metrics import Outcome
-from scen.records import Edit
-from scen.registry.snapshot import Snapshot
 from scen.snapshot.open import OpenStore
 from scen.tracking.tracker import NullTracker
 from scen.waves.evaluation_work import EvaluationTask, EvaluationWork
-from scen.waves.plan import Wave
 from scen_jobs.driver_note import say_driver
 from scen_jobs.settle_dtype import settle_dtype
 
@@ -40,21 +37,11 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     return 0
 
 
-def _measure(
-    crew: Crew,
-    store: OpenStore,
-    config: Config,
-    snapshot: Snapshot,
-    edits: list[Edit],
-    locality: list[str],
-) -> list[Outcome]:
+def _measure(crew: Crew, store: OpenStore, config: Config, task: EvaluationTask) -> list[Outcome]:
     """Measure on the crew."""
-    task = EvaluationTask(
-        Wave("eval", snapshot.version, tuple(edits), {}), None, tuple(locality), snapshot.version
-    )
     work = EvaluationWork.of(task, config, store)
     with step_progress() as bars:
-        RayParts(store, config, locality, NullTracker(), bars, crew).do("evaluate", work)
+        RayParts(store, config, task.locality, NullTracker(), bars, crew).do("evaluate", work)
     return work.collect()
 
 

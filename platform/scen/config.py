@@ -111,6 +111,8 @@ class EvaluationConfig(_Part):
     """Unrelated prompts from the locality file that are measured with a wave."""
     retention_limit: int = Field(32, ge=0)
     """Earlier edits, spread evenly over their age, that are asked again with a wave."""
+    asking_share: float = Field(0.05, ge=0, le=1)
+    """Probes in other ways of asking, relative to a wave's other probes."""
 
 
 class WaveConfig(_Part):

@@ -99,10 +99,18 @@ def digest_json(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """Token ids of a rendered prompt. `own` is the half-open token span of the user's own words."""
+    """Token ids of a rendered prompt. `own` is the half-open token span of the user's own words.
+
+    `spans` are those parts of them that may be a question of their own, the whole message first,
+    and `texts` what they say; none stands for the own words as they are. `routed` is the prompt in
+    the form that is routed, where that differs.
+    """
 
     ids: tuple[int, ...]
     own: tuple[int, int]
+    spans: tuple[tuple[int, int], ...] = ()
+    texts: tuple[str, ...] = ()
+    routed: "EncodedPrompt | None" = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from scen.routing.growing_rows import UNIT
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.router import Router
 
-ReadKeys = Callable[[str], Tensor]
-"""key_EKF of a bundle, by its digest; raises IntegrityError or NotFoundError."""
+ReadKeys = Callable[[str], tuple[Tensor, Sequence[str] | None]]
+"""key_EKF of a bundle, by its digest, and the prompts of its edits as they are routed (None where
+the router does not compare words); raises IntegrityError or NotFoundError."""
 
 
 class NeuronRows:
@@ -59,6 +60,8 @@ class NeuronRows:
         encoder = self._bank.router.encoder
         for digest, group in itertools.groupby(entries, key=lambda entry: entry.bundle):
             run = list(group)
-            key_EKF = self._read_keys(digest)[[entry.row for entry in run]]
-            added = self._bank.append(Codes.of(encoder(key_EKF), encoder.widths))
+            key_EKF, texts = self._read_keys(digest)
+            rows = [entry.row for entry in run]
+            some = None if texts is None else [texts[row] for row in rows]
+            added = self._bank.append(Codes.of(encoder(key_EKF[rows]), encoder.widths), some)
             self._row.update(zip((entry.edit_id for entry in run), added, strict=True))

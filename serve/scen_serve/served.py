@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.registry.snapshot import Snapshot
+from scen.routing.prompt_texts import unpack_texts
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen_serve.expert_cache import ExpertShelf
@@ -70,8 +71,10 @@ class SnapshotReader:
             store.method.layer, weight_EF.to(store.base.device), store.method.theta
         )
 
-    def _read_keys(self, digest: str) -> Tensor:
-        return self._shelf.read(digest)["key"].float().cpu()
+    def _read_keys(self, digest: str) -> tuple[Tensor, Sequence[str] | None]:
+        bundle = self._shelf.read(digest)
+        texts = unpack_texts(bundle["text"]) if self._store.loader.reads_words else None
+        return bundle["key"].float().cpu(), texts
 
 
 def _runs(places: Sequence[Place]) -> list[tuple[str, list[int]]]:

@@ -53,7 +53,10 @@ def table_rows(
     table: str, material: Material, base: Base, places: PlacePlan, args: argparse.Namespace
 ) -> list[Row]:
     """The rows of one table."""
-    fitted, plan = material.at(places.router), RouterPlan(gate_steps=args.gate_steps)
+    fitted, plan = (
+        material.at(places.router),
+        RouterPlan(gate_steps=args.gate_steps, has_evidence=False),
+    )
     if table in "AB":
         name = "zsre" if table == "A" else "counterfact"
         return own_kind(fitted, name, args.folds, plan)

@@ -19,8 +19,9 @@ from scen.routing.key_neurons import CANDIDATES
 from scen.routing.router import Router
 from scen.routing.threshold import conformal_threshold
 from scen.routing.whitening import Whitening
-from scen.training.fit_encoder import EncoderPlan, RouterKeys, pair_up
+from scen.training.fit_encoder import EncoderPlan, RouterKeys
 from scen.training.fit_gate import fit_gate, join_pairs
+from scen.training.fit_pairs import pair_up
 from scen.training.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
 
 _FOLDS = 5  # the first of them is the test
@@ -114,7 +115,7 @@ def _fit_raw(keys: RouterKeys, plan: RouterPlan) -> Router:
     encoder = fold(whitening, keys.places, [torch.eye(width_F).repeat(places, 1, 1)])
     part_N = torch.where(keys.edit_N >= 0, keys.edit_N % plan.folds, -1)
     rows = [((part_N == part) | (part_N < 0)).nonzero().squeeze(1) for part in range(plan.folds)]
-    folds = FoldPairs(tuple(pair_up(keys, encoder, some)[0] for some in rows), tuple(rows))
+    folds = FoldPairs(tuple(pair_up(keys, encoder, None, some).gate for some in rows), tuple(rows))
     negative_N, kind_N = hard_negatives(keys, score_folds(folds, plan))
     threshold = conformal_threshold(negative_N, kind_N, _RAW_BOUND)
     gate = fit_gate(join_pairs(folds.pairs), plan.gate_steps, plan.seed)

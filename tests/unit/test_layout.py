@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCE_ROOTS = ["platform", "jobs", "serve", "tests"]
-MAX_LINES = 250
+MAX_LINES = 400
 HEAVY = ["torch", "transformers", "ray", "mlflow", "matplotlib"]
 LIGHT = ["scen.config", "scen.records", "scen.ingest", "scen.registry"]
 CONTRACTS = [

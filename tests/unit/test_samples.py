@@ -15,11 +15,14 @@ COUNTS = {
     "neutral_prose.jsonl": 19,
     "nq_locality.jsonl": 1000,
     "nq_neutral.jsonl": 400,
+    "nq_questions.jsonl": 275,
+    "trivia_questions.jsonl": 160,
     "zsre_edits.jsonl": 1200,
 }
 LICENCES = {
     "counterfact_edits.jsonl": "MIT",
     "neutral_prose.jsonl": "public domain",
+    "trivia_questions.jsonl": "Apache-2.0",
     "zsre_edits.jsonl": "MIT",
 }
 
@@ -30,7 +33,7 @@ def records(name: str) -> list[dict[str, Any]]:
 
 
 def test_the_samples_are_those_that_the_readme_lists() -> None:
-    assert sample_names() == list(COUNTS)
+    assert sample_names() == ["asking.yaml", *COUNTS]
     readme = sample_path("zsre_edits.jsonl").with_name("README.md").read_text(encoding="utf-8")
     for name, count in COUNTS.items():
         licence = LICENCES.get(name, "**CC BY-SA 3.0**")

@@ -1,10 +1,12 @@
 """Prompt templates: how a prompt is put to the base, and where the user's own words then are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from jinja2.exceptions import TemplateError
 
+from scen.base.surface import cut_spans, routed_form
 from scen.errors import BaseError, ConfigError
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
@@ -38,6 +40,11 @@ class Template:
         # What stands around a prompt; looking for the prompt itself would meet its words elsewhere.
         self._before, _, self._after = self.render(_MARK).partition(_MARK)
 
+    @property
+    def has_roles(self) -> bool:
+        """True where a conversation of several messages can be put to the base."""
+        return self.name == "chat"
+
     def render(self, prompt: str) -> str:
         """The text that the base reads, less special tokens that the tokenizer adds itself."""
         if self.name == "llama2-inst":
@@ -48,6 +55,9 @@ class Template:
 
     def encode_prompt(self, prompt: str) -> EncodedPrompt:
         """Token ids of the rendered prompt, with the span of the user's own words."""
+        return self._with_routed(prompt, self._encode_prompt)
+
+    def _encode_prompt(self, prompt: str) -> EncodedPrompt:
         return self._encode(self.render(prompt), self._before, self._after, prompt)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> EncodedPrompt:
@@ -59,17 +69,28 @@ class Template:
         *earlier, last = messages
         if not earlier:
             return self.encode_prompt(last["content"])
-        if self.name != "chat":
+        if not self.has_roles:
             raise ConfigError(
                 f"messages: the template {self.name} has no roles; send one message of the user"
             )
+
+        def encode(content: str) -> EncodedPrompt:
+            text = self._render_chat([*earlier, {**last, "content": content}])
+            return self._encode(text, before, after, content)
+
         try:
             marked = self._render_chat([*earlier, {**last, "content": _MARK}])
-            text = self._render_chat(messages)
+            before, _, after = marked.rpartition(_MARK)
+            return self._with_routed(last["content"], encode)
         except TemplateError as err:
             raise ConfigError(f"messages: the base's chat template refuses them ({err})") from err
-        before, _, after = marked.rpartition(_MARK)
-        return self._encode(text, before, after, last["content"])
+
+    def _with_routed(self, text: str, encode: Callable[[str], EncodedPrompt]) -> EncodedPrompt:
+        """The encoded message, with the form in which it is routed where that differs."""
+        form = routed_form(text)
+        if form == text or not form:
+            return encode(text)
+        return replace(encode(text), routed=encode(form))
 
     def _render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         text = self.tokenizer.apply_chat_template(
@@ -84,12 +105,18 @@ class Template:
         )
         begin, end = len(before), len(text) - len(after)
         # Special tokens have the empty span (0, 0) and are nobody's words.
-        own = [
-            i for i, (a, b) in enumerate(found["offset_mapping"]) if a < end and b > max(begin, a)
-        ]
-        if not own:
+        offsets = found["offset_mapping"]
+        own = _tokens_within(offsets, begin, end)
+        if own is None:
             raise ConfigError(f"prompt: {prompt[:60]!r} has no tokens")
-        return EncodedPrompt(tuple(found["input_ids"]), (own[0], own[-1] + 1))
+        # A template may strip the message; the spans are those of what it kept.
+        words = text[begin:end]
+        spans: dict[tuple[int, int], str] = {}
+        for a, b in cut_spans(words):
+            tokens = _tokens_within(offsets, begin + a, begin + b)
+            if tokens is not None:
+                spans.setdefault(tokens, words[a:b])
+        return EncodedPrompt(tuple(found["input_ids"]), own, tuple(spans), tuple(spans.values()))
 
     def encode_target(self, target: str) -> tuple[int, ...]:
         """Token ids of the target and the end token, as they follow a rendered prompt."""
@@ -105,3 +132,11 @@ class Template:
     def decode(self, ids: list[int]) -> str:
         """Token ids to text: without special tokens and outer white space."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _tokens_within(
+    offsets: Sequence[tuple[int, int]], begin: int, end: int
+) -> tuple[int, int] | None:
+    """The half-open span of tokens that have characters in begin .. end - 1; None for none."""
+    some = [i for i, (a, b) in enumerate(offsets) if a < end and b > max(begin, a)]
+    return (some[0], some[-1] + 1) if some else None

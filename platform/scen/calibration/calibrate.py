@@ -12,13 +12,15 @@ from scen.calibration.choose_places import PlaceSearch, choose_places, count_tri
 from scen.calibration.figures import HeldFigures, measure_held
 from scen.calibration.read_questions import candidate_places, narrowing, read_questions
 from scen.calibration.rephrase import complete_edits
+from scen.editor.keys import SpanKeys
 from scen.errors import InputError
-from scen.records import Edit
+from scen.ingest.asking import wordings
+from scen.records import Edit, normalise
 from scen.routing.router import Router
 from scen.snapshot.base_profile import Profile
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import LEAST_EDITS, RouterPlan, cross_encode, fit_router
-from scen.training.router_set import build_router_set, join_router_sets
+from scen.training.router_set import Asking, Question, build_router_set, join_router_sets
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
 
@@ -58,15 +60,15 @@ def calibrate(
         complete_edits(base, edits, lambda done: progress("rephrases", done, bare))
         for edits in sources
     ]
-    keys, test_NKF, projection = _read(base, whole, unrelated, progress)
+    keys, test, projection = _read(base, whole, unrelated, progress)
     search = _search_places(keys, plan, progress)
     chosen = list(search.chosen)
-    keys, test_NKF = keys.at(chosen), test_NKF[:, chosen]
+    keys, test = keys.at(chosen), replace(test, key_MKF=test.key_MKF[:, chosen])
     router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
-    figures = measure_held(keys, router, held, test_NKF)
+    figures = measure_held(keys, router, held, test)
     best, trials = _search_expert(base, [e for edits in whole for e in edits], progress)
     if projection is not None:
-        router = replace(router, encoder=router.encoder.after(projection))
+        router = router.after(projection)
     profile = _profile(base, router, best, dict(about) | {"figures": figures.to_dict()})
     return Calibration(profile, search, trials, figures)
 
@@ -85,19 +87,46 @@ def _require_enough(edits: int, unrelated: Sequence[str]) -> None:
 
 def _read(
     base: Base, sources: Sequence[Sequence[Edit]], unrelated: Sequence[str], progress: Progress
-) -> tuple[RouterKeys, torch.Tensor, torch.Tensor | None]:
+) -> tuple[RouterKeys, SpanKeys, torch.Tensor | None]:
     """Keys of the questions and of the unrelated prompts kept for the test, at all candidate
     places; and the projection that narrowed them."""
-    parts = [build_router_set(edits, ()) for edits in sources]
-    about = join_router_sets([*parts, build_router_set((), unrelated[::2])])
+    ways, has_roles = wordings("fit"), base.template.has_roles
+    parts, first = [], 0
+    for edits in sources:
+        parts.append(build_router_set(edits, (), asking=Asking(ways, first, has_roles)))
+        first += len(edits)
+    asked = _Texts([text for edits in sources for edit in edits for text in _all_texts(edit)])
+    silent = [text for text in unrelated if text not in asked]
+    around = build_router_set((), silent[::2], asking=Asking(ways, 0, has_roles))
+    about = join_router_sets([*parts, around])
+    test = [Question(text, "unrelated", -1, "given", False) for text in silent[1::2]]
     places = candidate_places(base.num_layers)
     projection = narrowing(int(base.model.config.intermediate_size))
-    texts = [*about.texts, *unrelated[1::2]]
-    key_NKF = read_questions(
-        base, places, texts, projection, lambda done: progress("keys", done, len(texts))
+    questions = [*about.questions, *test]
+    spans = read_questions(
+        base, places, questions, projection, lambda done: progress("keys", done, len(questions))
     )
     count = len(about.questions)
-    return RouterKeys(about, places, key_NKF[:count]), key_NKF[count:], projection
+    is_ours_M = spans.row_M < count
+    ours = spans.take(is_ours_M.nonzero().squeeze(1))
+    whole_NKF = ours.key_MKF[ours.span_M == 0]
+    rest = spans.take((~is_ours_M).nonzero().squeeze(1))
+    theirs = replace(rest, row_M=rest.row_M - count)
+    return RouterKeys(about, places, whole_NKF, ours), theirs, projection
+
+
+class _Texts:
+    """Texts, compared as prompts are."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._known = {normalise(text) for text in texts}
+
+    def __contains__(self, text: str) -> bool:
+        return normalise(text) in self._known
+
+
+def _all_texts(edit: Edit) -> list[str]:
+    return [edit.prompt, *(rephrase.text for rephrase in edit.rephrases)]
 
 
 def _search_places(keys: RouterKeys, plan: RouterPlan, progress: Progress) -> PlaceSearch:

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 from scen.editor.keys import KeyPlace
+from scen.routing.evidence import input_columns
 from scen.routing.threshold import conformal_threshold
 from scen.training.fit_encoder import RouterKeys
+from scen.training.fit_pairs import MANNER
 from scen.training.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
 
 MOST = 6  # places tried together
 _TOLERANCE = 0.01
 _BOUND = 0.02  # at which sets of places are compared, where none is asked for
-_GATE_STEPS = 250  # enough to tell places apart
+_GATE_STEPS = 120  # enough to tell places apart
+_QUESTIONS = 5000  # as well
+_HIDDEN, _CANDIDATES = 16, 16
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,16 @@ def choose_places(
 ) -> PlaceSearch:
     """Greedy forward selection. `folds` are the questions seen at all candidate places; `progress`
     is told of each of the `count_trials` trials."""
-    quick = replace(plan, gate_steps=_GATE_STEPS)
-    views = folds.pairs[0].sim_NEV.shape[-1] // len(keys.places)
+    quick = replace(plan, gate_steps=_GATE_STEPS, hidden=_HIDDEN)
+    views, some = plan.encoder.num_views, _thinned(folds)
     picked: list[int] = []
     steps: list[PlaceStep] = []
     for _ in range(min(most, len(keys.places))):
         found: dict[int, float] = {}
         for place in range(len(keys.places)):
             if place not in picked:
-                found[place] = _found(folds, keys, quick, _columns([*picked, place], views))
+                columns = torch.tensor(_columns([*picked, place], len(keys.places), views))
+                found[place] = _found(some, keys, quick, columns)
                 progress(1)
         picked.append(max(found, key=lambda place: found[place]))
         places = tuple(keys.places[i] for i in picked)
@@ -72,15 +77,25 @@ def count_trials(candidates: int, most: int = MOST) -> int:
     return sum(candidates - size for size in range(min(most, candidates)))
 
 
-def _columns(places: Sequence[int], views: int) -> Tensor:
-    return torch.tensor([place * views + view for place in sorted(places) for view in range(views)])
+def _columns(places: Sequence[int], among: int, views: int) -> list[int]:
+    return input_columns(sorted(places), among, views, MANNER)
+
+
+def _thinned(folds: FoldPairs) -> FoldPairs:
+    """Some of the questions, evenly spread: enough to tell places apart."""
+    step = max(1, sum(map(len, folds.rows)) // _QUESTIONS)
+    every = [torch.arange(0, len(rows), step) for rows in folds.rows]
+    pairs = tuple(
+        p.take(some).first(_CANDIDATES) for p, some in zip(folds.pairs, every, strict=True)
+    )
+    return FoldPairs(pairs, tuple(r[some] for r, some in zip(folds.rows, every, strict=True)))
 
 
 def _found(folds: FoldPairs, keys: RouterKeys, plan: RouterPlan, columns: Tensor) -> float:
     few = FoldPairs(tuple(pairs.views(columns) for pairs in folds.pairs), folds.rows)
     held = score_folds(few, plan)
     threshold = conformal_threshold(*hard_negatives(keys, held), plan.bound or _BOUND)
-    own_N = held.own_N[keys.of("rephrase")[held.rows_N]]
+    own_N = held.own_N[keys.of("rephrase", "asked")[held.rows_N]]
     return float((own_N > threshold).float().mean())
 
 
@@ -91,7 +106,10 @@ def _top1(folds: FoldPairs, keys: RouterKeys, views: int) -> dict[KeyPlace, floa
         hits = []
         for pairs, rows_N in zip(folds.pairs, folds.rows, strict=True):
             some = pairs.take(is_rephrase[rows_N].nonzero().squeeze(1))
-            nearest_N = some.sim_NEV[..., column * views].argmax(1)
+            sim_NE = some.sim_NEV[..., column * views].float()
+            if some.real_NE is not None:
+                sim_NE = sim_NE.masked_fill(~some.real_NE, -torch.inf)
+            nearest_N = sim_NE.argmax(1)
             hits.append(some.own_NE.gather(1, nearest_N[:, None])[:, 0])
         found[place] = float(torch.cat(hits).float().mean())
     return found

@@ -4,19 +4,26 @@ Suffixes: N prompts, K places, F numbers of a raw key.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scen.editor.keys import SpanKeys
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.routing.threshold import area_under_curve, operating_curve
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import HeldOut
+from scen.training.router_set import ASKS
 
-_NEGATIVES = {"near_miss": "near misses, given", "made_near_miss": "near misses, made"}
+_NEGATIVES = {
+    "near_miss": "near misses, given",
+    "made_near_miss": "near misses, made",
+    "task": "tasks about the question",
+    "subject_task": "tasks about the subject",
+}
 _POINTS = 200  # of a curve that is kept
 
 
@@ -62,15 +69,21 @@ class HeldFigures:
 
 
 def measure_held(
-    keys: RouterKeys, router: Router, held: HeldOut, unrelated_NKF: Tensor
+    keys: RouterKeys, router: Router, held: HeldOut, unrelated: SpanKeys
 ) -> HeldFigures:
     """Figures from cross-fitted scores; those of unrelated prompts, which took no part in any fit,
     from the router itself over all edits."""
     kinds = [*_asked(keys, router, held), *_must_be_silent(keys, router, held)]
-    bank = KeyNeurons.build(router, keys.key_NKF[: keys.about.num_edits])
-    best_N = bank.choose(unrelated_NKF).score_BE[:, 0]
+    count, spans = keys.about.num_edits, keys.all_spans()
+    first = (spans.span_M == 0).nonzero().squeeze(1)[:count].tolist()
+    texts = [spans.texts[i] for i in first]
+    bank = KeyNeurons.build(router, keys.key_NKF[:count].float(), texts)
+    floats = replace(unrelated, key_MKF=unrelated.key_MKF.float())
+    score_M = bank.choose_spans(floats).score_BE[:, 0]
+    prompts = int(unrelated.row_M.max()) + 1 if len(unrelated.row_M) else 0
+    best_N = torch.full((prompts,), -torch.inf).scatter_reduce(0, unrelated.row_M, score_M, "amax")
     kinds.append(_silent("unrelated", best_N, router.threshold))
-    own_N = held.own_N[keys.of("rephrase")[held.rows_N]]
+    own_N = held.own_N[keys.of("rephrase", "asked")[held.rows_N]]
     return HeldFigures(
         tuple(kinds),
         area_under_curve(own_N, router.negative_N),
@@ -83,24 +96,31 @@ def measure_held(
 
 def _asked(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:
     """Prompts and rephrases, by the source of their wording."""
-    sources = [keys.about.questions[row].source for row in held.rows_N.tolist()]
-    asks_N = keys.of("prompt", "rephrase")[held.rows_N]
+    questions = [keys.about.questions[row] for row in held.rows_N.tolist()]
+    sources = [f"{q.source}, asked" if q.kind == "asked" else q.source for q in questions]
+    asks_N = keys.of(*ASKS)[held.rows_N]
     names = dict.fromkeys(s for s, asks in zip(sources, asks_N.tolist(), strict=True) if asks)
     for name in names:
         here_N = asks_N & torch.tensor([source == name for source in sources])
         right = (held.own_N[here_N] > router.threshold).float().mean()
         wrong_N = held.other_N[here_N] > held.own_N[here_N].clamp_min(router.threshold)
-        label = "prompts" if name == "prompt" else f"rephrases, {name}"
+        label = "prompts" if name == "prompt" else _label(name)
         yield KindFigures(label, int(here_N.sum()), float(right), float(wrong_N.float().mean()))
 
 
 def _must_be_silent(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:
-    asks_N = keys.of("prompt", "rephrase")[held.rows_N]
+    asks_N = keys.of(*ASKS)[held.rows_N]
     yield _silent("same kind, edit absent", held.other_N[asks_N], router.threshold)
     for kind, label in _NEGATIVES.items():
         here_N = keys.of(kind)[held.rows_N]
         if bool(here_N.any()):
             yield _silent(label, held.other_N[here_N], router.threshold)
+
+
+def _label(source: str) -> str:
+    """Of rephrases by their source, and of other ways of asking."""
+    way, _, asked = source.rpartition(", ")
+    return f"asked, {way}" if asked == "asked" else f"rephrases, {source}"
 
 
 def _silent(label: str, best_N: Tensor, threshold: float) -> KindFigures:

@@ -1,17 +1,18 @@
 """The raw keys of many questions at many depths, narrowed where the base is wide.
 
-Suffixes: N prompts, K places, F numbers of a raw key, G of a narrowed one.
+Suffixes: M spans of all questions, K places, F numbers of a raw key, G of a narrowed one.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from scen.base.load import Base
-from scen.editor.keys import KeyPlace
+from scen.editor.keys import KeyPlace, SpanKeys, join_spans
 from scen.routing.encoder import random_view
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.prompt_keys import read_prompt_spans
+from scen.training.router_set import Question
 
 _DEPTHS = 10  # keys are tried at each tenth of the base but its ends
 _WIDEST = 2048  # G: statistics of wider keys cost minutes and gigabytes, and are no better
@@ -19,10 +20,10 @@ _CHUNK = 512
 
 
 def candidate_places(num_layers: int) -> tuple[KeyPlace, ...]:
-    """Mean and last token at every tenth of the depth."""
+    """Sentences and last token at every tenth of the depth."""
     depths = [round(num_layers * tenth / _DEPTHS) for tenth in range(1, _DEPTHS)]
     layers = dict.fromkeys(min(max(depth, 1), num_layers - 1) for depth in depths)
-    return tuple(KeyPlace(layer, kind) for layer in layers for kind in ("mean", "last"))
+    return tuple(KeyPlace(layer, kind) for layer in layers for kind in ("span", "last"))
 
 
 def narrowing(width_F: int) -> Tensor | None:
@@ -33,14 +34,17 @@ def narrowing(width_F: int) -> Tensor | None:
 def read_questions(
     base: Base,
     places: tuple[KeyPlace, ...],
-    texts: Sequence[str],
+    questions: Sequence[Question],
     projection_FG: Tensor | None,
     progress: Callable[[int], None] = lambda _: None,
-) -> Tensor:
-    """key_NKG float16 of the prompts. `progress` is told of each batch's size."""
-    parts = []
-    for begin in range(0, len(texts), _CHUNK):
-        some = texts[begin : begin + _CHUNK]
-        key_NKF = read_prompt_keys(base, places, some, progress=progress)
-        parts.append(key_NKF if projection_FG is None else (key_NKF.float() @ projection_FG).half())
-    return torch.cat(parts)
+) -> SpanKeys:
+    """Keys (float16) of all spans of some questions. `progress` is told of each batch's size."""
+    encoded = [base.template.encode_chat(question.messages) for question in questions]
+    parts: list[SpanKeys] = []
+    for begin in range(0, len(encoded), _CHUNK):
+        found = read_prompt_spans(base, places, encoded[begin : begin + _CHUNK], progress=progress)
+        if projection_FG is not None:
+            narrow_MKG = (found.key_MKF.float() @ projection_FG).half()
+            found = replace(found, key_MKF=narrow_MKG)
+        parts.append(replace(found, row_M=found.row_M + begin))
+    return join_spans(parts)

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from scen.base.surface import bare_form
 from scen.cli.output import out, say, step_progress, write_json
 from scen.cli.render import shorten
 from scen.errors import ConfigError
@@ -33,7 +34,9 @@ def run(args: argparse.Namespace) -> None:
     if len(snapshot.entries) > 1:
         places = [Place(entry.bundle, entry.row) for entry in snapshot.entries]
         say(f"comparing {len(places)} edits")
-        neurons = KeyNeurons.build(router, BundleRows(storage).read(places, ("key",))["key"])
+        texts = [bare_form(entry.edit.prompt) for entry in snapshot.entries]
+        key_EKF = BundleRows(storage).read(places, ("key",))["key"]
+        neurons = KeyNeurons.build(router, key_EKF, texts)
         with step_progress() as bars:
             found = find_collisions(
                 neurons,

@@ -6,12 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from scen.cli.output import out, say, show_warnings, step_progress, write_json
-from scen.cli.render import report_table
+from scen.cli.render import asking_table, report_table
 from scen.cli.settings import read_config, store_method
 from scen.config import Config
 from scen.errors import ConfigError, InputError, ScenError
 from scen.evaluation.metrics import Outcome, summarise
-from scen.evaluation.probes import edit_probes, locality_probes
 from scen.evaluation.run_eval import run_eval
 from scen.fs import Storage
 from scen.ingest import Validator, ingest
@@ -22,11 +21,18 @@ from scen.registry.ledger import Ledger
 from scen.registry.snapshot import Snapshot
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, open_store
-from scen.waves.evaluation_work import eval_limits, outcome_lines
+from scen.waves.evaluation_work import (
+    AskingShare,
+    EvaluationTask,
+    eval_limits,
+    outcome_lines,
+    task_probes,
+)
 from scen.waves.gate import broken_bounds
+from scen.waves.plan import Wave
 
-# The outcomes of edits and locality prompts on a snapshot of a store.
-Measure = Callable[[OpenStore, Config, Snapshot, list[Edit], list[str]], list[Outcome]]
+# The outcomes of a task on a store.
+Measure = Callable[[OpenStore, Config, EvaluationTask], list[Outcome]]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -45,7 +51,10 @@ def evaluate(args: argparse.Namespace, measure: Measure, *, weights: bool = True
     edits = _wanted_edits(args, snapshot)
     locality_limit = config.evaluation.locality_limit if args.locality is None else None
     locality = read_prompts(args.locality or sample_path("nq_locality.jsonl"), locality_limit)
-    outcomes = measure(store, config, snapshot, edits, locality)
+    wave = Wave("eval", snapshot.version, tuple(edits), {})
+    ways: AskingShare = "all" if args.asking else "none"
+    task = EvaluationTask(wave, None, tuple(locality), snapshot.version, asking=ways)
+    outcomes = measure(store, config, task)
     lines = outcome_lines(outcomes)
     path = f"evaluations/v{snapshot.version}-{digest_bytes(lines)[:12]}.jsonl"
     storage.put_new(path, lines)
@@ -55,6 +64,8 @@ def evaluate(args: argparse.Namespace, measure: Measure, *, weights: bool = True
         write_json(report)
     else:
         out.print(report_table(report, f"Version {snapshot.version}: {len(edits)} edits"))
+        if report["asking"]:
+            out.print(asking_table(report["asking"]))
         out.print(f"every probe  {report['per_edit_path']}", soft_wrap=True)
     if args.else_rollback is not None:
         guard(store.ledger, broken_bounds(report, config.waves), snapshot, args.else_rollback)
@@ -93,11 +104,9 @@ def previous_version(ledger: Ledger, measured: Snapshot) -> int:
     return newest - 1
 
 
-def measure_here(
-    store: OpenStore, config: Config, snapshot: Snapshot, edits: list[Edit], locality: list[str]
-) -> list[Outcome]:
+def measure_here(store: OpenStore, config: Config, task: EvaluationTask) -> list[Outcome]:
     """Measure in this process."""
-    probes = [*edit_probes(edits), *locality_probes(locality)]
+    snapshot, probes = store.ledger.snapshot(task.version), task_probes(task, config, store)
     with step_progress() as bars:
         return run_eval(
             store.base,

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from scen.cli.render import shorten
 from scen.editor.decode import EditedModel
-from scen.editor.keys import read_keys
+from scen.editor.keys import read_span_keys
 from scen.editor.neurons import SigmoidNeurons
 from scen.editor.prefill import Prefill
 from scen.records import Edit
-from scen.routing.explain import explain
+from scen.routing.explain import explain_spans
 from scen.routing.key_neurons import KeyNeurons
 
 
@@ -23,8 +23,9 @@ from scen.routing.key_neurons import KeyNeurons
 def find_candidates(
     edited: EditedModel, filled: Prefill, edits: Sequence[Edit], count: int = 5
 ) -> list[dict[str, Any]]:
-    """The likeliest edits of the first prompt of a batch, best first: id, prompt, score, and
-    `similarities`, the cosine by view (method scen has one number only, its score)."""
+    """The likeliest edits of the first prompt of a batch, best first: id, prompt, score, the `span`
+    of the message that is most like it, and `similarities`, the cosine by view (method scen has one
+    number only, its score)."""
     neurons = edited.neurons
     if len(neurons) == 0:
         return []
@@ -35,16 +36,20 @@ def find_candidates(
             for i, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
     assert isinstance(neurons, KeyNeurons)
-    choice = neurons.choose(read_keys(filled, neurons.router.encoder.places)[:1])
-    found = explain(choice, 0, neurons.router, count)
-    return [_candidate(edits[c.index], c.score, c.similarities) for c in found]
+    keys = read_span_keys(filled, neurons.router.encoder.places)
+    first = keys.take((keys.row_M == 0).nonzero().squeeze(1))
+    found = explain_spans(neurons.choose_spans(first), first.texts, neurons.router, count)
+    return [_candidate(edits[c.index], c.score, c.similarities, c.span) for c in found]
 
 
-def _candidate(edit: Edit, score: float, similarities: dict[str, float]) -> dict[str, Any]:
+def _candidate(
+    edit: Edit, score: float, similarities: dict[str, float], span: str = ""
+) -> dict[str, Any]:
     return {
         "edit_id": edit.id,
         "prompt": edit.prompt,
         "score": round(score, 4),
+        "span": span,
         "similarities": {name: round(value, 3) for name, value in similarities.items()},
     }
 
@@ -56,8 +61,9 @@ def reason(candidates: Sequence[dict[str, Any]], threshold: float) -> str:
     first = candidates[0]
     side = "above" if first["score"] > threshold else "not above"
     who = "it answers" if first["score"] > threshold else "the base answers"
+    asked = f" for {shorten(first['span'])!r}" if first["span"] else ""
     return (
-        f"the likeliest edit, {first['edit_id']}, scores {first['score']:.4g}, {side} the "
+        f"the likeliest edit, {first['edit_id']}, scores {first['score']:.4g}{asked}, {side} the "
         f"threshold {threshold:.4g}: {who}"
     )
 

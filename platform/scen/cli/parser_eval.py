@@ -22,6 +22,7 @@ revoked or expired since. Servers that follow the newest version swap the new on
 examples:
   scen eval --store ./my-store
   scen eval --store ./my-store --edits probes.jsonl --version 12
+  scen eval --store ./my-store --asking --limit 200
   scen eval --store ./my-store --set waves.min_reliability=0.95 --else-rollback previous
 
 every ten minutes, by cron (in one line):
@@ -43,6 +44,12 @@ def add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     add("--locality", metavar="FILE", help="prompts that no edit may change (default: a sample)")
     add("--version", type=int, metavar="V", help="a ledger version")
     add("--limit", type=count, metavar="N", help="the first N edits only")
+    add(
+        "--asking",
+        action="store_true",
+        help="also put each edit's question in about twenty ways of asking (greetings, quotes, "
+        "capitals, typos, system prompts ...), and tasks about it that must reach no edit",
+    )
     add(
         "--else-rollback",
         type=_target,

@@ -59,6 +59,22 @@ def report_table(report: Mapping[str, Any], title: str) -> Table:
     return table
 
 
+def asking_table(asking: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """Ways of asking, and where each goes; tasks about a question must reach no edit."""
+    heads = ("way of asking", "own edit", "exact answer", "another edit", "asked")
+    lines = (
+        (
+            way,
+            percent(found["own_edit"]),
+            percent(found["exact"]),
+            percent(found["another_edit"]),
+            f"{found['count']:g}",
+        )
+        for way, found in asking.items()
+    )
+    return figures_table("Ways of asking", heads, lines)
+
+
 def answer_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Prompts with their answers before and after, and which edit spoke."""
     table = Table(title="Answers before and after", title_justify="left", title_style="bold")

@@ -15,12 +15,19 @@ IGNORED = -100  # the label that cross-entropy leaves out
 class PromptBatch:
     """Left-padded prompts: the last prompt token of every row is at position -1.
 
-    `ids_BP` int64, `mask_BP` bool (real tokens), `own_BP` bool (the user's own words).
+    `ids_BP` int64, `mask_BP` bool (real tokens), `own_BP` bool (the user's own words), `span_BNP`
+    bool (the parts of them that are routed, the whole first; nothing where a row has fewer) and
+    `texts` what these say (nothing for prompts without parts).
+    `copies` are the forms that are routed of the rows `copied_C`, where those differ.
     """
 
     ids_BP: Tensor
     mask_BP: Tensor
     own_BP: Tensor
+    span_BNP: Tensor
+    texts: tuple[tuple[str, ...], ...]
+    copied_C: tuple[int, ...] = ()
+    copies: "PromptBatch | None" = None
 
     def __len__(self) -> int:
         return len(self.ids_BP)
@@ -29,10 +36,6 @@ class PromptBatch:
     def positions_BP(self) -> Tensor:
         """Rotary positions: the first real token of a row is 0."""
         return positions_of(self.mask_BP)
-
-    def take(self, rows: Tensor) -> "PromptBatch":
-        """The batch of these rows, padding kept."""
-        return PromptBatch(self.ids_BP[rows], self.mask_BP[rows], self.own_BP[rows])
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,30 @@ def pad_prompts(
     width = max(len(p.ids) for p in prompts)
     gaps = [width - len(p.ids) for p in prompts]
     ids = [[pad_id] * gap + list(p.ids) for p, gap in zip(prompts, gaps, strict=True)]
-    place = torch.arange(width)[None]
+    place = torch.arange(width)
     gap_B1 = torch.tensor(gaps)[:, None]
-    begin_B1 = torch.tensor([p.own[0] for p in prompts])[:, None] + gap_B1
-    end_B1 = torch.tensor([p.own[1] for p in prompts])[:, None] + gap_B1
-    own_BP = (place >= begin_B1) & (place < end_B1)
+    own_BP = _between(torch.tensor([p.own for p in prompts]) + gap_B1, place)
+    spans = [p.spans or (p.own,) for p in prompts]
+    most = max(map(len, spans))
+    filled = [[*some, *[(0, 0)] * (most - len(some))] for some in spans]
+    span_BNP = _between(torch.tensor(filled) + gap_B1[..., None], place)
+    copied = tuple(i for i, p in enumerate(prompts) if p.routed)
+    routed = [p.routed for p in prompts if p.routed]
     return PromptBatch(
-        torch.tensor(ids).to(device), (place >= gap_B1).to(device), own_BP.to(device)
+        torch.tensor(ids).to(device),
+        (place >= gap_B1).to(device),
+        own_BP.to(device),
+        span_BNP.to(device),
+        tuple(p.texts for p in prompts),
+        copied,
+        pad_prompts(routed, pad_id, device) if routed else None,
     )
+
+
+def _between(span_X2: Tensor, place_P: Tensor) -> Tensor:
+    """[..., P] bool: the places within half-open spans [..., 2]."""
+    begin_X1, end_X1 = span_X2[..., :1], span_X2[..., 1:]
+    return (place_P >= begin_X1) & (place_P < end_X1)
 
 
 def pad_edits(

@@ -41,7 +41,7 @@ class EditedModel:
 
     def prefill(self, batch: PromptBatch) -> Prefill:
         """One pass of the base over the prompts."""
-        return prefill(self.model, batch, self.layer, self.neurons.layers)
+        return prefill(self.model, batch, self.layer, self.neurons.layers, pace=self.pace)
 
     def route(self, filled: Prefill) -> Route:
         """Which expert each row uses."""

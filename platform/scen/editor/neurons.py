@@ -55,7 +55,8 @@ class SigmoidNeurons:
         score_BE, index_BE = self.score(filled).topk(min(2, len(self)), dim=1)
         chosen_BE = index_BE.masked_fill(score_BE <= self.theta, -1)
         rival_B = chosen_BE[:, 1] if len(self) > 1 else torch.full_like(index_BE[:, 0], -1)
-        return Route(chosen_BE[:, 0], score_BE[:, 0].float(), index_BE[:, 0], rival_B)
+        whole_B = torch.zeros_like(rival_B)
+        return Route(chosen_BE[:, 0], score_BE[:, 0].float(), index_BE[:, 0], rival_B, whole_B)
 
 
 def initial_neuron(width: int, seed: int, dtype: torch.dtype) -> Tensor:

@@ -1,7 +1,7 @@
 """One pass of the base over a batch of prompts, and what is kept of it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from scen.editor.batch import PromptBatch
+from scen.editor.pace import ALONE, Pace
 from scen.editor.split import Pair, PrefixKV, Split, span_after
 from scen.editor.taps import tap_inputs, tap_sum
 
@@ -20,7 +21,8 @@ class Prefill:
     are the two terms of the edited layer's output.
 
     S positions were run, the last ones: all P, or fewer where the keys and values of the first ones
-    were known before.
+    were known before. `copies` is the pass over the forms that are routed of some rows, where they
+    differ from what the base reads (`batch.copied_C`).
     """
 
     batch: PromptBatch
@@ -30,6 +32,7 @@ class Prefill:
     rest_BSD: Tensor
     y_BSD: Tensor
     layer: int
+    copies: "Prefill | None" = None
 
     @property
     def num_known(self) -> int:
@@ -46,6 +49,13 @@ class Prefill:
         own_BS1 = self.batch.own_BP[:, self.num_known :, None]
         total_BF = (self.inputs[layer].float() * own_BS1).sum(1)
         return total_BF / own_BS1.sum(1)
+
+    def spans(self, layer: int) -> Tensor:
+        """x_BNF float32: the same averaged over each of the N spans of a prompt, all of which must
+        have been run; 0 where a prompt has fewer."""
+        weight_BNS = self.batch.span_BNP[:, :, self.num_known :].float()
+        total_BNF = torch.bmm(weight_BNS, self.inputs[layer].float())
+        return total_BNF / weight_BNS.sum(2, keepdim=True).clamp_min(1)
 
     def split(self, rows: Tensor, start: int) -> Split:
         """These rows from position `start` on, stopped at the edited layer; nothing is run. Those
@@ -66,19 +76,34 @@ def prefill(
     layer: int,
     key_layers: Iterable[int],
     known: Sequence[Pair] = (),
+    pace: Pace = ALONE,
 ) -> Prefill:
     """Run the unedited base over the prompts, once, keeping what routing and experts need.
+
+    Where some prompts are routed in another form, that form is run as well, in a pass of its own:
+    the operations on the prompts themselves do not depend on it.
 
     `known` are keys and values of the first few of the P positions, per layer: those are not run.
     They are the base's own from an earlier pass, which may have had another batch shape; so the
     logits are those of a whole pass but for their last bits. With equal `known` and an equal batch
     they are equal bit for bit.
     """
+    layers = {layer, *key_layers}
+    filled = _run(model, batch, layer, layers, known)
+    if not pace.anyone(batch.copies is not None):
+        return filled
+    copies = _run(model, batch.copies or batch, layer, layers, ())
+    return filled if batch.copies is None else replace(filled, copies=copies)
+
+
+def _run(
+    model: Any, batch: PromptBatch, layer: int, layers: set[int], known: Sequence[Pair]
+) -> Prefill:
     cache = DynamicCache()
     for index, (keys, values) in enumerate(known):
         cache.update(keys, values, index)
     begin = known[0][0].shape[2] if known else 0
-    with tap_inputs(model, {layer, *key_layers}) as inputs, tap_sum(model, layer) as terms:
+    with tap_inputs(model, layers) as inputs, tap_sum(model, layer) as terms:
         out = model.model(
             input_ids=batch.ids_BP[:, begin:],
             attention_mask=batch.mask_BP.long(),

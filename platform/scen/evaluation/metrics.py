@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scen.evaluation.probes import Probe, ProbeKind
 
@@ -47,7 +47,9 @@ class EvalReport:
     Generality is per source of the rephrases. `locality_unchanged`: share of unrelated prompts
     whose answer stayed the base's; `logits_identical`: share of the *unrouted* ones among them
     whose logits are the base's bit for bit. `retention`: share of earlier edits, of those asked
-    again, that are still answered.
+    again, that are still answered. `asking`: by way of asking, the share that reaches the own edit
+    (`own_edit`), another one (`another_edit`), and that is answered exactly (`exact`; None for
+    tasks about the question, which must reach no edit), and how many were asked (`count`).
     """
 
     n_edits: int
@@ -62,6 +64,7 @@ class EvalReport:
     teacher_forced: dict[str, float]
     counts: dict[str, int]
     retention: float | None = None
+    asking: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
 def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
@@ -94,6 +97,7 @@ def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
             **{f"generality_{name}": len(group) for name, group in by_source.items()},
         },
         retention=share(o.is_exact for o in earlier),
+        asking=_asking(outcomes),
     )
 
 
@@ -110,6 +114,12 @@ def flatten_report(report: EvalReport) -> dict[str, float]:
         **{f"eval/generality_{_plain(k)}_before": v for k, v in report.generality_before.items()},
         **{f"eval/routing_{k}": v for k, v in report.routing.items()},
         **{f"eval/teacher_forced_{k}": v for k, v in report.teacher_forced.items()},
+        **{
+            f"asking/{_plain(way)}_{name}": value
+            for way, figures in report.asking.items()
+            for name, value in figures.items()
+            if name != "count"
+        },
     }
     return {name: value for name, value in flat.items() if value is not None}
 
@@ -158,6 +168,23 @@ def _routing(
         "false_activation_near_miss": share(o.routed_to is not None for o in near),
     }
     return {name: value for name, value in shares.items() if value is not None}
+
+
+def _asking(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | None]]:
+    """Figures by way of asking, those that want an answer first."""
+    groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.probe.kind in ("asking", "task"):
+            groups[outcome.probe.kind, outcome.probe.source].append(outcome)
+    return {
+        way: {
+            "own_edit": share(o.routed_to == o.probe.edit_id for o in group),
+            "another_edit": share(o.routed_to not in (None, o.probe.edit_id) for o in group),
+            "exact": share(o.is_exact for o in group) if kind == "asking" else None,
+            "count": len(group),
+        }
+        for (kind, way), group in sorted(groups.items())
+    }
 
 
 def _forced(told: list[Outcome], reworded: list[Outcome]) -> dict[str, float]:

@@ -90,12 +90,19 @@ def measure_batch(
 
 def encode_probe(base: Base, index: int, probe: Probe, limits: EvalLimits) -> ProbeRow:
     """A probe as tokens of the base."""
-    prompt = base.template.encode_prompt(probe.prompt)
+    prompt = _encode(base, probe)
     if probe.target is None:
         return ProbeRow(index, probe, prompt, (), limits.locality_tokens)
     target = base.template.encode_target(probe.target)
     budget = min(limits.max_new_tokens, len(target) + _SPARE_TOKENS)
     return ProbeRow(index, probe, prompt, target, budget)
+
+
+def _encode(base: Base, probe: Probe) -> EncodedPrompt:
+    if not probe.earlier:
+        return base.template.encode_prompt(probe.prompt)
+    turns = [*probe.earlier, ("user", probe.prompt)]
+    return base.template.encode_chat([{"role": role, "content": text} for role, text in turns])
 
 
 def _run_batch(

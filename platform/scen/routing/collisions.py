@@ -63,7 +63,9 @@ def _near_pairs(
     neurons: KeyNeurons, rows_B: Tensor, least: float, nearest: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """pair_N2 (rising), score_N and sim_NV of these edits with others that score above `least`."""
-    choice = neurons.choose_by_code(neurons.code(rows_B), nearest + 1)  # an edit is its own nearest
+    texts = [neurons.text(row) for row in rows_B.tolist()]
+    # An edit is its own nearest.
+    choice = neurons.choose_by_code(neurons.code(rows_B), nearest + 1, texts)
     is_other_BT = (choice.index_BE >= 0) & (choice.index_BE != rows_B[:, None])
     at_B, at_T = (is_other_BT & (choice.score_BE > least)).nonzero(as_tuple=True)
     pair_N2 = torch.stack([rows_B[at_B], choice.index_BE[at_B, at_T]], 1).sort(1).values

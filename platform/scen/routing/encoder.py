@@ -17,7 +17,7 @@ SEARCH_WIDTH = 128
 """D where J is larger. Among 1,000 edits and 16,000 other prompts a fitted projection of 512
 numbers to 128 finds what the 512 find; to 64 it misses four edits in a thousand."""
 
-_KINDS: tuple[KeyKind, ...] = ("mean", "last")
+_KINDS: tuple[KeyKind, ...] = ("mean", "last", "span")
 
 
 @dataclass(frozen=True)

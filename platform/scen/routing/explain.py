@@ -1,6 +1,7 @@
 """Why the router chose as it did, as plain records."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from scen.routing.key_neurons import Choice
 from scen.routing.router import Router
@@ -9,12 +10,14 @@ from scen.routing.router import Router
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An edit that the gate looked at: its `index` among the edits, its score, whether that is
-    above the threshold, and the cosines behind it by view (mean@6.0: the first view there)."""
+    above the threshold, the cosines behind it by view (mean@6.0: the first view there), and the
+    part of the message that it was found by."""
 
     index: int
     score: float
     is_above: bool
     similarities: dict[str, float]
+    span: str = ""
 
 
 def explain(choice: Choice, row: int, router: Router, count: int = 5) -> list[Candidate]:
@@ -32,3 +35,16 @@ def explain(choice: Choice, row: int, router: Router, count: int = 5) -> list[Ca
         )
         if index >= 0
     ]
+
+
+def explain_spans(
+    choice: Choice, texts: Sequence[str], router: Router, count: int = 5
+) -> list[Candidate]:
+    """The same for one prompt, whose spans (`texts`) are the rows of the choice: of each edit the
+    span by which it scores most."""
+    best: dict[int, Candidate] = {}
+    for row, text in enumerate(texts):
+        for found in explain(choice, row, router, count):
+            if found.index not in best or found.score > best[found.index].score:
+                best[found.index] = replace(found, span=text)
+    return sorted(best.values(), key=lambda found: -found.score)[:count]

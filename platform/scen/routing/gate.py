@@ -1,19 +1,21 @@
-"""The gate: from the similarities of a prompt and an edit to one score, shared by all edits.
+"""The gate: from what is known of a prompt and an edit to one score, shared by all edits.
 
-Suffixes: V similarities, S hidden units.
+Suffixes: V inputs (similarities, and what else is known), S hidden units.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import gelu
 
 _SPREAD = 3.0  # cosines differ by tenths; the hidden units want more
 
 
 @dataclass(frozen=True)
 class Gate:
-    """score = sim . direct + out . gelu(3 sim . hidden + bias) + offset; larger is likelier.
+    """score = x . direct + out . h + offset, with h = gelu(3 x . hidden + bias), once more through
+    gelu(h . inner + inner_bias) where there is a second layer; larger is likelier.
 
     Trained gates give the log-odds, for classes of even weight, that the prompt asks for the
     edit's fact. Without hidden units it is a weighted sum.
@@ -24,6 +26,8 @@ class Gate:
     bias_S: Tensor
     out_S: Tensor
     offset: Tensor
+    inner_SS: Tensor | None = None
+    inner_bias_S: Tensor | None = None
 
     @classmethod
     def mean(cls, num_views: int) -> "Gate":
@@ -33,30 +37,39 @@ class Gate:
         return cls(direct_V, torch.zeros(num_views, 0), none, none, torch.zeros(()))
 
     @classmethod
-    def drawn(cls, num_views: int, hidden: int, seed: int) -> "Gate":
-        """A gate to start training from."""
+    def drawn(cls, num_views: int, hidden: int, seed: int, *, is_deep: bool = False) -> "Gate":
+        """A gate to start training from; `is_deep`: with a second layer."""
         generator = torch.Generator().manual_seed(seed)
         hidden_VS = torch.randn(num_views, hidden, generator=generator) * num_views**-0.5
         out_S = torch.randn(hidden, generator=generator) * hidden**-0.5
         zero_V, zero_S = torch.zeros(num_views), torch.zeros(hidden)
-        return cls(zero_V, hidden_VS, zero_S, out_S, torch.zeros(()))
+        if not is_deep:
+            return cls(zero_V, hidden_VS, zero_S, out_S, torch.zeros(()))
+        inner_SS = torch.randn(hidden, hidden, generator=generator) * hidden**-0.5
+        return cls(zero_V, hidden_VS, zero_S, out_S, torch.zeros(()), inner_SS, zero_S.clone())
 
-    def __call__(self, sim_V: Tensor) -> Tensor:
-        """The scores of any number of pairs; the last dimension of `sim_V` is V."""
-        hidden_S = torch.nn.functional.gelu(_SPREAD * sim_V @ self.hidden_VS + self.bias_S)
-        return sim_V @ self.direct_V + hidden_S @ self.out_S + self.offset
+    def __call__(self, x_V: Tensor) -> Tensor:
+        """The scores of any number of pairs; the last dimension of `x_V` is V."""
+        hidden_S = gelu(_SPREAD * x_V @ self.hidden_VS + self.bias_S)
+        if self.inner_SS is not None and self.inner_bias_S is not None:
+            hidden_S = gelu(hidden_S @ self.inner_SS + self.inner_bias_S)
+        return x_V @ self.direct_V + hidden_S @ self.out_S + self.offset
 
     def tensors(self) -> dict[str, Tensor]:
         """The gate as named tensors."""
-        return {
+        named = {
             "direct": self.direct_V,
             "hidden": self.hidden_VS,
             "bias": self.bias_S,
             "out": self.out_S,
             "offset": self.offset,
+            "inner": self.inner_SS,
+            "inner_bias": self.inner_bias_S,
         }
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "Gate":
         """The gate that `tensors` described."""
-        return cls(*(tensors[name] for name in ("direct", "hidden", "bias", "out", "offset")))
+        names = ("direct", "hidden", "bias", "out", "offset", "inner", "inner_bias")
+        return cls(*(tensors[name] for name in names if name in tensors))

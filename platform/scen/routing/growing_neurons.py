@@ -4,6 +4,8 @@ store are a view of it.
 Suffixes: N rows of the bank, E edits of a version.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,11 +16,14 @@ from scen.routing.key_bank import KeyBank
 from scen.routing.router import Router
 from scen.routing.search import Search
 
+NO_TEXT = ""
+"""Of an edit whose words are not known: nothing has them in common."""
+
 _PART = 4096  # edits whose search keys are made at a time
 
 
 class GrowingNeurons:
-    """The compact keys and the search keys of edits, appended in place, in the order of arrival.
+    """The compact keys, search keys and words of edits, appended in place, in the order of arrival.
 
     One thread may append and search at a time. What a view is made of never changes, and an index
     that was built for one view serves the later ones.
@@ -35,25 +40,31 @@ class GrowingNeurons:
         self._codes = GrowingRows(like, capacity)
         self._keys = KeyBank(encoder.search_JD.shape[1], max(capacity, 1))
         self._search: Search | None = None
+        self._texts: list[str] = []
 
     def __len__(self) -> int:
         """N, hidden rows included."""
         return len(self._codes)
 
-    def append(self, codes: Codes) -> range:
-        """Add edits behind the others; their rows. Raises ConfigError where a key is not finite;
-        nothing is added then."""
+    def append(self, codes: Codes, texts: Sequence[str] | None = None) -> range:
+        """Add edits behind the others; their rows. `texts` are their prompts as they are routed.
+        Raises ConfigError where a key is not finite; nothing is added then."""
         encoder = self.router.encoder
         parts = torch.arange(len(codes)).split(_PART)
         keys = [encoder.search_key(codes.take(part, encoder.widths)) for part in parts]
         self._codes.reserve(len(codes))  # what fails must fail before one of the two has grown
         self._keys.append(torch.cat(keys))
+        self._texts.extend(texts if texts is not None else [NO_TEXT] * len(codes))
         return self._codes.append(codes.int8_EKC, codes.scale_EKH)
 
     def codes(self) -> Codes:
         """The compact keys of all rows as they are now."""
         count, parts = self._codes.view()
         return Codes(*(part[:count] for part in parts))
+
+    def texts(self) -> Sequence[str]:
+        """The words of all rows; grows with the bank, and what is there never changes."""
+        return self._texts
 
     def search(self, row_E: Tensor) -> Search:
         """A search of all rows as they are now that finds those at `row_E` only."""
@@ -67,4 +78,5 @@ class GrowingNeurons:
         for part in row_E.split(_PART):
             other._keys.copy_from(self._keys, part)
             other._codes.append(codes.int8_EKC[part], codes.scale_EKH[part])
+        other._texts = [self._texts[row] for row in row_E.tolist()]
         return other

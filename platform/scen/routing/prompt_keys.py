@@ -2,18 +2,21 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from scen.base.load import Base
 from scen.editor.batch import pad_prompts
-from scen.editor.keys import KeyPlace, read_keys
+from scen.editor.keys import KeyPlace, SpanKeys, join_spans, read_keys, read_span_keys
 from scen.editor.prefill import prefill
 from scen.records import EncodedPrompt
 
 BATCH = 32
 """Prompts that are read side by side."""
+
+_TOKENS = 2560  # of a batch of long prompts, padding included
 
 
 def batch_prompts(prompts: Sequence[EncodedPrompt], batch_size: int = BATCH) -> list[list[int]]:
@@ -39,3 +42,35 @@ def read_prompt_keys(
         parts.append(read_keys(filled, places).half().cpu())
         progress(len(rows))
     return torch.cat(parts)[torch.tensor(list(itertools.chain(*batches))).argsort()]
+
+
+def read_prompt_spans(
+    base: Base,
+    places: tuple[KeyPlace, ...],
+    prompts: Sequence[EncodedPrompt],
+    progress: Callable[[int], None] = lambda _: None,
+) -> SpanKeys:
+    """The keys (float16) of all spans of N prompts, in their order. `progress` is told of each
+    batch's size."""
+    parts: list[SpanKeys] = []
+    for rows in _long_batches(prompts):
+        batch = pad_prompts([prompts[i] for i in rows], base.pad_id, base.device)
+        filled = prefill(base.model, batch, places[0].layer, (p.layer for p in places))
+        found = read_span_keys(filled, places).to(torch.device("cpu"))
+        numbers_N = torch.tensor(rows)
+        key_MKF = found.key_MKF.half()
+        parts.append(replace(found, key_MKF=key_MKF, row_M=numbers_N[found.row_M]))
+        progress(len(rows))
+    joined = join_spans(parts)
+    return joined.take(joined.row_M.argsort(stable=True))
+
+
+def _long_batches(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
+    """Like beside like, fewer of those that are long."""
+    batches: list[list[int]] = [[]]
+    for index in sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids)):
+        size = len(prompts[index].ids)
+        if len(batches[-1]) == BATCH or (len(batches[-1]) + 1) * size > max(_TOKENS, size):
+            batches.append([])
+        batches[-1].append(index)
+    return [batch for batch in batches if batch]

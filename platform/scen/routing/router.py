@@ -7,12 +7,14 @@ from torch import Tensor
 
 from scen.editor.keys import KeyPlace
 from scen.routing.encoder import KeyEncoder, fold, random_view
+from scen.routing.evidence import Evidence
 from scen.routing.gate import Gate
 from scen.routing.threshold import conformal_threshold
 from scen.routing.whitening import Whitening
 
-NEGATIVES = ("same kind", "near miss", "made near miss")
-"""Kinds of hard negatives: questions whose edit is not there, near misses given and made."""
+NEGATIVES = ("same kind", "near miss", "made near miss", "task", "subject task")
+"""Kinds of hard negatives: questions whose edit is not there, near misses given and made, tasks
+about a question, and other wishes about its subject."""
 
 _DEFAULT_WIDTH = 512
 
@@ -23,7 +25,8 @@ class Router:
 
     `negative_N` are the scores of the N held-out hard negatives that set `threshold`, so that
     false activation of each of their kinds (`kind_N`, see NEGATIVES) is at most `bound` (None: the
-    threshold was set by hand).
+    threshold was set by hand). With `evidence` the gate also sees words, and what stands around a
+    question; without, as before this was known, similarities alone.
     """
 
     encoder: KeyEncoder
@@ -32,6 +35,7 @@ class Router:
     bound: float | None
     negative_N: Tensor
     kind_N: Tensor
+    evidence: Evidence | None = None
 
     @property
     def sample_size(self) -> int:
@@ -50,6 +54,11 @@ class Router:
         threshold = conformal_threshold(self.negative_N, self.kind_N, bound)
         return replace(self, threshold=threshold, bound=bound)
 
+    def after(self, projection_GF: Tensor) -> "Router":
+        """The router of raw keys of G numbers, where this one takes them times `projection_GF`."""
+        evidence = self.evidence and self.evidence.after(projection_GF)
+        return replace(self, encoder=self.encoder.after(projection_GF), evidence=evidence)
+
     def cut_at(self, threshold: float) -> "Router":
         """The same router with a threshold set by hand, which promises nothing."""
         return replace(self, threshold=threshold, bound=None)
@@ -57,6 +66,8 @@ class Router:
     def tensors(self) -> dict[str, Tensor]:
         """The router as named tensors."""
         parts = {"encoder": self.encoder.tensors(), "gate": self.gate.tensors()}
+        if self.evidence is not None:
+            parts["evidence"] = self.evidence.tensors()
         named = {f"{part}.{n}": t for part, tensors in parts.items() for n, t in tensors.items()}
         bound = float("nan") if self.bound is None else self.bound
         cut = torch.tensor([self.threshold, bound], dtype=torch.float64)
@@ -65,7 +76,7 @@ class Router:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "Router":
         """The router that `tensors` described."""
-        parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "gate": {}}
+        parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "gate": {}, "evidence": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             if rest:
@@ -78,6 +89,7 @@ class Router:
             bound if bound == bound else None,
             tensors["negatives"],
             tensors["kinds"],
+            Evidence.from_tensors(parts["evidence"]) if parts["evidence"] else None,
         )
 
 

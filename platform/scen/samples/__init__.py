@@ -19,4 +19,6 @@ def sample_path(name: str) -> Path:
 
 def sample_names() -> list[str]:
     """The names of all samples."""
-    return sorted(item.name for item in files(__name__).iterdir() if item.name.endswith(".jsonl"))
+    return sorted(
+        item.name for item in files(__name__).iterdir() if item.name.endswith((".jsonl", ".yaml"))
+    )

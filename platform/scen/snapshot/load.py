@@ -12,6 +12,7 @@ from scen.editor.expert import build_bank
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.editor.pace import ALONE, Pace
 from scen.routing.key_neurons import KeyNeurons
+from scen.routing.prompt_texts import WIDTH, unpack_texts
 from scen.routing.router import Router
 from scen.snapshot.method import StoreMethod
 from scen.snapshot.rows import BundleRows, Place
@@ -56,7 +57,15 @@ class SnapshotLoader:
 
     @property
     def _neuron_names(self) -> tuple[str, ...]:
-        return ("neuron",) if self._is_paper else ("key",)
+        if self._is_paper:
+            return ("neuron",)
+        return ("key", "text") if self.reads_words else ("key",)
+
+    @property
+    def reads_words(self) -> bool:
+        """True where the router compares words as well; bundles that were made for routers which
+        do not may have none."""
+        return self.router is not None and self.router.evidence is not None
 
     def _empty(self, name: str) -> Tensor:
         config = self.base.config
@@ -66,6 +75,7 @@ class SnapshotLoader:
             "up": (0, narrow, rank),
             "weight": (0, narrow, wide),
             "key": (0, len(self.method.places), wide),
+            "text": (0, WIDTH),
         }
         return torch.zeros(shapes.get(name, (0, wide)), device=self.base.device)
 
@@ -74,4 +84,5 @@ class SnapshotLoader:
             assert self.method.theta is not None
             return SigmoidNeurons(self.method.layer, tensors["neuron"], self.method.theta)
         assert self.router is not None
-        return KeyNeurons.build(self.router, tensors["key"].cpu())
+        texts = unpack_texts(tensors["text"].cpu()) if self.reads_words else None
+        return KeyNeurons.build(self.router, tensors["key"].cpu(), texts)

@@ -32,7 +32,8 @@ class BundleRows:
     _bundles: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def read(self, places: Sequence[Place], names: Sequence[str]) -> dict[str, Tensor]:
-        """The named tensors at these places (at least one), in this order, float32 at least.
+        """The named tensors at these places (at least one), in this order: floats as float32 at
+        least, integers as they are.
 
         Raises IntegrityError where a bundle is damaged, NotFoundError where it is missing.
         """
@@ -74,4 +75,6 @@ def _bytes(bundle: dict[str, Tensor]) -> int:
 
 
 def _widened(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

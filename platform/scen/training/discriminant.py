@@ -21,8 +21,10 @@ def fit_view(key_NF: Tensor, class_N: Tensor, width: int) -> Tensor:
     within_FF = _within(key_NF, class_N)
     mean_variance = within_FF.diagonal().mean().clamp_min(1e-12)
     within_FF += _SHRINKAGE * mean_variance * torch.eye(width_F)
-    value_F, axis_FF = torch.linalg.eigh(within_FF)
-    flat_FF = (axis_FF * value_F**-0.5) @ axis_FF.T
+    # Any root of the inverse will do: the principal directions behind it are the same.
+    lower_FF = torch.linalg.cholesky(within_FF)
+    identity_FF = torch.eye(width_F)
+    flat_FF = torch.linalg.solve_triangular(lower_FF, identity_FF, upper=False).T
     spread_NF = (key_NF - key_NF.mean(0)) @ flat_FF
     _, axis_FF = torch.linalg.eigh(spread_NF.T @ spread_NF)
     view_FC: Tensor = flat_FF @ axis_FF[:, -min(width, width_F) :]

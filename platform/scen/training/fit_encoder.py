@@ -4,20 +4,20 @@ apart.
 Suffixes: N prompts, K places, F numbers of a raw key, V similarities, E candidate edits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
+from scen.base.surface import bare_form
+from scen.editor.keys import KeyPlace, SpanKeys
 from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, fold, random_view
 from scen.routing.whitening import Whitening
+from scen.routing.words import likeness_of
 from scen.training.discriminant import fit_view
-from scen.training.fit_gate import GatePairs
-from scen.training.router_set import RouterSet
+from scen.training.router_set import ASKS, RouterSet
 
-CANDIDATES = 24  # per prompt, on which the gate is fitted
-_CLASSES = {"prompt": 0, "rephrase": 0, "near_miss": 1, "made_near_miss": 2, "unrelated": 3}
+_WHITENED = 4000  # prompts whose statistics are those of all
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,21 @@ class EncoderPlan:
     relation: int = 64
     shrinkage: float = 0.1
 
+    @property
+    def num_views(self) -> int:
+        """How many views there are at each place."""
+        return 4
+
 
 @dataclass(frozen=True)
 class RouterKeys:
-    """A RouterSet with what was read of it: `key_NKF`, one row per question."""
+    """A RouterSet with what was read of it: `key_NKF`, one row per question, of the whole of it,
+    and `spans`, the keys of all its spans (None: each question is one span)."""
 
     about: RouterSet
     places: tuple[KeyPlace, ...]
     key_NKF: Tensor
+    spans: SpanKeys | None = None
 
     @property
     def edit_N(self) -> Tensor:
@@ -52,20 +59,49 @@ class RouterKeys:
     def at(self, columns: list[int]) -> "RouterKeys":
         """The same at some of the places."""
         places = tuple(self.places[i] for i in columns)
-        return RouterKeys(self.about, places, self.key_NKF[:, columns])
+        spans = self.spans and replace(self.spans, key_MKF=self.spans.key_MKF[:, columns])
+        return RouterKeys(self.about, places, self.key_NKF[:, columns], spans)
+
+    def all_spans(self) -> SpanKeys:
+        """The spans of all questions, in their order."""
+        if self.spans is not None:
+            return self.spans
+        texts = [bare_form(text) for text in self.about.texts]
+        return SpanKeys.of_whole(self.key_NKF, texts)
+
+
+def question_rows(keys: RouterKeys) -> Tensor:
+    """row_N: of each question the span (index among all) that says what is asked: the one most like
+    the words that it was made of; the whole where nothing was put around them."""
+    spans = keys.all_spans()
+    first_N = (spans.span_M == 0).nonzero().squeeze(1)
+    end_N = torch.cat([first_N[1:], torch.tensor([len(spans.row_M)])])
+    rows = []
+    bounds = zip(first_N.tolist(), end_N.tolist(), strict=True)
+    for question, (begin, end) in zip(keys.about.questions, bounds, strict=True):
+        likeness = [likeness_of(spans.texts[i], question.asked) for i in range(begin, end)]
+        rows.append(begin + likeness.index(max(likeness)) if question.asked else begin)
+    return torch.tensor(rows)
 
 
 def fit_encoder(keys: RouterKeys, used_E: Tensor, plan: EncoderPlan) -> KeyEncoder:
     """The encoder from the questions about the edits that are used (bool) and unrelated ones."""
+    return _fit_encoder(keys, keys.all_spans().key_MKF[question_rows(keys)], used_E, plan)
+
+
+def _fit_encoder(
+    keys: RouterKeys, key_NKF: Tensor, used_E: Tensor, plan: EncoderPlan
+) -> KeyEncoder:
+    """From the keys of what each question asks."""
     edit_N = keys.edit_N
-    used_N = torch.where(edit_N >= 0, used_E[edit_N.clamp_min(0)], True)
-    whitening = Whitening.fit(keys.key_NKF[used_N], plan.shrinkage)
-    asks_N = used_N & keys.of("prompt", "rephrase")
+    used_N = used_questions(keys, used_E)
+    whitening = Whitening.fit(thinned(key_NKF[used_N]), plan.shrinkage)
+    asks_N = used_N & keys.of(*ASKS)
     names = torch.tensor([q.is_subject for q in keys.about.questions])
     about_N = used_N & names & (edit_N >= 0)
     relation_N = torch.tensor([*keys.about.relations, -1])[edit_N]
     places, width_F = len(keys.places), keys.key_NKF.shape[-1]
-    white_NKF = whitening(keys.key_NKF)
+    white_NKF = whitening(key_NKF)
     views = [
         _views(white_NKF[asks_N], edit_N[asks_N], plan.edit),
         random_view(places, width_F, min(plan.general, width_F), seed=0),
@@ -73,36 +109,20 @@ def fit_encoder(keys: RouterKeys, used_E: Tensor, plan: EncoderPlan) -> KeyEncod
         _views(white_NKF[asks_N], relation_N[asks_N], plan.relation),
     ]
     encoder = fold(whitening, keys.places, views)
-    first_NJ = encoder.first_views(encoder(keys.key_NKF[asks_N]))
+    first_NJ = encoder.first_views(encoder(key_NKF[asks_N]))
     return encoder.searching_by(fit_view(first_NJ, edit_N[asks_N], SEARCH_WIDTH))
+
+
+def used_questions(keys: RouterKeys, used_E: Tensor) -> Tensor:
+    """Bool: the questions about these edits (bool), and those about none."""
+    edit_N = keys.edit_N
+    return torch.where(edit_N >= 0, used_E[edit_N.clamp_min(0)], True)
 
 
 def _views(white_NKF: Tensor, class_N: Tensor, width: int) -> Tensor:
     return torch.stack([fit_view(white_NF, class_N, width) for white_NF in white_NKF.unbind(1)])
 
 
-def pair_up(keys: RouterKeys, encoder: KeyEncoder, rows_N: Tensor) -> tuple[GatePairs, Tensor]:
-    """These questions beside their nearest edits, own ones always among them, and
-    `index_NE`, which edits those are."""
-    count = keys.about.num_edits
-    code_EKC = encoder(keys.key_NKF[:count])
-    search_ED = encoder.search_key(code_EKC)
-    sims, indices, owns = [], [], []
-    for rows in rows_N.split(256):
-        code_BKC = encoder(keys.key_NKF[rows])
-        near_BE = encoder.search_key(code_BKC) @ search_ED.T
-        index_BE = near_BE.topk(min(CANDIDATES, count), 1).indices
-        own_B1 = _own(keys, rows)[:, None]
-        missing_B = (own_B1 >= 0).squeeze(1) & ~(index_BE == own_B1).any(1)
-        index_BE[missing_B, -1] = own_B1[missing_B, 0]
-        sims.append(encoder.compare(code_BKC, code_EKC[index_BE]))
-        indices.append(index_BE)
-        owns.append(index_BE == own_B1)
-    kinds = torch.tensor([_CLASSES[question.kind] for question in keys.about.questions])
-    pairs = GatePairs(torch.cat(sims), torch.cat(owns), kinds[rows_N])
-    return pairs, torch.cat(indices)
-
-
-def _own(keys: RouterKeys, rows: Tensor) -> Tensor:
-    """The edit that each question asks for; -1 where it must reach none."""
-    return keys.edit_N[rows].masked_fill(~keys.of("prompt", "rephrase")[rows], -1)
+def thinned(key_NKF: Tensor) -> Tensor:
+    """As many of the prompts, evenly spread, as whitening gains from."""
+    return key_NKF[:: max(1, -(-len(key_NKF) // _WHITENED))]

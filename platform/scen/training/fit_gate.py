@@ -9,60 +9,118 @@ from torch.nn.functional import softplus
 
 from scen.routing.gate import Gate
 
-_BATCH = 256
+_BATCH = 128  # prompts of each class in a step
+_RATE, _DECAY = 1e-2, 1e-2
+_SCORED = 1024  # prompts that are scored at a time
+_NEVER = -1e4
+_FIRST = 0.5  # weight of own edits above others, relative to their log-odds
 
 
 @dataclass(frozen=True)
 class GatePairs:
-    """N prompts, each beside E candidate edits: `sim_NEV`, `own_NE` (bool: it asks for this one),
-    and the class of each prompt (`class_N` int64), by which the loss is evened out."""
+    """N prompts, each beside E candidates (an edit and one of the prompt's spans): `sim_NEV`, the
+    inputs of the gate, `own_NE` (bool: it asks for this one), and the class of each prompt
+    (`class_N` int64), by which the loss is evened out. `real_NE` (bool) is False where a prompt has
+    fewer candidates."""
 
     sim_NEV: Tensor
     own_NE: Tensor
     class_N: Tensor
+    real_NE: Tensor | None = None
 
     def take(self, rows: Tensor) -> "GatePairs":
         """These prompts."""
-        return GatePairs(self.sim_NEV[rows], self.own_NE[rows], self.class_N[rows])
+        real_NE = None if self.real_NE is None else self.real_NE[rows]
+        return GatePairs(self.sim_NEV[rows], self.own_NE[rows], self.class_N[rows], real_NE)
 
     def views(self, columns: Tensor) -> "GatePairs":
-        """The same with some of the similarities only."""
-        return GatePairs(self.sim_NEV[..., columns], self.own_NE, self.class_N)
+        """The same with some of the inputs only."""
+        return GatePairs(self.sim_NEV[..., columns], self.own_NE, self.class_N, self.real_NE)
+
+    def first(self, count: int) -> "GatePairs":
+        """The same with the first candidates of each prompt only."""
+        real_NE = None if self.real_NE is None else self.real_NE[:, :count]
+        return GatePairs(self.sim_NEV[:, :count], self.own_NE[:, :count], self.class_N, real_NE)
+
+    def best(self, gate: Gate) -> tuple[Tensor, Tensor]:
+        """own_N and other_N: the best scores of the edit that a prompt asks for and of all others,
+        -inf where there is none."""
+        parts = [gate(part.float()) for part in self.sim_NEV.split(_SCORED)]
+        score_NE = torch.cat(parts)
+        if self.real_NE is not None:
+            score_NE = score_NE.masked_fill(~self.real_NE, -torch.inf)
+        own_N = score_NE.masked_fill(~self.own_NE, -torch.inf).amax(1)
+        return own_N, score_NE.masked_fill(self.own_NE, -torch.inf).amax(1)
 
 
 def join_pairs(parts: Sequence[GatePairs]) -> GatePairs:
     """All prompts of several sets."""
+    most = max(p.own_NE.shape[1] for p in parts)
+    filled = [_widened(p, most) for p in parts]
     return GatePairs(
-        torch.cat([p.sim_NEV for p in parts]),
-        torch.cat([p.own_NE for p in parts]),
-        torch.cat([p.class_N for p in parts]),
+        torch.cat([p.sim_NEV for p in filled]),
+        torch.cat([p.own_NE for p in filled]),
+        torch.cat([p.class_N for p in filled]),
+        torch.cat([_real(p) for p in filled]),
     )
 
 
-def fit_gate(pairs: GatePairs, steps: int, seed: int, hidden: int = 32) -> Gate:
+def fit_gate(
+    pairs: GatePairs, steps: int, seed: int, hidden: int = 32, *, is_deep: bool = False
+) -> Gate:
     """A gate from examples; the same seed gives the same gate.
 
-    Loss: the log-odds of own edits upwards; of each prompt's other candidates, soft maximum,
-    downwards, since one wrong edit is enough; classes weigh evenly.
+    Loss: the log-odds of own edits, each by its best span, upwards; of each prompt's other
+    candidates, soft maximum, downwards, since one wrong edit is enough; and own edits above those
+    others. Classes weigh evenly. `is_deep`: with a second layer.
     """
-    gate = Gate.drawn(pairs.sim_NEV.shape[-1], hidden, seed)
-    own_NV = pairs.sim_NEV[pairs.own_NE]
+    gate = Gate.drawn(pairs.sim_NEV.shape[-1], hidden, seed, is_deep=is_deep)
     classes = [(pairs.class_N == c).nonzero().squeeze(1) for c in pairs.class_N.unique()]
     weights = [t.requires_grad_() for t in gate.tensors().values()]
-    adam = torch.optim.AdamW(weights, lr=1e-2, weight_decay=1e-3)
+    adam = torch.optim.AdamW(weights, lr=_RATE, weight_decay=_DECAY)
     slow = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
     draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        loss = softplus(-gate(own_NV[_some(len(own_NV), draw)])).mean()
-        for rows in classes:
-            some = pairs.take(rows[_some(len(rows), draw)])
-            score_NE = gate(some.sim_NEV).masked_fill(some.own_NE, -1e9)
-            loss = loss + softplus(score_NE.logsumexp(1)).mean() / len(classes)
+        drawn = [rows[_some(len(rows), draw)] for rows in classes]
+        some = pairs.take(torch.cat(drawn))
+        loss = _loss(gate(some.sim_NEV.float()), some, [len(rows) for rows in drawn])
         adam.zero_grad()
         loss.backward()
         adam.step()
         slow.step()
     return Gate.from_tensors({name: t.detach() for name, t in gate.tensors().items()})
+
+
+def _loss(score_NE: Tensor, pairs: GatePairs, sizes: Sequence[int]) -> Tensor:
+    """The loss of prompts that stand class by class, so many of each."""
+    others_N = score_NE.masked_fill(pairs.own_NE | ~_real(pairs), _NEVER).logsumexp(1)
+    own_N = score_NE.masked_fill(~pairs.own_NE, _NEVER).amax(1)
+    asks_N = pairs.own_NE.any(1)
+    silent, heard = [], []
+    for others, own, asks in zip(
+        others_N.split(sizes), own_N.split(sizes), asks_N.split(sizes), strict=True
+    ):
+        silent.append(softplus(others).mean())
+        if bool(asks.any()):
+            first = softplus(others[asks] - own[asks])
+            heard.append((softplus(-own[asks]) + _FIRST * first).mean())
+    return torch.stack(silent).mean() + torch.stack(heard).mean()
+
+
+def _real(pairs: GatePairs) -> Tensor:
+    return torch.ones_like(pairs.own_NE) if pairs.real_NE is None else pairs.real_NE
+
+
+def _widened(pairs: GatePairs, width: int) -> GatePairs:
+    """The same with room for more candidates."""
+    more = width - pairs.own_NE.shape[1]
+    pad = torch.nn.functional.pad
+    return GatePairs(
+        pad(pairs.sim_NEV, (0, 0, 0, more)),
+        pad(pairs.own_NE, (0, more)),
+        pairs.class_N,
+        pad(_real(pairs), (0, more)),
+    )
 
 
 def _some(count: int, draw: torch.Generator) -> Tensor:

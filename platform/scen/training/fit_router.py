@@ -12,26 +12,49 @@ import torch
 from torch import Tensor
 
 from scen.errors import InputError
+from scen.routing.evidence import Evidence
+from scen.routing.gate import Gate
 from scen.routing.router import Router
 from scen.routing.threshold import conformal_threshold
 from scen.training.choose_bound import choose_bound
-from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder, pair_up
+from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
 from scen.training.fit_gate import GatePairs, fit_gate, join_pairs
+from scen.training.fit_pairs import fit_evidence, pair_up
+from scen.training.router_set import ASKS
 
 LEAST_EDITS = 20
-_KINDS = {"prompt": 0, "rephrase": 0, "near_miss": 1, "made_near_miss": 2}  # see NEGATIVES
+_KINDS = {
+    **dict.fromkeys(ASKS, 0),
+    "near_miss": 1,
+    "made_near_miss": 2,
+    "task": 3,
+    "subject_task": 4,
+}  # see NEGATIVES
 
 
 @dataclass(frozen=True)
 class RouterPlan:
     """How a router is fitted. `bound` is the false activation that hard negatives may have; None
-    weighs it against the rephrases it costs (`choose_bound`)."""
+    weighs it against the rephrases it costs (`choose_bound`). Without `has_evidence` the keys alone
+    decide."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
     bound: float | None = None
     folds: int = 2
-    gate_steps: int = 4000
+    gate_steps: int = 2500
+    hidden: int = 48
     seed: int = 0
+    has_evidence: bool = True
+
+    def gate(self, pairs: GatePairs) -> Gate:
+        """The gate of some pairs."""
+        return fit_gate(pairs, self.gate_steps, self.seed, self.hidden, is_deep=self.has_evidence)
+
+    def evidence(self, keys: RouterKeys, used_E: Tensor) -> Evidence | None:
+        """What the gate sees beside keys, from the questions about these edits (bool)."""
+        if not self.has_evidence:
+            return None
+        return fit_evidence(keys, used_E, self.encoder.shrinkage)
 
 
 @dataclass(frozen=True)
@@ -66,14 +89,17 @@ def fit_router(
     negative_N, kind_N = hard_negatives(keys, held)
     bound = plan.bound
     if bound is None:
-        bound = choose_bound(held.own_N[keys.of("rephrase")[held.rows_N]], negative_N, kind_N)
+        bound = choose_bound(
+            held.own_N[keys.of("rephrase", "asked")[held.rows_N]], negative_N, kind_N
+        )
     threshold = conformal_threshold(negative_N, kind_N, bound)
-    gate = fit_gate(join_pairs(folds.pairs), plan.gate_steps, plan.seed)
+    gate = plan.gate(join_pairs(folds.pairs))
     progress(1)
     everything = torch.ones(keys.about.num_edits, dtype=torch.bool)
     encoder = fit_encoder(keys, everything, plan.encoder)
+    evidence = plan.evidence(keys, everything)
     progress(1)
-    return Router(encoder, gate, threshold, bound, negative_N, kind_N), held
+    return Router(encoder, gate, threshold, bound, negative_N, kind_N, evidence), held
 
 
 def cross_encode(
@@ -88,9 +114,10 @@ def cross_encode(
     parts, rows = [], []
     for fold in range(plan.folds):
         encoder = fit_encoder(keys, fold_E != fold, plan.encoder)
+        evidence = plan.evidence(keys, fold_E != fold)
         held_N = torch.where(edit_N >= 0, fold_E[edit_N.clamp_min(0)] == fold, True)
         rows.append(held_N.nonzero().squeeze(1))
-        parts.append(pair_up(keys, encoder, rows[-1])[0])
+        parts.append(pair_up(keys, encoder, evidence, rows[-1]).gate)
         progress(1)
     return FoldPairs(tuple(parts), tuple(rows))
 
@@ -100,16 +127,14 @@ def score_folds(folds: FoldPairs, plan: RouterPlan) -> HeldOut:
     own, other = [], []
     for fold, pairs in enumerate(folds.pairs):
         rest = [part for i, part in enumerate(folds.pairs) if i != fold]
-        score_NE = fit_gate(join_pairs(rest), plan.gate_steps, plan.seed)(pairs.sim_NEV)
-        own_N = score_NE.masked_fill(~pairs.own_NE, -torch.inf).amax(1)
-        other_N = score_NE.masked_fill(pairs.own_NE, -torch.inf).amax(1)
+        own_N, other_N = pairs.best(plan.gate(join_pairs(rest)))
         own.append(own_N.masked_fill(own_N <= other_N, -torch.inf))
         other.append(other_N)
     return HeldOut(torch.cat(folds.rows), torch.cat(own), torch.cat(other))
 
 
 def hard_negatives(keys: RouterKeys, held: HeldOut) -> tuple[Tensor, Tensor]:
-    """The best scores of prompts that must reach nothing, and their kinds: near misses, and
+    """The best scores of prompts that must reach nothing, and their kinds: near misses, tasks, and
     questions whose own edit is taken away, so that they are unseen questions of the same kind."""
     kind_N = torch.tensor([_KINDS.get(q.kind, -1) for q in keys.about.questions])[held.rows_N]
     return held.other_N[kind_N >= 0], kind_N[kind_N >= 0]

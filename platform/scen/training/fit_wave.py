@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from scen.editor.batch import pad_prompts
-from scen.editor.keys import KeyPlace, read_keys
+from scen.editor.keys import KeyPlace, read_span_keys
 from scen.editor.pace import ALONE, Pace
 from scen.editor.prefill import Prefill, prefill
 from scen.records import EncodedEdit
+from scen.routing.prompt_texts import pack_texts
 from scen.training.fit_experts import ExpertPlan, fit_experts
 from scen.training.fit_neurons import NeuronPlan, fit_neurons
 
@@ -65,7 +66,7 @@ def fit_part(
     prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
     is_paper = plan.expert.method == "scen"
     key_layers = () if is_paper else (place.layer for place in plan.places)
-    filled = prefill(model, prompts, plan.expert.layer, key_layers)
+    filled = prefill(model, prompts, plan.expert.layer, key_layers, pace=pace)
     fitted = fit_experts(model, plan.expert, edits, pad_id, filled, pace)
     tensors = {name: _stored(t, is_paper) for name, t in fitted.bank.tensors().items()}
     return Fitted(tensors | _read_index(filled, plan, is_paper), fitted.losses)
@@ -90,8 +91,9 @@ def _stored(tensor: Tensor, is_paper: bool) -> Tensor:
 
 
 def _read_index(filled: Prefill, plan: WavePlan, is_paper: bool) -> dict[str, Tensor]:
-    """What a neuron is made from: keys, or the hidden state of the paper."""
+    """What a neuron is made from: keys and words, or the hidden state of the paper."""
     if not is_paper:
-        return {"key": read_keys(filled, plan.places).cpu().half()}
+        keys = read_span_keys(filled, plan.places, most=1)
+        return {"key": keys.key_MKF.cpu().half(), "text": pack_texts(keys.texts)}
     h_BF = filled.last(plan.expert.layer)
     return {"h": h_BF.to(torch.promote_types(h_BF.dtype, torch.float32)).cpu()}

@@ -1,21 +1,44 @@
-"""The prompts that a router is fitted on: what must reach an edit, and what must not."""
+"""The prompts that a router is fitted on: what must reach an edit, and what must not.
+
+Each edit's question is also asked in some of the ways of asking that people have, and some tasks
+about it or its subject, which must reach no edit, stand beside it.
+"""
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from scen.ingest.asking import SURFACE_WAYS, Ask, Asked, Turn, Wordings
 from scen.records import Edit, Rephrase, normalise
 
-QuestionKind = Literal["prompt", "rephrase", "near_miss", "made_near_miss", "unrelated"]
-_MADE = 3  # near misses made per edit
+QuestionKind = Literal[
+    "prompt",
+    "rephrase",
+    "asked",
+    "near_miss",
+    "made_near_miss",
+    "task",
+    "subject_task",
+    "unrelated",
+]
+ASKS: tuple[QuestionKind, ...] = ("prompt", "rephrase", "asked")
+"""Kinds of questions that must reach their edit."""
+
+_GIVEN, _MADE = 3, 2  # near misses per edit, given and made
+_REPHRASES = 3  # of an edit that are fitted on, published ones first
+_WAYS, _SURFACE_WAYS = 3, 2  # in which each edit is asked: words around it, and slips
+_TASKS = 2  # about each edit's question
+_PARTS = 2  # of the wordings: edits that are next to each other have none in common
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A prompt and what it is about: edit `edit` (index; -1: none of them).
 
-    `is_subject`: it names the edit's subject, so that only the question may differ.
+    `is_subject`: it names the edit's subject, so that only the question may differ. `before` are
+    the turns of the conversation before it, `asked` the question that stands in the text (empty
+    where that is all of it).
     """
 
     text: str
@@ -23,6 +46,13 @@ class Question:
     edit: int
     source: str
     is_subject: bool = True
+    before: tuple[Turn, ...] = ()
+    asked: str = ""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The whole conversation, as a chat template takes it."""
+        return Asked(self.source, self.text, self.before).messages
 
 
 @dataclass(frozen=True)
@@ -40,12 +70,30 @@ class RouterSet:
 
     @property
     def texts(self) -> list[str]:
-        """The prompts as text."""
+        """The prompts as text, without what stands before them."""
         return [question.text for question in self.questions]
 
 
-def build_router_set(edits: Sequence[Edit], unrelated: Sequence[str], seed: int = 0) -> RouterSet:
-    """Prompts, rephrases, near misses given and made, and unrelated prompts.
+@dataclass(frozen=True)
+class Asking:
+    """In which other ways questions are asked: `wordings`, of which the edit after `first` others
+    takes another half than the next one, so that routers can be tested on wordings that they do
+    not know. Without `has_roles`, no question has turns before it."""
+
+    wordings: Wordings
+    first: int = 0
+    has_roles: bool = True
+
+    def of(self, index: int) -> Wordings:
+        """The wordings of an edit."""
+        return self.wordings.part((self.first + index) % _PARTS, _PARTS)
+
+
+def build_router_set(
+    edits: Sequence[Edit], unrelated: Sequence[str], seed: int = 0, asking: Asking | None = None
+) -> RouterSet:
+    """Prompts, rephrases, near misses given and made, and unrelated prompts; with `asking` also
+    edits, near misses and unrelated prompts in other ways of asking, and tasks about the edits.
 
     A near miss is made by putting an edit's subject into the question of another relation. A given
     one that does not name the subject is a near miss by its question. What asks for another edit is
@@ -57,19 +105,77 @@ def build_router_set(edits: Sequence[Edit], unrelated: Sequence[str], seed: int 
     templates = question_templates(edits)
     draw = random.Random(seed)
     for i, edit in enumerate(edits):
-        questions += [Question(r.text, "rephrase", i, r.source) for r in edit.rephrases]
+        rephrases = sorted(edit.rephrases, key=lambda r: r.source != "orig")[:_REPHRASES]
+        questions += [Question(r.text, "rephrase", i, r.source) for r in rephrases]
+        near = [text for text in edit.near_misses if not wanted.asks(text)][:_GIVEN]
         questions += [
-            Question(text, "near_miss", i, "given", names_subject(text, edit))
-            for text in edit.near_misses
-            if not wanted.asks(text)
+            Question(text, "near_miss", i, "given", names_subject(text, edit)) for text in near
         ]
         open_relations = wanted.open_relations(edit, templates)
         made = make_near_misses(edit, open_relations, draw)
         questions += [
             Question(text, "made_near_miss", i, "made") for text in made if not wanted.asks(text)
         ]
-    questions += [Question(text, "unrelated", -1, "given", False) for text in unrelated]
+        if asking is not None:
+            words = [edit.prompt, edit.prompt, *[r.text for r in rephrases[:1]]]
+            asked = _other_ways(Ask(draw.choice(words), edit.subject), asking.of(i), draw)
+            asked += _tasks(Ask(draw.choice(words), edit.subject), asking.of(i), draw)
+            questions += _questions(asked, asking, i)
+            questions += _near_in_other_ways(near, edit, i, asking, draw)
+    silent = [text for text in unrelated if not wanted.asks(text)]
+    questions += [Question(text, "unrelated", -1, "given", False) for text in silent]
+    if asking is not None:
+        for i, text in enumerate(silent[::2]):
+            asked = _in_ways(1, Ask(text), asking.of(i), draw)
+            questions += [
+                replace(q, kind="unrelated", edit=-1, is_subject=False)
+                for q in _questions(asked, asking, -1)
+            ]
     return RouterSet(tuple(questions), tuple(names[_relation(e)] for e in edits))
+
+
+def _other_ways(about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+    """A question in some ways of asking: with words around it, and with slips."""
+    slips = [ways.ask(way, about, draw) for way in draw.sample(SURFACE_WAYS, _SURFACE_WAYS)]
+    return _in_ways(_WAYS, about, ways, draw) + [asked for asked in slips if asked is not None]
+
+
+def _in_ways(count: int, about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+    around = [way for way in ways.ways if way not in SURFACE_WAYS]
+    asked = [ways.ask(way, about, draw) for way in draw.sample(around, count)]
+    return [one for one in asked if one is not None]
+
+
+def _tasks(about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+    """Tasks about a question or its subject, which do not ask it."""
+    asked = [ways.ask(task, about, draw) for task in draw.sample(ways.tasks, _TASKS)]
+    return [one for one in asked if one is not None]
+
+
+def _near_in_other_ways(
+    near: Sequence[str], edit: Edit, index: int, asking: Asking, draw: random.Random
+) -> list[Question]:
+    """Every other time one of an edit's near misses with words around it."""
+    if not near or draw.random() < 0.5:
+        return []
+    text = draw.choice(near)
+    asked = _in_ways(1, Ask(text), asking.of(index), draw)
+    named = names_subject(text, edit)
+    return [
+        replace(q, kind="near_miss", is_subject=named) for q in _questions(asked, asking, index)
+    ]
+
+
+def _questions(asked: Sequence[Asked], asking: Asking, edit: int) -> list[Question]:
+    return [_question(one, edit) for one in asked if asking.has_roles or not one.before]
+
+
+def _question(asked: Asked, edit: int) -> Question:
+    if asked.wants_answer:
+        kind: QuestionKind = "asked"
+    else:
+        kind = "subject_task" if asked.is_about_subject else "task"
+    return Question(asked.text, kind, edit, asked.way, before=asked.before, asked=asked.question)
 
 
 def join_router_sets(parts: Sequence[RouterSet]) -> RouterSet:

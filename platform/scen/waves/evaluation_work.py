@@ -4,14 +4,20 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from scen.config import Config
 from scen.editor.decode import EditedModel
 from scen.editor.pace import ALONE, Pace
 from scen.evaluation.latency import BatchTime
 from scen.evaluation.metrics import Outcome
-from scen.evaluation.probes import Probe, edit_probes, locality_probes, retention_probes
+from scen.evaluation.probes import (
+    Probe,
+    asking_probes,
+    edit_probes,
+    locality_probes,
+    retention_probes,
+)
 from scen.evaluation.run_eval import EvalLimits, Measured, measure_batch, order_probes
 from scen.records import Edit, digest_json
 from scen.registry.entry import LedgerEntry
@@ -22,18 +28,22 @@ from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 from scen.waves.system_watch import process_memory
 
+AskingShare = Literal["none", "sample", "all"]
+
 
 @dataclass(frozen=True)
 class EvaluationTask:
     """What is to be measured: a trained wave, whose experts lie in `bundle` (None: nothing but what
     is committed), on top of a version of the ledger less the edits `replaced`, with prompts that it
-    must leave alone. Only a wave replaces edits."""
+    must leave alone. Only a wave replaces edits. `asking`: whether its edits are asked in other
+    ways too, each in all of them, or a sample (`evaluation.asking_share`)."""
 
     wave: Wave
     bundle: str | None
     locality: Sequence[str]
     version: int
     replaced: tuple[str, ...] = ()
+    asking: AskingShare = "none"
 
     def earlier(self, store: OpenStore, limit: int) -> list[Edit]:
         """Some of the edits that stay beside the wave, spread evenly over their age."""
@@ -64,12 +74,7 @@ class EvaluationWork:
     ) -> "EvaluationWork":
         """The work that a task is under these settings."""
         limits = eval_limits(config)
-        earlier = task.earlier(store, config.evaluation.retention_limit)
-        probes = [
-            *edit_probes(task.wave.edits),
-            *locality_probes(task.locality),
-            *retention_probes(earlier),
-        ]
+        probes = task_probes(task, config, store)
         order = order_probes(store.base, probes, limits)
         size = limits.batch_size
         batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
@@ -140,6 +145,22 @@ class EvaluationWork:
         task = self.task
         content = digest_json([task.bundle, asdict(self.limits), probes, sorted(task.replaced)])
         return f"probes/v{self.task.version}-{content[:16]}"
+
+
+def task_probes(task: EvaluationTask, config: Config, store: OpenStore) -> list[Probe]:
+    """All probes of a task, the same at each call."""
+    edits, settings = task.wave.edits, config.evaluation
+    earlier = task.earlier(store, settings.retention_limit)
+    probes = [
+        *edit_probes(edits),
+        *locality_probes(task.locality),
+        *retention_probes(earlier),
+    ]
+    if task.asking != "none":
+        sample = round(settings.asking_share * len(probes)) if task.asking == "sample" else None
+        has_roles = store.base.template.has_roles
+        probes += asking_probes(edits, task.wave.key, sample, has_roles=has_roles)
+    return probes
 
 
 def eval_limits(config: Config) -> EvalLimits:

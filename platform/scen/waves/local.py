@@ -72,7 +72,7 @@ class LocalParts:
         snapshot = self.store.ledger.snapshot()
         replaced = tuple(self._admit(wave, snapshot).supersedes)
         bundle, version = trained["bundle"], snapshot.version
-        task = EvaluationTask(wave, bundle, tuple(self.locality), version, replaced)
+        task = EvaluationTask(wave, bundle, tuple(self.locality), version, replaced, "sample")
         with SystemWatch() as watch:
             work = EvaluationWork.of(task, self.config, self.store)
             self.do("evaluate", work)

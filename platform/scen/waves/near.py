@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scen.base.surface import bare_form
 from scen.errors import ConfigError
 from scen.records import Edit
 from scen.registry.entry import LedgerEntry
@@ -46,8 +47,12 @@ class NearFinder:
         key_NKF = self._read_keys([edit.prompt for edit in fresh])
         self._keys |= {edit.id: key_KF for edit, key_KF in zip(fresh, key_NKF, strict=True)}
         stay = [entry for entry in snapshot.entries if entry.edit_id not in admission.supersedes]
-        neurons = KeyNeurons.build(router, torch.cat([*self._read(stay), key_NKF.float()]))
-        choice = neurons.choose(key_NKF.float(), CANDIDATES + 1)  # an edit is its own nearest
+        texts = [bare_form(edit.prompt) for edit in fresh]
+        known = [bare_form(entry.edit.prompt) for entry in stay]
+        key_EKF = torch.cat([*self._read(stay), key_NKF.float()])
+        neurons = KeyNeurons.build(router, key_EKF, [*known, *texts])
+        # An edit is its own nearest.
+        choice = neurons.choose(key_NKF.float(), CANDIDATES + 1, texts)
         ids = [*(entry.edit_id for entry in stay), *(edit.id for edit in fresh)]
         pairs = _pairs(choice, len(stay), router.threshold)
         return [Near(fresh[new - len(stay)], ids[other], score) for new, other, score in pairs]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scen.calibration.figures import HeldFigures, measure_held
+from scen.editor.keys import SpanKeys
 from scen.routing.router import Router
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import HeldOut, RouterPlan, fit_router
@@ -17,7 +18,8 @@ def fitted(keys: RouterKeys, plan: RouterPlan) -> tuple[Router, HeldOut]:
 @pytest.fixture
 def figures(keys: RouterKeys, fitted: tuple[Router, HeldOut]) -> HeldFigures:
     far_NKF = 9 + torch.randn(50, 2, 32, generator=torch.Generator().manual_seed(3))
-    return measure_held(keys.at([0, 3]), *fitted, far_NKF)
+    far = SpanKeys.of_whole(far_NKF, [f"far {i}" for i in range(50)])
+    return measure_held(keys.at([0, 3]), *fitted, far)
 
 
 def test_every_kind_has_its_number_of_prompts(figures: HeldFigures) -> None:

@@ -7,12 +7,13 @@ from scen.base.load import Base
 from scen.calibration.read_questions import candidate_places, narrowing, read_questions
 from scen.editor.keys import KeyPlace
 from scen.routing.prompt_keys import read_prompt_keys
+from scen.training.router_set import Question
 
 
 @pytest.mark.parametrize(("layers", "first", "last"), [(30, 3, 27), (32, 3, 29), (6, 1, 5)])
 def test_candidates_are_at_every_tenth_of_the_depth(layers: int, first: int, last: int) -> None:
     places = candidate_places(layers)
-    depths = [place.layer for place in places if place.kind == "mean"]
+    depths = [place.layer for place in places if place.kind == "span"]
     assert (depths[0], depths[-1]) == (first, last)
     assert depths == sorted(set(depths))
     assert len(places) == 2 * len(depths) == len(set(places))
@@ -21,10 +22,11 @@ def test_candidates_are_at_every_tenth_of_the_depth(layers: int, first: int, las
 def test_narrow_keys_are_read_as_they_are(tiny: Base) -> None:
     places = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
     texts = [f"Who founded {'a' * i}?" for i in range(1, 40)]
+    questions = [Question(text, "prompt", i, "prompt") for i, text in enumerate(texts)]
     assert narrowing(2048) is None
     told: list[int] = []
-    key_NKF = read_questions(tiny, places, texts, None, told.append)
-    assert torch.equal(key_NKF, read_prompt_keys(tiny, places, texts))
+    found = read_questions(tiny, places, questions, None, told.append)
+    assert torch.equal(found.key_MKF, read_prompt_keys(tiny, places, texts))
     assert sum(told) == len(texts)
 
 
@@ -43,5 +45,26 @@ def test_a_projection_is_applied_to_every_key(tiny: Base) -> None:
     projection_FG = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
     texts = ["Who founded Oslo?", "Where is Ghent?"]
     wide_NKF = read_prompt_keys(tiny, places, texts).float()
-    found_NKG = read_questions(tiny, places, texts, projection_FG)
+    questions = [Question(text, "prompt", i, "prompt") for i, text in enumerate(texts)]
+    found_NKG = read_questions(tiny, places, questions, projection_FG).key_MKF
     torch.testing.assert_close(found_NKG.float(), wide_NKF @ projection_FG, rtol=2e-3, atol=2e-3)
+
+
+def test_all_spans_are_read_in_their_order(tiny: Base) -> None:
+    places = (KeyPlace(1, "span"), KeyPlace(4, "last"))
+    questions = [
+        Question("Hello there! Who founded Oslo?", "asked", 0, "greeting"),
+        Question("Who founded Oslo?", "prompt", 0, "prompt"),
+        Question("WHO FOUNDED OSLO?", "asked", 0, "UPPER CASE"),
+    ]
+    found = read_questions(tiny, places, questions, None)
+    spans = list(zip(found.row_M.tolist(), found.span_M.tolist(), found.texts, strict=True))
+    assert spans == [
+        (0, 0, "Hello there! Who founded Oslo"),
+        (0, 1, "Hello there"),
+        (0, 2, "Who founded Oslo"),
+        (1, 0, "Who founded Oslo"),
+        (2, 0, "who founded oslo"),
+    ]
+    assert (found.share_M[[0, 3, 4]] == 1).all()
+    assert (found.share_M[[1, 2]] < 1).all()

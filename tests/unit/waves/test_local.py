@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scen.evaluation.metrics import EvalReport
-from scen.evaluation.probes import edit_probes, locality_probes
+from scen.evaluation.probes import asking_probes, edit_probes, locality_probes
 from scen.records import Edit
 from scen.store.bundles import load_bundle
 from scen.training.fit_neurons import NeuronPlan, fit_neurons
@@ -65,7 +65,10 @@ def test_a_wave_from_edits_to_a_commit(
     if method == "scen-lr":
         assert (report["locality_unchanged"], report["near_miss_unchanged"]) == (1.0, 1.0)
     rows = lines_of(parts, done.evaluated)
-    probes = [*edit_probes(facts), *locality_probes(parts.locality)]
+    sampled = round(parts.config.evaluation.asking_share * 20)
+    asked = asking_probes(facts, wave.key, sampled, has_roles=False)
+    assert len(asked) == sampled == 1
+    probes = [*edit_probes(facts), *locality_probes(parts.locality), *asked]
     assert [(row["kind"], row["prompt"], row["target"]) for row in rows] == [
         (probe.kind, probe.prompt, probe.target) for probe in probes
     ]
@@ -99,8 +102,9 @@ def test_what_a_wave_leaves_in_the_store(parts: LocalParts, facts: list[Edit]) -
         "down": (3, 4, 64),
         "up": (3, 32, 4),
         "key": (3, 2, 64),
+        "text": (3, 256),
     }
-    assert trained["bytes_per_edit"] == 2 * (4 * 64 + 32 * 4 + 2 * 64)  # half precision
+    assert trained["bytes_per_edit"] == 2 * (4 * 64 + 32 * 4 + 2 * 64) + 256  # half precision
     assert [len(curve) <= 20 for curve in trained["losses"]] == [True] * 3
     assert all(curve[-1] < curve[0] for curve in trained["losses"])
 
@@ -109,7 +113,7 @@ def test_progress_is_told_in_edits_and_probes(parts: LocalParts, facts: list[Edi
     told: list[tuple[str, int, int]] = []
     parts = replace(parts, progress=lambda *step: told.append(step))
     run_wave(wave_of(parts, facts), parts, parts.store.storage)
-    for step, total in (("train", 6), ("evaluate", 6 * 3 + 2)):
+    for step, total in (("train", 6), ("evaluate", 6 * 3 + 2 + 1)):
         mine = [(done, of) for name, done, of in told if name == step]
         assert sum(done for done, _ in mine) == total
         assert {of for _, of in mine} == {total}

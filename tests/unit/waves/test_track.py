@@ -71,7 +71,7 @@ def test_what_a_tracker_is_told(tracked: LocalParts, diary: Diary, facts: list[E
     assert record.metrics["eval/generality_orig_before"] == 0.0
     assert record.metrics["train/seconds"] > 0
     assert record.metrics["train/seconds_per_edit"] == record.metrics["train/seconds"] / 3
-    assert record.metrics["train/bytes_per_edit"] == 1024
+    assert record.metrics["train/bytes_per_edit"] == 1024 + 256
     assert record.threshold == tracked.store.threshold
     waits = [record.metrics[f"latency/answer_seconds_{name}"] for name in ("median", "p95")]
     assert 0 < waits[0] <= waits[1]

@@ -70,7 +70,8 @@ class GraceNeurons:
         away_BE = torch.cdist(filled.last(self.layer).float(), self.key_EF)
         away_B, nearest_B = away_BE.min(1)
         expert_B = nearest_B.masked_fill(away_B > self.radius_E[nearest_B], -1)
-        return Route(expert_B, -away_B, nearest_B, torch.full_like(expert_B, -1))
+        none_B = torch.full_like(expert_B, -1)
+        return Route(expert_B, -away_B, nearest_B, none_B, torch.zeros_like(expert_B))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from scen.config import Config, Method, load_config
 from scen.editor.decode import EditedModel
 from scen.editor.expert import build_bank
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
+from scen.ingest.asking import wordings
 from scen.ingest.prompts import read_prompts
 from scen.records import Edit
 from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.prompt_keys import read_prompt_keys, read_prompt_spans
+from scen.routing.prompt_texts import unpack_texts
 from scen.routing.router import Router
 from scen.samples import sample_path
 from scen.snapshot.method import StoreMethod, resolve_method
@@ -25,7 +27,7 @@ from scen.snapshot.store_router import choose_profile, make_router
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import RouterPlan, fit_router
 from scen.training.fit_wave import Fitted, add_neurons, cut_parts, fit_part, join_parts
-from scen.training.router_set import build_router_set
+from scen.training.router_set import Asking, build_router_set
 from scen.waves.training_work import wave_plan
 
 
@@ -63,7 +65,8 @@ class PlatformEditor:
             ]
         else:
             routers = self._routers(base, config, method, edits)
-            neurons = [KeyNeurons.build(r, _widened(fitted.tensors["key"])) for r in routers]
+            texts = unpack_texts(fitted.tensors["text"])
+            neurons = [KeyNeurons.build(r, _widened(fitted.tensors["key"]), texts) for r in routers]
         spare = time.perf_counter() - began if self.folds else 0.0
         kept = {name: t for name, t in fitted.tensors.items() if name != "h"}
         return Edited(
@@ -88,14 +91,14 @@ class PlatformEditor:
             profile = choose_profile(config, base)
             return [make_router(config, base, profile, method.places, read)]
         plan = RouterPlan(bound=config.router.max_false_activation)
-        neutral_NKF = read()
         routers = []
         for fold in range(self.folds):
             others = [edit for i, edit in enumerate(edits) if i % self.folds != fold]
-            about = build_router_set(others, neutral)
-            count = len(about.questions) - len(neutral)
-            key_NKF = read_prompt_keys(base, method.places, about.texts[:count])
-            keys = RouterKeys(about, method.places, torch.cat([key_NKF, neutral_NKF]))
+            asking = Asking(wordings("fit"), has_roles=base.template.has_roles)
+            about = build_router_set(others, neutral, asking=asking)
+            encoded = [base.template.encode_chat(q.messages) for q in about.questions]
+            spans = read_prompt_spans(base, method.places, encoded)
+            keys = RouterKeys(about, method.places, spans.key_MKF[spans.span_M == 0], spans)
             routers.append(fit_router(keys, plan)[0])
         return routers
 

@@ -1,0 +1,204 @@
+"""Ways of asking: one question as people put it to a model, and tasks about it that ask another.
+
+The wordings are in `samples/asking.yaml`, in two disjoint sets: routers are fitted on `fit`, every
+figure is measured on `test`.
+"""
+
+import functools
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from scen.errors import ConfigError
+from scen.samples import sample_path
+
+WordingSet = Literal["fit", "test"]
+Turn = tuple[str, str]  # role, content
+
+_SPACES = ("\u00a0", "  ", "\t", "\u2009", "\u3000", "\u202f", "   ", "\n", "\r\n", "\u2028")
+_HIDDEN = ("\u200b", "\u200e", "\u00ad", "\ufeff", "\u2060", "\u200c")
+_SUBJECT_TASK = "task about the subject"
+_NEIGHBOURS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked about, and the words of it that name the subject (None: not known)."""
+
+    question: str
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A message of a user and the turns before it. `way` names the wording; `wants_answer` is
+    False where the message is a task about the question or its subject. `question` is what stands
+    in the message of the question that it was made of."""
+
+    way: str
+    text: str
+    before: tuple[Turn, ...] = ()
+    wants_answer: bool = True
+    question: str = ""
+
+    @property
+    def is_about_subject(self) -> bool:
+        """True for a task about the subject, in which nothing of the question stands."""
+        return self.way == _SUBJECT_TASK
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The whole conversation, as a chat template takes it."""
+        turns = [*self.before, ("user", self.text)]
+        return [{"role": role, "content": content} for role, content in turns]
+
+
+class Wordings:
+    """One of the two sets of wordings, applied to questions. Each way draws from its own wordings
+    by the generator that is passed, so that the same seed gives the same messages."""
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        self._ways: Mapping[str, Sequence[str]] = about["ways"]
+        self._tasks: Mapping[str, Sequence[str]] = about["tasks"]
+        self._subject_tasks: Sequence[str] = about["subject_tasks"]
+        self._systems: Sequence[str] = about["systems"]
+        self._turns: Sequence[Sequence[Sequence[str]]] = about["turns"]
+
+    @property
+    def ways(self) -> list[str]:
+        """Names of the ways to ask a question."""
+        return [*_SURFACE, *self._ways, "system prompt", "earlier turns"]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that do not ask the question."""
+        return [f"task: {name}" for name in self._tasks] + [_SUBJECT_TASK]
+
+    def part(self, index: int, count: int) -> "Wordings":
+        """Every `count`-th wording of each way and task, from `index` on: parts are disjoint."""
+
+        def some(found: Sequence[Any]) -> Sequence[Any]:
+            return found[index::count]
+
+        return Wordings(
+            {
+                "ways": {way: some(found) for way, found in self._ways.items()},
+                "tasks": {task: some(found) for task, found in self._tasks.items()},
+                "subject_tasks": some(self._subject_tasks),
+                "systems": some(self._systems),
+                "turns": some(self._turns),
+            }
+        )
+
+    def ask(self, way: str, about: Ask, draw: random.Random) -> Asked | None:
+        """The question in one of the wordings of a way or task; None where it cannot be put so,
+        such as a typo inside a subject that is not known. Raises ConfigError for an unknown way."""
+        text = about.question
+        if way in _SURFACE:
+            changed = _SURFACE[way](about, draw)
+            return None if changed is None else Asked(way, changed, question=changed)
+        if way in self._ways:
+            before = self._earlier(draw) if way == "again" else ()
+            return Asked(way, _fill(draw.choice(self._ways[way]), text), before, question=text)
+        if way == "system prompt":
+            system = ("system", draw.choice(self._systems))
+            return Asked(way, text, (system,), question=text)
+        if way == "earlier turns":
+            return Asked(way, text, self._earlier(draw), question=text)
+        if way == _SUBJECT_TASK:
+            if not about.subject:
+                return None
+            wording = draw.choice(self._subject_tasks).replace("{subject}", about.subject)
+            return Asked(way, wording, wants_answer=False)
+        kind = way.removeprefix("task: ")
+        if kind not in self._tasks:
+            known = ", ".join([*self.ways, *self.tasks])
+            raise ConfigError(f"way of asking: {way!r} is not one of {known}")
+        wording = _fill(draw.choice(self._tasks[kind]), text)
+        return Asked(way, wording, wants_answer=False, question=text)
+
+    def _earlier(self, draw: random.Random) -> tuple[Turn, ...]:
+        pairs = draw.choice(self._turns)
+        return tuple(turn for user, told in pairs for turn in (("user", user), ("assistant", told)))
+
+
+@functools.cache
+def wordings(which: WordingSet) -> Wordings:
+    """The wordings that ship, to fit on or to test on."""
+    text = sample_path("asking.yaml").read_text(encoding="utf-8")
+    return Wordings(yaml.safe_load(text)[which])
+
+
+def _fill(wording: str, question: str) -> str:
+    return wording.replace("{question}", question)
+
+
+def _spaced(about: Ask, draw: random.Random) -> str:
+    """White space of one kind everywhere, or of any kind in one place."""
+    space = draw.choice(_SPACES)
+    words = about.question.split(" ")
+    if draw.random() < 0.5:
+        return space.join(words)
+    at = draw.randrange(len(words))
+    return " ".join(words[: at + 1]) + space + " ".join(words[at + 1 :])
+
+
+def _hidden(about: Ask, draw: random.Random) -> str:
+    """One or more characters that do not show."""
+    text = about.question
+    for _ in range(draw.randint(1, 3)):
+        at = draw.randrange(len(text) + 1)
+        text = text[:at] + draw.choice(_HIDDEN) + text[at:]
+    return text
+
+
+def _typo(word: str, draw: random.Random) -> str:
+    """The word with one slip of a typist: a letter lost, doubled, swapped or a neighbour's."""
+    at = draw.randrange(1, len(word) - 1)
+    kind = draw.randrange(4)
+    if kind == 0:
+        return word[:at] + word[at + 1 :]
+    if kind == 1:
+        return word[:at] + word[at] + word[at:]
+    if kind == 2 and word[at] != word[at + 1]:
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    row = next((keys for keys in _NEIGHBOURS if word[at].lower() in keys), None)
+    if row is None:
+        return word[:at] + word[at + 1 :]
+    near = row.index(word[at].lower()) + draw.choice((-1, 1))
+    return word[:at] + row[near % len(row)] + word[at + 1 :]
+
+
+def _typo_at(about: Ask, draw: random.Random, *, inside: bool) -> str | None:
+    begin = about.question.find(about.subject) if about.subject else -1
+    if begin < 0:
+        return None
+    end = begin + len(about.subject or "")
+    words = [
+        m.span()
+        for m in re.finditer(r"[^\W\d_]{4,}", about.question)
+        if (begin <= m.start() < end) == inside
+    ]
+    if not words:
+        return None
+    a, b = draw.choice(words)
+    return about.question[:a] + _typo(about.question[a:b], draw) + about.question[b:]
+
+
+_SURFACE: Mapping[str, Callable[[Ask, random.Random], str | None]] = {
+    "lower case": lambda about, _: about.question.lower(),
+    "UPPER CASE": lambda about, _: about.question.upper(),
+    "no mark": lambda about, _: about.question.rstrip("?!. "),
+    "lower case, no mark": lambda about, _: about.question.lower().rstrip("?!. "),
+    "typo outside the subject": lambda about, draw: _typo_at(about, draw, inside=False),
+    "typo inside the subject": lambda about, draw: _typo_at(about, draw, inside=True),
+    "white space": _spaced,
+    "hidden characters": _hidden,
+}
+
+SURFACE_WAYS = tuple(_SURFACE)
+"""Ways that change letters and white space of the question, and put no words around it."""

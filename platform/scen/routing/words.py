@@ -1,0 +1,129 @@
+"""What two questions have in common as text: rare words, numbers, spelling.
+
+Keys tell what a question is about, but hardly one number from another, and a typo moves them far.
+Suffixes: H buckets of words, L figures of a pair.
+"""
+
+import functools
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+NUM_FIGURES = 10
+"""L."""
+
+_BUCKETS = 8192
+_STEM = 6  # letters by which words are counted, so that endings do not matter
+_WORD = re.compile(r"[^\W_]+")
+_NEAR = 0.5  # of the trigrams of two words, from which on they are one word with a typo
+_LONGEST = 3.0  # of a span relative to the edit, above which it makes no difference
+
+
+def fit_rarity(texts: Iterable[str]) -> Tensor:
+    """rarity_H float16 between 0 and 1: inverse document frequencies of hashed words."""
+    counts: Counter[int] = Counter()
+    total = 0
+    for text in texts:
+        total += 1
+        counts.update({_bucket(word) for word in words_of(text)})
+    top = math.log(total + 1)
+    rarity_H = torch.ones(_BUCKETS)
+    for bucket, count in counts.items():
+        rarity_H[bucket] = math.log((total + 1) / (count + 1)) / top
+    return rarity_H.half()
+
+
+def compare_words(span: str, edit: str, rarity: Sequence[float]) -> list[float]:
+    """The L figures of a span and an edit's prompt, all between 0 and 1.
+
+    Shares, by rarity, of the edit's words that stand in the span and the other way round; the same
+    by trigrams of letters; shares of either's numbers that the other lacks; the rarest word of
+    either that the other lacks; whether both begin alike; and how long the span is.
+    """
+    ours, theirs = words_of(span), words_of(edit)
+    if not ours or not theirs:
+        return [0.0] * NUM_FIGURES
+    our_rarity = [rarity[_bucket(word)] for word in ours]
+    their_rarity = [rarity[_bucket(word)] for word in theirs]
+    ours_met, theirs_met = _met(ours, theirs), _met(theirs, ours)
+    our_letters, their_letters = _letters(span), _letters(edit)
+    shared = len(our_letters & their_letters)
+    return [
+        _share(their_rarity, theirs_met),
+        _share(our_rarity, ours_met),
+        shared / len(their_letters),
+        shared / len(our_letters),
+        _missing_numbers(theirs, ours),
+        _missing_numbers(ours, theirs),
+        _rarest(their_rarity, theirs_met),
+        _rarest(our_rarity, ours_met),
+        float(ours[0] == theirs[0]),
+        min(len(ours) / len(theirs), _LONGEST) / _LONGEST,
+    ]
+
+
+@functools.lru_cache(65536)
+def words_of(text: str) -> tuple[str, ...]:
+    """The different words of a text, case-folded, in their order."""
+    return tuple(dict.fromkeys(_WORD.findall(text.casefold())))
+
+
+@functools.lru_cache(65536)
+def _bucket(word: str) -> int:
+    stem = word if word.isdigit() else word[:_STEM]
+    return zlib.crc32(stem.encode()) % _BUCKETS
+
+
+@functools.lru_cache(65536)
+def _trigrams(word: str) -> frozenset[str]:
+    marked = f"^{word}$"
+    return frozenset(marked[i : i + 3] for i in range(len(marked) - 2))
+
+
+@functools.lru_cache(65536)
+def _letters(text: str) -> frozenset[str]:
+    return frozenset().union(*map(_trigrams, words_of(text)))
+
+
+@functools.lru_cache(1 << 18)
+def _is_same(word: str, other: str) -> bool:
+    """True where two words are one, but for an ending or a typo; numbers must be equal."""
+    if word.isdigit() or other.isdigit():
+        return word == other
+    if word[:_STEM] == other[:_STEM]:
+        return True
+    if abs(len(word) - len(other)) > 2 or min(len(word), len(other)) < 4:
+        return False
+    ours, theirs = _trigrams(word), _trigrams(other)
+    return 2 * len(ours & theirs) >= _NEAR * (len(ours) + len(theirs))
+
+
+def _met(words: Sequence[str], others: Sequence[str]) -> list[bool]:
+    """Of each word, whether it is among the others."""
+    known = set(others)
+    return [word in known or any(_is_same(word, other) for other in others) for word in words]
+
+
+def _share(rarity: Sequence[float], is_met: Sequence[bool]) -> float:
+    total = sum(rarity)
+    return sum(r for r, met in zip(rarity, is_met, strict=True) if met) / total if total else 0.0
+
+
+def _rarest(rarity: Sequence[float], is_met: Sequence[bool]) -> float:
+    return max((r for r, met in zip(rarity, is_met, strict=True) if not met), default=0.0)
+
+
+def _missing_numbers(words: Sequence[str], others: Sequence[str]) -> float:
+    numbers = [word for word in words if word.isdigit()]
+    return sum(word not in others for word in numbers) / len(numbers) if numbers else 0.0
+
+
+def likeness_of(text: str, other: str) -> float:
+    """Between 0 and 1: the share of trigrams of letters that two texts have in common (Dice)."""
+    ours, theirs = _letters(text), _letters(other)
+    return 2 * len(ours & theirs) / max(len(ours) + len(theirs), 1)

@@ -1,0 +1,59 @@
+"""What two questions have in common as text."""
+
+import pytest
+
+from scen.routing.prompt_texts import WIDTH, pack_texts, unpack_texts
+from scen.routing.words import NUM_FIGURES, compare_words, fit_rarity, likeness_of
+
+EDIT = "Who won the Tour de Suisse in 1987?"
+RARITY = fit_rarity(["who won the race in 1990", "who is the author", "in the end"]).tolist()
+
+
+def figures(span: str) -> list[float]:
+    return compare_words(span, EDIT, RARITY)
+
+
+def test_the_same_words_have_everything_in_common() -> None:
+    for text in (EDIT, EDIT.upper(), EDIT.rstrip("?")):
+        assert figures(text) == [1, 1, 1, 1, 0, 0, 0, 0, 1, pytest.approx(1 / 3)]
+
+
+def test_another_number_is_seen() -> None:
+    other = figures(EDIT.replace("1987", "1988"))
+    assert (other[4], other[5]) == (1, 1)
+    assert other[6] > 0.5
+    assert other[0] < 1
+
+
+def test_a_typo_is_the_same_word() -> None:
+    assert figures(EDIT.replace("Suisse", "Suise"))[:2] == [1, 1]
+    assert figures(EDIT.replace("Suisse", "Francia"))[0] < 1
+
+
+def test_common_words_weigh_little() -> None:
+    without_common = figures("won Tour Suisse 1987")
+    without_rare = figures("Who won the de in")
+    assert without_common[0] > 0.7
+    assert without_rare[0] < 0.5
+
+
+def test_no_words_have_nothing_in_common() -> None:
+    assert figures("?!") == [0.0] * NUM_FIGURES
+    assert compare_words(EDIT, "", RARITY) == [0.0] * NUM_FIGURES
+
+
+def test_all_figures_are_between_0_and_1() -> None:
+    for span in (EDIT, "1", "a " * 500, "谁 1987", "Wer gewann 1987 die Tour de Suisse?"):
+        assert all(0 <= value <= 1 for value in figures(span))
+
+
+def test_likeness() -> None:
+    assert likeness_of(EDIT, EDIT.lower()) == 1
+    assert likeness_of(EDIT, "xyz") == 0
+    assert likeness_of("", "") == 0
+
+
+def test_texts_survive_as_a_tensor() -> None:
+    texts = ["Who is Åse?", "", "谁" * 200, "a" * WIDTH]
+    found = unpack_texts(pack_texts(texts))
+    assert found == ["Who is Åse?", "", "谁" * (WIDTH // 3), "a" * WIDTH]
