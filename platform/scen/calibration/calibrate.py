@@ -10,9 +10,14 @@ from scen.base.load import Base
 from scen.calibration.choose_expert import ExpertGrid, ExpertTrial, choose_expert, sample_edits
 from scen.calibration.choose_places import PlaceSearch, choose_places, count_trials
 from scen.calibration.figures import HeldFigures, measure_held
-from scen.calibration.read_questions import candidate_places, narrowing, read_questions
+from scen.calibration.read_questions import (
+    candidate_places,
+    narrowing,
+    read_questions,
+    usual_places,
+)
 from scen.calibration.rephrase import complete_edits
-from scen.editor.keys import SpanKeys
+from scen.editor.keys import KeyPlace, SpanKeys
 from scen.errors import InputError
 from scen.ingest.asking import wordings
 from scen.records import Edit, normalise
@@ -30,10 +35,10 @@ _LEAST_PROMPTS = 20
 
 @dataclass(frozen=True)
 class Calibration:
-    """A profile and what led to it."""
+    """A profile and what led to it; `places` is None where the usual ones were taken."""
 
     profile: Profile
-    places: PlaceSearch
+    places: PlaceSearch | None
     trials: tuple[ExpertTrial, ...]
     figures: HeldFigures
 
@@ -50,7 +55,8 @@ def calibrate(
 
     The edits of each source are of one kind, and near misses are made within it. Every other one of
     the `unrelated` prompts is kept for the test. `about` says where the data
-    came from; it is kept in the profile. Raises InputError where there is too little data,
+    came from; it is kept in the profile. Keys are read at the usual places, or at those of all that
+    find most where the plan says so. Raises InputError where there is too little data,
     ConfigError where there are too few hard negatives for the bound.
     """
     plan = plan or RouterPlan()
@@ -60,10 +66,13 @@ def calibrate(
         complete_edits(base, edits, lambda done: progress("rephrases", done, bare))
         for edits in sources
     ]
-    keys, test, projection = _read(base, whole, unrelated, progress)
-    search = _search_places(keys, plan, progress)
-    chosen = list(search.chosen)
-    keys, test = keys.at(chosen), replace(test, key_MKF=test.key_MKF[:, chosen])
+    find = candidate_places if plan.searches_places else usual_places
+    keys, test, projection = _read(base, find(base.num_layers), (whole, unrelated), progress)
+    search = None
+    if plan.searches_places:
+        search = _search_places(keys, plan, progress)
+        chosen = list(search.chosen)
+        keys, test = keys.at(chosen), replace(test, key_MKF=test.key_MKF[:, chosen])
     router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
     figures = measure_held(keys, router, held, test)
     best, trials = _search_expert(base, [e for edits in whole for e in edits], progress)
@@ -86,10 +95,14 @@ def _require_enough(edits: int, unrelated: Sequence[str]) -> None:
 
 
 def _read(
-    base: Base, sources: Sequence[Sequence[Edit]], unrelated: Sequence[str], progress: Progress
+    base: Base,
+    places: tuple[KeyPlace, ...],
+    data: tuple[Sequence[Sequence[Edit]], Sequence[str]],
+    progress: Progress,
 ) -> tuple[RouterKeys, SpanKeys, torch.Tensor | None]:
-    """Keys of the questions and of the unrelated prompts kept for the test, at all candidate
+    """Keys of the questions about edits and of the unrelated prompts kept for the test, at these
     places; and the projection that narrowed them."""
+    sources, unrelated = data
     ways, has_roles = wordings("fit"), base.template.has_roles
     parts, first = [], 0
     for edits in sources:
@@ -100,7 +113,6 @@ def _read(
     around = build_router_set((), silent[::2], asking=Asking(ways, 0, has_roles))
     about = join_router_sets([*parts, around])
     test = [Question(text, "unrelated", -1, "given", False) for text in silent[1::2]]
-    places = candidate_places(base.num_layers)
     projection = narrowing(int(base.model.config.intermediate_size))
     questions = [*about.questions, *test]
     spans = read_questions(
@@ -130,7 +142,7 @@ def _all_texts(edit: Edit) -> list[str]:
 
 
 def _search_places(keys: RouterKeys, plan: RouterPlan, progress: Progress) -> PlaceSearch:
-    total = plan.folds + count_trials(len(keys.places))
+    total = plan.folds + count_trials(keys.places)
     folds = cross_encode(keys, plan, lambda done: progress("places", done, total))
     return choose_places(folds, keys, plan, lambda done: progress("places", done, total))
 

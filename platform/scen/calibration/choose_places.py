@@ -51,7 +51,8 @@ def choose_places(
     progress: Callable[[int], None] = lambda _: None,
     most: int = MOST,
 ) -> PlaceSearch:
-    """Greedy forward selection. `folds` are the questions seen at all candidate places; `progress`
+    """Greedy forward selection, from a place that is not of kind `last`: candidates are found by
+    sentences. `folds` are the questions seen at all candidate places; `progress`
     is told of each of the `count_trials` trials."""
     quick = replace(plan, gate_steps=_GATE_STEPS, hidden=_HIDDEN)
     views, some = plan.encoder.num_views, _thinned(folds)
@@ -60,7 +61,7 @@ def choose_places(
     for _ in range(min(most, len(keys.places))):
         found: dict[int, float] = {}
         for place in range(len(keys.places)):
-            if place not in picked:
+            if place not in picked and (picked or keys.places[place].kind != "last"):
                 columns = torch.tensor(_columns([*picked, place], len(keys.places), views))
                 found[place] = _found(some, keys, quick, columns)
                 progress(1)
@@ -72,9 +73,10 @@ def choose_places(
     return PlaceSearch(tuple(steps), tuple(sorted(picked[: enough + 1])), _top1(folds, keys, views))
 
 
-def count_trials(candidates: int, most: int = MOST) -> int:
+def count_trials(places: Sequence[KeyPlace], most: int = MOST) -> int:
     """How many sets of places `choose_places` tries."""
-    return sum(candidates - size for size in range(min(most, candidates)))
+    first = sum(place.kind != "last" for place in places)
+    return first + sum(len(places) - size for size in range(1, min(most, len(places))))
 
 
 def _columns(places: Sequence[int], among: int, views: int) -> list[int]:

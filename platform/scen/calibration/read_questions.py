@@ -9,14 +9,29 @@ from dataclasses import replace
 from torch import Tensor
 
 from scen.base.load import Base
-from scen.editor.keys import KeyPlace, SpanKeys, join_spans
+from scen.editor.keys import KeyKind, KeyPlace, SpanKeys, join_spans
 from scen.routing.encoder import random_view
 from scen.routing.prompt_keys import read_prompt_spans
 from scen.training.router_set import Question
 
+_USUAL: tuple[tuple[KeyKind, float], ...] = (
+    ("span", 0.2),
+    ("span", 0.3),
+    ("last", 0.3),
+    ("last", 0.5),
+    ("span", 0.6),
+    ("last", 0.8),
+)
 _DEPTHS = 10  # keys are tried at each tenth of the base but its ends
 _WIDEST = 2048  # G: statistics of wider keys cost minutes and gigabytes, and are no better
 _CHUNK = 512
+
+
+def usual_places(num_layers: int) -> tuple[KeyPlace, ...]:
+    """Where keys are read unless the places are searched for: sentences early and in the middle
+    (which entity), the last token from the middle on (which question, and is it one)."""
+    places = [KeyPlace(max(1, int(num_layers * depth)), kind) for kind, depth in _USUAL]
+    return tuple(sorted(dict.fromkeys(places), key=lambda place: place.layer))
 
 
 def candidate_places(num_layers: int) -> tuple[KeyPlace, ...]:

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
         say=say,
     )
     edits, about = _read_edits(args)
-    plan = RouterPlan()
+    plan = RouterPlan(searches_places=args.search_places)
     if args.max_false_activation is not None:
         plan = replace(plan, bound=args.max_false_activation)
     unrelated = read_prompts(args.locality or sample_path("nq_neutral.jsonl"))
@@ -79,9 +79,9 @@ def _read_edits(args: argparse.Namespace) -> tuple[list[list[Edit]], dict[str, A
 
 def _record(base: Base, found: Calibration, about: dict[str, Any], path: Path) -> CalibrationRecord:
     expert, figures = found.profile.expert, found.figures
-    top1: dict[str, dict[int, float]] = {"mean": {}, "last": {}}
-    for place, value in found.places.top1.items():
-        top1[place.kind][place.layer] = value
+    top1: dict[str, dict[int, float]] = {}
+    for place, value in found.places.top1.items() if found.places else ():
+        top1.setdefault(place.kind, {})[place.layer] = value
     metrics = figures.metrics() | {
         f"calibration/expert_{name}": value
         for name, value in found.profile.calibration["expert"].items()
@@ -99,7 +99,7 @@ def _record(base: Base, found: Calibration, about: dict[str, Any], path: Path) -
         top1_by_depth=top1,
         places=[
             {"keys": " ".join(p.name for p in step.places), "found": step.found}
-            for step in found.places.steps
+            for step in (found.places.steps if found.places else ())
         ],
         trials=[asdict(trial) for trial in found.trials],
         files=[path, path.with_suffix(".safetensors")],

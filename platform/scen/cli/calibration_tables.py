@@ -5,20 +5,22 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from scen.calibration.calibrate import Calibration
+from scen.calibration.choose_places import PlaceSearch
 from scen.cli.render import figures_table, percent
 
 
 def calibration_tables(found: Calibration) -> Iterator[Table]:
     """Places, experts, and what the router does with edits it never saw."""
-    yield _places(found)
+    if found.places is not None:
+        yield _places(found.places)
     yield _trials(found)
     yield _kinds(found)
 
 
-def _places(found: Calibration) -> Table:
+def _places(search: PlaceSearch) -> Table:
     table = figures_table("Where keys are read", ("keys", "rephrases found"))
-    count = len(found.places.chosen)
-    for step in found.places.steps:
+    count = len(search.chosen)
+    for step in search.steps:
         names = " ".join(place.name for place in step.places)
         style = "green" if len(step.places) == count else ""
         table.add_row(names, percent(step.found), style=style)

@@ -6,12 +6,12 @@ from scen.cli.options import RAW, base_options, count, json_option, share
 
 _EPILOG = """\
 A base needs this once; SmolLM2-135M-Instruct comes with a profile. From edits like those that will
-come, with rephrases and near misses where there are any (others are made), it finds where keys are
-read, how prompts are compared with edits, the threshold that keeps the bound on false activation
-for edits that it never saw, and which layer, learning rate, rank and steps experts need. Everything
-is tested on edits that took no part in the fit. Figures and plots go to MLflow, experiment
-calibration/BASE. Several hundred edits of each kind are wanted; a thousand take 20 minutes for
-SmolLM2 on two cores.
+come, with rephrases and near misses where there are any (others are made), each in several ways
+of asking, it finds how prompts are compared with edits, the threshold that keeps the bound on false
+activation for edits that it never saw, and which layer, learning rate, rank and steps experts need.
+Everything is tested on edits and wordings that took no part in the fit. Figures and plots go to
+MLflow, experiment calibration/BASE. Several hundred edits of each kind are wanted; a thousand take
+half an hour for SmolLM2 on two cores.
 
 examples:
   scen calibrate --edits my-edits.jsonl --locality questions.jsonl --out smollm2.json
@@ -37,6 +37,8 @@ def add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     add("--max-false-activation", type=share, metavar="P", help="share of prompts near an edit, "
         "but not about it, that may reach it (default: the smallest of 0.005 to 0.05 that costs at "
         "most two points of rephrases)")  # fmt: skip
+    add("--search-places", action="store_true", help="try where keys are best read, in place of "
+        "the usual depths: twice the time and three times the memory")  # fmt: skip
     add("--skip", type=int, default=0, metavar="N", help="leave out the first N valid edits of "
         "each file, to test with")  # fmt: skip
     add("--limit", type=count, metavar="N", help="take N valid edits of each file at most")

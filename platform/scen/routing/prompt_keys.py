@@ -10,6 +10,7 @@ from torch import Tensor
 from scen.base.load import Base
 from scen.editor.batch import pad_prompts
 from scen.editor.keys import KeyPlace, SpanKeys, join_spans, read_keys, read_span_keys
+from scen.editor.pace import ALONE, Pace
 from scen.editor.prefill import prefill
 from scen.records import EncodedPrompt
 
@@ -31,6 +32,7 @@ def read_prompt_keys(
     prompts: Sequence[str],
     batch_size: int = BATCH,
     progress: Callable[[int], None] = lambda _: None,
+    pace: Pace = ALONE,
 ) -> Tensor:
     """key_NKF float16 of N prompts, in their order. `progress` is told of each batch's size."""
     encoded = [base.template.encode_prompt(prompt) for prompt in prompts]
@@ -38,7 +40,8 @@ def read_prompt_keys(
     parts = []
     for rows in batches:
         batch = pad_prompts([encoded[i] for i in rows], base.pad_id, base.device)
-        filled = prefill(base.model, batch, places[0].layer, (p.layer for p in places))
+        layers = [place.layer for place in places]
+        filled = prefill(base.model, batch, layers[0], layers, pace=pace)
         parts.append(read_keys(filled, places).half().cpu())
         progress(len(rows))
     return torch.cat(parts)[torch.tensor(list(itertools.chain(*batches))).argsort()]

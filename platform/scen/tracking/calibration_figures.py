@@ -39,7 +39,13 @@ def depth_figure(top1_by_depth: Mapping[str, Mapping[int, float]], title: str) -
     for kind, by_layer in top1_by_depth.items():
         label = "last prompt token" if kind == "last" else "mean over the prompt's words"
         values = [100 * value for value in by_layer.values()]
-        axes.plot(list(by_layer), values, color=_COLORS[kind], marker="o", label=label)
+        axes.plot(
+            list(by_layer),
+            values,
+            color=_COLORS["last" if kind == "last" else "mean"],
+            marker="o",
+            label=label,
+        )
     axes.set(title=title, xlabel="layer", ylabel="nearest edit is the right one, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)

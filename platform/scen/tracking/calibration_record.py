@@ -10,9 +10,10 @@ class CalibrationRecord:
     """A calibration of `base_name`.
 
     `curve` are points (false activation of hard negatives, rephrases found), shares; `bound` is the
-    false activation that was asked for. `top1_by_depth` maps a kind of key (mean, last) to its
-    share of right answers by layer. `places` are sets of keys with the share they find, `trials`
-    what experts were tried; rows of tables. `files` are kept as artifacts.
+    false activation that was asked for. `top1_by_depth` maps a kind of key (span, last) to its
+    share of right answers by layer; it is empty where places were not searched for, as `places`,
+    sets of keys with the share they find. `trials` are what experts were tried; both are rows of
+    tables. `files` are kept as artifacts.
     """
 
     base_name: str

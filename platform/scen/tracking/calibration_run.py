@@ -27,7 +27,9 @@ def track_calibration(tracking_uri: str, record: CalibrationRecord) -> str:
         root = default_artifact_root(tracking_uri)
         location = None if root is None else str(root / "calibration")
         experiment_id = open_experiment(client, name, location)
-        tables = {"places.json": record.places, "expert_trials.json": record.trials}
+        tables = {"expert_trials.json": record.trials}
+        if record.places:
+            tables = {"places.json": record.places, **tables}
         tags = {
             "edit.kind": "calibration",
             "edit.base": record.base_name,
@@ -55,8 +57,10 @@ def _log_figures(client: "MlflowClient", run_id: str, record: CalibrationRecord)
         "operating_curve": operating_figure(
             record.curve, record.bound, f"Routing of unseen edits: {short}"
         ),
-        "top1_by_depth": depth_figure(record.top1_by_depth, f"Keys by depth: {short}"),
         "efficacy_by_layer": efficacy_figure(record.trials, f"Experts by layer: {short}"),
     }
+    if record.top1_by_depth:
+        title = f"Keys by depth: {short}"
+        figures["top1_by_depth"] = depth_figure(record.top1_by_depth, title)
     for name, figure in figures.items():
         client.log_figure(run_id, figure, f"figures/{name}.png")

@@ -59,6 +59,22 @@ def route_table(rows: Rows) -> list[dict[str, str | int | float]]:
     return [{"probes": name, "asked": len(some), **_routes(some)} for name, some in asked.items()]
 
 
+def asking_table(rows: Rows) -> list[dict[str, str | int | float]]:
+    """A line per way of asking, and per task about a question, which must reach no edit: how many
+    were asked, the shares that went to each of ROUTES, and of exact answers (none for tasks)."""
+    found: list[dict[str, str | int | float]] = []
+    for kind in ("asking", "task"):
+        some = of_kind(rows, kind)
+        for way in sorted({str(row["source"]) for row in some}):
+            asked = [row for row in some if row["source"] == way]
+            line: dict[str, str | int | float] = {"way": way, "asked": len(asked)}
+            line |= {route: share for route, share in _routes(asked).items() if "share" in route}
+            if kind == "asking":
+                line["exact share"] = _age_group(way, asked).share
+            found.append(line)
+    return found
+
+
 def operating_curve(rows: Rows, threshold: float | None = None) -> list[dict[str, float]]:
     """What another threshold would have done, the highest first; a line per threshold, the store's
     own among them where it is given.

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from scen.tracking.figures import before_after_figure, before_after_pairs, loss_figure
 from scen.tracking.loss_curves import finite_curves
-from scen.tracking.probe_rows import operating_curve, route_table
+from scen.tracking.probe_rows import asking_table, operating_curve, route_table
 from scen.tracking.routing_figures import (
     operating_curve_figure,
     retention_by_age_figure,
@@ -17,6 +17,7 @@ from scen.tracking.wave_record import WaveRecord
 _PROBES_FILE = "per_edit.json"
 _ROUTES_FILE = "routes.json"
 _CURVE_FILE = "routing_operating_curve.json"
+_ASKING_FILE = "ways_of_asking.json"
 
 
 def wave_tables(record: WaveRecord) -> dict[str, Sequence[Mapping[str, object]]]:
@@ -27,6 +28,7 @@ def wave_tables(record: WaveRecord) -> dict[str, Sequence[Mapping[str, object]]]
         _PROBES_FILE: rows,
         _ROUTES_FILE: route_table(rows),
         _CURVE_FILE: operating_curve(rows, record.threshold),
+        _ASKING_FILE: asking_table(rows),
     }
     return {name: table for name, table in tables.items() if table}
 

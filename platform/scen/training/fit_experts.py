@@ -59,7 +59,7 @@ def fit_experts(
     batch = pad_edits(edits, pad_id, device)
     if plan.method == "scen-lr" and filled is None:
         prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
-        filled = prefill(model, prompts, plan.layer, ())
+        filled = prefill(model, prompts, plan.layer, (), pace=pace)
     cache = filled.cache if filled and plan.method == "scen-lr" else None
     split = split_edits(model, plan.layer, batch, cache)
     bank = start_bank(model, plan, [e.seed for e in edits], pace)

@@ -36,7 +36,7 @@ _KINDS = {
 class RouterPlan:
     """How a router is fitted. `bound` is the false activation that hard negatives may have; None
     weighs it against the rephrases it costs (`choose_bound`). Without `has_evidence` the keys alone
-    decide."""
+    decide. `searches_places`: a calibration tries where keys are best read."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
     bound: float | None = None
@@ -45,6 +45,7 @@ class RouterPlan:
     hidden: int = 48
     seed: int = 0
     has_evidence: bool = True
+    searches_places: bool = False
 
     def gate(self, pairs: GatePairs) -> Gate:
         """The gate of some pairs."""

@@ -57,7 +57,7 @@ class KeysWork:
     def run(self, index: int) -> Tensor:
         """Read a batch, and keep nothing."""
         some = [self.task.prompts[i] for i in self.batches[index]]
-        return read_prompt_keys(self.base, self.task.places, some)
+        return read_prompt_keys(self.base, self.task.places, some, pace=self.pace)
 
     def keep(self, index: int, found: Any) -> None:
         """Write down the keys of a batch."""

@@ -16,7 +16,7 @@ def test_places_that_are_noise_are_left_out(keys: RouterKeys, plan: RouterPlan) 
     alone, both, _ = (step.found for step in found.steps)
     assert both > 0.9
     assert both > alone + 0.1  # same-subject near misses hold the threshold up
-    assert sum(told) == count_trials(4, most=3)
+    assert sum(told) == count_trials(keys.places, most=3)
 
 
 def test_each_place_is_told_by_itself(keys: RouterKeys, plan: RouterPlan) -> None:
@@ -26,6 +26,7 @@ def test_each_place_is_told_by_itself(keys: RouterKeys, plan: RouterPlan) -> Non
     assert noise < 0.3
 
 
-@pytest.mark.parametrize(("candidates", "most", "expected"), [(18, 6, 93), (4, 6, 10), (4, 1, 4)])
-def test_trials_are_counted_before_they_run(candidates: int, most: int, expected: int) -> None:
-    assert count_trials(candidates, most) == expected
+@pytest.mark.parametrize(("depths", "most", "expected"), [(9, 6, 84), (2, 6, 8), (2, 1, 2)])
+def test_trials_are_counted_before_they_run(depths: int, most: int, expected: int) -> None:
+    places = [KeyPlace(d, kind) for d in range(depths) for kind in ("span", "last")]
+    assert count_trials(places, most) == expected

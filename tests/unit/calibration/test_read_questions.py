@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from scen.base.load import Base
-from scen.calibration.read_questions import candidate_places, narrowing, read_questions
+from scen.calibration.read_questions import (
+    candidate_places,
+    narrowing,
+    read_questions,
+    usual_places,
+)
 from scen.editor.keys import KeyPlace
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.training.router_set import Question
@@ -68,3 +73,12 @@ def test_all_spans_are_read_in_their_order(tiny: Base) -> None:
     ]
     assert (found.share_M[[0, 3, 4]] == 1).all()
     assert (found.share_M[[1, 2]] < 1).all()
+
+
+@pytest.mark.parametrize("layers", [2, 6, 30, 80])
+def test_the_usual_places_are_in_the_base_and_read_sentences(layers: int) -> None:
+    places = usual_places(layers)
+    assert {place.kind for place in places} == {"span", "last"}
+    assert all(0 < place.layer < layers for place in places)
+    assert len(set(places)) == len(places)
+    assert [p.layer for p in places] == sorted(p.layer for p in places)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from scen.tracking.probe_rows import (
+    asking_table,
     by_age,
     operating_curve,
     operating_point,
@@ -131,3 +132,23 @@ def test_few_earlier_edits_make_fewer_parts() -> None:
     earlier = [row("retention", f"e{i}", f"e{i}", 0.9) for i in range(3)]
     assert [group.asked for group in by_age(earlier)] == [1, 1, 1]
     assert by_age(ROWS) == own_edits(earlier) == []
+
+
+def test_ways_of_asking_come_before_tasks() -> None:
+    rows = [
+        row("task", "a", "a", 0.7) | {"source": "task: count"},
+        row("task", "a", "a", 0.2) | {"source": "task: count"},
+        row("asking", "a", "a", 0.9) | {"source": "greeting"},
+        row("asking", "b", "a", 0.9) | {"source": "greeting", "after": "y"},
+    ]
+    first, second = asking_table([*ROWS, *rows])
+    assert (first["way"], first["asked"]) == ("greeting", 2)
+    assert (first["own edit share"], first["another edit share"], first["base share"]) == (
+        0.5,
+        0.5,
+        0,
+    )
+    assert first["exact share"] == 0.5
+    assert (second["way"], second["own edit share"]) == ("task: count", 0.5)
+    assert "exact share" not in second
+    assert asking_table(ROWS) == []
