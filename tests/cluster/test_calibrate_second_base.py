@@ -85,9 +85,7 @@ def test_mlflow_has_the_run_with_its_plots_and_the_profile(found: Found) -> None
     (experiment,) = client.search_experiments(filter_string="name LIKE 'calibration/%'")
     (run,) = client.search_runs([experiment.experiment_id])
     figures = {file.path for file in client.list_artifacts(run.info.run_id, "figures")}
-    assert figures == {
-        f"figures/{name}.png" for name in ("operating_curve", "top1_by_depth", "efficacy_by_layer")
-    }
+    assert figures == {f"figures/{name}.png" for name in ("operating_curve", "efficacy_by_layer")}
     kept = {Path(f.path).name for f in client.list_artifacts(run.info.run_id, "profile")}
     assert kept == {"profile.json", "profile.safetensors"}
     assert run.data.params["expert.layer"] == str(found.told["expert"]["layer"])

@@ -14,8 +14,8 @@ _SPREAD = 3.0  # cosines differ by tenths; the hidden units want more
 
 @dataclass(frozen=True)
 class Gate:
-    """score = x . direct + out . h + offset, with h = gelu(3 x . hidden + bias), once more through
-    gelu(h . inner + inner_bias) where there is a second layer; larger is likelier.
+    """score = x . direct + out . h + offset, with h = gelu(3 x . hidden + bias); or, where there is
+    a second layer, h = gelu(gelu(x . hidden + bias) . inner + inner_bias). Larger is likelier.
 
     Trained gates give the log-odds, for classes of even weight, that the prompt asks for the
     edit's fact. Without hidden units it is a weighted sum.
@@ -50,8 +50,10 @@ class Gate:
 
     def __call__(self, x_V: Tensor) -> Tensor:
         """The scores of any number of pairs; the last dimension of `x_V` is V."""
-        hidden_S = gelu(_SPREAD * x_V @ self.hidden_VS + self.bias_S)
-        if self.inner_SS is not None and self.inner_bias_S is not None:
+        if self.inner_SS is None or self.inner_bias_S is None:
+            hidden_S = gelu(_SPREAD * x_V @ self.hidden_VS + self.bias_S)
+        else:
+            hidden_S = gelu(x_V @ self.hidden_VS + self.bias_S)
             hidden_S = gelu(hidden_S @ self.inner_SS + self.inner_bias_S)
         return x_V @ self.direct_V + hidden_S @ self.out_S + self.offset
 

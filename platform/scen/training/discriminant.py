@@ -18,9 +18,7 @@ def fit_view(key_NF: Tensor, class_N: Tensor, width: int) -> Tensor:
     Classes of one prompt say nothing about what varies within a class.
     """
     width_F = key_NF.shape[1]
-    within_FF = _within(key_NF, class_N)
-    mean_variance = within_FF.diagonal().mean().clamp_min(1e-12)
-    within_FF += _SHRINKAGE * mean_variance * torch.eye(width_F)
+    within_FF = within_class(key_NF, class_N)
     # Any root of the inverse will do: the principal directions behind it are the same.
     lower_FF = torch.linalg.cholesky(within_FF)
     identity_FF = torch.eye(width_F)
@@ -29,6 +27,14 @@ def fit_view(key_NF: Tensor, class_N: Tensor, width: int) -> Tensor:
     _, axis_FF = torch.linalg.eigh(spread_NF.T @ spread_NF)
     view_FC: Tensor = flat_FF @ axis_FF[:, -min(width, width_F) :]
     return view_FC
+
+
+def within_class(key_NF: Tensor, class_N: Tensor) -> Tensor:
+    """within_FF: the covariance of keys around the mean of their class, shrunk towards one that is
+    the same in all directions."""
+    within_FF = _within(key_NF, class_N)
+    mean_variance = within_FF.diagonal().mean().clamp_min(1e-12)
+    return within_FF + _SHRINKAGE * mean_variance * torch.eye(key_NF.shape[1])
 
 
 def _within(key_NF: Tensor, class_N: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from scen.routing.gate import Gate
 
 _BATCH = 128  # prompts of each class in a step
-_RATE, _DECAY = 1e-2, 1e-2
+_RATE, _DEEP_RATE, _DECAY = 1e-2, 3e-3, 1e-2
 _SCORED = 1024  # prompts that are scored at a time
 _NEVER = -1e4
 _FIRST = 0.5  # weight of own edits above others, relative to their log-odds
@@ -77,8 +77,9 @@ def fit_gate(
     gate = Gate.drawn(pairs.sim_NEV.shape[-1], hidden, seed, is_deep=is_deep)
     classes = [(pairs.class_N == c).nonzero().squeeze(1) for c in pairs.class_N.unique()]
     weights = [t.requires_grad_() for t in gate.tensors().values()]
-    adam = torch.optim.AdamW(weights, lr=_RATE, weight_decay=_DECAY)
-    slow = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
+    rate = _DEEP_RATE if is_deep else _RATE
+    adam = torch.optim.AdamW(weights, lr=rate, weight_decay=_DECAY)
+    slow = _schedule(adam, rate, steps, is_deep=is_deep)
     draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         drawn = [rows[_some(len(rows), draw)] for rows in classes]
@@ -89,6 +90,15 @@ def fit_gate(
         adam.step()
         slow.step()
     return Gate.from_tensors({name: t.detach() for name, t in gate.tensors().items()})
+
+
+def _schedule(
+    adam: torch.optim.AdamW, rate: float, steps: int, *, is_deep: bool
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Down to nothing; two layers need a slow beginning as well, or they lose their way."""
+    if is_deep:
+        return torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)
+    return torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
 
 
 def _loss(score_NE: Tensor, pairs: GatePairs, sizes: Sequence[int]) -> Tensor:

@@ -15,7 +15,7 @@ from scen.routing.encoder import KeyEncoder
 from scen.routing.evidence import Evidence, around
 from scen.routing.whitening import Whitening
 from scen.routing.words import fit_rarity
-from scen.training.discriminant import fit_view
+from scen.training.discriminant import within_class
 from scen.training.fit_encoder import RouterKeys, question_rows, thinned, used_questions
 from scen.training.fit_gate import GatePairs
 from scen.training.router_set import ASKS
@@ -24,7 +24,7 @@ CANDIDATES = 24
 """Pairs per question on which the gate is fitted, besides those of its own edit."""
 
 MANNER = 8
-"""Numbers of a message's manner at each place."""
+"""Numbers of a message's manner at each place: one per kind of task, and one for all."""
 
 _CLASSES = {
     "prompt": 0,
@@ -54,7 +54,7 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
     spans, asked_N = keys.all_spans(), question_rows(keys)
     share_N, key_NKF = spans.share_M[asked_N], spans.key_MKF[asked_N]
     around_NKF = around(key_NKF, keys.key_NKF, share_N, keys.places)
-    names = dict.fromkeys(q.source for q in keys.about.questions if q.kind == "task")
+    names = sorted({q.source for q in keys.about.questions if q.kind == "task"})
     number = {name: i + 1 for i, name in enumerate(names)}
     class_N = torch.tensor(
         [number.get(q.source, 0) if q.kind == "task" else 0 for q in keys.about.questions]
@@ -75,17 +75,27 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
 
 
 def _manner(key_NF: Tensor, class_N: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """mean_F and matrix_FD: the directions in which tasks differ from questions and each other, in
-    a common spread; zeros where there is nothing to tell apart."""
+    """mean_F and matrix_FD: how far towards each kind of task (classes from 1 on), and towards all
+    of them, from questions (class 0); zeros where there is nothing to tell apart.
+
+    Fisher's discriminants. Each number has its own meaning, so that a gate which learned it from
+    one fit can read those of another.
+    """
     width_F = key_NF.shape[1]
     if len(class_N.unique()) < 2:
         return torch.zeros(width_F), torch.zeros(width_F, MANNER)
     whitening = Whitening.fit(thinned(key_NF[:, None]), shrinkage)
-    view_FD = fit_view(whitening(key_NF[:, None])[:, 0], class_N, MANNER)
+    white_NF = whitening(key_NF[:, None])[:, 0]
+    asks_N = class_N == 0
+    kinds = [class_N == c for c in range(1, int(class_N.max()) + 1)][: MANNER - 1]
+    toward = [white_NF[kind].mean(0) - white_NF[asks_N].mean(0) for kind in [*kinds, ~asks_N]]
+    toward_DF = torch.stack(toward).nan_to_num()  # a kind that no question is of
+    view_FD = torch.linalg.solve(within_class(white_NF, class_N), toward_DF.T)
     matrix_FD = whitening.fold(view_FD[None])[0]
-    spread_D = ((key_NF - whitening.mean_KF) @ matrix_FD).std(0).clamp_min(1e-6)
+    mean_F = key_NF[asks_N].float().mean(0)
+    spread_D = ((key_NF - mean_F) @ matrix_FD).std(0).clamp_min(1e-6)
     scaled_FD = matrix_FD * (_SPREAD / spread_D)
-    return whitening.mean_KF[0], torch.nn.functional.pad(scaled_FD, (0, MANNER - len(spread_D)))
+    return mean_F, torch.nn.functional.pad(scaled_FD, (0, MANNER - len(spread_D)))
 
 
 def pair_up(

@@ -41,8 +41,8 @@ class RouterPlan:
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
     bound: float | None = None
     folds: int = 2
-    gate_steps: int = 2500
-    hidden: int = 48
+    gate_steps: int = 1500
+    hidden: int = 64
     seed: int = 0
     has_evidence: bool = True
     searches_places: bool = False
