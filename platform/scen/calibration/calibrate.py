@@ -1,5 +1,7 @@
 """Calibration of a base: what `scen calibrate` finds, step by step."""
 
+import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +21,7 @@ from scen.calibration.read_questions import (
 from scen.calibration.rephrase import complete_edits
 from scen.editor.keys import KeyPlace, SpanKeys
 from scen.errors import InputError
-from scen.ingest.asking import wordings
+from scen.ingest.asking import Ask, wordings
 from scen.records import Edit, normalise
 from scen.routing.router import Router
 from scen.snapshot.base_profile import Profile
@@ -31,6 +33,9 @@ Progress = Callable[[str, int, int], None]  # step, done in this call, of how ma
 
 _SAMPLE = 48  # edits that experts are tried on
 _LEAST_PROMPTS = 20
+_MOST_UNKNOWN = 0.1  # of the tokens of wordings
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,14 +108,16 @@ def _read(
     """Keys of the questions about edits and of the unrelated prompts kept for the test, at these
     places; and the projection that narrowed them."""
     sources, unrelated = data
-    ways, has_roles = wordings("fit"), base.template.has_roles
+    has_roles, knows = base.template.has_roles, _knows_wordings(base)
     parts, first = [], 0
     for edits in sources:
-        parts.append(build_router_set(edits, (), asking=Asking(ways, first, has_roles)))
+        asking = Asking(wordings("fit"), first, has_roles) if knows else None
+        parts.append(build_router_set(edits, (), asking=asking))
         first += len(edits)
     asked = _Texts([text for edits in sources for edit in edits for text in _all_texts(edit)])
     silent = [text for text in unrelated if text not in asked]
-    around = build_router_set((), silent[::2], asking=Asking(ways, 0, has_roles))
+    asking = Asking(wordings("fit"), 0, has_roles) if knows else None
+    around = build_router_set((), silent[::2], asking=asking)
     about = join_router_sets([*parts, around])
     test = [Question(text, "unrelated", -1, "given", False) for text in silent[1::2]]
     projection = narrowing(int(base.model.config.intermediate_size))
@@ -125,6 +132,28 @@ def _read(
     rest = spans.take((~is_ours_M).nonzero().squeeze(1))
     theirs = replace(rest, row_M=rest.row_M - count)
     return RouterKeys(about, places, whole_NKF, ours), theirs, projection
+
+
+def _knows_wordings(base: Base) -> bool:
+    """False where the tokenizer has no tokens for the words of the ways of asking, which are
+    English: all of them would look alike."""
+    unknown = base.tokenizer.unk_token_id
+    draw, about = random.Random(0), Ask("Who?")
+    some = [wordings("fit").ask(way, about, draw) for way in wordings("fit").ways]
+    ids = [
+        token
+        for asked in some
+        if asked is not None
+        for token in base.template.encode_prompt(asked.text).ids
+    ]
+    knows = unknown is None or ids.count(unknown) <= _MOST_UNKNOWN * len(ids)
+    if not knows:
+        _log.warning(
+            "the tokenizer of %s does not know the words of the ways of asking: the router is "
+            "fitted on the edits' own wordings only",
+            base.name,
+        )
+    return knows
 
 
 class _Texts:
