@@ -11,7 +11,7 @@ of asking, it finds how prompts are compared with edits, the threshold that keep
 activation for edits that it never saw, and which layer, learning rate, rank and steps experts need.
 Everything is tested on edits and wordings that took no part in the fit. Figures and plots go to
 MLflow, experiment calibration/BASE. Several hundred edits of each kind are wanted; a thousand take
-half an hour for SmolLM2 on two cores.
+most of an hour for SmolLM2 on two cores.
 
 examples:
   scen calibrate --edits my-edits.jsonl --locality questions.jsonl --out smollm2.json
@@ -38,7 +38,7 @@ def add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "but not about it, that may reach it (default: the smallest of 0.005 to 0.05 that costs at "
         "most two points of rephrases)")  # fmt: skip
     add("--search-places", action="store_true", help="try where keys are best read, in place of "
-        "the usual depths: twice the time and three times the memory")  # fmt: skip
+        "the usual depths: slower, and with more memory")  # fmt: skip
     add("--skip", type=int, default=0, metavar="N", help="leave out the first N valid edits of "
         "each file, to test with")  # fmt: skip
     add("--limit", type=count, metavar="N", help="take N valid edits of each file at most")

@@ -133,7 +133,7 @@ class KeyNeurons:
         if len(self) == 0:
             return Route.base(rows, device)
         keys = read_span_keys(filled, self.router.encoder.places)
-        choice = self.choose_spans(keys, max(2, CANDIDATES))
+        choice = self.choose_spans(keys)
         best = _best_spans(choice, keys.row_M.to(choice.score_BE.device), rows)
         chosen_B2 = best.index_B2.masked_fill(best.score_B2 <= self.router.threshold, -1)
         return Route(

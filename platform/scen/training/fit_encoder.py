@@ -86,13 +86,7 @@ def question_rows(keys: RouterKeys) -> Tensor:
 
 def fit_encoder(keys: RouterKeys, used_E: Tensor, plan: EncoderPlan) -> KeyEncoder:
     """The encoder from the questions about the edits that are used (bool) and unrelated ones."""
-    return _fit_encoder(keys, keys.all_spans().key_MKF[question_rows(keys)], used_E, plan)
-
-
-def _fit_encoder(
-    keys: RouterKeys, key_NKF: Tensor, used_E: Tensor, plan: EncoderPlan
-) -> KeyEncoder:
-    """From the keys of what each question asks."""
+    key_NKF = keys.all_spans().key_MKF[question_rows(keys)]
     edit_N = keys.edit_N
     used_N = used_questions(keys, used_E)
     whitening = Whitening.fit(thinned(key_NKF[used_N]), plan.shrinkage)

@@ -4,13 +4,12 @@ Suffixes: N questions, M spans of all questions, P pairs, E candidates of a ques
 span), K places, F numbers of a raw key, C of a compact key, I inputs of the gate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from scen.base.surface import MOST_SPANS
-from scen.editor.keys import SpanKeys
 from scen.routing.encoder import KeyEncoder
 from scen.routing.evidence import Evidence, around
 from scen.routing.whitening import Whitening
@@ -113,7 +112,8 @@ def pair_up(
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for rows in rows_N.split(_BATCH):
         some = _span_rows(first_N[rows], end_N[rows])
-        part = _take(spans, some.index_M, some.place_M)
+        found = spans.take(some.index_M)
+        part = replace(found, key_MKF=found.key_MKF.float(), row_M=some.place_M)
         code_MKC = encoder(part.key_MKF)
         near_ME = encoder.search_key(code_MKC) @ search_ED.T
         chosen = _candidates(near_ME, some.place_M, own_N[rows])
@@ -153,12 +153,6 @@ def _span_rows(first_N: Tensor, end_N: Tensor) -> _SpanRows:
     place_M = torch.arange(len(first_N)).repeat_interleave(count_N)
     within_M = torch.arange(len(place_M)) - (count_N.cumsum(0) - count_N)[place_M]
     return _SpanRows(first_N[place_M] + within_M, place_M)
-
-
-def _take(spans: SpanKeys, index_M: Tensor, place_M: Tensor) -> SpanKeys:
-    texts = tuple(spans.texts[i] for i in index_M.tolist())
-    key_MKF = spans.key_MKF[index_M].float()
-    return SpanKeys(key_MKF, place_M, spans.span_M[index_M], spans.share_M[index_M], texts)
 
 
 def _candidates(near_ME: Tensor, place_M: Tensor, own_N: Tensor) -> _Chosen:
