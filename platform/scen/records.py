@@ -112,6 +112,12 @@ class EncodedPrompt:
     texts: tuple[str, ...] = ()
     routed: "EncodedPrompt | None" = None
 
+    def span_text(self, index: int) -> str:
+        """What the span at this index says, in the form that is routed; empty where there are no
+        spans."""
+        texts = (self.routed or self).texts
+        return texts[index] if index < len(texts) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedEdit:

@@ -100,9 +100,10 @@ def hand_in(service: Service, stream: str, edit: Edit) -> str:
 
 
 def status(service: Service, stream: str, edit_id: str) -> Json:
-    """What became of an edit: queued, rejected (with field and reason), committed, or served; and
-    what was remarked of it when its wave was run, such as another edit that its prompt also
-    reaches. Raises NotFoundError; for one that was taken back, with how it left."""
+    """What became of an edit: queued, rejected (with field and reason), committed, or served (then
+    with the words that spans of messages are compared with); and what was remarked of it when its
+    wave was run, such as another edit that its prompt also reaches. Raises NotFoundError; for one
+    that was taken back, with how it left."""
     found = {"id": edit_id, "stream": stream}
     inbox = Inbox(service.store.storage, stream)
     try:
@@ -119,6 +120,8 @@ def status(service: Service, stream: str, edit_id: str) -> Json:
     is_served = served is not None and edit_id in served.edit_ids
     word = "served" if is_served else "committed"
     facts = {"status": word, "version": entry.version, "edit": edit_to_dict(entry.edit)}
+    if served is not None and is_served:
+        facts |= {"span": served.span(edit_id)}
     return found | facts | _remarks(inbox, edit_id, word)
 
 

@@ -50,7 +50,7 @@ def _route(filled: Prefill, rows: Sequence[Row]) -> list[Routed]:
     routes: dict[int, Route] = {}
     told = []
     for index, row in enumerate(rows):
-        snapshot, edit_id, score = row.snapshot, None, None
+        snapshot, edit_id, score, span = row.snapshot, None, None, None
         if row.ticket.request.is_edited and snapshot.places:
             if snapshot.version not in routes:
                 routes[snapshot.version] = snapshot.neurons.route(filled)
@@ -58,5 +58,6 @@ def _route(filled: Prefill, rows: Sequence[Row]) -> list[Routed]:
             expert, score = int(route.expert_B[index]), float(route.score_B[index])
             if expert >= 0:
                 row.place, edit_id = snapshot.places[expert], snapshot.edit_ids[expert]
-        told.append(Routed(snapshot.version, edit_id, score))
+                span = row.ticket.request.prompt.span_text(int(route.span_B[index])) or None
+        told.append(Routed(snapshot.version, edit_id, score, span))
     return told

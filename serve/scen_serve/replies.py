@@ -20,7 +20,8 @@ def route_headers(routed: Routed) -> dict[str, str]:
 def route_field(routed: Routed) -> dict[str, Any]:
     """The field `scen` of an answer."""
     score = None if routed.score is None else round(routed.score, 4)
-    return {"version": routed.version, "edit_id": routed.edit_id, "score": score}
+    found = {"version": routed.version, "edit_id": routed.edit_id, "score": score}
+    return found if routed.span is None else found | {"span": routed.span}
 
 
 def usage_field(ended: Sequence[Ended], num_prompts: int) -> dict[str, int]:

@@ -48,7 +48,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """The first event: which version answers, and by which edit (None: the base).
+    """The first event: which version answers, by which edit (None: the base), and which part of
+    the message asked for it (None also where the whole of it is always taken).
 
     `prefill_s` and `route_s` are the seconds that reading and routing took, for all prompts that
     were read together."""
@@ -56,6 +57,7 @@ class Routed:
     version: int
     edit_id: str | None
     score: float | None  # of the nearest edit; None where there is no edit or routing is off
+    span: str | None = None
     prefill_s: float = 0.0
     route_s: float = 0.0
 

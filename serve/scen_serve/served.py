@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.registry.snapshot import Snapshot
+from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_texts import unpack_texts
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
@@ -24,6 +25,13 @@ class ServedSnapshot:
     edit_ids: tuple[str, ...]
     places: tuple[Place, ...]
     neurons: NeuronBank
+
+    def span(self, edit_id: str) -> str | None:
+        """The words of an edit's prompt that spans of messages are compared with; None where
+        the router knows no words."""
+        if not isinstance(self.neurons, KeyNeurons):
+            return None
+        return self.neurons.text(self.edit_ids.index(edit_id)) or None
 
 
 class SnapshotReader:

@@ -11,9 +11,30 @@ from bench.bench_workers import WAYS
 from bench.run import scripts
 from bench.small_run import figures, least, run_bench
 from scen.base.load import pick_dtype
+from scen.ingest.asking import wordings
+from scen.snapshot.base_profile import shipped_profiles
 
 pytestmark = pytest.mark.e2e
 ROLES = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+
+
+def test_asking_has_a_row_for_each_way_and_compares_the_time() -> None:
+    few = ("--zsre", "0,2", "--counterfact", "300,302", "--unrelated", 3, "--timed", 1)
+    lines = run_bench("bench_asking.py", *few, "--before", shipped_profiles()[0])
+    rows = {(line["kind"], line["source"]): line for line in lines if "kind" in line}
+    ways, tasks = wordings("test").ways, wordings("test").tasks
+    assert {("asking", way) for way in ways} | {("task", task) for task in tasks} <= rows.keys()
+    assert ("asking", "rephrase + greeting + thanks") in rows
+    assert rows["reliability", "prompt"]["own"] == 100
+    assert rows["locality", "same kind, edit absent"]["asked"] == 4
+    times = [line for line in lines if "ratio" in line]
+    assert [line["way"] for line in times] == [
+        "as edited",
+        "greeting",
+        "UPPER CASE",
+        "prose_before",
+    ]
+    assert all(line["ms"] > 0 for line in times)
 
 
 def test_stage_1_has_a_row_for_each_method_and_type(tiny_folder: Path) -> None:

@@ -1,6 +1,7 @@
 """`scen submit`, `scen jobs` and `scen stop` against a real head with its dashboard."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_a_stream_is_submitted_followed_and_recognised(
     first = json.loads(told)
     assert (first["state"], first["status"]) == ("started", "SUCCEEDED")
     assert "wave 0 of facts: 6 edits" in log
-    assert "evaluate 14/14" in log
+    assert re.search(r"evaluate (\d+)/\1\b", log)
     assert UNTOUCHED in log
     ledger = open_ledger(Storage(str(tmp_path / "store")))
     assert ledger.snapshot().ids == [edit.id for edit in EDITS[:6]]

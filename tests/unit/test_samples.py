@@ -16,13 +16,13 @@ COUNTS = {
     "nq_locality.jsonl": 1000,
     "nq_neutral.jsonl": 400,
     "nq_questions.jsonl": 275,
-    "trivia_questions.jsonl": 160,
+    "written_questions.jsonl": 838,
     "zsre_edits.jsonl": 1200,
 }
 LICENCES = {
     "counterfact_edits.jsonl": "MIT",
     "neutral_prose.jsonl": "public domain",
-    "trivia_questions.jsonl": "Apache-2.0",
+    "written_questions.jsonl": "Apache-2.0",
     "zsre_edits.jsonl": "MIT",
 }
 

@@ -13,8 +13,14 @@ from scen.editor.decode import Decoded, EditedModel, answer
 from scen.editor.prefill import Prefill
 from scen.evaluation.forced import forced_accuracy
 from scen.evaluation.probes import Probe
-from scen.evaluation.run_eval import EvalLimits, ProbeRow, encode_probe, order_probes
-from scen.records import EncodedEdit, digest_bytes
+from scen.evaluation.run_eval import (
+    EvalLimits,
+    ProbeRow,
+    encode_probe,
+    encode_turns,
+    order_probes,
+)
+from scen.records import EncodedEdit, EncodedPrompt, digest_bytes
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,7 @@ def _ask_rows(
 ) -> dict[int, Said]:
     """A batch as it stands. Rows whose prompt is rewritten are asked beside it, so that the others
     stay in the batch in which the bare base is asked."""
-    encode = base.template.encode_prompt
-    told = [replace(row, prompt=encode(edited.rewrite(row.probe.prompt))) for row in rows]
+    told = [replace(row, prompt=_rewritten(base, edited, row.probe)) for row in rows]
     changed = [new for new, old in zip(told, rows, strict=True) if new.prompt != old.prompt]
     found = _ask(base, edited, model, rows) if len(changed) < len(rows) else {}
     if changed:
@@ -78,6 +83,11 @@ def _ask_rows(
             new = next(row for row in changed if row.index == index)
             found[index] = replace(said, extra_tokens=len(new.prompt.ids) - lengths[index])
     return found
+
+
+def _rewritten(base: Base, edited: Edited, probe: Probe) -> EncodedPrompt:
+    """A probe as the method puts it: its last message rewritten, behind the turns before it."""
+    return encode_turns(base, replace(probe, prompt=edited.rewrite(probe.prompt)))
 
 
 def _ask(base: Base, edited: Edited, model: EditedModel, rows: list[ProbeRow]) -> dict[int, Said]:

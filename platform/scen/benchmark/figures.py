@@ -10,6 +10,8 @@ from scen.evaluation.probes import Probe
 DECILES = 10
 PUBLISHED = "orig"
 """The source of the rephrases that came with the data set."""
+ASKED, ASKED_SAID, LEFT_ALONE = "asked/", "contained/asked/", "unchanged/"
+"""Before the names of ways of asking (exact answers; target within the answer) and of tasks."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,18 @@ def quality(asked: Sequence[Asked]) -> dict[str, float]:
     """
     told = [a for a in asked if a.probe.kind == "reliability"]
     reworded = [a for a in asked if a.probe.kind == "generality"]
-    silent = _by_source([a for a in asked if a.probe.target is None])
+    silent = _by_source([a for a in asked if a.probe.kind in ("near_miss", "locality")])
     found = {"reliability": share(a.is_exact for a in told)}
     for source, group in _by_source(reworded).items():
         found[f"generality/{source}"] = share(a.is_exact for a in group)
     for source, group in silent.items():
         found[f"locality/{source}"] = share(a.is_unchanged for a in group)
     found["logits_identical"] = share(a.is_identical for group in silent.values() for a in group)
+    for way, group in _by_source([a for a in asked if a.probe.kind == "asking"]).items():
+        found[f"{ASKED}{way}"] = share(a.is_exact for a in group)
+        found[f"{ASKED_SAID}{way}"] = share(a.is_said for a in group)
+    for task, group in _by_source([a for a in asked if a.probe.kind == "task"]).items():
+        found[f"{LEFT_ALONE}{task}"] = share(a.is_unchanged for a in group)
     for name, group in (("reliability", told), ("generality", reworded)):
         if group:
             found[f"teacher_forced/{name}"] = fmean(a.after.forced or 0.0 for a in group)
@@ -81,11 +88,15 @@ def retention(asked: Sequence[Asked]) -> list[float]:
 def counts(asked: Sequence[Asked]) -> dict[str, int]:
     """How many probes stand behind each share."""
     groups = _by_source([a for a in asked if a.probe.kind == "generality"])
-    silent = _by_source([a for a in asked if a.probe.target is None])
+    silent = _by_source([a for a in asked if a.probe.kind in ("near_miss", "locality")])
+    ways = _by_source([a for a in asked if a.probe.kind == "asking"])
+    tasks = _by_source([a for a in asked if a.probe.kind == "task"])
     return {
         "reliability": sum(a.probe.kind == "reliability" for a in asked),
         **{f"generality/{source}": len(group) for source, group in groups.items()},
         **{f"locality/{source}": len(group) for source, group in silent.items()},
+        **{f"{ASKED}{way}": len(group) for way, group in ways.items()},
+        **{f"{LEFT_ALONE}{task}": len(group) for task, group in tasks.items()},
     }
 
 

@@ -17,7 +17,7 @@ from scen.benchmark.settings import BenchmarkSettings
 from scen.benchmark.upstream import UpstreamTest
 from scen.editor.batch import pad_prompts
 from scen.editor.decode import decode
-from scen.evaluation.probes import Probe
+from scen.evaluation.probes import Probe, asking_probes
 from scen.evaluation.run_eval import EvalLimits
 from scen.records import Edit
 
@@ -42,6 +42,7 @@ class Questioning:
         self.upstream = upstream
         self.limits = EvalLimits(settings.batch_size, _MOST, _SPOKEN)
         self.probes, self.places = _probes(edits, material)
+        self._ask_in_other_ways()
         self.folds = [place % settings.folds for place in self.places]
         self._before: dict[int, Said] | None = None
 
@@ -64,6 +65,13 @@ class Questioning:
                 edited, lambda n: progress(f"{method}: beam", n, 2 * self.settings.beam_limit)
             )
         return Row(method, total, figures, retention(asked), counts(asked))
+
+    def _ask_in_other_ways(self) -> None:
+        place = {edit.id: i for i, edit in enumerate(self.edits)}
+        limit, has_roles = self.settings.asking_limit, self.base.template.has_roles
+        asked = asking_probes(self.edits, limit=limit, has_roles=has_roles)
+        self.probes += asked
+        self.places += [place[probe.edit_id or ""] for probe in asked]
 
     def _ask(self, edited: Edited, method: str, progress: Progress) -> list[Asked]:
         if self._before is None:

@@ -133,7 +133,7 @@ class _Bench:
             return Passages(self.base, edits, self.texts)
         settings = self.settings
         if not is_final:
-            settings = settings.model_copy(update={"beam_limit": 0, "folds": 1})
+            settings = settings.model_copy(update={"asking_limit": 0, "beam_limit": 0, "folds": 1})
             unrelated = self.material.unrelated[:_FEW]
             material = replace(self.material, unrelated=unrelated, same_kind=[])
             return Questioning(self.base, settings, material, edits)

@@ -94,6 +94,8 @@ class BenchmarkSettings(_Part):
     """Unrelated prompts that are asked."""
     batch_size: int = Field(32, ge=1)
     """Prompts that are decoded side by side."""
+    asking_limit: int = Field(0, ge=0)
+    """Edits in other ways of asking, and tasks about them: so many, spread over all ways."""
     beam_limit: int = Field(0, ge=0)
     """So many edits, and their published rephrases, are also decoded as the paper does."""
     upstream_limit: int | None = Field(None, ge=1)

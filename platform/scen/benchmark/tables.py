@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from scen.benchmark.figures import PUBLISHED
+from scen.benchmark.figures import ASKED, ASKED_SAID, LEFT_ALONE, PUBLISHED, percent
 from scen.benchmark.material import Row
 
 Cell = Callable[[float], str]
@@ -90,6 +90,7 @@ def grids(rows: Sequence[Row]) -> Iterator[Grid]:
         yield _retention(rows)
         yield _grid("Other ways to score the same, %", _OTHER, rows)
         yield _grid("What becomes of everything else, % (perplexity: no unit)", _UPSTREAM, rows)
+        yield from _ways_of_asking(rows)
         yield _grid("What it costs", _COST, rows)
     else:
         yield _grid("Perplexity", _PASSAGES, rows)
@@ -124,6 +125,23 @@ def _retention(rows: Sequence[Row]) -> Grid:
     ]
     lines = [[*_head(row, rows), *map(_percent, row.retention)] for row in rows]
     return Grid("Edits answered exactly, by tenth of the stream, %", heads, lines)
+
+
+def _ways_of_asking(rows: Sequence[Row]) -> Iterator[Grid]:
+    """A line per way of asking or task, a column per method; nothing where none was asked."""
+    for title, prefix in (
+        ("Edits asked in other ways, exact answers, %", ASKED),
+        ("Edits asked in other ways, target within the answer, %", ASKED_SAID),
+        ("Tasks about an edit's question or subject, answered as by the base, %", LEFT_ALONE),
+    ):
+        names = list(dict.fromkeys(f for row in rows for f in row.figures if f.startswith(prefix)))
+        heads = ["way of asking", *(" ".join(_head(row, rows)) for row in rows)]
+        lines = [
+            [name.removeprefix(prefix), *(percent(row.figures, name) for row in rows)]
+            for name in names
+        ]
+        if lines:
+            yield Grid(title, heads, lines)
 
 
 def _names(rows: Sequence[Row]) -> list[str]:

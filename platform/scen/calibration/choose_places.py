@@ -19,7 +19,7 @@ from scen.training.fit_router import FoldPairs, RouterPlan, hard_negatives, scor
 MOST = 6  # places tried together
 _TOLERANCE = 0.01
 _BOUND = 0.02  # at which sets of places are compared, where none is asked for
-_GATE_STEPS = 120  # enough to tell places apart
+_GATE_STEPS = 300  # enough to tell places apart
 _QUESTIONS = 5000  # as well
 _HIDDEN, _CANDIDATES = 16, 16
 
@@ -54,7 +54,7 @@ def choose_places(
     """Greedy forward selection, from a place that is not of kind `last`: candidates are found by
     sentences. `folds` are the questions seen at all candidate places; `progress`
     is told of each of the `count_trials` trials."""
-    quick = replace(plan, gate_steps=_GATE_STEPS, hidden=_HIDDEN)
+    quick = replace(plan, gate_steps=_GATE_STEPS, num_gates=1, hidden=_HIDDEN)
     views, some = plan.encoder.num_views, _thinned(folds)
     picked: list[int] = []
     steps: list[PlaceStep] = []

@@ -92,13 +92,20 @@ def prefill(
     filled = _run(model, batch, layer, layers, known)
     if not pace.anyone(batch.copies is not None):
         return filled
-    copies = _run(model, batch.copies or batch, layer, layers, ())
+    copies = _run(model, batch.copies or batch, layer, layers, (), speaks=False)
     return filled if batch.copies is None else replace(filled, copies=copies)
 
 
 def _run(
-    model: Any, batch: PromptBatch, layer: int, layers: set[int], known: Sequence[Pair]
+    model: Any,
+    batch: PromptBatch,
+    layer: int,
+    layers: set[int],
+    known: Sequence[Pair],
+    *,
+    speaks: bool = True,
 ) -> Prefill:
+    """One pass; without the head (no rows of logits) where nobody speaks."""
     cache = DynamicCache()
     for index, (keys, values) in enumerate(known):
         cache.update(keys, values, index)
@@ -112,5 +119,6 @@ def _run(
             use_cache=True,
         )
         # On a strided slice the head would copy its weights once per row.
-        logits_BV = model.lm_head(out.last_hidden_state[:, -1].contiguous())
+        spoken_BD = out.last_hidden_state[:, -1] if speaks else out.last_hidden_state[:0, -1]
+        logits_BV = model.lm_head(spoken_BD.contiguous())
     return Prefill(batch, logits_BV, cache, inputs, terms["rest"], terms["y"], layer)

@@ -90,7 +90,7 @@ def measure_batch(
 
 def encode_probe(base: Base, index: int, probe: Probe, limits: EvalLimits) -> ProbeRow:
     """A probe as tokens of the base."""
-    prompt = _encode(base, probe)
+    prompt = encode_turns(base, probe)
     if probe.target is None:
         return ProbeRow(index, probe, prompt, (), limits.locality_tokens)
     target = base.template.encode_target(probe.target)
@@ -98,7 +98,8 @@ def encode_probe(base: Base, index: int, probe: Probe, limits: EvalLimits) -> Pr
     return ProbeRow(index, probe, prompt, target, budget)
 
 
-def _encode(base: Base, probe: Probe) -> EncodedPrompt:
+def encode_turns(base: Base, probe: Probe) -> EncodedPrompt:
+    """A probe's prompt behind the turns before it."""
     if not probe.earlier:
         return base.template.encode_prompt(probe.prompt)
     turns = [*probe.earlier, ("user", probe.prompt)]

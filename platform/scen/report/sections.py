@@ -93,6 +93,16 @@ def measured_again(storage: Storage, facts: StoreFacts, limit: int) -> Section:
     return Section(anchor, title, join([newest_first.to_html(limit), pictures]))
 
 
+def asking(facts: StoreFacts) -> Section:
+    """Where edits go when they are asked in other ways."""
+    table, title = tables.asking_table(facts), "Ways of asking"
+    if not table.rows:
+        hint = tag("p", "No edit was asked in other ways: ", tag("code", "scen eval --asking"), ".")
+        return Section("asking", title, hint)
+    note = tag("p", "Tasks about a question or its subject must reach no edit.", class_="note")
+    return Section("asking", title, join([table.to_html(len(table.rows)), note]))
+
+
 def _cards(facts: StoreFacts) -> Iterator[Markup]:
     """The key figures of this version as it was measured again, or else of the newest wave."""
     reports = {

@@ -66,6 +66,13 @@ _EDITS = (
     Column("near_misses_right", "of them unchanged", "number"),
     Column("measured_at", "measured at version", "number"),
 )
+_ASKING = (
+    Column("way", "way of asking"),
+    Column("own_edit", "own edit", "share"),
+    Column("exact", "exact answer", "share"),
+    Column("another_edit", "another edit", "share"),
+    Column("count", "asked", "number"),
+)
 _HELD = (
     Column("wave_key", "wave"),
     Column("edits", "edits", "number"),
@@ -134,6 +141,16 @@ def evaluations_table(facts: StoreFacts) -> Table:
         for one in facts.evaluations
     ]
     return Table("evaluations", "Evaluations (scen eval)", columns, rows)
+
+
+def asking_table(facts: StoreFacts) -> Table:
+    """One row per way of asking and per task about a question (which must reach no edit), of the
+    newest measurement that asked in other ways: an evaluation, or else a wave's sample."""
+    reports = [wave.report for wave in facts.measured_waves if wave.report is not None]
+    reports += [one.report for one in facts.evaluations]
+    asked = next((report.asking for report in reversed(reports) if report.asking), {})
+    rows = [{"way": way, **figures} for way, figures in asked.items()]
+    return Table("asking", "Edits asked in other ways, and tasks about them", _ASKING, rows)
 
 
 def edits_table(facts: StoreFacts, rows: Sequence[Mapping[str, Any]], title: str) -> Table:

@@ -37,6 +37,7 @@ def make_report(storage: Storage, facts: StoreFacts, wanted: Wanted) -> Report:
         tables.commits_table(facts),
         tables.waves_table(facts),
         tables.evaluations_table(facts),
+        tables.asking_table(facts),
         tables.edits_table(facts, facts.edits, "Edits"),
         tables.held_table(facts),
         tables.quarantine_table(facts),
@@ -47,6 +48,7 @@ def make_report(storage: Storage, facts: StoreFacts, wanted: Wanted) -> Report:
         sections.life(facts, wanted.limit),
         sections.waves(storage, facts, wanted),
         sections.measured_again(storage, facts, wanted.limit),
+        sections.asking(facts),
         troubles(facts, wanted.limit),
         files(whole),
     ]

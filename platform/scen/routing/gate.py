@@ -3,6 +3,7 @@
 Suffixes: V inputs (similarities, and what else is known), S hidden units.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,25 @@ class Gate:
             return cls(zero_V, hidden_VS, zero_S, out_S, torch.zeros(()))
         inner_SS = torch.randn(hidden, hidden, generator=generator) * hidden**-0.5
         return cls(zero_V, hidden_VS, zero_S, out_S, torch.zeros(()), inner_SS, zero_S.clone())
+
+    @classmethod
+    def averaged(cls, gates: Sequence["Gate"]) -> "Gate":
+        """The mean of the scores of several gates of one form, as one gate whose hidden units are
+        those of all."""
+        first, count = gates[0], len(gates)
+        inner_SS, inner_bias_S = None, None
+        if first.inner_SS is not None:
+            inner_SS = torch.block_diag(*(g.inner_SS for g in gates if g.inner_SS is not None))
+            inner_bias_S = torch.cat([g.inner_bias_S for g in gates if g.inner_bias_S is not None])
+        return cls(
+            torch.stack([g.direct_V for g in gates]).mean(0),
+            torch.cat([g.hidden_VS for g in gates], 1),
+            torch.cat([g.bias_S for g in gates]),
+            torch.cat([g.out_S for g in gates]) / count,
+            torch.stack([g.offset for g in gates]).mean(0),
+            inner_SS,
+            inner_bias_S,
+        )
 
     def __call__(self, x_V: Tensor) -> Tensor:
         """The scores of any number of pairs; the last dimension of `x_V` is V."""

@@ -134,7 +134,7 @@ class KeyNeurons:
             return Route.base(rows, device)
         keys = read_span_keys(filled, self.router.encoder.places)
         choice = self.choose_spans(keys)
-        best = _best_spans(choice, keys.row_M.to(choice.score_BE.device), rows)
+        best = best_spans(choice, keys.row_M.to(choice.score_BE.device), rows)
         chosen_B2 = best.index_B2.masked_fill(best.score_B2 <= self.router.threshold, -1)
         return Route(
             chosen_B2[:, 0].to(device),
@@ -156,7 +156,7 @@ class Around:
 
 
 @dataclass(frozen=True)
-class _Best:
+class BestSpans:
     """Of each prompt its best edit and the best other one (`index_B2`, -1: none), and at which span
     (`at_B`, index among all) the first was found."""
 
@@ -165,7 +165,7 @@ class _Best:
     at_B: Tensor
 
 
-def _best_spans(choice: Choice, row_M: Tensor, rows: int) -> _Best:
+def best_spans(choice: Choice, row_M: Tensor, rows: int) -> BestSpans:
     """The best of all spans of each prompt; of equal ones the first span's."""
     count_B = row_M.bincount(minlength=rows)
     begin_B = count_B.cumsum(0) - count_B
@@ -181,7 +181,7 @@ def _best_spans(choice: Choice, row_M: Tensor, rows: int) -> _Best:
     second_B1 = others_BX.argmax(1, keepdim=True)
     second_score_B1 = others_BX.gather(1, second_B1)
     second_index_B1 = index_BX.gather(1, second_B1).masked_fill(second_score_B1.isinf(), -1)
-    return _Best(
+    return BestSpans(
         torch.cat([index_B1, second_index_B1], 1),
         torch.cat([score_BX.gather(1, first_B1), second_score_B1], 1),
         begin_B + first_B1[:, 0] // k,

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
+from rapidfuzz.distance import OSA
 from torch import Tensor
 
 NUM_FIGURES = 10
@@ -20,7 +21,7 @@ NUM_FIGURES = 10
 _BUCKETS = 8192
 _STEM = 6  # letters by which words are counted, so that endings do not matter
 _WORD = re.compile(r"[^\W_]+")
-_NEAR = 0.5  # of the trigrams of two words, from which on they are one word with a typo
+_NEAR = 0.6  # of the letters of two words, below which they have nothing in common
 _LONGEST = 3.0  # of a span relative to the edit, above which it makes no difference
 
 
@@ -91,31 +92,33 @@ def _letters(text: str) -> frozenset[str]:
 
 
 @functools.lru_cache(1 << 18)
-def _is_same(word: str, other: str) -> bool:
-    """True where two words are one, but for an ending or a typo; numbers must be equal."""
+def _likeness(word: str, other: str) -> float:
+    """1 where two words are one but for an ending, less where a slip of a typist lies between
+    them (Damerau and Levenshtein's distance), else 0. Numbers must be equal."""
+    if word == other:
+        return 1.0
     if word.isdigit() or other.isdigit():
-        return word == other
-    if word[:_STEM] == other[:_STEM]:
-        return True
-    if abs(len(word) - len(other)) > 2 or min(len(word), len(other)) < 4:
-        return False
-    ours, theirs = _trigrams(word), _trigrams(other)
-    return 2 * len(ours & theirs) >= _NEAR * (len(ours) + len(theirs))
+        return 0.0
+    if len(word) >= _STEM and word[:_STEM] == other[:_STEM]:
+        return 1.0
+    return OSA.normalized_similarity(word, other, score_cutoff=_NEAR)
 
 
-def _met(words: Sequence[str], others: Sequence[str]) -> list[bool]:
-    """Of each word, whether it is among the others."""
+def _met(words: Sequence[str], others: Sequence[str]) -> list[float]:
+    """Of each word, how much it is like the likest of the others."""
     known = set(others)
-    return [word in known or any(_is_same(word, other) for other in others) for word in words]
+    return [
+        1.0 if word in known else max(_likeness(word, other) for other in others) for word in words
+    ]
 
 
-def _share(rarity: Sequence[float], is_met: Sequence[bool]) -> float:
+def _share(rarity: Sequence[float], met: Sequence[float]) -> float:
     total = sum(rarity)
-    return sum(r for r, met in zip(rarity, is_met, strict=True) if met) / total if total else 0.0
+    return sum(r * m for r, m in zip(rarity, met, strict=True)) / total if total else 0.0
 
 
-def _rarest(rarity: Sequence[float], is_met: Sequence[bool]) -> float:
-    return max((r for r, met in zip(rarity, is_met, strict=True) if not met), default=0.0)
+def _rarest(rarity: Sequence[float], met: Sequence[float]) -> float:
+    return max((r * (1 - m) for r, m in zip(rarity, met, strict=True)), default=0.0)
 
 
 def _missing_numbers(words: Sequence[str], others: Sequence[str]) -> float:

@@ -1,6 +1,6 @@
 """Fits the gate: own rephrases against other edits' prompts, near misses and unrelated prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,26 +65,39 @@ def join_pairs(parts: Sequence[GatePairs]) -> GatePairs:
     )
 
 
-def fit_gate(
-    pairs: GatePairs, steps: int, seed: int, hidden: int = 32, *, is_deep: bool = False
+def fit_gate(  # noqa: PLR0913
+    pairs: GatePairs,
+    steps: int,
+    seed: int,
+    hidden: int = 32,
+    *,
+    is_deep: bool = False,
+    weights: Mapping[int, float] | None = None,
+    noise_V: Tensor | None = None,
 ) -> Gate:
     """A gate from examples; the same seed gives the same gate.
 
     Loss: the log-odds of own edits, each by its best span, upwards; of each prompt's other
     candidates, soft maximum, downwards, since one wrong edit is enough; and own edits above those
-    others. Classes weigh evenly. `is_deep`: with a second layer.
+    others. Classes weigh as `weights` says, 1 where it is silent. `is_deep`: with a second layer.
+    `noise_V`: the standard deviation of noise on each input, drawn anew for each prompt.
     """
     gate = Gate.drawn(pairs.sim_NEV.shape[-1], hidden, seed, is_deep=is_deep)
-    classes = [(pairs.class_N == c).nonzero().squeeze(1) for c in pairs.class_N.unique()]
-    weights = [t.requires_grad_() for t in gate.tensors().values()]
+    names = pairs.class_N.unique()
+    classes = [(pairs.class_N == c).nonzero().squeeze(1) for c in names]
+    weight_C = torch.tensor([(weights or {}).get(int(c), 1.0) for c in names])
+    parameters = [t.requires_grad_() for t in gate.tensors().values()]
     rate = _DEEP_RATE if is_deep else _RATE
-    adam = torch.optim.AdamW(weights, lr=rate, weight_decay=_DECAY)
+    adam = torch.optim.AdamW(parameters, lr=rate, weight_decay=_DECAY)
     slow = _schedule(adam, rate, steps, is_deep=is_deep)
     draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         drawn = [rows[_some(len(rows), draw)] for rows in classes]
         some = pairs.take(torch.cat(drawn))
-        loss = _loss(gate(some.sim_NEV.float()), some, [len(rows) for rows in drawn])
+        x_NEV = some.sim_NEV.float()
+        if noise_V is not None:
+            x_NEV += noise_V * torch.randn(len(x_NEV), 1, len(noise_V), generator=draw)
+        loss = _loss(gate(x_NEV), some, [len(rows) for rows in drawn], weight_C)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -101,20 +114,25 @@ def _schedule(
     return torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
 
 
-def _loss(score_NE: Tensor, pairs: GatePairs, sizes: Sequence[int]) -> Tensor:
+def _loss(score_NE: Tensor, pairs: GatePairs, sizes: Sequence[int], weight_C: Tensor) -> Tensor:
     """The loss of prompts that stand class by class, so many of each."""
     others_N = score_NE.masked_fill(pairs.own_NE | ~_real(pairs), _NEVER).logsumexp(1)
     own_N = score_NE.masked_fill(~pairs.own_NE, _NEVER).amax(1)
     asks_N = pairs.own_NE.any(1)
-    silent, heard = [], []
-    for others, own, asks in zip(
-        others_N.split(sizes), own_N.split(sizes), asks_N.split(sizes), strict=True
+    silent, heard, heard_weights = [], [], []
+    for weight, others, own, asks in zip(
+        weight_C, others_N.split(sizes), own_N.split(sizes), asks_N.split(sizes), strict=True
     ):
         silent.append(softplus(others).mean())
         if bool(asks.any()):
             first = softplus(others[asks] - own[asks])
             heard.append((softplus(-own[asks]) + _FIRST * first).mean())
-    return torch.stack(silent).mean() + torch.stack(heard).mean()
+            heard_weights.append(weight)
+    return _mean(silent, weight_C) + _mean(heard, torch.stack(heard_weights))
+
+
+def _mean(losses: list[Tensor], weight_C: Tensor) -> Tensor:
+    return (torch.stack(losses) * weight_C).sum() / weight_C.sum()
 
 
 def _real(pairs: GatePairs) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from scen.base.surface import MOST_SPANS
+from scen.ingest.asking import SURFACE_WAYS
 from scen.routing.encoder import KeyEncoder
 from scen.routing.evidence import Evidence, around
 from scen.routing.whitening import Whitening
-from scen.routing.words import fit_rarity
+from scen.routing.words import NUM_FIGURES, fit_rarity
 from scen.training.discriminant import within_class
 from scen.training.fit_encoder import RouterKeys, question_rows, thinned, used_questions
 from scen.training.fit_gate import GatePairs
@@ -22,21 +23,26 @@ from scen.training.router_set import ASKS
 CANDIDATES = 24
 """Pairs per question on which the gate is fitted, besides those of its own edit."""
 
-MANNER = 8
-"""Numbers of a message's manner at each place: one per kind of task, and one for all."""
+MANNER = 24
+"""Numbers of a message's manner at each place, at most: one per kind of task, one for all tasks,
+and one per way of asking that puts words around the question."""
 
 _CLASSES = {
     "prompt": 0,
-    "rephrase": 0,
     "near_miss": 1,
     "made_near_miss": 2,
     "unrelated": 3,
     "asked": 4,
     "task": 5,
     "subject_task": 6,
+    "rephrase": 7,
 }
+CLASS_WEIGHTS = {_CLASSES["prompt"]: 0.3, _CLASSES["task"]: 0.5, _CLASSES["subject_task"]: 0.3}
+"""Of those that are easily told: what they gain is lost on orders, frames and quotations."""
+
 _BATCH = 128
 _SPREAD = 1 / 3  # of the manner, so that it weighs as much as cosines do
+_NOISE = 0.2  # on the manner: a gate that has seen a few hundred wordings learns them by heart
 
 
 @dataclass(frozen=True)
@@ -53,17 +59,13 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
     spans, asked_N = keys.all_spans(), question_rows(keys)
     share_N, key_NKF = spans.share_M[asked_N], spans.key_MKF[asked_N]
     around_NKF = around(key_NKF, keys.key_NKF, share_N, keys.places)
-    names = sorted({q.source for q in keys.about.questions if q.kind == "task"})
-    number = {name: i + 1 for i, name in enumerate(names)}
-    class_N = torch.tensor(
-        [number.get(q.source, 0) if q.kind == "task" else 0 for q in keys.about.questions]
-    )
+    class_N, tasks = _kinds_of_messages(keys)
     known_N = used_questions(keys, used_E) & ~keys.of("subject_task", "unrelated")
     has_words_N = share_N < 1
     means, matrices, plain = [], [], []
     for place, key_NF in zip(keys.places, around_NKF.unbind(1), strict=True):
         some_N = known_N if place.kind == "last" else known_N & has_words_N
-        mean_F, matrix_FD = _manner(key_NF[some_N], class_N[some_N], shrinkage)
+        mean_F, matrix_FD = _manner(key_NF[some_N], class_N[some_N], tasks, shrinkage)
         means.append(mean_F)
         matrices.append(matrix_FD)
         bare_ND = (key_NF[keys.of("prompt")] - mean_F) @ matrix_FD
@@ -73,9 +75,25 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
     return Evidence(torch.stack(means), torch.stack(matrices), torch.cat(plain), rarity_H)
 
 
-def _manner(key_NF: Tensor, class_N: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """mean_F and matrix_FD: how far towards each kind of task (classes from 1 on), and towards all
-    of them, from questions (class 0); zeros where there is nothing to tell apart.
+def _kinds_of_messages(keys: RouterKeys) -> tuple[Tensor, int]:
+    """class_N: 0 for questions as they are, 1 ... for tasks, by their kind, then ways of asking
+    with words around the question; and how many kinds of tasks there are."""
+
+    def names(kind: str) -> list[str]:
+        found = {q.source for q in keys.about.questions if q.kind == kind}
+        return sorted(found - set(SURFACE_WAYS))
+
+    tasks, ways = names("task"), names("asked")
+    kinds = [("task", name) for name in tasks] + [("asked", name) for name in ways]
+    number = {kind: i + 1 for i, kind in enumerate(kinds[: MANNER - 1])}
+    class_N = torch.tensor([number.get((q.kind, q.source), 0) for q in keys.about.questions])
+    return class_N, len(tasks)
+
+
+def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """mean_F and matrix_FD: how far towards each kind of task (classes 1 to `tasks`), towards all
+    of them, and towards each way of asking (classes above), from all that ask; zeros where there is
+    nothing to tell apart.
 
     Fisher's discriminants. Each number has its own meaning, so that a gate which learned it from
     one fit can read those of another.
@@ -85,16 +103,29 @@ def _manner(key_NF: Tensor, class_N: Tensor, shrinkage: float) -> tuple[Tensor, 
         return torch.zeros(width_F), torch.zeros(width_F, MANNER)
     whitening = Whitening.fit(thinned(key_NF[:, None]), shrinkage)
     white_NF = whitening(key_NF[:, None])[:, 0]
-    asks_N = class_N == 0
-    kinds = [class_N == c for c in range(1, int(class_N.max()) + 1)][: MANNER - 1]
-    toward = [white_NF[kind].mean(0) - white_NF[asks_N].mean(0) for kind in [*kinds, ~asks_N]]
+    is_task_N = (class_N >= 1) & (class_N <= tasks)
+    task_N = class_N.where(is_task_N, 0)
+    kinds = [class_N == c for c in range(1, int(class_N.max()) + 1)]
+    toward = [
+        white_NF[kind].mean(0) - white_NF[~is_task_N].mean(0)
+        for kind in (*kinds[:tasks], is_task_N, *kinds[tasks:])
+    ][:MANNER]
     toward_DF = torch.stack(toward).nan_to_num()  # a kind that no question is of
-    view_FD = torch.linalg.solve(within_class(white_NF, class_N), toward_DF.T)
+    view_FD = torch.linalg.solve(within_class(white_NF, task_N), toward_DF.T)
     matrix_FD = whitening.fold(view_FD[None])[0]
-    mean_F = key_NF[asks_N].float().mean(0)
+    mean_F = key_NF[~is_task_N].float().mean(0)
     spread_D = ((key_NF - mean_F) @ matrix_FD).std(0).clamp_min(1e-6)
     scaled_FD = matrix_FD * (_SPREAD / spread_D)
     return mean_F, torch.nn.functional.pad(scaled_FD, (0, MANNER - len(spread_D)))
+
+
+def input_noise(inputs: int, views: int) -> Tensor:
+    """noise_I: the standard deviation of the noise on each input of a gate that is fitted, of which
+    there are so many at places with so many `views`."""
+    places = (inputs - NUM_FIGURES - 1) // (2 * views + MANNER)
+    noise_I = torch.zeros(inputs)
+    noise_I[inputs - places * MANNER :] = _NOISE
+    return noise_I
 
 
 def pair_up(

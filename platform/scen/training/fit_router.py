@@ -19,7 +19,7 @@ from scen.routing.threshold import conformal_threshold
 from scen.training.choose_bound import choose_bound
 from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
 from scen.training.fit_gate import GatePairs, fit_gate, join_pairs
-from scen.training.fit_pairs import fit_evidence, pair_up
+from scen.training.fit_pairs import CLASS_WEIGHTS, fit_evidence, input_noise, pair_up
 from scen.training.router_set import ASKS
 
 LEAST_EDITS = 20
@@ -34,14 +34,16 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class RouterPlan:
-    """How a router is fitted. `bound` is the false activation that hard negatives may have; None
-    weighs it against the rephrases it costs (`choose_bound`). Without `has_evidence` the keys alone
-    decide. `searches_places`: a calibration tries where keys are best read."""
+    """How a router is fitted. Its gate is the mean of `num_gates` gates of different seeds. `bound`
+    is the false activation that hard negatives may have; None weighs it against the rephrases it
+    costs (`choose_bound`). Without `has_evidence` the keys alone decide. `searches_places`: a
+    calibration tries where keys are best read."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
     bound: float | None = None
     folds: int = 2
-    gate_steps: int = 1500
+    gate_steps: int = 1000
+    num_gates: int = 3
     hidden: int = 64
     seed: int = 0
     has_evidence: bool = True
@@ -49,7 +51,22 @@ class RouterPlan:
 
     def gate(self, pairs: GatePairs) -> Gate:
         """The gate of some pairs."""
-        return fit_gate(pairs, self.gate_steps, self.seed, self.hidden, is_deep=self.has_evidence)
+        seeds = range(self.seed, self.seed + self.num_gates)
+        return Gate.averaged([self._one_gate(pairs, seed) for seed in seeds])
+
+    def _one_gate(self, pairs: GatePairs, seed: int) -> Gate:
+        noise_V = None
+        if self.has_evidence:
+            noise_V = input_noise(pairs.sim_NEV.shape[-1], self.encoder.num_views)
+        return fit_gate(
+            pairs,
+            self.gate_steps,
+            seed,
+            self.hidden,
+            is_deep=self.has_evidence,
+            weights=CLASS_WEIGHTS,
+            noise_V=noise_V,
+        )
 
     def evidence(self, keys: RouterKeys, used_E: Tensor) -> Evidence | None:
         """What the gate sees beside keys, from the questions about these edits (bool)."""

@@ -27,7 +27,8 @@ ASKS: tuple[QuestionKind, ...] = ("prompt", "rephrase", "asked")
 
 _GIVEN, _MADE = 3, 2  # near misses per edit, given and made
 _REPHRASES = 3  # of an edit that are fitted on, published ones first
-_WAYS, _SURFACE_WAYS = 3, 2  # in which each edit is asked: words around it, and slips
+_WAYS = 3  # in which each edit is asked with words around it
+_TYPOS = ("typo outside the subject", "typo inside the subject")
 _TASKS = 2  # about each edit's question
 _PARTS = 2  # of the wordings: edits that are next to each other have none in common
 
@@ -135,8 +136,10 @@ def build_router_set(
 
 
 def _other_ways(about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
-    """A question in some ways of asking: with words around it, and with slips."""
-    slips = [ways.ask(way, about, draw) for way in draw.sample(SURFACE_WAYS, _SURFACE_WAYS)]
+    """A question in some ways of asking: with words around it, and with slips, most of them typos,
+    since keys of the routed form hardly differ for the others."""
+    other = draw.choice([way for way in SURFACE_WAYS if way not in _TYPOS])
+    slips = [ways.ask(way, about, draw) for way in (*_TYPOS, other)]
     return _in_ways(_WAYS, about, ways, draw) + [asked for asked in slips if asked is not None]
 
 

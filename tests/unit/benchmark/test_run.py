@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 
 from scen.base.load import Base
+from scen.benchmark.figures import ASKED, LEFT_ALONE
 from scen.benchmark.material import Row
 from scen.benchmark.row_store import RowStore
 from scen.benchmark.run import merit, run_benchmark, tune
 from scen.benchmark.settings import MethodSettings
+from scen.benchmark.tables import grids
 from scen.errors import ConfigError, InputError
+from scen.ingest.asking import wordings
 from unit.benchmark.conftest import QUICK, MakeBenchmark
 
 
@@ -42,6 +45,26 @@ def test_edits_are_answered_and_the_base_answers_as_the_base(
         assert 0 <= row.figures["upstream/cloze"] <= 1
         assert row.figures["upstream/perplexity"] > 1
         assert row.figures["latency_edited"] > 0
+
+
+def test_edits_are_asked_in_other_ways(
+    tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
+) -> None:
+    limit = len(wordings("test").ways) + len(wordings("test").tasks)
+    settings = make_benchmark(asking_limit=2 * limit)
+    base, platform = run_benchmark(tiny, settings, rows, quiet)
+    ways = [name for name in platform.counts if name.startswith(ASKED)]
+    assert {name.removeprefix(ASKED) for name in ways} <= set(wordings("test").ways)
+    assert len(ways) > 15
+    assert {platform.counts[name] for name in ways} <= {1, 2}
+    assert [base.figures[name] for name in ways] == [0] * len(ways)
+    assert sum(platform.figures[name] for name in ways) > 1
+    tasks = [name for name in base.counts if name.startswith(LEFT_ALONE)]
+    assert tasks
+    assert [base.figures[name] for name in tasks] == [1] * len(tasks)
+    titles = [grid.title for grid in grids([base, platform])]
+    assert "Edits asked in other ways, exact answers, %" in titles
+    assert "Tasks about an edit's question or subject, answered as by the base, %" in titles
 
 
 def test_rows_that_are_there_are_not_measured_again(

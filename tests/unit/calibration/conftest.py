@@ -19,7 +19,7 @@ PLACES = (
 
 @pytest.fixture
 def plan() -> RouterPlan:
-    return RouterPlan(EncoderPlan(16, 16, 8, 8), bound=0.05, gate_steps=150)
+    return RouterPlan(EncoderPlan(16, 16, 8, 8), bound=0.05, gate_steps=150, num_gates=2)
 
 
 @pytest.fixture

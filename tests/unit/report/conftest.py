@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     run("revoke", "f1", "--store", store, "--why", "wrong <source>")
     run("edit", files["late"], "--store", store, *QUICK,
         "--set", "waves.min_reliability=1", "--set", "expert.steps=1")  # fmt: skip
-    run("eval", "--store", store, *QUICK[:4])
+    run("eval", "--store", store, "--asking", *QUICK[:4])
     return folder / "store"
 
 

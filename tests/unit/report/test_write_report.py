@@ -70,6 +70,14 @@ def test_nothing_is_fetched_and_nothing_runs(page: Page) -> None:
     assert any(v.startswith("default-src 'none'") for v in page.values("meta", "content"))
 
 
+def test_ways_of_asking_have_a_table(page: Page, report: Report) -> None:
+    found = {row["way"]: row for row in json.loads(report.files["asking.json"])}
+    assert found["greeting"]["count"] == 8
+    assert 0 <= found["greeting"]["exact"] <= 1
+    assert found["task: translate"]["exact"] is None
+    assert "Edits asked in other ways, and tasks about them" in "".join(page.words)
+
+
 def test_what_people_wrote_is_text(page: Page, report: Report) -> None:
     words = "".join(page.words)
     for said in (

@@ -8,7 +8,7 @@ import torch
 from scen.editor.keys import KeyPlace, SpanKeys
 from scen.routing.evidence import Evidence, around, input_columns
 from scen.routing.gate import Gate
-from scen.routing.key_neurons import Choice, KeyNeurons, _best_spans
+from scen.routing.key_neurons import Choice, KeyNeurons, best_spans
 from scen.routing.router import Router
 from scen.routing.words import NUM_FIGURES
 
@@ -98,7 +98,7 @@ def test_the_best_part_of_each_message_counts() -> None:
     index_ME = torch.tensor([[4, 2], [2, 4], [1, 0], [3, -1]])
     score_ME = torch.tensor([[0.5, 0.1], [0.9, 0.8], [0.7, 0.6], [0.2, -torch.inf]])
     choice = Choice(index_ME, score_ME, torch.zeros(4, 2, 1))
-    best = _best_spans(choice, torch.tensor([0, 0, 1, 2]), 3)
+    best = best_spans(choice, torch.tensor([0, 0, 1, 2]), 3)
     assert best.index_B2.tolist() == [[2, 4], [1, 0], [3, -1]]
     torch.testing.assert_close(best.score_B2[:2], torch.tensor([[0.9, 0.8], [0.7, 0.6]]))
     assert best.at_B.tolist() == [1, 2, 3]

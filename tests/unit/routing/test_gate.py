@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from scen.routing.gate import Gate
@@ -32,6 +33,17 @@ def test_pairs_of_any_shape_are_scored_alike() -> None:
     score_BE = gate(sim_BEV)
     assert score_BE.shape == (3, 7)
     torch.testing.assert_close(score_BE[2, 5], gate(sim_BEV[2, 5]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_the_mean_of_gates_is_one_gate(is_deep: bool) -> None:
+    gates = [Gate.drawn(4, 5, seed, is_deep=is_deep) for seed in range(3)]
+    sim_NV = torch.rand(9, 4, generator=torch.Generator().manual_seed(1))
+    mean_N = torch.stack([gate(sim_NV) for gate in gates]).mean(0)
+    averaged = Gate.averaged(gates)
+    torch.testing.assert_close(averaged(sim_NV), mean_N)
+    again = Gate.from_tensors(averaged.tensors())
+    assert torch.equal(again(sim_NV), averaged(sim_NV))
 
 
 def test_a_drawn_gate_comes_from_its_seed() -> None:

@@ -25,9 +25,13 @@ def test_another_number_is_seen() -> None:
     assert other[0] < 1
 
 
-def test_a_typo_is_the_same_word() -> None:
-    assert figures(EDIT.replace("Suisse", "Suise"))[:2] == [1, 1]
-    assert figures(EDIT.replace("Suisse", "Francia"))[0] < 1
+def test_a_typo_is_nearly_the_same_word() -> None:
+    for typo in ("Suise", "Susise", "Suiisse"):
+        ours, theirs = figures(EDIT.replace("Suisse", typo))[:2]
+        assert 0.9 < ours < 1
+        assert 0.9 < theirs < 1
+    assert figures(EDIT.replace("Suisse", "Francia"))[0] < 0.85
+    assert figures(EDIT.replace("1987", "1988"))[0] < 0.85
 
 
 def test_common_words_weigh_little() -> None:

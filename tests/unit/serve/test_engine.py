@@ -1,13 +1,18 @@
 """Every request is answered as if it were alone, whoever else is there."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
+from scen.base.surface import bare_form
+from scen.editor.keys import KeyPlace
 from scen.errors import InputError
+from scen.routing.key_neurons import KeyNeurons
 from scen.snapshot.open import OpenStore
 from scen_serve.engine import Engine
+from scen_serve.replies import route_field
 from scen_serve.request import BusyError, Failed, Piece, Sampling
 from scen_serve.served import SnapshotReader
 from unit.serve.conftest import (
@@ -48,6 +53,32 @@ def test_routing_may_be_off(engine: Engine, store: OpenStore) -> None:
     finish(engine, [client, base])
     assert (base.routed.edit_id, base.routed.score, base.routed.version) == (None, None, 2)
     assert base.text == alone(store, prompt, edited=False) != client.text
+
+
+def test_the_part_of_a_message_that_asked_is_told(make_engine: MakeEngine) -> None:
+    engine, edits = make_engine(), serve_edits(32)
+    snapshot = engine.snapshot
+    assert snapshot is not None
+    assert isinstance(snapshot.neurons, KeyNeurons)
+    assert snapshot.span(edits[0].id) is None  # a router without words
+    router = snapshot.neurons.router
+    encoder = replace(router.encoder, places=tuple(map(_of_spans, router.encoder.places)))
+    neurons = replace(
+        snapshot.neurons,
+        router=replace(router, encoder=encoder),
+        texts=[bare_form(edit.prompt) for edit in edits],
+    )
+    engine.snapshot = replace(snapshot, neurons=neurons)
+    client, base = ask(engine, edits[0].prompt), ask(engine, "What is a red river?")
+    finish(engine, [client, base])
+    assert client.routed.edit_id == edits[0].id
+    span = bare_form(edits[0].prompt)
+    assert route_field(client.routed)["span"] == span == engine.snapshot.span(edits[0].id)
+    assert "span" not in route_field(base.routed)
+
+
+def _of_spans(place: KeyPlace) -> KeyPlace:
+    return KeyPlace(place.layer, "span" if place.kind == "mean" else place.kind)
 
 
 def test_a_request_ends_on_the_version_it_began_with(

@@ -1,0 +1,185 @@
+"""Where edits go however people ask them: routing alone, without experts.
+
+Each line is a way of asking of the test set, a kind of rephrase, a task about an edit's question,
+or something else that must reach no edit, with the shares (in %) that reach their own edit and
+another one. `asked` counts. The edits, and the wordings, took no part in the fit of the shipped
+profile.
+
+With --before, the last lines compare two routers by the milliseconds that reading and routing one
+prompt takes, one prompt at a time, both in turn (medians; `ratio` is new to before).
+
+    PYTHONPATH=tests python tests/bench/bench_asking.py                     # ten minutes, two cores
+    PYTHONPATH=tests python tests/bench/bench_asking.py --bank 1000 --qaedit qaedit.jsonl
+    PYTHONPATH=tests python tests/bench/bench_asking.py --before older_profile.json
+"""
+
+import argparse
+import itertools
+import random
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from bench.report import base_option, emit, new_parser, numbers, timed
+from scen.base.load import Base, load_base
+from scen.editor.batch import pad_prompts
+from scen.editor.keys import SpanKeys, reads_spans
+from scen.editor.prefill import prefill
+from scen.evaluation.probes import Probe, asking_probes, edit_probes, locality_probes
+from scen.evaluation.run_eval import encode_turns
+from scen.ingest import Validator, ingest
+from scen.ingest.asking import Ask, wordings
+from scen.ingest.prompts import read_prompts
+from scen.records import Edit, EncodedPrompt
+from scen.routing.key_neurons import KeyNeurons, best_spans
+from scen.routing.prompt_keys import read_prompt_spans
+from scen.routing.router import Router
+from scen.samples import sample_path
+from scen.snapshot.base_profile import load_profile, shipped_profiles
+
+_CHUNK = 512  # prompts that are read, routed and forgotten
+_LONG, _POLITE = "prose_before", "rephrase + greeting + thanks"
+
+
+def read_edits(path: str, rows: Sequence[int]) -> list[Edit]:
+    """The edits at these rows (from 0, before the second) of a file."""
+    found = itertools.chain.from_iterable(b.edits for b in ingest(path, Validator()))
+    return list(itertools.islice(found, *rows))
+
+
+def messages(edits: Sequence[Edit], others: Sequence[Edit], seed: int) -> list[Probe]:
+    """All that is asked about some edits; `others` are of their kind, and not in the bank."""
+    draw = random.Random(seed)
+    probes = edit_probes(edits) + asking_probes(edits, str(seed))
+    for edit in edits:
+        published = [r.text for r in edit.rephrases if r.source == "orig"][:1]
+        for text in published:
+            for way in ("greeting", "thanks"):
+                asked = wordings("test").ask(way, Ask(text), draw)
+                text = asked.text if asked is not None else text
+            probes.append(Probe("asking", text, _POLITE, edit.id, edit.target))
+    absent = [text for edit in others for text in (edit.prompt, *_texts(edit)[:1])]
+    probes += [Probe("locality", text, "same kind, edit absent") for text in absent]
+    return probes
+
+
+def _texts(edit: Edit) -> list[str]:
+    return [rephrase.text for rephrase in edit.rephrases]
+
+
+class Routing:
+    """A router over a bank of edits."""
+
+    def __init__(self, base: Base, router: Router, edits: Sequence[Edit]) -> None:
+        self.base, self.router, self.ids = base, router, [edit.id for edit in edits]
+        keys = self._read([base.template.encode_prompt(edit.prompt) for edit in edits])
+        whole = keys.take((keys.span_M == 0).nonzero().squeeze(1))
+        self.neurons = KeyNeurons.build(router, whole.key_MKF.float(), whole.texts)
+
+    def _read(self, encoded: Sequence[EncodedPrompt]) -> SpanKeys:
+        return read_prompt_spans(self.base, self.router.encoder.places, encoded)
+
+    def ask(self, probes: Sequence[Probe]) -> Iterator[tuple[Probe, str | None]]:
+        """The edit that each probe reaches, None where that is none."""
+        for begin in range(0, len(probes), _CHUNK):
+            part = probes[begin : begin + _CHUNK]
+            keys = self._read([encode_turns(self.base, probe) for probe in part])
+            keys = replace(keys, key_MKF=keys.key_MKF.float())
+            best = best_spans(self.neurons.choose_spans(keys), keys.row_M, len(part))
+            index_B, score_B = best.index_B2[:, 0].tolist(), best.score_B2[:, 0].tolist()
+            for probe, index, score in zip(part, index_B, score_B, strict=True):
+                yield probe, self.ids[index] if score > self.router.threshold else None
+
+
+def shares(routing: Routing, name: str, probes: Sequence[Probe]) -> None:
+    """Print where the probes go, kind by kind."""
+    groups: dict[tuple[str, str], list[tuple[bool, bool]]] = defaultdict(list)
+    for probe, edit_id in routing.ask(probes):
+        is_own = edit_id is not None and edit_id == probe.edit_id
+        groups[probe.kind, probe.source].append((is_own, edit_id is not None and not is_own))
+    for (kind, source), found in groups.items():
+        own, other = (100 * sum(hits) / len(found) for hits in zip(*found, strict=True))
+        emit(edits=name, bank=len(routing.ids), kind=kind, source=source, asked=len(found),
+             own=round(own, 1), another=round(other, 2))  # fmt: skip
+
+
+def times(base: Base, routings: Sequence[Routing], edits: Sequence[Edit], count: int) -> None:
+    """Print what one prompt costs by the first router and by the second."""
+    draw = random.Random(0)
+    for way in ("as edited", "greeting", "UPPER CASE", _LONG):
+        spent: list[list[float]] = [[], []]
+        for edit in edits[: count + 1]:
+            asked = wordings("test").ask(way, Ask(edit.prompt), draw) if way in _ways() else None
+            messages = [{"role": "user", "content": asked.text if asked else edit.prompt}]
+            encoded = base.template.encode_chat(messages)
+            for seconds, routing in zip(spent, routings, strict=True):
+                seconds.append(timed(partial(_route, base, routing, encoded))[1])
+        new, before = (1000 * statistics.median(seconds[1:]) for seconds in spent)
+        emit(way=way, prompts=count, ms=round(new, 2), ms_before=round(before, 2),
+             ratio=round(new / before, 3))  # fmt: skip
+
+
+def _ways() -> list[str]:
+    return wordings("test").ways
+
+
+@torch.no_grad()
+def _route(base: Base, routing: Routing, encoded: EncodedPrompt) -> None:
+    places = routing.router.encoder.places
+    if not reads_spans(places):  # routed as the base reads it
+        encoded = replace(encoded, routed=None)
+    batch = pad_prompts([encoded], base.pad_id, base.device)
+    filled = prefill(base.model, batch, places[0].layer, [place.layer for place in places])
+    routing.neurons.route(filled)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    base_option(parser)
+    add = parser.add_argument
+    add("--profile", type=Path, default=shipped_profiles()[0], help="of the router (%(default)s)")
+    add("--before", type=Path, help="another profile, to compare the time with")
+    add("--zsre", type=numbers, default=[0, 200], metavar="FROM,TO", help="rows of the sample")
+    add("--counterfact", type=numbers, default=[300, 500], metavar="FROM,TO")
+    add("--bank", type=int, default=0, metavar="T", help="ZsRE edits beside T - 200 others")
+    add("--unrelated", type=int, default=1000, help="questions (%(default)s)")
+    add("--qaedit", help="a file of QAEdit records, which does not ship")
+    add("--timed", type=int, default=30, help="prompts of each kind (%(default)s)")
+    add("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the lines."""
+    args = parse()
+    base = load_base(args.base)
+    router = load_profile(args.profile).router
+    zsre, facts = (str(sample_path(f"{name}_edits.jsonl")) for name in ("zsre", "counterfact"))
+    edits = read_edits(zsre, args.zsre)
+    unseen = read_edits(zsre, [200, 200 + min(200, len(edits))])
+    nq = locality_probes(read_prompts(sample_path("nq_locality.jsonl"), args.unrelated))
+    if args.bank:
+        more = read_edits(zsre, [900, 1200]) + read_edits(facts, [300, 1000])
+        routing = Routing(base, router, [*edits, *more][: args.bank])
+        shares(routing, "zsre", messages(edits, unseen, args.seed) + nq)
+        return
+    routing = Routing(base, router, edits)
+    shares(routing, "zsre", messages(edits, unseen, args.seed) + nq)
+    cloze = read_edits(facts, args.counterfact)
+    shares(Routing(base, router, cloze), "counterfact", edit_probes(cloze))
+    if args.qaedit:
+        typed = read_edits(args.qaedit, [0, 200])
+        shares(Routing(base, router, typed), "qaedit", edit_probes(typed))
+    if args.before is not None:
+        older = Routing(base, load_profile(args.before).router, edits)
+        times(base, [routing, older], edits, args.timed)
+
+
+if __name__ == "__main__":
+    main()
