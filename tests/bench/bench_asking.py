@@ -9,7 +9,7 @@ With --before, the last lines compare two routers by the milliseconds that readi
 prompt takes, one prompt at a time, both in turn (medians; `ratio` is new to before).
 
     PYTHONPATH=tests python tests/bench/bench_asking.py                     # ten minutes, two cores
-    PYTHONPATH=tests python tests/bench/bench_asking.py --bank 1000 --qaedit qaedit.jsonl
+    PYTHONPATH=tests python tests/bench/bench_asking.py --bank 1000 # the same 200 asked for
     PYTHONPATH=tests python tests/bench/bench_asking.py --before older_profile.json
 """
 
@@ -43,7 +43,7 @@ from scen.samples import sample_path
 from scen.snapshot.base_profile import load_profile, shipped_profiles
 
 _CHUNK = 512  # prompts that are read, routed and forgotten
-_LONG, _POLITE = "prose_before", "rephrase + greeting + thanks"
+_PLAIN, _POLITE = "as edited", "rephrase + greeting + thanks"
 
 
 def read_edits(path: str, rows: Sequence[int]) -> list[Edit]:
@@ -57,19 +57,20 @@ def messages(edits: Sequence[Edit], others: Sequence[Edit], seed: int) -> list[P
     draw = random.Random(seed)
     probes = edit_probes(edits) + asking_probes(edits, str(seed))
     for edit in edits:
-        published = [r.text for r in edit.rephrases if r.source == "orig"][:1]
-        for text in published:
-            for way in ("greeting", "thanks"):
-                asked = wordings("test").ask(way, Ask(text), draw)
-                text = asked.text if asked is not None else text
-            probes.append(Probe("asking", text, _POLITE, edit.id, edit.target))
-    absent = [text for edit in others for text in (edit.prompt, *_texts(edit)[:1])]
-    probes += [Probe("locality", text, "same kind, edit absent") for text in absent]
+        text = next((r.text for r in edit.rephrases if r.source == "orig"), None)
+        if text is not None:
+            polite = _in_way("thanks", _in_way("greeting", text, draw), draw)
+            probes.append(Probe("asking", polite, _POLITE, edit.id, edit.target))
+    for edit in others:
+        absent = [edit.prompt, *(r.text for r in edit.rephrases[:1])]
+        probes += [Probe("locality", text, "same kind, edit absent") for text in absent]
     return probes
 
 
-def _texts(edit: Edit) -> list[str]:
-    return [rephrase.text for rephrase in edit.rephrases]
+def _in_way(way: str, text: str, draw: random.Random) -> str:
+    """A question in a way of asking; as it is, where it cannot be put so."""
+    asked = wordings("test").ask(way, Ask(text), draw)
+    return text if asked is None else asked.text
 
 
 class Routing:
@@ -111,21 +112,16 @@ def shares(routing: Routing, name: str, probes: Sequence[Probe]) -> None:
 def times(base: Base, routings: Sequence[Routing], edits: Sequence[Edit], count: int) -> None:
     """Print what one prompt costs by the first router and by the second."""
     draw = random.Random(0)
-    for way in ("as edited", "greeting", "UPPER CASE", _LONG):
+    for way in (_PLAIN, "greeting", "UPPER CASE", "prose_before"):
         spent: list[list[float]] = [[], []]
         for edit in edits[: count + 1]:
-            asked = wordings("test").ask(way, Ask(edit.prompt), draw) if way in _ways() else None
-            messages = [{"role": "user", "content": asked.text if asked else edit.prompt}]
-            encoded = base.template.encode_chat(messages)
+            text = edit.prompt if way == _PLAIN else _in_way(way, edit.prompt, draw)
+            encoded = base.template.encode_prompt(text)
             for seconds, routing in zip(spent, routings, strict=True):
                 seconds.append(timed(partial(_route, base, routing, encoded))[1])
         new, before = (1000 * statistics.median(seconds[1:]) for seconds in spent)
         emit(way=way, prompts=count, ms=round(new, 2), ms_before=round(before, 2),
              ratio=round(new / before, 3))  # fmt: skip
-
-
-def _ways() -> list[str]:
-    return wordings("test").ways
 
 
 @torch.no_grad()
@@ -147,7 +143,7 @@ def parse() -> argparse.Namespace:
     add("--before", type=Path, help="another profile, to compare the time with")
     add("--zsre", type=numbers, default=[0, 200], metavar="FROM,TO", help="rows of the sample")
     add("--counterfact", type=numbers, default=[300, 500], metavar="FROM,TO")
-    add("--bank", type=int, default=0, metavar="T", help="ZsRE edits beside T - 200 others")
+    add("--bank", type=int, default=0, metavar="T", help="edits in the bank, others among them")
     add("--unrelated", type=int, default=1000, help="questions (%(default)s)")
     add("--qaedit", help="a file of QAEdit records, which does not ship")
     add("--timed", type=int, default=30, help="prompts of each kind (%(default)s)")

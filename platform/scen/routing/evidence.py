@@ -113,3 +113,10 @@ def input_columns(columns: Sequence[int], num_places: int, views: int, manner: i
     begin = after + NUM_FIGURES + 1
     manners = [begin + place * manner + i for place in columns for i in range(manner)]
     return [*sims, *(num_places * views + i for i in sims), *shared, *manners]
+
+
+def manner_begin(inputs: int, views: int, manner: int) -> int:
+    """From which one on the inputs of a gate are manners, given how many there are in all, and of
+    `views` and of a `manner` at each place."""
+    places = (inputs - NUM_FIGURES - 1) // (2 * views + manner)
+    return inputs - places * manner

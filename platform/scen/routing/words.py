@@ -93,10 +93,8 @@ def _letters(text: str) -> frozenset[str]:
 
 @functools.lru_cache(1 << 18)
 def _likeness(word: str, other: str) -> float:
-    """1 where two words are one but for an ending, less where a slip of a typist lies between
-    them (Damerau and Levenshtein's distance), else 0. Numbers must be equal."""
-    if word == other:
-        return 1.0
+    """Of two different words: 1 where they are one but for an ending, less where a slip of a
+    typist lies between them (Damerau and Levenshtein's distance), else 0. Numbers differ."""
     if word.isdigit() or other.isdigit():
         return 0.0
     if len(word) >= _STEM and word[:_STEM] == other[:_STEM]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from scen.base.surface import MOST_SPANS
 from scen.ingest.asking import SURFACE_WAYS
 from scen.routing.encoder import KeyEncoder
-from scen.routing.evidence import Evidence, around
+from scen.routing.evidence import Evidence, around, manner_begin
 from scen.routing.whitening import Whitening
-from scen.routing.words import NUM_FIGURES, fit_rarity
+from scen.routing.words import fit_rarity
 from scen.training.discriminant import within_class
 from scen.training.fit_encoder import RouterKeys, question_rows, thinned, used_questions
 from scen.training.fit_gate import GatePairs
@@ -109,7 +109,7 @@ def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tu
     toward = [
         white_NF[kind].mean(0) - white_NF[~is_task_N].mean(0)
         for kind in (*kinds[:tasks], is_task_N, *kinds[tasks:])
-    ][:MANNER]
+    ]
     toward_DF = torch.stack(toward).nan_to_num()  # a kind that no question is of
     view_FD = torch.linalg.solve(within_class(white_NF, task_N), toward_DF.T)
     matrix_FD = whitening.fold(view_FD[None])[0]
@@ -122,9 +122,8 @@ def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tu
 def input_noise(inputs: int, views: int) -> Tensor:
     """noise_I: the standard deviation of the noise on each input of a gate that is fitted, of which
     there are so many at places with so many `views`."""
-    places = (inputs - NUM_FIGURES - 1) // (2 * views + MANNER)
     noise_I = torch.zeros(inputs)
-    noise_I[inputs - places * MANNER :] = _NOISE
+    noise_I[manner_begin(inputs, views, MANNER) :] = _NOISE
     return noise_I
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scen.editor.keys import KeyPlace, SpanKeys
-from scen.routing.evidence import Evidence, around, input_columns
+from scen.routing.evidence import Evidence, around, input_columns, manner_begin
 from scen.routing.gate import Gate
 from scen.routing.key_neurons import Choice, KeyNeurons, best_spans
 from scen.routing.router import Router
@@ -58,6 +58,9 @@ def test_the_inputs_of_some_places_are_columns_of_those_of_all(evidence: Evidenc
     sims, manners = sim_MEV[..., [0, 1, 4, 5]], manner_MG[:, [0, 1, 2, 3, 8, 9, 10, 11]]
     some = evidence.inputs(sims, words_MEL, share_M, manners)
     assert torch.equal(every[..., input_columns([0, 2], 3, 2, 4)], some)
+    for x_MEI, manner in ((every, manner_MG), (some, manners)):
+        begin = manner_begin(x_MEI.shape[-1], 2, 4)
+        assert torch.equal(x_MEI[:, 0, begin:], manner)
     assert (every[..., 6:12] - (1 - sim_MEV).sqrt()).abs().max() < 0.04
 
 

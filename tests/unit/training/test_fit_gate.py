@@ -47,6 +47,19 @@ def test_one_view_would_not_do() -> None:
     assert wrong[0] + wrong[1] > 0.5
 
 
+def test_an_input_that_is_drowned_in_noise_is_not_relied_on() -> None:
+    """Near misses differ from own edits by the second view only."""
+    pairs, noise_V = toy(), torch.tensor([0.0, 20.0, 0.0])
+    wrong = errors(pairs, fit_gate(pairs, STEPS, seed=0, hidden=8, noise_V=noise_V)(pairs.sim_NEV))
+    assert wrong[0] + wrong[1] > 0.5
+    assert wrong[3] <= 0.05
+
+
+def test_a_class_of_no_weight_is_not_learned() -> None:
+    gate = fit_gate(toy(), STEPS, seed=0, hidden=8, weights={1: 0.0})
+    assert errors(toy(), gate(toy().sim_NEV))[1] > 0.5
+
+
 def test_the_same_seed_gives_the_same_gate() -> None:
     gates = [fit_gate(toy(), 20, seed, hidden=8).tensors() for seed in (3, 3, 4)]
     assert all(torch.equal(gates[0][name], gates[1][name]) for name in gates[0])
