@@ -49,6 +49,9 @@ class ExpertConfig(_Part):
     """Rank of a scen-lr expert."""
     stop_loss: float = Field(0.003, ge=0)
     """An edit whose loss (nats per token) falls below this is done; 0 runs all steps."""
+    other_ways: bool = True
+    """scen-lr in a chat: an expert that does not tell its target when the question is put in other
+    ways (in capitals, among other sentences) is trained on those as well."""
     batch_size: int = Field(32, ge=1)
     """Edits that are trained side by side."""
 

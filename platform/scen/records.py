@@ -121,8 +121,12 @@ class EncodedPrompt:
 
 @dataclass(frozen=True, slots=True)
 class EncodedEdit:
-    """An edit as tokens: the rendered prompt, and the target with its end token."""
+    """An edit as tokens: the rendered prompt, and the target with its end token.
+
+    `ways` is the prompt in other ways of asking, in which its expert must tell the target as well.
+    """
 
     prompt: EncodedPrompt
     target: tuple[int, ...]
     seed: int
+    ways: tuple[EncodedPrompt, ...] = ()

@@ -16,6 +16,7 @@ from scen.base.load import Base
 from scen.ingest import Validator, ingest
 from scen.records import EncodedEdit
 from scen.samples import sample_path
+from scen.training.other_ways import encode_edits
 
 T = TypeVar("T")
 
@@ -70,8 +71,8 @@ def hardware() -> str:
 
 
 def sample_edits(base: Base, count: int) -> list[EncodedEdit]:
-    """The first ZsRE edits of the shipped sample, as tokens."""
+    """The first ZsRE edits of the shipped sample, as tokens, with their other ways of asking."""
     found: list[EncodedEdit] = []
     for batch in ingest(sample_path("zsre_edits.jsonl"), Validator(), limit=count):
-        found.extend(base.template.encode_edit(edit) for edit in batch.edits)
+        found.extend(encode_edits(base.template, batch.edits, other_ways=True))
     return found

@@ -1,7 +1,7 @@
 """Stage 1: one expert per edit, many edits per batch, only what lies above the edited layer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -18,11 +18,13 @@ from scen.records import EncodedEdit
 Method = Literal["scen", "scen-lr"]
 Bank = LowRankBank | FullBank
 _IDLE = -1  # in place of an edit's index: a row that is only run to keep in step
+_SURE = 0.03  # nats per token: below it, no answer was lost
 
 
 @dataclass(frozen=True)
 class ExpertPlan:
-    """How experts are trained. `stop_loss` (nats) ends an edit early; 0 never does."""
+    """How experts are trained. `stop_loss` (nats) ends an edit early; 0 never does. With
+    `other_ways`, edits that are lost in one of their other ways are trained on all of those."""
 
     method: Method
     layer: int
@@ -30,11 +32,13 @@ class ExpertPlan:
     lr: float
     rank: int = 4
     stop_loss: float = 0.0
+    other_ways: bool = False
 
 
 @dataclass(frozen=True)
 class FittedExperts:
-    """The experts in the order of the edits; `losses[i]` is edit i's loss before each step."""
+    """The experts in the order of the edits; `losses[i]` is edit i's loss before each step, the
+    mean over its ways of asking where it is trained on several."""
 
     bank: Bank
     losses: list[list[float]]
@@ -55,15 +59,125 @@ def fit_experts(
     and the inner steps touch the last prompt token and the target only. `filled` is that run of
     the same prompts, where it was done already.
     """
-    device = next(model.parameters()).device
-    batch = pad_edits(edits, pad_id, device)
-    if plan.method == "scen-lr" and filled is None:
-        prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
-        filled = prefill(model, prompts, plan.layer, (), pace=pace)
-    cache = filled.cache if filled and plan.method == "scen-lr" else None
-    split = split_edits(model, plan.layer, batch, cache)
-    bank = start_bank(model, plan, [e.seed for e in edits], pace)
-    return _descend(model, plan, split, batch.labels_BS, bank, pace)
+    return ExpertTrainer(model, plan, pad_id, pace).fit(edits, filled)
+
+
+@dataclass(frozen=True)
+class ExpertTrainer:
+    """Trains experts on one base, in step with other ranks where it is sharded."""
+
+    model: Any
+    plan: ExpertPlan
+    pad_id: int
+    pace: Pace = ALONE
+
+    def fit(self, edits: Sequence[EncodedEdit], filled: Prefill | None = None) -> FittedExperts:
+        """See `fit_experts`."""
+        split, labels_BS = self._split(edits, filled)
+        bank = start_bank(self.model, self.plan, [e.seed for e in edits], self.pace)
+        rows = torch.arange(len(edits), device=labels_BS.device)
+        done, losses = self._descend(split, labels_BS, bank, rows)
+        fitted = FittedExperts(join_banks([done[row] for row in sorted(done)]), losses)
+        if self.plan.method != "scen-lr" or not self.plan.other_ways:
+            return fitted
+        return self._fit_other_ways(edits, fitted)
+
+    @torch.no_grad()
+    def losses(self, edits: Sequence[EncodedEdit], bank: Bank) -> Tensor:
+        """loss_B (nats per token): of each edit with the expert of the same index."""
+        split, labels_BS = self._split(edits)
+        return self._loss(split, labels_BS, bank)
+
+    def _fit_other_ways(self, edits: Sequence[EncodedEdit], fitted: FittedExperts) -> FittedExperts:
+        """Train on all ways of asking, from where they are, the experts of edits whose loss in one
+        of them is too high. All edits have equally many ways."""
+        lost = self._lost(edits, fitted.bank)
+        tensors = {name: tensor.detach().clone() for name, tensor in fitted.bank.tensors().items()}
+        losses = [list(curve) for curve in fitted.losses]
+        size = max(1, len(edits) // (1 + len(edits[0].ways)))  # as many rows as there are edits
+        while self.pace.anyone(len(lost) > 0):
+            now, lost = lost[:size], lost[size:]
+            some = now or [0]  # other ranks go on
+            asked = [
+                replace(edits[i], prompt=prompt)
+                for i in some
+                for prompt in (edits[i].prompt, *edits[i].ways)
+            ]
+            split, labels_BS = self._split(asked)
+            rows = torch.arange(len(some), device=labels_BS.device)
+            bank = build_bank({name: tensor[some].clone() for name, tensor in tensors.items()})
+            rows = rows if now else torch.full_like(rows, _IDLE)
+            done, curves = self._descend(split, labels_BS, bank, rows)
+            for row, expert in done.items():
+                losses[some[row]] += curves[row]
+                for name, tensor in expert.tensors().items():
+                    tensors[name][some[row]] = tensor[0]
+        return FittedExperts(build_bank(tensors), losses)
+
+    def _lost(self, edits: Sequence[EncodedEdit], bank: Bank) -> list[int]:
+        """Indices of edits whose target is not told surely in one of their other ways."""
+        worst_B = torch.zeros(len(edits))
+        for way in range(len(edits[0].ways)):
+            asked = [replace(edit, prompt=edit.ways[way]) for edit in edits]
+            worst_B = worst_B.maximum(self.losses(asked, bank).cpu())
+        return (worst_B >= max(_SURE, self.plan.stop_loss)).nonzero().squeeze(1).tolist()
+
+    def _split(
+        self, edits: Sequence[EncodedEdit], filled: Prefill | None = None
+    ) -> tuple[Split, Tensor]:
+        """The edits stopped at the edited layer, and labels_BS."""
+        layer = self.plan.layer
+        device = next(self.model.parameters()).device
+        batch = pad_edits(edits, self.pad_id, device)
+        if self.plan.method == "scen":
+            return split_edits(self.model, layer, batch, None), batch.labels_BS
+        if filled is None:
+            prompts = pad_prompts([e.prompt for e in edits], self.pad_id, device)
+            filled = prefill(self.model, prompts, layer, (), pace=self.pace)
+        return split_edits(self.model, layer, batch, filled.cache), batch.labels_BS
+
+    def _descend(
+        self, split: Split, labels_BS: Tensor, bank: Bank, rows: Tensor
+    ) -> tuple[dict[int, Bank], list[list[float]]]:
+        """The experts by index, and their losses. `rows` are the indices of the edits that are
+        still in training, one for each expert of the bank; the batch has equally many rows for each
+        of them."""
+        each = len(labels_BS) // len(bank)
+        done: dict[int, Bank] = {}
+        losses: list[list[float]] = [[] for _ in range(len(bank))]
+        adam = _adam(bank, self.plan.lr)
+        for _ in range(self.plan.steps):
+            with torch.enable_grad():
+                loss_EB = self._loss(split, labels_BS, bank).view(-1, each)
+                loss_E = loss_EB.mean(1)
+            for row, loss in zip(rows.tolist(), loss_E.tolist(), strict=True):
+                if row != _IDLE:
+                    losses[row].append(loss)
+            worst_E = loss_EB.detach().amax(1)
+            keep = ((worst_E >= self.plan.stop_loss) & (rows != _IDLE)).nonzero().squeeze(1)
+            if len(keep) < len(rows):
+                _set_aside(done, bank, rows, keep)
+            if not self.pace.anyone(len(keep) > 0):
+                return done, losses
+            if len(keep) == 0:  # other ranks go on: so does one row, for nothing
+                rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
+            loss_E.sum().backward()
+            self.pace.after_backward()
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            if len(keep) < len(rows):
+                of_kept = (keep[:, None] * each + torch.arange(each, device=keep.device)).flatten()
+                rows, labels_BS, split = rows[keep], labels_BS[of_kept], split.take(of_kept)
+                bank, adam = _take(bank, adam, keep)
+        _set_aside(done, bank, rows, rows[:0])
+        return done, losses
+
+    def _loss(self, split: Split, labels_BS: Tensor, bank: Bank) -> Tensor:
+        expert_B = torch.arange(len(bank), device=labels_BS.device)
+        y_BSD = _apply(bank, split, expert_B.repeat_interleave(len(labels_BS) // len(bank)))
+        h_BSD = split.above(self.model, self.plan.layer, y_BSD)
+        told_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
+        return expert_loss(run_head(self.model, told_ND), labels_BS)
 
 
 def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int], pace: Pace = ALONE) -> Bank:
@@ -84,45 +198,6 @@ def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int], pace: Pace = 
     down_ErF = (torch.stack(draws) * width_F**-0.5).to(device, kind)
     up_EDr = torch.zeros(len(seeds), width_D, plan.rank, device=device, dtype=kind)
     return LowRankBank(down_ErF, up_EDr)
-
-
-def _descend(
-    model: Any, plan: ExpertPlan, split: Split, labels_BS: Tensor, bank: Bank, pace: Pace
-) -> FittedExperts:
-    rows = torch.arange(len(bank), device=labels_BS.device)  # edits still in training
-    done: dict[int, Bank] = {}
-    losses: list[list[float]] = [[] for _ in range(len(bank))]
-    adam = _adam(bank, plan.lr)
-    for _ in range(plan.steps):
-        with torch.enable_grad():
-            loss_B = _loss(model, plan.layer, split, labels_BS, bank)
-        for row, loss in zip(rows.tolist(), loss_B.tolist(), strict=True):
-            if row != _IDLE:
-                losses[row].append(loss)
-        keep = ((loss_B.detach() >= plan.stop_loss) & (rows != _IDLE)).nonzero().squeeze(1)
-        if len(keep) < len(rows):
-            _set_aside(done, bank, rows, keep)
-        if not pace.anyone(len(keep) > 0):
-            return _collect(done, losses)
-        if len(keep) == 0:  # other ranks go on: so does one row, for nothing
-            rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
-        loss_B.sum().backward()
-        pace.after_backward()
-        adam.step()
-        adam.zero_grad(set_to_none=True)
-        if len(keep) < len(rows):
-            rows, labels_BS, split = rows[keep], labels_BS[keep], split.take(keep)
-            bank, adam = _take(bank, adam, keep)
-    _set_aside(done, bank, rows, rows[:0])
-    return _collect(done, losses)
-
-
-def _loss(model: Any, layer: int, split: Split, labels_BS: Tensor, bank: Bank) -> Tensor:
-    expert_B = torch.arange(len(bank), device=labels_BS.device)
-    y_BSD = _apply(bank, split, expert_B)
-    h_BSD = split.above(model, layer, y_BSD)
-    told_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
-    return expert_loss(run_head(model, told_ND), labels_BS)
 
 
 def _apply(bank: Bank, split: Split, expert_B: Tensor) -> Tensor:
@@ -156,7 +231,3 @@ def _set_aside(done: dict[int, Bank], bank: Bank, rows: Tensor, keep: Tensor) ->
         if index not in open_rows and row != _IDLE:
             parts = {n: t.detach()[index : index + 1].clone() for n, t in bank.tensors().items()}
             done[row] = build_bank(parts)
-
-
-def _collect(done: dict[int, Bank], losses: list[list[float]]) -> FittedExperts:
-    return FittedExperts(join_banks([done[row] for row in sorted(done)]), losses)

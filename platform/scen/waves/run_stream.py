@@ -130,7 +130,8 @@ def name_stream(uri: str) -> str:
 
 def settings(config: Config, store: OpenStore) -> dict[str, Any]:
     """What decides the experts of a wave; part of its key."""
-    expert = store.method.fill(config.expert).model_dump(include={"steps", "lr", "stop_loss"})
+    names = {"steps", "lr", "stop_loss"} | ({"other_ways"} if config.method == "scen-lr" else set())
+    expert = store.method.fill(config.expert).model_dump(include=names)
     neurons = config.router.model_dump(include={"neuron_steps", "neuron_lr", "neuron_optimizer"})
     paper = {"neurons": neurons} if config.method == "scen" else {}
     method = store.method.to_dict()

@@ -22,6 +22,7 @@ from scen.training.fit_wave import (
     fit_part,
     join_parts,
 )
+from scen.training.other_ways import encode_edits
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 
@@ -41,7 +42,7 @@ class TrainingWork:
     @classmethod
     def of(cls, wave: Wave, config: Config, store: OpenStore, pace: Pace = ALONE) -> "TrainingWork":
         """The work that a wave is under these settings."""
-        edits = [store.base.template.encode_edit(edit) for edit in wave.edits]
+        edits = encode_edits(store.base.template, wave.edits, other_ways=config.expert.other_ways)
         parts = cut_parts(edits, config.expert.batch_size)
         return cls(wave, store, wave_plan(config, store.method), edits, parts, pace)
 
@@ -99,7 +100,13 @@ def wave_plan(config: Config, method: StoreMethod) -> WavePlan:
     expert, router = method.fill(config.expert), config.router
     return WavePlan(
         expert=ExpertPlan(
-            config.method, method.layer, expert.steps, expert.lr, method.rank, expert.stop_loss
+            config.method,
+            method.layer,
+            expert.steps,
+            expert.lr,
+            method.rank,
+            expert.stop_loss,
+            expert.other_ways,
         ),
         places=method.places,
         neurons=NeuronPlan(router.neuron_steps, router.neuron_lr, router.neuron_optimizer),

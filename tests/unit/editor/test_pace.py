@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,31 @@ def test_ranks_with_unequal_edits_train_in_step(
         for name, tensor in alone.bank.tensors().items():
             torch.testing.assert_close(fitted.bank.tensors()[name], tensor)
     assert max(len(curve) for curve in found[0].losses) < 20
+
+
+def test_ranks_of_which_one_trains_on_other_ways_keep_in_step(
+    tiny: Base, encoded: list[EncodedEdit]
+) -> None:
+    """The edits of one rank are told in every way already, the other's are not."""
+    far = tiny.template.encode_prompt("red green blue one two three four five six")
+    plan = ExpertPlan("scen-lr", LAYER, 60, 5e-2, stop_loss=0.05, other_ways=True)
+    shares = [
+        [replace(edit, ways=(edit.prompt,)) for edit in encoded[:2]],
+        [replace(edit, ways=(far,)) for edit in encoded[2:]],
+    ]
+
+    def work(rank: int) -> Callable[[Any, TwoRanks], FittedExperts]:
+        return lambda model, pace: fit_experts(model, plan, shares[rank], tiny.pad_id, pace=pace)
+
+    found, called = in_step(tiny, [work(0), work(1)])
+    assert called[0] == called[1]
+    for edits, fitted in zip(shares, found, strict=True):
+        alone = fit_experts(tiny.model, plan, edits, tiny.pad_id)
+        assert fitted.losses == alone.losses
+        for name, tensor in alone.bank.tensors().items():
+            torch.testing.assert_close(fitted.bank.tensors()[name], tensor)
+    few = fit_experts(tiny.model, replace(plan, other_ways=False), shares[1], tiny.pad_id)
+    assert sum(map(len, found[1].losses)) > sum(map(len, few.losses))
 
 
 def test_ranks_with_unequal_answers_decode_in_step(tiny: Base, encoded: list[EncodedEdit]) -> None:

@@ -1,16 +1,19 @@
 """Experts of a batch are those of each edit alone; early stop ends an edit and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from scen.base.load import Base
+from scen.editor.expert import build_bank
 from scen.records import EncodedEdit
-from scen.training.fit_experts import ExpertPlan, Method, fit_experts
+from scen.training.fit_experts import ExpertPlan, ExpertTrainer, FittedExperts, Method, fit_experts
 
 
 def plan(method: Method, **more: float) -> ExpertPlan:
     lr = 2e-2 if method == "scen-lr" else 1e-3
-    return ExpertPlan(method, layer=3, steps=12, lr=lr, rank=2, **more)
+    return replace(ExpertPlan(method, layer=3, steps=12, lr=lr, rank=2), **more)
 
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
@@ -54,6 +57,44 @@ def test_the_same_seed_gives_the_same_expert(tiny: Base, encoded: list[EncodedEd
         for _ in range(2)
     )
     assert torch.equal(first, second)
+
+
+def with_ways(tiny: Base, encoded: list[EncodedEdit]) -> list[EncodedEdit]:
+    """The first edit and the last are also asked in words that their experts never saw."""
+    far = tiny.template.encode_prompt("red green blue one two three four five six")
+    some = (0, len(encoded) - 1)
+    return [
+        replace(edit, ways=(edit.prompt, far if i in some else edit.prompt))
+        for i, edit in enumerate(encoded)
+    ]
+
+
+def loss_in(tiny: Base, edit: EncodedEdit, way: int, fitted: FittedExperts, index: int) -> float:
+    """The loss (nats per token) of an edit's expert in one of its ways."""
+    asked = replace(edit, prompt=edit.ways[way])
+    bank = {name: tensor[index : index + 1] for name, tensor in fitted.bank.tensors().items()}
+    trainer = ExpertTrainer(tiny.model, plan("scen-lr"), tiny.pad_id)
+    return float(trainer.losses([asked], build_bank(bank)))
+
+
+def test_an_expert_that_is_lost_in_another_way_is_trained_on_it(
+    tiny: Base, encoded: list[EncodedEdit]
+) -> None:
+    tiny.model.double()
+    edits = with_ways(tiny, encoded)
+    few = ExpertPlan("scen-lr", layer=3, steps=150, lr=2e-2, rank=4, stop_loss=0.5)
+    narrow = fit_experts(tiny.model, few, edits, tiny.pad_id)
+    wide = fit_experts(tiny.model, replace(few, other_ways=True), edits, tiny.pad_id)
+    for i, edit in enumerate(edits):
+        same = all(
+            torch.equal(wide.bank.tensors()[name][i], tensor[i])
+            for name, tensor in narrow.bank.tensors().items()
+        )
+        assert narrow.losses[i][-1] < 0.5
+        assert same == (i not in (0, len(edits) - 1))
+        assert len(wide.losses[i]) >= len(narrow.losses[i])
+        assert max(loss_in(tiny, edit, way, wide, i) for way in (0, 1)) < 1.0
+    assert loss_in(tiny, edits[0], 1, narrow, 0) > 1.5
 
 
 def test_training_does_not_touch_the_base(tiny: Base, encoded: list[EncodedEdit]) -> None:

@@ -152,8 +152,10 @@ def test_a_wave_is_announced_before_it_is_planned(parts: LocalParts, facts: list
     [
         ("scen-lr", {"expert": {"steps": 21}}, True),
         ("scen-lr", {"expert": {"stop_loss": 0.5}}, True),
+        ("scen-lr", {"expert": {"other_ways": False}}, True),
         ("scen-lr", {"expert": {"batch_size": 2}, "evaluation": {"batch_size": 2}}, False),
         ("scen-lr", {"router": {"neuron_lr": 0.01}}, False),  # scen-lr fits no neurons
+        ("scen", {"expert": {"other_ways": False}}, False),  # scen trains as published
         ("scen", {"router": {"neuron_lr": 0.01}}, True),
         ("scen", {"router": {"neuron_optimizer": "sgd"}}, True),
     ],

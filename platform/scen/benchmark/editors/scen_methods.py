@@ -27,6 +27,7 @@ from scen.snapshot.store_router import choose_profile, make_router
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import RouterPlan, fit_router
 from scen.training.fit_wave import Fitted, add_neurons, cut_parts, fit_part, join_parts
+from scen.training.other_ways import encode_edits
 from scen.training.router_set import Asking, build_router_set
 from scen.waves.training_work import wave_plan
 
@@ -107,7 +108,7 @@ def _fit(
     base: Base, config: Config, method: StoreMethod, edits: Sequence[Edit], progress: StepProgress
 ) -> Fitted:
     plan = wave_plan(config, method)
-    encoded = [base.template.encode_edit(edit) for edit in edits]
+    encoded = encode_edits(base.template, edits, other_ways=config.expert.other_ways)
     parts = cut_parts(encoded, config.expert.batch_size)
     found = []
     for part in parts:
