@@ -103,15 +103,20 @@ class ExpertCache:
         self._free = list(range(len(bank)))
 
     def acquire(self, place: Place) -> int | None:
-        """A slot with this expert, pinned; None where it is not in memory or all are pinned."""
+        """A slot with this expert, pinned; None where it is not in memory or all are pinned. Raises
+        what copying it did, such as for an expert of another size."""
         slot = self._slots.get(place)
         if slot is None:
             expert = self.shelf.find(place)
             slot = None if expert is None else self._free_slot()
             if expert is None or slot is None:
                 return None
-            for name, tensor in self.bank.tensors().items():
-                tensor[slot].copy_(expert[name])
+            try:
+                for name, tensor in self.bank.tensors().items():
+                    tensor[slot].copy_(expert[name])
+            except Exception:
+                self._free.append(slot)
+                raise
             self._slots[place] = slot
             self.counts.misses += 1
         else:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,8 +48,7 @@ class RunningBatch:
         logits_BV = speak(self._edited, filled, group.slots(ready), cache)
         for index in ready:
             row = group.rows.pop(index)
-            if self._speak(row, logits_BV[index]):
-                self._cache.join(cache, index, len(row.ticket.request.prompt.ids))
+            if self._speak(row, logits_BV[index]) and self._join(row, cache, index):
                 self._rows.append(row)
             else:
                 row.release(self._experts)
@@ -84,6 +84,17 @@ class RunningBatch:
             log.exception("an answer failed")
             row.fail(error)
             return False
+
+    def _join(self, row: Row, cache: Any, index: int) -> bool:
+        """Take over a row's keys and values; False where there is no room, which ends its answer
+        with an error."""
+        try:
+            self._cache.join(cache, index, len(row.ticket.request.prompt.ids))
+        except Exception as error:
+            log.exception("an answer could not join the batch")
+            row.fail(error)
+            return False
+        return True
 
     def _leave(self, index: int) -> None:
         self._rows[index].release(self._experts)
