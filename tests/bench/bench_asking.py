@@ -9,7 +9,7 @@ With --before, the last lines compare two routers by the milliseconds that readi
 prompt takes, one prompt at a time, both in turn (medians; `ratio` is new to before).
 
     PYTHONPATH=tests python tests/bench/bench_asking.py                     # ten minutes, two cores
-    PYTHONPATH=tests python tests/bench/bench_asking.py --bank 1000 # the same 200 asked for
+    PYTHONPATH=tests python tests/bench/bench_asking.py --bank 1000 # and among 1,000 edits
     PYTHONPATH=tests python tests/bench/bench_asking.py --before older_profile.json
 """
 
@@ -18,7 +18,7 @@ import itertools
 import random
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -85,27 +85,36 @@ class Routing:
     def _read(self, encoded: Sequence[EncodedPrompt]) -> SpanKeys:
         return read_prompt_spans(self.base, self.router.encoder.places, encoded)
 
-    def ask(self, probes: Sequence[Probe]) -> Iterator[tuple[Probe, str | None]]:
-        """The edit that each probe reaches, None where that is none."""
-        for begin in range(0, len(probes), _CHUNK):
-            part = probes[begin : begin + _CHUNK]
-            keys = self._read([encode_turns(self.base, probe) for probe in part])
-            keys = replace(keys, key_MKF=keys.key_MKF.float())
-            best = best_spans(self.neurons.choose_spans(keys), keys.row_M, len(part))
-            index_B, score_B = best.index_B2[:, 0].tolist(), best.score_B2[:, 0].tolist()
-            for probe, index, score in zip(part, index_B, score_B, strict=True):
-                yield probe, self.ids[index] if score > self.router.threshold else None
+    def read(self, probes: Sequence[Probe]) -> SpanKeys:
+        """The keys of some probes."""
+        keys = self._read([encode_turns(self.base, probe) for probe in probes])
+        return replace(keys, key_MKF=keys.key_MKF.float())
+
+    def reached(self, keys: SpanKeys, count: int) -> list[str | None]:
+        """The edit that each of so many probes reaches, None where that is none."""
+        best = best_spans(self.neurons.choose_spans(keys), keys.row_M, count)
+        index_B, score_B = best.index_B2[:, 0].tolist(), best.score_B2[:, 0].tolist()
+        return [
+            self.ids[index] if score > self.router.threshold else None
+            for index, score in zip(index_B, score_B, strict=True)
+        ]
 
 
-def shares(routing: Routing, name: str, probes: Sequence[Probe]) -> None:
-    """Print where the probes go, kind by kind."""
-    groups: dict[tuple[str, str], list[tuple[bool, bool]]] = defaultdict(list)
-    for probe, edit_id in routing.ask(probes):
-        is_own = edit_id is not None and edit_id == probe.edit_id
-        groups[probe.kind, probe.source].append((is_own, edit_id is not None and not is_own))
-    for (kind, source), found in groups.items():
+def shares(routings: Sequence[Routing], name: str, probes: Sequence[Probe]) -> None:
+    """Print where the probes go in each of these banks, kind by kind."""
+    groups: dict[tuple[int, str, str], list[tuple[bool, bool]]] = defaultdict(list)
+    for begin in range(0, len(probes), _CHUNK):
+        part = probes[begin : begin + _CHUNK]
+        keys = routings[0].read(part)
+        for routing in routings:
+            reached = routing.reached(keys, len(part))
+            for probe, edit_id in zip(part, reached, strict=True):
+                is_own = edit_id is not None and edit_id == probe.edit_id
+                group = groups[len(routing.ids), probe.kind, probe.source]
+                group.append((is_own, edit_id is not None and not is_own))
+    for (bank, kind, source), found in groups.items():
         own, other = (100 * sum(hits) / len(found) for hits in zip(*found, strict=True))
-        emit(edits=name, bank=len(routing.ids), kind=kind, source=source, asked=len(found),
+        emit(edits=name, bank=bank, kind=kind, source=source, asked=len(found),
              own=round(own, 1), another=round(other, 2))  # fmt: skip
 
 
@@ -143,7 +152,7 @@ def parse() -> argparse.Namespace:
     add("--before", type=Path, help="another profile, to compare the time with")
     add("--zsre", type=numbers, default=[0, 200], metavar="FROM,TO", help="rows of the sample")
     add("--counterfact", type=numbers, default=[300, 500], metavar="FROM,TO")
-    add("--bank", type=int, default=0, metavar="T", help="edits in the bank, others among them")
+    add("--bank", type=int, default=0, metavar="T", help="also with so many edits in the bank")
     add("--unrelated", type=int, default=1000, help="questions (%(default)s)")
     add("--qaedit", help="a file of QAEdit records, which does not ship")
     add("--timed", type=int, default=30, help="prompts of each kind (%(default)s)")
@@ -160,21 +169,19 @@ def main() -> None:
     edits = read_edits(zsre, args.zsre)
     unseen = read_edits(zsre, [200, 200 + min(200, len(edits))])
     nq = locality_probes(read_prompts(sample_path("nq_locality.jsonl"), args.unrelated))
+    routings = [Routing(base, router, edits)]
     if args.bank:
         more = read_edits(zsre, [900, 1200]) + read_edits(facts, [300, 1000])
-        routing = Routing(base, router, [*edits, *more][: args.bank])
-        shares(routing, "zsre", messages(edits, unseen, args.seed) + nq)
-        return
-    routing = Routing(base, router, edits)
-    shares(routing, "zsre", messages(edits, unseen, args.seed) + nq)
+        routings.append(Routing(base, router, [*edits, *more][: args.bank]))
+    shares(routings, "zsre", messages(edits, unseen, args.seed) + nq)
     cloze = read_edits(facts, args.counterfact)
-    shares(Routing(base, router, cloze), "counterfact", edit_probes(cloze))
+    shares([Routing(base, router, cloze)], "counterfact", edit_probes(cloze))
     if args.qaedit:
         typed = read_edits(args.qaedit, [0, 200])
-        shares(Routing(base, router, typed), "qaedit", edit_probes(typed))
+        shares([Routing(base, router, typed)], "qaedit", edit_probes(typed))
     if args.before is not None:
         older = Routing(base, load_profile(args.before).router, edits)
-        times(base, [routing, older], edits, args.timed)
+        times(base, [routings[0], older], edits, args.timed)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ ASKS: tuple[QuestionKind, ...] = ("prompt", "rephrase", "asked")
 
 _GIVEN, _MADE = 3, 2  # near misses per edit, given and made
 _REPHRASES = 3  # of an edit that are fitted on, published ones first
-_WAYS = 3  # in which each edit is asked with words around it
+_WAYS = 4  # in which each edit is asked with words around it
+_MANY_FORMS = ("order", "quote", "frame", "lead")  # ways of many wordings are drawn twice as often
 _TYPOS = ("typo outside the subject", "typo inside the subject")
 _TASKS = 2  # about each edit's question
 _PARTS = 2  # of the wordings: edits that are next to each other have none in common
@@ -145,7 +146,9 @@ def _other_ways(about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
 
 def _in_ways(count: int, about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
     around = [way for way in ways.ways if way not in SURFACE_WAYS]
-    asked = [ways.ask(way, about, draw) for way in draw.sample(around, count)]
+    weights = [2 if way in _MANY_FORMS else 1 for way in around]
+    drawn = draw.sample(around, count, counts=weights)
+    asked = [ways.ask(way, about, draw) for way in drawn]
     return [one for one in asked if one is not None]
 
 

@@ -1,11 +1,15 @@
 """The questions that a router is fitted on are about the edits that they say they are."""
 
 import random
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from scen.ingest.asking import wordings
 from scen.records import Edit, Rephrase, normalise
 from scen.training.router_set import (
+    Asking,
     RouterSet,
     build_router_set,
     join_router_sets,
@@ -167,3 +171,14 @@ def test_sets_of_two_sources_are_joined_and_know_nothing_of_each_other(
     assert talk.edit == -1
     late = [q.text for q in both.questions if q.edit == 4]
     assert sorted(late) == sorted(q.text for q in two.questions if q.edit == 0)
+
+
+def test_ways_of_many_wordings_are_asked_more_often(facts: list[Edit]) -> None:
+    many = [replace(fact, id=f"{fact.id}{i}") for i in range(100) for fact in facts]
+    built = build_router_set(many, (), asking=Asking(wordings("fit")))
+    asked = Counter(q.source for q in built.questions if q.kind == "asked")
+    often, seldom = (
+        sum(asked[way] for way in ways) / len(ways)
+        for ways in (("order", "quote", "frame", "lead"), ("greeting", "thanks", "prose_after"))
+    )
+    assert 1.5 < often / seldom < 2.5
