@@ -1,6 +1,7 @@
 """Small real objects: a tiny random Llama with its own tokenizer, as a folder like any base."""
 
 import os
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_base(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture
-def tiny(tiny_folder: Path) -> Base:
-    """The tiny base in float32, freshly loaded."""
+@pytest.fixture(scope="session")
+def loaded_tiny(tiny_folder: Path) -> Base:
+    """The tiny base in float32, loaded once per process. Not for tests, which may change it."""
     return load_base(str(tiny_folder), template="llama2-inst", dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def tiny(loaded_tiny: Base) -> Base:
+    """The tiny base in float32; weights, tokenizer and template are the test's own."""
+    return deepcopy(loaded_tiny)
 
 
 @pytest.fixture

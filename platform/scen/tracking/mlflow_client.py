@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from scen.errors import ConfigError
 from scen.tracking.tracking_uri import sqlite_path
@@ -22,6 +22,15 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",  # else a uv.lock of the cwd would go into each logged model
+}
+
+ExperimentKind = Literal["training", "traces"]
+# What MLflow's pages read and write. Without it they guess, and may open on an empty overview of
+# traces.
+_KIND_TAG = "mlflow.experimentKind"
+_KINDS: dict[ExperimentKind, str] = {
+    "training": "custom_model_development",  # "Machine learning": opens on runs
+    "traces": "genai_development",
 }
 
 
@@ -56,14 +65,19 @@ def default_artifact_root(tracking_uri: str) -> Path | None:
     return None if database is None else database.resolve().parent / "mlruns"
 
 
-def open_experiment(client: "MlflowClient", name: str, location: str | None) -> str:
+def open_experiment(
+    client: "MlflowClient", name: str, location: str | None, kind: ExperimentKind = "training"
+) -> str:
     """The id of an experiment, made or brought back from the dead where needed; a new one keeps its
-    artifacts at `location`."""
+    artifacts at `location`. `kind` is what its page opens on, unless somebody chose otherwise."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        return str(client.create_experiment(name, artifact_location=location))
+        tags = {_KIND_TAG: _KINDS[kind]}
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
+    if _KIND_TAG not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, _KINDS[kind])
     return str(experiment.experiment_id)
 
 

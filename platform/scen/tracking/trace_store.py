@@ -23,7 +23,7 @@ class TraceStore:
         client = open_client(tracking_uri)
         root = default_artifact_root(tracking_uri)
         location = None if root is None else str(Path(root) / experiment)
-        self._experiment_id = open_experiment(client, experiment, location)
+        self._experiment_id = open_experiment(client, experiment, location, "traces")
         from mlflow.tracing.client import TracingClient
 
         self._client = TracingClient(tracking_uri)

@@ -80,8 +80,9 @@ def test_the_build_sees_what_the_wheel_is_made_of_and_no_more() -> None:
     assert "*" in lines
     seen = {line[1:] for line in lines if line.startswith("!")}
     project = PROJECT["project"]
-    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    wanted = {*wheel, project["readme"], *project["license-files"], "pyproject.toml"}
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    made_of = {*wheel["packages"], *wheel["force-include"]}
+    wanted = {*made_of, project["readme"], *project["license-files"], "pyproject.toml"}
     copied = {rest.split()[0] for rest in instructions("COPY", "mlflow/Dockerfile")}
     assert seen == wanted | copied | {"configs"}
     assert [path for path in seen if not (ROOT / path).exists()] == []
