@@ -9,13 +9,16 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from scen.cli.drain_command import drain_inbox
-from scen.cli.output import show_warnings
+from scen.cli.drain_command import drain_config, drain_job, show_wave
+from scen.cli.output import say, show_warnings, step_progress
 from scen.cli.parser import build_parser
 from scen.cluster.crew import Crew
 from scen.cluster.ray_parts import RayParts, read_on_crew
 from scen.cluster.session import ray_session
 from scen.errors import ScenError
+from scen.fs import Storage
+from scen.pipeline.drain_inbox import drain_inbox
+from scen.pipeline.runtime import Runtime
 from scen_jobs.driver_note import say_driver
 from scen_jobs.settle_dtype import settle_dtype
 
@@ -24,11 +27,14 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     """Drain on a cluster; the exit code of `scen`."""
     show_warnings()
     args: argparse.Namespace = build_parser().parse_args(["drain", *argv])
+    storage, show = Storage(args.store), partial(show_wave, is_json=args.json)
     try:
         with ray_session(address), Crew() as crew:
             settle_dtype(args)
             make_parts, read = partial(RayParts, crew=crew), partial(read_on_crew, crew)
-            say_driver(drain_inbox(args, make_parts, read).base)
+            runtime = Runtime(make_parts, read, say, step_progress)
+            config = drain_config(args, storage)
+            say_driver(drain_inbox(drain_job(args), storage, config, show, runtime).base)
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")
         return error.exit_code

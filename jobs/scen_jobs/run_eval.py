@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from scen.cli.eval_command import evaluate
+from scen.cli.eval_command import measure_version
 from scen.cli.output import step_progress
 from scen.cli.parser import build_parser
 from scen.cluster.crew import Crew
@@ -30,7 +30,7 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     try:
         with ray_session(address), Crew() as crew:
             settle_dtype(args)
-            say_driver(evaluate(args, partial(_measure, crew), weights=False).base)
+            say_driver(measure_version(args, partial(_measure, crew), weights=False).base)
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")
         return error.exit_code

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from scen.cli.apply import apply_edits
 from scen.cli.edit_command import edit_config, edit_job, show
-from scen.cli.output import show_warnings
+from scen.cli.output import say, show_warnings, step_progress
 from scen.cli.parser import build_parser
 from scen.cluster.crew import Crew
 from scen.cluster.ray_parts import RayParts, read_on_crew
 from scen.cluster.session import ray_session
 from scen.errors import ScenError
 from scen.fs import Storage
+from scen.pipeline.apply import apply_edits
+from scen.pipeline.runtime import Runtime
 from scen_jobs.driver_note import say_driver
 from scen_jobs.settle_dtype import settle_dtype
 
@@ -31,13 +32,15 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
         with ray_session(address), Crew() as crew:
             settle_dtype(args)
             make_parts, read = partial(RayParts, crew=crew), partial(read_on_crew, crew)
-            config = edit_config(args, storage)
-            summary, store = apply_edits(edit_job(args), storage, config, make_parts, read)
+            runtime = Runtime(make_parts, read, say, step_progress)
+            job, config = edit_job(args), edit_config(args, storage)
+            report, store = apply_edits(job, storage, config, runtime)
+            report.require_edits(job.name)
     except ScenError as error:
         sys.stderr.write(f"scen job: {error}\n")
         return error.exit_code
     say_driver(store.base)
-    show(summary, args.json)
+    show(report, args.json)
     return 0
 
 

@@ -1,3 +1,80 @@
-"""SCEN platform: continual editing of language models with customised expert networks."""
+"""SCEN platform: continual editing of language models with customised expert networks.
+
+The Python API is `scen.open` and what it returns; see `scen.api`. Its names are loaded when they
+are first used, so that `import scen` stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from scen.errors import (
+    BaseError,
+    ConfigError,
+    ConflictError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    ScenError,
+)
+from scen.records import Edit, Rephrase
+
+if TYPE_CHECKING:
+    from scen.api.snapshot import Snapshot
+    from scen.api.store import Store, open  # noqa: A004
+    from scen.evaluation.metrics import EvalReport
+    from scen.ingest.rows import Rejection
+    from scen.pipeline.change import Change
+    from scen.pipeline.edit_report import EditReport
+    from scen.pipeline.evaluate import Evaluation
+    from scen.pipeline.forecast import Forecast
+    from scen.registry.log import LogEntry
+    from scen.snapshot.ask import Answer
 
 __version__ = "0.1.0"
+__all__ = [
+    "Answer",
+    "BaseError",
+    "Change",
+    "ConfigError",
+    "ConflictError",
+    "Edit",
+    "EditReport",
+    "EvalReport",
+    "Evaluation",
+    "Forecast",
+    "InputError",
+    "IntegrityError",
+    "LogEntry",
+    "NotFoundError",
+    "Rejection",
+    "Rephrase",
+    "ScenError",
+    "Snapshot",
+    "Store",
+    "open",
+]
+
+_MODULES = {
+    "Answer": "scen.snapshot.ask",
+    "Change": "scen.pipeline.change",
+    "EditReport": "scen.pipeline.edit_report",
+    "EvalReport": "scen.evaluation.metrics",
+    "Evaluation": "scen.pipeline.evaluate",
+    "Forecast": "scen.pipeline.forecast",
+    "LogEntry": "scen.registry.log",
+    "Rejection": "scen.ingest.rows",
+    "Snapshot": "scen.api.snapshot",
+    "Store": "scen.api.store",
+    "open": "scen.api.store",
+}
+
+if not TYPE_CHECKING:  # else every name would be there for a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'scen' has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -21,9 +21,11 @@ import pyarrow.parquet as pq
 from bench.random_base import make_random_base
 from bench.report import emit, new_parser
 from conftest import WORDS
-from scen.cli.apply import EditJob, apply_edits
 from scen.config import Config, load_config
 from scen.fs import Storage
+from scen.pipeline.apply import apply_edits
+from scen.pipeline.edit_report import EditJob
+from scen.pipeline.runtime import Runtime
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
 
@@ -115,7 +117,7 @@ def main() -> None:
         WATCH.edits, WATCH.began = args.edits, time.perf_counter()
         job = EditJob(str(root / "edits.parquet"), is_tracked=False)
         config = config_of(base, args.wave_size)
-        summary, _ = apply_edits(job, Storage(str(root / "store")), config, Watcher)
+        summary, _ = apply_edits(job, Storage(str(root / "store")), config, Runtime(Watcher))
         assert summary.committed == args.edits
         WATCH.tell()
 

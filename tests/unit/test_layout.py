@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE_ROOTS = ["platform", "jobs", "serve", "tests"]
 MAX_LINES = 400
 HEAVY = ["torch", "transformers", "ray", "mlflow", "matplotlib"]
-LIGHT = ["scen.config", "scen.records", "scen.ingest", "scen.registry"]
+LIGHT = ["scen", "scen.config", "scen.records", "scen.ingest", "scen.registry"]
 CONTRACTS = [
     "Floors: import downwards only",
     "Apps stand on top and apart",

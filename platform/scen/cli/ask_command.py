@@ -1,30 +1,20 @@
 """`scen ask`: the edited model's answer, and which edit gave it."""
 
 import argparse
-from dataclasses import dataclass
 from typing import Any
 
-from scen.cli.explain import candidate_table, find_candidates, reason
+from scen.cli.explain import candidate_table, reason
 from scen.cli.output import out, say, write_json
 from scen.cli.render import facts_table
 from scen.cli.settings import read_config
-from scen.editor.decode import answer
-from scen.editor.route import Route
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.snapshot.ask import answer_prompt
-from scen.snapshot.open import OpenStore, open_store
+from scen.registry.snapshot import Snapshot
+from scen.snapshot.ask import Answer
+from scen.snapshot.explain import LikelyEdit
+from scen.snapshot.open import open_store
 
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt, the ledger version it is put to, and what else is wanted besides the answer."""
-
-    prompt: str
-    version: int | None = None
-    max_new_tokens: int = 64
-    is_base_shown: bool = False
-    is_explained: bool = False
+_NUM_LIKELY = 5
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,40 +22,47 @@ def run(args: argparse.Namespace) -> None:
     if not args.prompt.strip():
         raise ConfigError("PROMPT: is empty")
     store = open_store(Storage(args.store), read_config(args).base, say)
-    question = Question(
-        args.prompt, args.version, args.max_new_tokens, args.base_answer, args.explain
+    snapshot = store.ledger.snapshot(args.version)
+    answer = store.at(snapshot).ask(
+        args.prompt,
+        args.max_new_tokens,
+        base_answer=args.base_answer,
+        num_likely=_NUM_LIKELY if args.explain else 0,
     )
-    found = ask(store, question)
+    facts = _facts(answer)
+    candidates = [_candidate(one, snapshot) for one in answer.likely_edits]
+    if args.explain:
+        why = reason(candidates, answer.threshold)
+        facts |= {"candidates": candidates, "reason": why} if args.json else {"reason": why}
     if args.json:
-        write_json(found)
+        write_json(facts)
         return
-    candidates = found.pop("candidates", None)
-    out.print(facts_table(found))
+    out.print(facts_table(facts))
     if candidates:
-        out.print(candidate_table(candidates, found["threshold"]))
+        out.print(candidate_table(candidates, facts["threshold"]))
 
 
-def ask(store: OpenStore, question: Question) -> dict[str, Any]:
-    """Answer, route, edit id, score and version of one prompt."""
-    snapshot = store.ledger.snapshot(question.version)
-    edited, template = store.edited_model(snapshot), store.base.template
-    filled, told = answer_prompt(store.base, edited, question.prompt, question.max_new_tokens)
-    expert, nearest = int(told.route.expert_B[0]), int(told.route.nearest_B[0])
-    found: dict[str, Any] = {
-        "prompt": question.prompt,
-        "answer": template.decode(told.tokens[0]),
-        "route": "edit" if expert >= 0 else "base",
-        "edit_id": snapshot.ids[expert] if expert >= 0 else None,
-        "nearest_edit": snapshot.ids[nearest] if nearest >= 0 else None,
-        "score": round(float(told.route.score_B[0]), 4),
-        "threshold": round(store.threshold, 4),
-        "version": snapshot.version,
+def _facts(answer: Answer) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "prompt": answer.prompt,
+        "answer": answer.answer,
+        "route": "base" if answer.edit_id is None else "edit",
+        "edit_id": answer.edit_id,
+        "nearest_edit": answer.nearest_edit,
+        "score": round(answer.score or 0.0, 4),
+        "threshold": round(answer.threshold, 4),
+        "version": answer.version,
     }
-    if question.is_base_shown:
-        plain = answer(edited, filled, Route.base(1, store.base.device), question.max_new_tokens)
-        found["base_answer"] = template.decode(plain.tokens[0])
-    if question.is_explained:
-        edits = [entry.edit for entry in snapshot.entries]
-        found["candidates"] = find_candidates(edited, filled, edits)
-        found["reason"] = reason(found["candidates"], store.threshold)
-    return found
+    if answer.base_answer is not None:
+        facts["base_answer"] = answer.base_answer
+    return facts
+
+
+def _candidate(likely: LikelyEdit, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "edit_id": likely.edit_id,
+        "prompt": snapshot.state.entries[likely.edit_id].edit.prompt,
+        "score": round(likely.score, 4),
+        "span": likely.span,
+        "similarities": {name: round(value, 3) for name, value in likely.similarities.items()},
+    }

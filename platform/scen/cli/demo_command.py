@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from scen.base.embedded import EMBEDDED_NAME
-from scen.cli.apply import EditJob, EditSummary, apply_edits
 from scen.cli.demo_serving import show_served
 from scen.cli.output import out, say, show_warnings
 from scen.cli.render import answer_table, report_table
+from scen.cli.runtime import RUNTIME
 from scen.config import load_config
 from scen.errors import ScenError
 from scen.fs import Storage
+from scen.pipeline.apply import apply_edits
+from scen.pipeline.edit_report import EditJob, EditReport
 from scen.samples import sample_path
 from scen.tracking.tracking_uri import ui_command
 
@@ -28,16 +30,16 @@ def run(args: argparse.Namespace) -> None:
     storage = Storage(args.store)
     job = EditJob(str(sample_path("zsre_edits.jsonl")), stream="demo", limit=args.edits)
     config = load_config(fixed={"base": {"name": EMBEDDED_NAME}})
-    summary, _ = apply_edits(job, storage, config)
-    if not summary.waves:
+    report, _ = apply_edits(job, storage, config, RUNTIME)
+    if not report.waves:
         raise ScenError(f"demo: {args.store} holds these edits from another run; delete it")
-    evaluated = summary.waves[-1]["evaluated"]
+    evaluated = report.waves[-1].evaluated
     lines = storage.read(evaluated["per_edit_path"]).decode().splitlines()
     rows = [json.loads(line) for line in lines]
     out.print(answer_table(_some(rows)))
-    out.print(report_table(evaluated["report"], f"{summary.waves[-1]['num_edits']} edits"))
+    out.print(report_table(evaluated["report"], f"{report.waves[-1].num_edits} edits"))
     show_served(args.store, [row["prompt"] for row in _some(rows)[::2]])
-    _show_places(args.store, summary)
+    _show_places(args.store, report)
 
 
 def _some(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -50,14 +52,14 @@ def _some(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _show_places(store: str, summary: EditSummary) -> None:
-    assert summary.tracking_uri is not None
+def _show_places(store: str, report: EditReport) -> None:
+    assert report.tracking_uri is not None
     name = shlex.quote(store)
     question = shlex.quote("When was the inception of IAAF Combined Events Challenge?")
-    out.print(f"\nLedger, version {summary.version}: {summary.store}/ledger", soft_wrap=True)
-    out.print(f"MLflow database: {summary.tracking_uri}", soft_wrap=True)
+    out.print(f"\nLedger, version {report.version}: {report.store}/ledger", soft_wrap=True)
+    out.print(f"MLflow database: {report.tracking_uri}", soft_wrap=True)
     out.print("Open the MLflow page (then http://127.0.0.1:5000, Model training):")
-    out.print(f"  {ui_command(summary.tracking_uri)}", soft_wrap=True)
+    out.print(f"  {ui_command(report.tracking_uri)}", soft_wrap=True)
     out.print("Ask it yourself:")
     out.print(f"  {_scen()} ask {question} --store {name} --base-answer", soft_wrap=True)
 

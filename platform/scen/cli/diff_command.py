@@ -55,13 +55,17 @@ def _changed_answers(
     args: argparse.Namespace, diff: Diff, before: Snapshot, after: Snapshot
 ) -> list[dict[str, Any]]:
     """The prompts of the edits that came or went, whose answers are not the same."""
-    from scen.cli.answers import answer_all  # loads torch, which the ledger's commands do not need
-    from scen.snapshot.open import open_store
+    from scen.snapshot.open import (
+        open_store,  # loads torch, which the ledger's commands do not need
+    )
 
     store = open_store(Storage(args.store), read_config(args).base, say)
     entries = [*diff.removed, *diff.added]
     prompts = list(dict.fromkeys(entry.edit.prompt for entry in entries))
-    said = [answer_all(store, at, prompts, args.max_new_tokens) for at in (before, after)]
+    if not prompts:
+        return []
+    models = [store.at(snapshot) for snapshot in (before, after)]
+    said = [[model.ask(p, args.max_new_tokens).answer for p in prompts] for model in models]
     return [
         {"prompt": prompt, "before": old, "after": new}
         for prompt, old, new in zip(prompts, *said, strict=True)

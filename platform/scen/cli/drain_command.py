@@ -1,81 +1,39 @@
 """`scen drain`: edits that were handed in one by one become committed waves, as they come."""
 
 import argparse
-import time
-from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 
-from scen.cli.apply import MakeParts, make_validator, open_parts, tracking_uri_of
-from scen.cli.output import StepProgress, out, say, show_warnings, step_progress, write_json
-from scen.cli.settings import read_config, store_method
+from scen.cli.output import out, show_warnings, write_json
+from scen.cli.runtime import RUNTIME
+from scen.cli.settings import read_config
 from scen.config import Config
-from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.ingest.inbox import Inbox
-from scen.ingest.prompts import read_prompts
-from scen.samples import sample_path
-from scen.snapshot.open import OpenStore, ReadElsewhere, create_store
-from scen.waves.drain import Drain, Drained
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-
-_POLL_S = 0.5
+from scen.pipeline.drain_inbox import DrainJob, drain_inbox
+from scen.registry.manifest import stored_method
+from scen.waves.drain import Drained
 
 
 def run(args: argparse.Namespace) -> None:
     """Make waves of what waits; for ever, but with --once."""
     show_warnings()
-    drain_inbox(args)
-
-
-def drain_inbox(
-    args: argparse.Namespace,
-    make_parts: MakeParts = LocalParts,
-    elsewhere: ReadElsewhere | None = None,
-) -> OpenStore:
-    """The same, with the work done where these say (see `apply_edits`). Raises ScenError."""
     storage = Storage(args.store)
-    inbox, config = Inbox(storage, args.stream), _config(args, storage)
-    neutral = read_prompts(sample_path("nq_neutral.jsonl"))
-    store = create_store(storage, config, neutral, say, elsewhere)
-    uri = None if args.no_tracking else tracking_uri_of(storage)
-    with step_progress() as bars:
-        parts = open_parts(store, config, bars, args.locality, uri, make_parts)
-        say(f"{storage.uri}/inbox/{args.stream} is drained; stop with Ctrl-C")
-        for found in _waves(_drain(args.stream, inbox, parts, bars), is_once=args.once):
-            _show(found, args.json)
-    return store
+    show = partial(show_wave, is_json=args.json)
+    drain_inbox(drain_job(args), storage, drain_config(args, storage), show, RUNTIME)
 
 
-def _config(args: argparse.Namespace, storage: Storage) -> Config:
-    config = read_config(args, args.method or store_method(storage))
-    if config.waves.on_conflict == "refuse":
-        raise ConfigError(
-            "--on-conflict: refuse would end here for good at the first contradiction; take "
-            "quarantine or supersede"
-        )
-    return config
+def drain_job(args: argparse.Namespace) -> DrainJob:
+    """The inbox of the arguments."""
+    return DrainJob(args.stream, args.locality, not args.no_tracking, args.once)
 
 
-def _drain(stream: str, inbox: Inbox, parts: LocalParts, bars: StepProgress) -> Drain:
-    def starting(wave: Wave) -> None:
-        bars.start_wave(f"wave {wave.index} of {stream}: {len(wave.edits)} edits")
-
-    return Drain(stream, inbox, parts, lambda: make_validator(parts), starting)
+def drain_config(args: argparse.Namespace, storage: Storage) -> Config:
+    """The settings of the arguments; the method of a store that exists need not be named."""
+    return read_config(args, args.method or stored_method(storage))
 
 
-def _waves(drain: Drain, *, is_once: bool) -> Iterator[Drained]:
-    while True:
-        found = drain.step(is_last=is_once)
-        if found is not None:
-            yield found
-        elif is_once:
-            return
-        else:
-            time.sleep(_POLL_S)
-
-
-def _show(found: Drained, is_json: bool) -> None:
+def show_wave(found: Drained, *, is_json: bool) -> None:
+    """What became of a wave, for people, or as one JSON object."""
     if is_json:
         write_json(asdict(found))
         return

@@ -1,13 +1,11 @@
 """The forecast of `scen edit --dry-run` for people."""
 
-from typing import Any
-
 from rich.table import Table
 from rich.text import Text
 
-from scen.cli.dry_run import Forecast
 from scen.cli.output import out
 from scen.cli.render import shorten
+from scen.pipeline.forecast import Forecast, ForecastEdit
 
 _SHOWN = 20
 
@@ -16,20 +14,21 @@ def show_forecast(found: Forecast) -> None:
     """What would be committed, set aside and remarked, and how long it would take."""
     if found.admitted:
         out.print(_table(found.admitted))
-    for row in found.rejected[:_SHOWN]:
-        out.print(f"rejected   {row['id']}: {row['field']}: {row['reason']}", soft_wrap=True)
+    for row in found.rejections[:_SHOWN]:
+        out.print(f"rejected   {row.id}: {row.field}: {row.reason}", soft_wrap=True)
     for remark in found.remarks[:_SHOWN]:
         out.print(f"note       {remark}", soft_wrap=True)
     for pair in (found.collisions or [])[:_SHOWN]:
-        what = f"the router takes the prompt of {pair['id']} to {pair['other']} as well"
-        out.print(f"collision  {what} (score {pair['score']:.3g})", soft_wrap=True)
-    for name, rows in (("rejected", found.rejected), ("collisions", found.collisions or [])):
-        if len(rows) > _SHOWN:
-            out.print(f"and {len(rows) - _SHOWN} more {name}; --json tells all")
+        what = f"the router takes the prompt of {pair.id} to {pair.other} as well"
+        out.print(f"collision  {what} (score {pair.score:.3g})", soft_wrap=True)
+    counts = {"rejected": len(found.rejections), "collisions": len(found.collisions or [])}
+    for name, count in counts.items():
+        if count > _SHOWN:
+            out.print(f"and {count - _SHOWN} more {name}; --json tells all")
     out.print(
         f"{len(found.admitted)} edits in {found.waves} waves would be committed on version "
-        f"{found.version}, {sum(len(row['replaces']) for row in found.admitted)} older ones "
-        f"superseded, {found.known} known before, {len(found.rejected)} rejected"
+        f"{found.version}, {sum(len(row.replaces) for row in found.admitted)} older ones "
+        f"superseded, {found.known} known before, {len(found.rejections)} rejected"
     )
     if found.collisions is None:
         out.print("near-duplicates were not looked for: no router was loaded", soft_wrap=True)
@@ -45,14 +44,14 @@ def _time(found: Forecast) -> str:
     return f"time       about {parts}, as the store's newest waves took"
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _table(rows: list[ForecastEdit]) -> Table:
     title = f"Prompts whose answers are meant to change (the first {min(len(rows), _SHOWN)})"
     table = Table(title=title, title_justify="left", title_style="bold")
-    answers = ("answer now",) if any("answer" in row for row in rows) else ()
+    answers = ("answer now",) if any(row.answer is not None for row in rows) else ()
     for name in ("edit", "prompt", *answers, "new answer", "replaces"):
         table.add_column(name, overflow="fold")
     for row in rows[:_SHOWN]:
-        now = [shorten(row.get("answer", ""))] if answers else []
-        cells = [row["id"], shorten(row["prompt"]), *now, shorten(row["target"])]
-        table.add_row(*map(Text, (*cells, ", ".join(row["replaces"]))))
+        now = [shorten(row.answer or "")] if answers else []
+        cells = [row.id, shorten(row.prompt), *now, shorten(row.target)]
+        table.add_row(*map(Text, (*cells, ", ".join(row.replaces))))
     return table

@@ -2,16 +2,18 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
-from scen.cli.apply import EditJob, EditSummary, apply_edits
-from scen.cli.dry_run import Look, forecast
 from scen.cli.dry_run_view import show_forecast
-from scen.cli.output import out, show_warnings, write_json
+from scen.cli.output import out, say, show_warnings, write_json
 from scen.cli.render import report_table
-from scen.cli.settings import read_config, store_method
+from scen.cli.runtime import RUNTIME
+from scen.cli.settings import read_config
 from scen.config import Config
 from scen.fs import Storage
+from scen.pipeline.apply import apply_edits
+from scen.pipeline.edit_report import EditJob, EditReport
+from scen.pipeline.forecast import Look, forecast
+from scen.registry.manifest import stored_method
 from scen.tracking.tracking_uri import ui_command
 
 
@@ -19,22 +21,24 @@ def run(args: argparse.Namespace) -> None:
     """Apply a file of edits to a store; with --dry-run tell what would become of it."""
     show_warnings()
     storage = Storage(args.store)
+    job, config = edit_job(args), edit_config(args, storage)
     if args.dry_run:
         look = Look(has_keys=not args.no_base, answers=args.answers)
-        found = forecast(edit_job(args), storage, edit_config(args, storage), look)
+        found = forecast(job, storage, config, look, say)
         if args.json:
             write_json(found.to_dict())
         else:
             show_forecast(found)
         return
-    summary, _ = apply_edits(edit_job(args), storage, edit_config(args, storage))
-    show(summary, args.json)
+    report, _ = apply_edits(job, storage, config, RUNTIME)
+    report.require_edits(job.name)
+    show(report, args.json)
 
 
 def edit_job(args: argparse.Namespace) -> EditJob:
     """The file of the arguments, and how it is to be read."""
     return EditJob(
-        file=args.file,
+        source=args.file,
         stream=args.stream,
         data_format=args.format,
         limit=args.limit,
@@ -46,15 +50,15 @@ def edit_job(args: argparse.Namespace) -> EditJob:
 
 def edit_config(args: argparse.Namespace, storage: Storage) -> Config:
     """The settings of the arguments; the method of a store that exists need not be named."""
-    return read_config(args, args.method or store_method(storage))
+    return read_config(args, args.method or stored_method(storage))
 
 
-def show(summary: EditSummary, is_json: bool) -> None:
-    """The summary for people, or as one JSON object."""
+def show(report: EditReport, is_json: bool) -> None:
+    """The report for people, or as one JSON object."""
     if is_json:
-        write_json(asdict(summary))
+        write_json(report.to_dict())
     else:
-        show_summary(summary)
+        show_report(report)
 
 
 def show_held(held: Mapping[str, Sequence[str]]) -> None:
@@ -66,21 +70,21 @@ def show_held(held: Mapping[str, Sequence[str]]) -> None:
         out.print("look at them: `scen candidates`; then `scen promote` or `scen reject`")
 
 
-def show_summary(summary: EditSummary) -> None:
+def show_report(report: EditReport) -> None:
     """The figures of the last wave, and where everything is."""
-    if summary.waves:
-        out.print(report_table(summary.waves[-1]["evaluated"]["report"], "Last wave"))
-    num_waves = len(summary.waves) - len(summary.held)
+    if report.waves:
+        out.print(report_table(report.waves[-1].evaluated["report"], "Last wave"))
+    num_waves = len(report.waves) - len(report.held)
     out.print(
-        f"{summary.committed} edits in {num_waves} waves committed, "
-        f"{summary.superseded} older ones superseded, "
-        f"{summary.known} known before, {summary.rejected} rejected, {summary.seconds} s"
+        f"{report.committed} edits in {num_waves} waves committed, "
+        f"{report.superseded} older ones superseded, "
+        f"{report.known} known before, {report.rejected} rejected, {report.seconds} s"
     )
-    show_held(summary.held)
-    for remark in summary.remarks:
+    show_held(report.held)
+    for remark in report.remarks:
         out.print(f"note       {remark}", soft_wrap=True)
-    out.print(f"store      {summary.store}  (version {summary.version})", soft_wrap=True)
-    if summary.model:
-        out.print(f"model      models:/{summary.model}@champion", soft_wrap=True)
-    if summary.tracking_uri:
-        out.print(f"MLflow     {ui_command(summary.tracking_uri)}", soft_wrap=True)
+    out.print(f"store      {report.store}  (version {report.version})", soft_wrap=True)
+    if report.model:
+        out.print(f"model      models:/{report.model}@champion", soft_wrap=True)
+    if report.tracking_uri:
+        out.print(f"MLflow     {ui_command(report.tracking_uri)}", soft_wrap=True)

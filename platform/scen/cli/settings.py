@@ -4,9 +4,6 @@ import argparse
 from typing import Any
 
 from scen.config import Config, load_config
-from scen.errors import NotFoundError
-from scen.fs import Storage
-from scen.registry.manifest import read_manifest
 
 
 def read_config(args: argparse.Namespace, method: str | None = None) -> Config:
@@ -32,11 +29,3 @@ def read_config(args: argparse.Namespace, method: str | None = None) -> Config:
     if getattr(args, "profile", None) is not None:
         fixed["router"] = {"profile": args.profile}
     return load_config(getattr(args, "config", None), getattr(args, "overrides", ()), fixed)
-
-
-def store_method(storage: Storage) -> str | None:
-    """The method of a store that exists, so that it need not be named again."""
-    try:
-        return str(read_manifest(storage).method["method"])
-    except NotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Rows of a file, by the ending of its name."""
+"""Rows of a file, by the ending of its name, or of a list."""
 
 from collections.abc import Generator, Iterator
 from functools import partial
@@ -9,15 +9,20 @@ from scen.ingest.formats import adapt, check_columns
 from scen.ingest.location import Location, locate_input
 from scen.ingest.read_csv import read_csv
 from scen.ingest.read_json import read_json, read_json_lines
+from scen.ingest.read_memory import Source, read_memory
 from scen.ingest.read_parquet import read_parquet
 from scen.ingest.rows import RawRow
 
 ENDINGS = ".parquet .jsonl .ndjson .json .csv"
 
 
-def read_rows(uri: str | Path, data_format: str, batch_size: int) -> Generator[RawRow]:
-    """Every row of the file in the fields of the edit schema. Raises InputError."""
-    for row in _reader(locate_input(uri), data_format, batch_size):
+def read_rows(source: Source, data_format: str, batch_size: int) -> Generator[RawRow]:
+    """Every row of a file or list in the fields of the edit schema. Raises InputError."""
+    if isinstance(source, str | Path):
+        rows = _reader(locate_input(source), data_format, batch_size)
+    else:
+        rows = read_memory(source)
+    for row in rows:
         yield adapt(row, data_format)
 
 

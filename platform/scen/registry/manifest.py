@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from scen.errors import BaseError, ConfigError, IntegrityError
+from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 
 MANIFEST_PATH = "store.json"
@@ -75,6 +75,14 @@ def read_manifest(storage: Storage) -> StoreManifest:
             "release of scen-platform"
         )
     return manifest
+
+
+def stored_method(storage: Storage) -> str | None:
+    """The method of a store that exists, so that it need not be named again; else None."""
+    try:
+        return str(read_manifest(storage).method["method"])
+    except NotFoundError:
+        return None
 
 
 def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:

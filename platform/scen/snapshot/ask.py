@@ -1,16 +1,118 @@
-"""One prompt put to an edited model."""
+"""Prompts put to one version of an edited model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from scen.base.load import Base
 from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, EditedModel, answer
-from scen.editor.prefill import Prefill
+from scen.editor.decode import EditedModel, answer
+from scen.editor.route import Route
+from scen.records import EncodedPrompt
+from scen.snapshot.explain import LikelyEdit, likely_edits
+
+MAX_NEW_TOKENS = 64
+BATCH_SIZE = 32
 
 
-def answer_prompt(
-    base: Base, edited: EditedModel, prompt: str, max_new_tokens: int
-) -> tuple[Prefill, Decoded]:
-    """The greedy answer, and the pass over the prompt that it began with. One prompt at a time: in
-    a batch, bfloat16 may round differently. Raises ConfigError for a prompt without words."""
-    encoded = base.template.encode_prompt(prompt.strip())
-    filled = edited.prefill(pad_prompts([encoded], base.pad_id, base.device))
-    return filled, answer(edited, filled, edited.route(filled), max_new_tokens)
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The greedy answer of one version to one prompt.
+
+    `edit_id` is the edit that answered, None where the base did. `nearest_edit` is the edit that
+    scores best, whether it answered or not, and `score` its score; both are None in a version
+    without edits. An edit answers where its score is above `threshold`: logits of the calibrated
+    gate, a mean cosine where the base has no profile, a sigmoid with method scen. `version` is the
+    ledger's. `base_answer` and `likely_edits` (best first) are there only where asked for.
+    """
+
+    prompt: str
+    answer: str
+    edit_id: str | None
+    nearest_edit: str | None
+    score: float | None
+    threshold: float
+    version: int
+    base_answer: str | None = None
+    likely_edits: tuple[LikelyEdit, ...] = ()
+
+
+@dataclass(frozen=True)
+class VersionModel:
+    """One version of a store as a model. `edit_ids` name the experts of `edited`, in order."""
+
+    base: Base
+    edited: EditedModel
+    edit_ids: Sequence[str]
+    version: int
+    threshold: float
+
+    def ask(
+        self,
+        prompt: str,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        *,
+        base_answer: bool = False,
+        num_likely: int = 0,
+    ) -> Answer:
+        """The answer to one prompt, in a batch of its own. Raises ConfigError where the prompt has
+        no words."""
+        encoded = [self.base.template.encode_prompt(prompt.strip())]
+        return self._ask([prompt], encoded, max_new_tokens, base_answer, num_likely)[0]
+
+    def ask_all(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        *,
+        base_answer: bool = False,
+        num_likely: int = 0,
+    ) -> list[Answer]:
+        """The answers in the order of the prompts, in batches of similar length. In bfloat16, a
+        batch may round differently from a prompt alone. Raises as `ask` does."""
+        encoded = [self.base.template.encode_prompt(prompt.strip()) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].ids))
+        answers: dict[int, Answer] = {}
+        for begin in range(0, len(order), BATCH_SIZE):
+            some = order[begin : begin + BATCH_SIZE]
+            texts, rows = [prompts[i] for i in some], [encoded[i] for i in some]
+            batch = self._ask(texts, rows, max_new_tokens, base_answer, num_likely)
+            answers.update(zip(some, batch, strict=True))
+        return [answers[i] for i in range(len(prompts))]
+
+    def _ask(
+        self,
+        prompts: Sequence[str],
+        encoded: Sequence[EncodedPrompt],
+        max_new_tokens: int,
+        base_answer: bool,
+        num_likely: int,
+    ) -> list[Answer]:
+        """One batch."""
+        base, edited = self.base, self.edited
+        filled = edited.prefill(pad_prompts(encoded, base.pad_id, base.device))
+        route = edited.route(filled)
+        texts = self._decode(answer(edited, filled, route, max_new_tokens).tokens)
+        plain: Sequence[str | None] = [None] * len(prompts)
+        if base_answer:
+            unedited = Route.base(len(prompts), base.device)
+            plain = self._decode(answer(edited, filled, unedited, max_new_tokens).tokens)
+        answers = []
+        for row, prompt in enumerate(prompts):
+            expert, nearest = int(route.expert_B[row]), int(route.nearest_B[row])
+            answers.append(
+                Answer(
+                    prompt=prompt,
+                    answer=texts[row],
+                    edit_id=self.edit_ids[expert] if expert >= 0 else None,
+                    nearest_edit=self.edit_ids[nearest] if nearest >= 0 else None,
+                    score=float(route.score_B[row]) if nearest >= 0 else None,
+                    threshold=self.threshold,
+                    version=self.version,
+                    base_answer=plain[row],
+                    likely_edits=likely_edits(edited, filled, row, self.edit_ids, num_likely),
+                )
+            )
+        return answers
+
+    def _decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return [self.base.template.decode(list(tokens)) for tokens in rows]

@@ -18,6 +18,7 @@ from scen.registry.manifest import StoreManifest, read_manifest
 from scen.registry.snapshot import Snapshot
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.routing.router import Router
+from scen.snapshot.ask import VersionModel
 from scen.snapshot.load import SnapshotLoader
 from scen.snapshot.method import StoreMethod, resolve_method, stated_method
 from scen.snapshot.rows import BundleRows, Place
@@ -54,6 +55,11 @@ class OpenStore:
         """The base with all active edits of a snapshot, experts in the order of its entries."""
         return self.loader.load([Place(entry.bundle, entry.row) for entry in snapshot.entries])
 
+    def at(self, snapshot: Snapshot) -> VersionModel:
+        """A snapshot as a model that can be asked."""
+        edited = self.edited_model(snapshot)
+        return VersionModel(self.base, edited, snapshot.ids, snapshot.version, self.threshold)
+
 
 def load_store_base(
     storage: Storage, wanted: BaseConfig, say: Say, *, weights: bool = True
@@ -83,31 +89,33 @@ def create_store(
     neutral: Sequence[str],
     say: Say = lambda _: None,
     elsewhere: ReadElsewhere | None = None,
+    base: Base | None = None,
 ) -> OpenStore:
     """Open a store for editing; a new one is bound to the base, method and router of the settings.
 
     `neutral` prompts give the statistics of a base without profile. Where others read them
-    (`elsewhere`), this process goes without the base's weights. Raises BaseError where the store
-    belongs to another base, ConfigError where it uses another method or router.
+    (`elsewhere`), this process goes without the base's weights. `base`: the one of the settings,
+    where it is loaded already. Raises BaseError where the store belongs to another base,
+    ConfigError where it uses another method or router.
     """
-    base = load_store_base(storage, config.base, say, weights=elsewhere is None)
-    facts = base.describe()
+    ours = base or load_store_base(storage, config.base, say, weights=elsewhere is None)
+    facts = ours.describe()
     del facts["device"]
 
     def read(places: Places) -> Tensor:
         say(f"reading the base's own statistics from {len(neutral)} neutral prompts")
         if elsewhere is None:
-            return read_prompt_keys(base, places, neutral)
-        return elsewhere(storage, config, base, places, neutral)
+            return read_prompt_keys(ours, places, neutral)
+        return elsewhere(storage, config, ours, places, neutral)
 
     if _find_manifest(storage) is None:
-        method, artifacts = _first_parts(storage, config, base, read)
+        method, artifacts = _first_parts(storage, config, ours, read)
         meant = StoreManifest.new(facts, method.to_dict(), artifacts)
     else:
         meant = StoreManifest.new(facts, stated_method(config), {})
-    store = _join(storage, base, create_or_open(storage, meant))
+    store = _join(storage, ours, create_or_open(storage, meant))
     if store.loader.router is not None:
-        require_router(config, base, store.loader.router)
+        require_router(config, ours, store.loader.router)
     return store
 
 

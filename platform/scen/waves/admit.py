@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from scen.config import OnConflict
-from scen.records import Edit, normalise
+from scen.ingest import Rejection
+from scen.records import Edit, edit_to_dict, normalise
 from scen.registry.entry import LedgerEntry, edit_keys, in_utc, prompt_key, target_key
 from scen.registry.snapshot import Snapshot
 from scen.registry.state import State
@@ -21,6 +22,11 @@ class Clash:
     field: str
     reason: str
     is_contradiction: bool = False
+
+    def as_rejection(self, row: int) -> Rejection:
+        """The same as a row of a quarantine; `row` is the number that the edit came under."""
+        raw = str(edit_to_dict(self.edit))
+        return Rejection(row, self.edit.id, self.field, self.reason, raw)
 
 
 @dataclass(frozen=True)

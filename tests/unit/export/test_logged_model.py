@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from scen.cli.ask_command import Question, ask
-from scen.cli.model_sync import sync_models
+from scen.pipeline.model_sync import sync_models
 from scen.registry.actions import About, Revoke
 from scen.snapshot.open import OpenStore
 from unit.serve.conftest import serve_edits, store, unrelated
@@ -23,13 +22,17 @@ DRIVER = Path(__file__).parent / "fresh_model.py"
 
 
 def engine(store: OpenStore, version: int) -> list[dict[str, Any]]:
-    """What `scen ask` tells of each prompt, in the form of the model's rows."""
-    found = []
-    for prompt in PROMPTS:
-        told = ask(store, Question(prompt, version, LENGTH))
-        row = {name: told[name] for name in ("answer", "edit_id", "version")}
-        found.append(row | {"score": pytest.approx(told["score"], abs=1e-4)})
-    return found
+    """What a version answers to each prompt, in the form of the model's rows."""
+    model = store.at(store.ledger.snapshot(version))
+    return [
+        {
+            "answer": told.answer,
+            "edit_id": told.edit_id,
+            "version": told.version,
+            "score": pytest.approx(told.score, abs=1e-4),
+        }
+        for told in (model.ask(prompt, LENGTH) for prompt in PROMPTS)
+    ]
 
 
 def in_a_fresh_process(store: OpenStore, tracking_uri: str, name: str, cwd: Path) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.registry.actions import About, Revoke
 from scen.registry.pointer import HeldWave, SnapshotPointer, point_at
+from scen.snapshot.ask import Answer, VersionModel
 from scen.snapshot.open import OpenStore
-from scen.snapshot.open_pointer import PointedModel, Reply, open_pointer
+from scen.snapshot.open_pointer import open_pointer
 from scen.store.bundles import bundle_path
 from unit.serve.conftest import NEW, alone, commit_wave, prepare_wave, serve_edits, store, unrelated
 
@@ -24,7 +25,7 @@ def pointer_of(store: OpenStore, version: int, held: HeldWave | None = None) -> 
     return point_at(store.storage.uri, ledger.manifest, ledger.snapshot(version), held)
 
 
-def asked(model: PointedModel, prompts: list[str]) -> list[Reply]:
+def asked(model: VersionModel, prompts: list[str]) -> list[Answer]:
     return [model.ask(prompt, NEW) for prompt in prompts]
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from mlflow import MlflowClient
 
-from scen.cli.model_sync import sync_models
 from scen.config import WaveConfig
+from scen.pipeline.model_sync import sync_models
 from scen.records import Edit
 from scen.registry.actions import About, Revoke
 from scen.registry.pins import read_pins

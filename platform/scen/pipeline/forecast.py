@@ -1,21 +1,20 @@
-"""`scen edit --dry-run`: what would become of a file of edits. Nothing is trained or written."""
+"""What would become of edits that are handed in. Nothing is trained or written."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from scen.calibration.bare import bare_model
-from scen.cli.answers import answer_all, answer_each
-from scen.cli.apply import EditJob, make_validator
-from scen.cli.output import say
-from scen.cli.wave_pace import count_probes, find_pace
 from scen.config import Config
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
+from scen.ingest import Rejection, Validator, ingest
 from scen.ingest.prompts import read_prompts
+from scen.pipeline.edit_report import EditJob
+from scen.pipeline.runtime import make_validator
+from scen.pipeline.wave_pace import count_probes, find_pace
 from scen.records import Edit
 from scen.registry.actions import WaveCommit, wave_events
 from scen.registry.ledger import open_ledger
@@ -23,13 +22,13 @@ from scen.registry.manifest import read_manifest
 from scen.registry.snapshot import Snapshot
 from scen.registry.state import fold
 from scen.samples import sample_path
-from scen.snapshot.open import load_store_base, open_store
+from scen.snapshot.ask import VersionModel
+from scen.snapshot.open import OpenStore, Say, load_store_base, open_store
 from scen.tracking.tracker import NullTracker
 from scen.waves.admit import Admission, admit
 from scen.waves.local import LocalParts
 from scen.waves.near import Near, NearFinder, require_keys, set_aside
 from scen.waves.plan import Wave, cut_waves
-from scen.waves.run_stream import check_name, name_stream
 
 
 @dataclass(frozen=True)
@@ -42,49 +41,88 @@ class Look:
 
 
 @dataclass
+class ForecastEdit:
+    """An edit that would be committed in place of those that it `replaces` (ids), and the current
+    answer to its prompt where that was asked for."""
+
+    id: str
+    prompt: str
+    target: str
+    replaces: list[str]
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """An edit whose prompt the router takes to another edit as well, committed or of the same
+    run, with this score (see `scen.snapshot.ask.Answer`)."""
+
+    id: str
+    other: str
+    score: float
+
+
+@dataclass
 class Forecast:
-    """`admitted` are the edits that would be committed, each with the ids it `replaces`: their
-    prompts are those whose answers are meant to change. `collisions` are near-duplicates by the
-    router's keys, None where nobody looked. Times are in seconds; None where nothing is known,
-    guesses where `is_rough`."""
+    """`admitted` are the edits that would be committed: their prompts are those whose answers are
+    meant to change. `collisions` are near-duplicates by the router's keys, None where nobody
+    looked. `waves` and `known` are counts as in `EditReport`, `version` is the ledger's now. Times
+    are in seconds; None where nothing is known, guesses where `is_rough`."""
 
     stream: str
     store: str
     version: int
     waves: int = 0
     known: int = 0
-    admitted: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    admitted: list[ForecastEdit] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    collisions: list[dict[str, Any]] | None = None
+    collisions: list[NearDuplicate] | None = None
     train_seconds: float | None = None
     eval_seconds: float | None = None
     is_rough: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        return asdict(self) | {"dry_run": True}
+        found = asdict(self) | {"dry_run": True}
+        for row in found["admitted"]:
+            if row["answer"] is None:
+                del row["answer"]
+        found["rejected"] = [
+            {"id": row.id, "field": row.field, "reason": row.reason} for row in self.rejections
+        ]
+        del found["rejections"]
+        return found
 
 
-def forecast(job: EditJob, storage: Storage, config: Config, look: Look | None = None) -> Forecast:
-    """Read the file and admit its edits wave by wave, as if each were committed. Raises what
-    reading a file of edits raises, and BaseError for a base that cannot be loaded."""
+def forecast(
+    job: EditJob,
+    storage: Storage,
+    config: Config,
+    look: Look | None = None,
+    say: Say = lambda _: None,
+    opened: OpenStore | None = None,
+) -> Forecast:
+    """Read edits and admit them wave by wave, as if each wave were committed. `opened` is the
+    store, where it is open already. Raises what reading a file of edits raises, and BaseError for a
+    base that cannot be loaded."""
     look = look or Look()
-    stream = check_name(job.stream or name_stream(job.file))
+    stream = job.stream_name
     snapshot = now = _newest(storage)
     found = Forecast(stream, storage.uri, now.version)
-    parts = _open(storage, config, look)
-    finder = _finder(parts, look)
+    parts = _open(storage, config, look, say, opened)
+    finder = _finder(parts, look, say)
     found.collisions = None if finder is None else []
     limit = config.evaluation.locality_limit
     locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
     probes = 0
-    batches = _batches(job, _validator(parts, config), found)
+    rows: dict[str, int] = {}
+    batches = _batches(job, _validator(parts, config), found, rows)
     for wave in cut_waves(stream, batches, config.waves.size, {}, config.waves.max_bytes):
         admission = admit(wave.edits, snapshot, config.waves.on_conflict)
         if finder is not None:
             admission = _compare(admission, finder.find(admission, snapshot), config, found)
-        _note(admission, found)
+        _note(admission, found, rows)
         if admission.fresh:
             found.waves += 1
             num_earlier = len(snapshot.entries) - len(admission.supersedes)
@@ -92,10 +130,12 @@ def forecast(job: EditJob, storage: Storage, config: Config, look: Look | None =
             snapshot = _as_if_committed(wave, admission, snapshot)
     _estimate(found, probes, storage, config)
     if look.answers:
-        rows = found.admitted[: look.answers]
-        said = _answers([row["prompt"] for row in rows], parts, now, storage, config)
-        for row, text in zip(rows, said, strict=True):
-            row["answer"] = text
+        some = found.admitted[: look.answers]
+        say(f"asking {len(some)} prompts")
+        if some:
+            model = _model_now(parts, now, storage, config, say)
+            for edit in some:
+                edit.answer = model.ask(edit.prompt, config.evaluation.max_new_tokens).answer
     return found
 
 
@@ -106,7 +146,9 @@ def _newest(storage: Storage) -> Snapshot:
         return Snapshot(0)
 
 
-def _open(storage: Storage, config: Config, look: Look) -> LocalParts | None:
+def _open(
+    storage: Storage, config: Config, look: Look, say: Say, opened: OpenStore | None
+) -> LocalParts | None:
     """The store on its base; None where there is no store, or no use for the base."""
     if not (look.has_keys or look.answers):
         return None
@@ -115,13 +157,13 @@ def _open(storage: Storage, config: Config, look: Look) -> LocalParts | None:
     except NotFoundError:
         return None
     needs_weights = bool(look.answers) or "router" in manifest.artifacts
-    store = open_store(storage, config.base, say, weights=needs_weights)
+    store = opened or open_store(storage, config.base, say, weights=needs_weights)
     if config.waves.on_collision == "quarantine":
         require_keys(store)
     return LocalParts(store, config, (), NullTracker())
 
 
-def _finder(parts: LocalParts | None, look: Look) -> NearFinder | None:
+def _finder(parts: LocalParts | None, look: Look, say: Say) -> NearFinder | None:
     if parts is None or parts.store.loader.router is None or not look.has_keys:
         return None
     say("reading the keys of the new prompts")
@@ -135,14 +177,15 @@ def _validator(parts: LocalParts | None, config: Config) -> Validator:
     return Validator(may_contradict=config.waves.on_conflict != "quarantine")
 
 
-def _batches(job: EditJob, validator: Validator, found: Forecast) -> Iterator[list[Edit]]:
+def _batches(
+    job: EditJob, validator: Validator, found: Forecast, rows: dict[str, int]
+) -> Iterator[list[Edit]]:
     read = ingest(
-        job.file, validator, data_format=job.data_format, limit=job.limit, strict=job.strict
+        job.source, validator, data_format=job.data_format, limit=job.limit, strict=job.strict
     )
     for batch in read:
-        found.rejected += [
-            {"id": row.id, "field": row.field, "reason": row.reason} for row in batch.rejections
-        ]
+        found.rejections += batch.rejections
+        rows.update({e.id: row for e, row in zip(batch.edits, batch.rows, strict=True)})
         yield list(batch.edits)
 
 
@@ -152,25 +195,21 @@ def _compare(
     """Note what is near, and do with it what the run would do before it trains."""
     assert found.collisions is not None
     found.collisions += [
-        {"id": pair.edit.id, "other": pair.other_id, "score": round(pair.score, 4)} for pair in near
+        NearDuplicate(pair.edit.id, pair.other_id, round(pair.score, 4)) for pair in near
     ]
     is_strict = config.waves.on_collision == "quarantine"
     return set_aside(admission, near) if is_strict else admission
 
 
-def _note(admission: Admission, found: Forecast) -> None:
+def _note(admission: Admission, found: Forecast, rows: Mapping[str, int]) -> None:
     replaced: dict[str, list[str]] = {}
     for older, newer in admission.supersedes.items():
         replaced.setdefault(newer, []).append(older)
     found.known += len(admission.known)
     found.remarks += admission.remarks
-    found.rejected += [
-        {"id": clash.edit.id, "field": clash.field, "reason": clash.reason}
-        for clash in admission.rejections
-    ]
+    found.rejections += [clash.as_rejection(rows[clash.edit.id]) for clash in admission.rejections]
     found.admitted += [
-        {"id": e.id, "prompt": e.prompt, "target": e.target, "replaces": replaced.get(e.id, [])}
-        for e in admission.fresh
+        ForecastEdit(e.id, e.prompt, e.target, replaced.get(e.id, [])) for e in admission.fresh
     ]
 
 
@@ -194,17 +233,11 @@ def _estimate(found: Forecast, probes: int, storage: Storage, config: Config) ->
         found.is_rough = pace.is_rough
 
 
-def _answers(
-    prompts: Sequence[str],
-    parts: LocalParts | None,
-    snapshot: Snapshot,
-    storage: Storage,
-    config: Config,
-) -> list[str]:
-    """What the store answers now; the bare base, where there is no store yet."""
-    say(f"asking {len(prompts)} prompts")
-    limit = config.evaluation.max_new_tokens
+def _model_now(
+    parts: LocalParts | None, snapshot: Snapshot, storage: Storage, config: Config, say: Say
+) -> VersionModel:
+    """What answers now: the store, or the bare base where there is no store yet."""
     if parts is not None:
-        return answer_all(parts.store, snapshot, prompts, limit)
+        return parts.store.at(snapshot)
     base = load_store_base(storage, config.base, say)
-    return answer_each(base, bare_model(base), prompts, limit)
+    return VersionModel(base, bare_model(base), (), 0, 1.0)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from scen.cli.eval_command import guard, previous_version
 from scen.cli.parser import build_parser
 from scen.errors import ConfigError, ConflictError, ScenError
 from scen.fs import Storage
+from scen.pipeline.rollback_guard import guard, previous_version
 from scen.records import Edit
 from scen.registry.actions import Revoke, Rollback
 from scen.registry.ledger import Ledger, WaveCommit, create_or_open

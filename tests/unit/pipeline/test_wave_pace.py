@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from scen.cli.wave_pace import WavePace, count_probes, find_pace
 from scen.config import load_config
 from scen.fs import Storage
+from scen.pipeline.wave_pace import WavePace, count_probes, find_pace
 from scen.records import Edit, Rephrase
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from scen.cli.model_records import committed_record, held_record
 from scen.fs import Storage
+from scen.pipeline.model_records import committed_record, held_record
 from scen.records import digest_bytes
 from scen.registry.ledger import Ledger, open_ledger
 from scen.registry.log import LogEntry

@@ -1,0 +1,291 @@
+"""A store of edits."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, overload
+
+from scen.api.snapshot import Edits, Prompts, Snapshot, as_source
+from scen.config import Config, OnConflict, load_config
+from scen.fs import Storage
+from scen.pipeline.apply import run_edits
+from scen.pipeline.audit import find_commits
+from scen.pipeline.change import Change, change
+from scen.pipeline.edit_report import EditJob, EditReport
+from scen.pipeline.evaluate import Evaluation
+from scen.pipeline.forecast import Forecast, Look, forecast
+from scen.pipeline.runtime import Runtime, make_store
+from scen.registry.actions import About, Action, Expire, Revoke, Rollback, os_user
+from scen.registry.ledger import Ledger, open_ledger
+from scen.registry.log import LogEntry
+from scen.registry.manifest import stored_method
+from scen.snapshot.ask import MAX_NEW_TOKENS, Answer
+from scen.snapshot.open import OpenStore, open_store
+
+log = logging.getLogger("scen.api")
+_RUNTIME = Runtime(say=log.info)
+
+Settings = str | Path | Mapping[str, Any]
+
+
+def open(  # noqa: A001
+    uri: str | Path,
+    base: str | None = None,
+    *,
+    settings: Settings | None = None,
+    tracking: bool = True,
+) -> "Store":
+    """A store of edits by folder or URI (s3://, gs://, az://). The first `edit` makes one that is
+    not there yet, and binds it to its base.
+
+    `base` is smollm2-135m-instruct, a hub id, a local folder or a .gguf file; None means the
+    store's own base, or smollm2-135m-instruct for a new store. `settings` is a YAML file (see
+    configs/) or the same as a dict, such as `{"base": {"device": "cuda"}, "waves": {"size": 50}}`.
+    With `tracking`, waves are tracked in the MLflow of `MLFLOW_TRACKING_URI`, or else of the store.
+
+    The base is loaded when it is first needed: `log`, `revoke`, `expire` and `rollback` never do.
+    Raises ConfigError for settings that are wrong and for a place that cannot be opened.
+    """
+    return Store(Storage(str(uri)), base, settings, tracking)
+
+
+class Store:
+    """Edits of one base model, at all their versions. Made by `scen.open`.
+
+    Every method sees what other processes have committed meanwhile. Methods that ask or measure
+    raise NotFoundError before the first edit, and BaseError where the base is not the store's.
+    """
+
+    def __init__(
+        self, storage: Storage, base: str | None, settings: Settings | None, tracking: bool
+    ) -> None:
+        self._storage, self._tracking = storage, tracking
+        self._path = settings if isinstance(settings, str | Path) else None
+        self._fixed = dict(settings) if isinstance(settings, Mapping) else {}
+        if base is not None:
+            self._fixed["base"] = {**self._fixed.get("base", {}), "name": base}
+        self._opened: OpenStore | None = None
+        self._is_editable = False  # opened, and known to fit the settings
+        self._newest: Snapshot | None = None
+        self._config()
+
+    def __repr__(self) -> str:
+        return f"scen.open({self.uri!r})"
+
+    @property
+    def uri(self) -> str:
+        """The full path or URI."""
+        return self._storage.uri
+
+    @property
+    def version(self) -> int:
+        """The newest version: 0 without edits, and one more with each commit. Raises
+        NotFoundError where there is no store yet."""
+        return self._ledger.version()
+
+    def edit(  # noqa: PLR0913 (options, by name only)
+        self,
+        edits: Edits,
+        *,
+        stream: str | None = None,
+        wave_size: int | None = None,
+        on_conflict: OnConflict | None = None,
+        strict: bool = False,
+        limit: int | None = None,
+        data_format: str = "auto",
+        locality: str | Path | None = None,
+        why: str | None = None,
+        who: str | None = None,
+    ) -> EditReport:
+        """Train, measure, gate and commit edits in waves.
+
+        `edits` are dicts with the fields of a row of an edits file (`prompt` and `target` at
+        least), `Edit` objects, or the path or URI of such a file. A row that cannot be used is
+        reported with its reason, and the others proceed; with `strict`, one such row raises
+        InputError before anything is trained. The same edits given again are known, not doubled,
+        also after a crash in their middle.
+
+        `stream` names where they come from (default: from the file's name or the content of the
+        rows). `wave_size` (edits per commit), `on_conflict` ("quarantine", "supersede" or
+        "refuse"), `why` and `who` (for the log) are `waves.*` of the settings otherwise. `limit`
+        takes the first so many valid edits. `data_format` is recognised with "auto". `locality` is
+        a file of prompts that no edit may change (default: a sample).
+
+        Raises InputError for a file that cannot be used, ConfigError for options that are wrong or
+        do not fit the store, BaseError for a base that cannot be loaded or is not the store's.
+        """
+        config = self._config(size=wave_size, on_conflict=on_conflict, why=why, who=who)
+        job = self._job(edits, stream, strict, limit, data_format, locality)
+        job.check()
+        report = run_edits(job, self._editable(config), config, _RUNTIME)
+        log.info("%d edits committed to %s", report.committed, self.uri)
+        return report
+
+    def forecast(
+        self,
+        edits: Edits,
+        *,
+        wave_size: int | None = None,
+        on_conflict: OnConflict | None = None,
+        limit: int | None = None,
+        data_format: str = "auto",
+        num_answers: int = 0,
+    ) -> Forecast:
+        """What `edit` with the same options would commit, replace and reject, which prompts the
+        router would confuse, and how long it would take. Nothing is trained or written. Of the
+        first `num_answers` edits it also has the current answers. Raises as `edit` does."""
+        config = self._config(size=wave_size, on_conflict=on_conflict)
+        job = self._job(edits, None, False, limit, data_format, None)
+        job.check()
+        look = Look(answers=num_answers)
+        return forecast(job, self._storage, config, look, log.info, self._opened)
+
+    @overload
+    def ask(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = ...,
+        base_answer: bool = ...,
+        explain: bool = ...,
+    ) -> Answer: ...
+
+    @overload
+    def ask(
+        self,
+        prompt: Prompts,
+        *,
+        max_new_tokens: int = ...,
+        base_answer: bool = ...,
+        explain: bool = ...,
+    ) -> list[Answer]: ...
+
+    def ask(
+        self,
+        prompt: str | Prompts,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        base_answer: bool = False,
+        explain: bool = False,
+    ) -> Answer | list[Answer]:
+        """The newest version's answer to a prompt; to several prompts, in batches, a list in their
+        order. See `Snapshot.ask`."""
+        return self.snapshot().ask(
+            prompt, max_new_tokens=max_new_tokens, base_answer=base_answer, explain=explain
+        )
+
+    def evaluate(
+        self,
+        edits: Edits | None = None,
+        *,
+        limit: int | None = None,
+        locality: str | Path | None = None,
+        asking: bool = False,
+    ) -> Evaluation:
+        """Measure the newest version. See `Snapshot.evaluate`."""
+        return self.snapshot().evaluate(edits, limit=limit, locality=locality, asking=asking)
+
+    def snapshot(self, version: int | None = None) -> Snapshot:
+        """A version (None: the newest), which stays as it is. Raises NotFoundError."""
+        found = self._ledger.snapshot(version)
+        if self._newest is None or self._newest.version != found.version:
+            snapshot = Snapshot(found, self._open, self._config(), _RUNTIME)
+            if version is not None:
+                return snapshot
+            self._newest = snapshot  # so that its model is built once
+        return self._newest
+
+    def revoke(
+        self,
+        edit_ids: str | Iterable[str],
+        *,
+        why: str = "",
+        who: str | None = None,
+        dry_run: bool = False,
+    ) -> Change:
+        """Take edits away: their prompts are answered by the base again. All of them or none:
+        raises NotFoundError for an id that the store does not have."""
+        ids = [edit_ids] if isinstance(edit_ids, str) else list(edit_ids)
+        return self._change(Revoke(ids, _about(why, who)), dry_run)
+
+    def expire(
+        self,
+        at: datetime | None = None,
+        *,
+        why: str = "valid_until is over",
+        who: str | None = None,
+        dry_run: bool = False,
+    ) -> Change:
+        """Take away the edits whose `valid_until` is not after a moment (None: now; UTC where it
+        has no time zone)."""
+        moment = at or datetime.now(UTC)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return self._change(Expire(moment, _about(why, who)), dry_run)
+
+    def rollback(
+        self, version: int, *, why: str = "", who: str | None = None, dry_run: bool = False
+    ) -> Change:
+        """Make active exactly what was active at a version, as a new version. Raises NotFoundError
+        for a version that is not there, ConfigError where an expert was deleted since."""
+        return self._change(Rollback(version, _about(why, who)), dry_run)
+
+    def log(
+        self,
+        *,
+        edit_id: str | None = None,
+        stream: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        last: int | None = None,
+    ) -> list[LogEntry]:
+        """The commits, oldest first: those that touched an edit or a stream, of one action
+        ("commit", "revoke", "expire", "rollback", "gc"), since a moment (with time zone), and of
+        these the `last` so many. Raises NotFoundError for an edit that the store does not have."""
+        return find_commits(
+            self._ledger, edit_id=edit_id, stream=stream, action=action, since=since, last=last
+        )
+
+    def _config(self, **waves: Any) -> Config:
+        """The settings of the store, with these of `waves` where they are given."""
+        given = {name: value for name, value in waves.items() if value is not None}
+        fixed = {**self._fixed, "waves": {**self._fixed.get("waves", {}), **given}}
+        method = self._fixed.get("method") or stored_method(self._storage)
+        return load_config(self._path, fixed=fixed | ({"method": method} if method else {}))
+
+    def _job(
+        self,
+        edits: Edits,
+        stream: str | None,
+        strict: bool,
+        limit: int | None,
+        data_format: str,
+        locality: str | Path | None,
+    ) -> EditJob:
+        place = None if locality is None else str(locality)
+        return EditJob(as_source(edits), stream, data_format, limit, strict, place, self._tracking)
+
+    def _editable(self, config: Config) -> OpenStore:
+        """The store, open for editing; made where it is not there."""
+        if self._opened is None or not self._is_editable:
+            base = None if self._opened is None else self._opened.base
+            self._opened = make_store(self._storage, config, _RUNTIME, base)
+            self._is_editable, self._newest = True, None
+        return self._opened
+
+    def _open(self) -> OpenStore:
+        """The store, open for asking."""
+        if self._opened is None:
+            self._opened = open_store(self._storage, self._config().base, log.info)
+        return self._opened
+
+    @property
+    def _ledger(self) -> Ledger:
+        return open_ledger(self._storage) if self._opened is None else self._opened.ledger
+
+    def _change(self, action: Action, dry_run: bool) -> Change:
+        return change(self._ledger, action, dry_run=dry_run)
+
+
+def _about(why: str, who: str | None) -> About:
+    return About(why.strip(), who or os_user())

@@ -1,0 +1,109 @@
+"""How well does a version of a store answer, at the end of the stream?"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scen.config import Config
+from scen.errors import InputError
+from scen.evaluation.metrics import EvalReport, Outcome, summarise
+from scen.evaluation.run_eval import run_eval
+from scen.ingest import Rejection, Validator, ingest
+from scen.ingest.prompts import read_prompts
+from scen.ingest.read_memory import Source, describe_source
+from scen.pipeline.runtime import Runtime
+from scen.records import Edit, digest_bytes
+from scen.registry.snapshot import Snapshot
+from scen.samples import sample_path
+from scen.snapshot.open import OpenStore
+from scen.waves.evaluation_work import (
+    AskingShare,
+    EvaluationTask,
+    eval_limits,
+    outcome_lines,
+    task_probes,
+)
+from scen.waves.plan import Wave
+
+# The outcomes of a task on a store.
+Measure = Callable[[OpenStore, Config, EvaluationTask], list[Outcome]]
+
+
+@dataclass(frozen=True)
+class EvalJob:
+    """What is measured: the newest version, or another; all its edits, or those of a `source`, the
+    first `limit` of them; beside them the prompts of a file `locality` (else a sample), which no
+    edit may change. With `asking`, each edit is asked in all ways of asking."""
+
+    version: int | None = None
+    source: Source | None = None
+    limit: int | None = None
+    locality: str | None = None
+    asking: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a version came to. `figures` are shares between 0 and 1 (see `EvalReport`), `outcomes`
+    every probe behind them; these are kept as JSON lines at `per_edit_path`, too. `rejections` are
+    rows of the source that could not be measured."""
+
+    version: int
+    figures: EvalReport
+    outcomes: list[Outcome]
+    per_edit_path: str
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types, without the probes."""
+        place = {"version": self.version, "per_edit_path": self.per_edit_path}
+        return asdict(self.figures) | place
+
+
+def evaluate(store: OpenStore, config: Config, job: EvalJob, measure: Measure) -> Evaluation:
+    """Measure a version of a store; `measure` says where the work is done. Raises ScenError."""
+    snapshot = store.ledger.snapshot(job.version)
+    edits, rejections = _wanted_edits(job, snapshot)
+    limit = config.evaluation.locality_limit if job.locality is None else None
+    locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
+    wave = Wave("eval", snapshot.version, tuple(edits), {})
+    ways: AskingShare = "all" if job.asking else "none"
+    task = EvaluationTask(wave, None, tuple(locality), snapshot.version, asking=ways)
+    outcomes = measure(store, config, task)
+    lines = outcome_lines(outcomes)
+    path = f"evaluations/v{snapshot.version}-{digest_bytes(lines)[:12]}.jsonl"
+    store.storage.put_new(path, lines)
+    uri = store.storage.child_uri(path)
+    return Evaluation(snapshot.version, summarise(outcomes), outcomes, uri, rejections)
+
+
+def measure_here(runtime: Runtime) -> Measure:
+    """Measure in this process."""
+
+    def measure(store: OpenStore, config: Config, task: EvaluationTask) -> list[Outcome]:
+        snapshot, probes = store.ledger.snapshot(task.version), task_probes(task, config, store)
+        with runtime.steps() as steps:
+            return run_eval(
+                store.base,
+                store.edited_model(snapshot),
+                snapshot.ids,
+                probes,
+                eval_limits(config),
+                lambda done: steps("evaluate", done, len(probes)),
+            )
+
+    return measure
+
+
+def _wanted_edits(job: EvalJob, snapshot: Snapshot) -> tuple[list[Edit], list[Rejection]]:
+    """Those of the source, else all of the version."""
+    if job.source is None:
+        return [entry.edit for entry in snapshot.entries][: job.limit], []
+    edits: list[Edit] = []
+    rejections: list[Rejection] = []
+    for batch in ingest(job.source, Validator(), limit=job.limit):
+        edits.extend(batch.edits)
+        rejections.extend(batch.rejections)
+    if not edits:
+        raise InputError(f"edits: {describe_source(job.source)} holds no usable edit")
+    return edits, rejections

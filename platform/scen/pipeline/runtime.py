@@ -1,0 +1,104 @@
+"""Where the work of a run is done, and who hears of its progress."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from scen.base.load import Base
+from scen.config import Config
+from scen.fs import Storage
+from scen.ingest import Validator
+from scen.ingest.prompts import read_prompts
+from scen.samples import sample_path
+from scen.snapshot.open import OpenStore, ReadElsewhere, Say, create_store
+from scen.tracking.open_tracker import open_tracker
+from scen.tracking.tracker import NullTracker
+from scen.tracking.tracking_uri import default_tracking_uri
+from scen.waves.local import LocalParts
+
+MakeParts = Callable[..., LocalParts]  # called with the fields of `LocalParts`, in their order
+
+
+class Steps(Protocol):
+    """Hears how far each step (train, evaluate) of a wave is."""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """`done` more of `total` are through."""
+        ...
+
+    def start_wave(self, name: str) -> None:
+        """Another wave begins."""
+        ...
+
+
+class NoSteps:
+    """For those who do not want to hear."""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def start_wave(self, name: str) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def no_steps() -> Iterator[Steps]:
+    """Nothing is shown."""
+    yield NoSteps()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The default is this process, in silence. `make_parts` says where waves are run; on a cluster,
+    whose driver does without the base's weights, `read_elsewhere` reads what a new store needs of
+    them. `say` is given a line for each thing that takes long, `steps` is open while waves run."""
+
+    make_parts: MakeParts = LocalParts
+    read_elsewhere: ReadElsewhere | None = None
+    say: Say = lambda _: None
+    steps: Callable[[], AbstractContextManager[Steps]] = no_steps
+
+
+def make_store(
+    storage: Storage, config: Config, runtime: Runtime, base: Base | None = None
+) -> OpenStore:
+    """Open a store for editing, or make it, with the sample of neutral prompts. Raises as
+    `create_store` does."""
+    neutral = read_prompts(sample_path("nq_neutral.jsonl"))
+    return create_store(storage, config, neutral, runtime.say, runtime.read_elsewhere, base)
+
+
+def open_parts(
+    store: OpenStore,
+    config: Config,
+    steps: Steps,
+    locality: str | None,
+    tracking_uri: str | None,
+    make_parts: MakeParts,
+) -> LocalParts:
+    """What runs waves, with the locality prompts of a file, or of the sample, and a tracker."""
+    prompts = read_prompts(
+        locality or sample_path("nq_locality.jsonl"), config.evaluation.locality_limit
+    )
+    tracker = open_tracker(tracking_uri) if tracking_uri else NullTracker()
+    return make_parts(store, config, prompts, tracker, steps)
+
+
+def tracking_uri_of(storage: Storage) -> str:
+    """Where the waves of a store are tracked: the environment's MLflow, or one in the store."""
+    return default_tracking_uri(storage.local_path if storage.is_local else None)
+
+
+def make_validator(parts: LocalParts) -> Validator:
+    """A validator that knows the tokens of the base."""
+    tokenizer = copy.deepcopy(parts.store.base.tokenizer)  # used by the thread that reads ahead
+
+    def tokenize(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    may_contradict = parts.config.waves.on_conflict != "quarantine"
+    return Validator(
+        tokenize=tokenize, unk_id=tokenizer.unk_token_id, may_contradict=may_contradict
+    )
