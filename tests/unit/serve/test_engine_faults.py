@@ -33,7 +33,7 @@ PLACES: list[tuple[Any, str, bool]] = [
     (RowCache, "join", True),
     (RowCache, "next_span", False),  # one token of all that run
     (running_batch, "step_rows", False),
-    (running_batch.Row, "speak", True),
+    (Row, "speak", True),
     (Transcript, "push", True),
 ]
 

@@ -11,9 +11,9 @@ from scen.records import EncodedEdit
 from scen.training.fit_experts import ExpertPlan, ExpertTrainer, FittedExperts, Method, fit_experts
 
 
-def plan(method: Method, **more: float) -> ExpertPlan:
+def plan(method: Method, stop_loss: float = 0.0) -> ExpertPlan:
     lr = 2e-2 if method == "scen-lr" else 1e-3
-    return replace(ExpertPlan(method, layer=3, steps=12, lr=lr, rank=2), **more)
+    return ExpertPlan(method, layer=3, steps=12, lr=lr, rank=2, stop_loss=stop_loss)
 
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
