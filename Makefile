@@ -34,7 +34,7 @@ help:
 	@echo "make demo       real edits on a real model: its answers before and after"
 	@echo "make test       all tests that need no GPU"
 	@echo "make check      lint, format, import floors, types"
-	@echo "make bench      how fast and how large: the speed figures that the README states"
+	@echo "make bench      how fast and how large: the speed figures in configs/eval/README.md"
 	@echo "make benchmark  how well: 200 edits by eight methods (70 minutes on one core)"
 	@echo "make clean      removes caches and the local store .scen, edits included"
 	@echo "make clean-all  the same, and the virtual environment"

@@ -1,4 +1,4 @@
-"""Runs a benchmark as the README does, and reads what it prints."""
+"""Runs a benchmark as tests/README.md does, and reads what it prints."""
 
 import json
 import math

@@ -1,5 +1,5 @@
-"""Small versions of all benchmarks: what they print has the rows and figures that the README
-states. Values are not judged; kills and losses are."""
+"""Small versions of all benchmarks: what they print has the rows and figures of
+configs/eval/README.md. Values are not judged; kills and losses are."""
 
 import shutil
 from pathlib import Path

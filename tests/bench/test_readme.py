@@ -1,4 +1,5 @@
-"""The commands of the README can be run: programs, words, flags and files are there."""
+"""The README files hold: their commands can be run (programs, words, flags and files exist), their
+links resolve, the table of settings is complete, and the first of them is short."""
 
 import itertools
 import re
@@ -10,11 +11,21 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import BaseModel
 
 from scen.cli.parser import build_parser
+from scen.config import Config
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PLACES = ["", "platform", "serve", "jobs", "configs", "configs/eval", "tests"]
+PATHS = [ROOT / place / "README.md" for place in PLACES]
+OTHERS = [
+    ROOT / place / "README.md" for place in ("infra", "infra/mlflow", "platform/scen/samples")
+]
+README = "\n".join(path.read_text(encoding="utf-8") for path in PATHS)
+MAX_LINES = 200  # of the first README
+LATER = {"CONTRIBUTING.md", "CHANGELOG.md"}  # may be absent
 FOLDERS = ("configs/", "infra/", "jobs/", "platform/", "serve/", "tests/")
 UNKNOWN = "--no-such-flag"
 
@@ -28,9 +39,10 @@ def bare(words: Words) -> Words:
 
 
 def whole_commands() -> list[Words]:
-    """The commands of the shell blocks."""
+    """The commands of the shell blocks, without comments, which may have apostrophes."""
     blocks = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    joined = "".join(blocks).replace("\\\n", " ")
+    plain = re.sub(r"  +# .*$", "", "".join(blocks), flags=re.MULTILINE)
+    joined = plain.replace("\\\n", " ")
     joined = re.sub(r"'[^']*'", lambda quoted: quoted[0].replace("\n", " "), joined)
     lines = (shlex.split(line, comments=True) for line in joined.splitlines())
     return [bare(words) for words in lines if words]
@@ -42,13 +54,39 @@ def named_commands() -> list[Words]:
     return [bare(code.split()) for code in re.findall(r"`([^`\n]+)`", text)]
 
 
+def anchors(path: Path) -> set[str]:
+    """The names by which GitHub links to the headings of a file."""
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(path: Path) -> list[tuple[str, str]]:
+    """The relative links of a file: path and anchor, each of which may be empty."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    parts = (target.partition("#") for target in targets if "://" not in target)
+    return [(file, anchor) for file, _, anchor in parts]
+
+
+def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, object]:
+    """Every setting by its dotted name, with its default."""
+    found: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        default = field.get_default()
+        if isinstance(default, BaseModel):
+            found |= defaults(type(default), f"{prefix}{name}.")
+        else:
+            found[prefix + name] = default
+    return found
+
+
 WHOLE, NAMED = whole_commands(), named_commands()
 
 
 def of_program(name: str) -> list[Words]:
     """The commands of a program; at least one."""
     found = [words for words in [*WHOLE, *NAMED] if words[:1] == [name] and len(words) > 1]
-    assert found, f"the README has no `{name}` command"
+    assert found, f"no README has a `{name}` command"
     return found
 
 
@@ -111,3 +149,24 @@ def test_jobs_and_extras_are_there() -> None:
     assert extras <= set(project["optional-dependencies"])
     assert jobs
     assert extras
+
+
+def test_the_first_readme_is_short() -> None:
+    assert len(PATHS[0].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_relative_links_resolve() -> None:
+    found = [(path, *link) for path in [*PATHS, *OTHERS] for link in links(path)]
+    assert len(found) > 40
+    for path, file, anchor in found:
+        target = path.parent / file if file else path
+        if target.name not in LATER:
+            assert target.exists(), (path, file)
+        if anchor:
+            assert anchor in anchors(target), (path, file, anchor)
+
+
+def test_the_table_of_settings_is_complete() -> None:
+    text = (ROOT / "platform" / "README.md").read_text(encoding="utf-8").partition("## Settings")[2]
+    rows = re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", text, re.MULTILINE)
+    assert {name: yaml.safe_load(value) for name, value in rows} == defaults(Config)

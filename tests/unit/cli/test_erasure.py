@@ -1,4 +1,4 @@
-"""What the README says of erasure works: the new store holds nothing of an edit left behind."""
+"""Erasure works as platform/README.md says: the new store holds nothing of an edit left behind."""
 
 from pathlib import Path
 
