@@ -45,7 +45,9 @@ def test_stage_1_has_a_row_for_each_method_and_type(tiny_folder: Path) -> None:
         ("scen", "float32"),
         ("scen-lr", "float32"),
         ("scen-lr", fast),
+        ("scen-lr", fast),
     ]
+    assert [line.get("other_ways", False) for line in lines] == [False] * 4 + [True]
     for line in lines:
         assert line["edits"] == 2
         assert least(line, "seconds", "edits_per_second", "ratio_vs_reference") > 0

@@ -58,7 +58,7 @@ def test_edits_are_asked_in_other_ways(
     assert len(ways) > 15
     assert {platform.counts[name] for name in ways} <= {1, 2}
     assert [base.figures[name] for name in ways] == [0] * len(ways)
-    assert sum(platform.figures[name] for name in ways) > 1
+    assert sum(platform.figures[name] for name in ways) > 0
     tasks = [name for name in base.counts if name.startswith(LEFT_ALONE)]
     assert tasks
     assert [base.figures[name] for name in tasks] == [1] * len(tasks)

@@ -105,7 +105,8 @@ def test_what_a_wave_leaves_in_the_store(parts: LocalParts, facts: list[Edit]) -
         "text": (3, 256),
     }
     assert trained["bytes_per_edit"] == 2 * (4 * 64 + 32 * 4 + 2 * 64) + 256  # half precision
-    assert [len(curve) <= 20 for curve in trained["losses"]] == [True] * 3
+    # Every step of the edit's own prompt, then of all its ways of asking where it was lost in one.
+    assert [len(curve) in (20, 40) for curve in trained["losses"]] == [True] * 3
     assert all(curve[-1] < curve[0] for curve in trained["losses"])
 
 
