@@ -4,7 +4,7 @@
 #   PYTHON=python3.12      the interpreter to use (default: the newest that is found)
 #   TORCH_INDEX=URL        where torch comes from, for example
 #                          make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
-#   JOBS=4                 tests side by side in `make test` (default: 2)
+#   JOBS=4                 tests side by side in `make test` and `test-fast` (default: 2)
 
 PYTHON ?=
 TORCH_INDEX ?=
@@ -19,7 +19,8 @@ TORCH_CPU := torch==2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Safe path, in child processes too: the folder platform/ must not be taken for Python's module.
-PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest -m "not gpu"
+PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest --durations=25
+SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadfile
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -27,12 +28,13 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check bench benchmark clean clean-all
+.PHONY: help setup demo test test-fast check bench benchmark clean clean-all
 
 help:
 	@echo "make setup      virtual environment in $(VENV) with everything installed (2 to 5 minutes, once)"
 	@echo "make demo       real edits on a real model: its answers before and after"
 	@echo "make test       all tests that need no GPU"
+	@echo "make test-fast  those of them that need no Ray, server or download (under 3 minutes)"
 	@echo "make check      lint, format, import floors, types"
 	@echo "make bench      how fast and how large: the speed figures in configs/eval/README.md"
 	@echo "make benchmark  how well: 200 edits by eight methods (70 minutes on one core)"
@@ -48,8 +50,12 @@ demo: $(READY)
 # The clusters of tests/cluster kill and time processes, so they have the machine to themselves.
 test: $(READY)
 	$(BIN)/scen base fetch
-	$(PYTEST) --numprocesses $(JOBS) --dist loadfile --ignore tests/cluster
-	$(PYTEST) tests/cluster
+	$(PYTEST) -m "not gpu" $(SIDE_BY_SIDE) --ignore tests/cluster
+	$(PYTEST) -m "not gpu" tests/cluster
+
+# Markers: pyproject.toml. The folders are named because collecting the others imports Ray.
+test-fast: $(READY)
+	$(PYTEST) -m "not gpu and not slow and not e2e and not cluster" $(SIDE_BY_SIDE) tests/unit
 
 check: $(READY)
 	$(BIN)/ruff check .

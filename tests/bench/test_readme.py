@@ -25,7 +25,6 @@ OTHERS = [
 ]
 README = "\n".join(path.read_text(encoding="utf-8") for path in PATHS)
 MAX_LINES = 200  # of the first README
-LATER = {"CONTRIBUTING.md", "CHANGELOG.md"}  # may be absent
 FOLDERS = ("configs/", "infra/", "jobs/", "platform/", "serve/", "tests/")
 UNKNOWN = "--no-such-flag"
 
@@ -160,8 +159,7 @@ def test_relative_links_resolve() -> None:
     assert len(found) > 40
     for path, file, anchor in found:
         target = path.parent / file if file else path
-        if target.name not in LATER:
-            assert target.exists(), (path, file)
+        assert target.exists(), (path, file)
         if anchor:
             assert anchor in anchors(target), (path, file, anchor)
 

@@ -9,6 +9,8 @@ from scen.routing.router import Router
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import HeldOut, RouterPlan, fit_router
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def fitted(keys: RouterKeys, plan: RouterPlan) -> tuple[Router, HeldOut]:

@@ -28,6 +28,7 @@ from unit.serve.conftest import (
 )
 
 
+@pytest.mark.slow
 def test_64_at_once_over_32_edits_are_answered_as_one_by_one(
     make_engine: MakeEngine, store: OpenStore
 ) -> None:

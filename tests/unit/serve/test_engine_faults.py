@@ -18,6 +18,8 @@ from scen_serve.rows import Row
 from scen_serve.transcript import Transcript
 from unit.serve.conftest import MakeEngine, alone, ask, finish, serve_edits, unrelated
 
+pytestmark = pytest.mark.slow
+
 # Every call that a step of the engine makes for a request, and whether its failure can only be that
 # of one row (others that were in the same call fail with it).
 PLACES: list[tuple[Any, str, bool]] = [
