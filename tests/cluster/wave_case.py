@@ -54,7 +54,7 @@ def case_config(base: Path, **sections: dict[str, Any]) -> Config:
             "dtype": "float32",
             "device": "cpu",
         },
-        "expert": {"layer": 3, "batch_size": 4, "steps": 12, "lr": 0.1},
+        "expert": {"layer": 3, "batch_size": 4, "steps": 8, "lr": 0.1},
         "evaluation": {"batch_size": 8, "max_new_tokens": 12, "locality_tokens": 4},
         "waves": {"size": 21},
         "cluster": {"workers": 2, "strategy": "replicate", "timeout_s": 60},
