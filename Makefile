@@ -34,7 +34,7 @@ help:
 	@echo "make setup      virtual environment in $(VENV) with everything installed (2 to 5 minutes, once)"
 	@echo "make demo       real edits on a real model: its answers before and after"
 	@echo "make test       all tests that need no GPU"
-	@echo "make test-fast  those of them that need no Ray, server or download (3 to 4 minutes)"
+	@echo "make test-fast  those of them that need no Ray, server or download (under 3 minutes)"
 	@echo "make check      lint, format, import floors, types"
 	@echo "make bench      how fast and how large: the speed figures in configs/eval/README.md"
 	@echo "make benchmark  how well: 200 edits by eight methods (70 minutes on one core)"

@@ -341,6 +341,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     return block[1]
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_readme_files_run(
     example: str, tiny_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

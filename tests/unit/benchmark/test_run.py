@@ -47,6 +47,7 @@ def test_edits_are_answered_and_the_base_answers_as_the_base(
         assert row.figures["latency_edited"] > 0
 
 
+@pytest.mark.slow
 def test_edits_are_asked_in_other_ways(
     tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
 ) -> None:
@@ -67,6 +68,7 @@ def test_edits_are_asked_in_other_ways(
     assert "Tasks about an edit's question or subject, answered as by the base, %" in titles
 
 
+@pytest.mark.slow
 def test_rows_that_are_there_are_not_measured_again(
     tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
 ) -> None:
@@ -84,6 +86,7 @@ def test_rows_that_are_there_are_not_measured_again(
     assert steps  # other questions, other rows
 
 
+@pytest.mark.slow
 def test_several_sizes_are_edited_anew(
     tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
 ) -> None:

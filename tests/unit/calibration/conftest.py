@@ -17,12 +17,12 @@ PLACES = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plan() -> RouterPlan:
     return RouterPlan(EncoderPlan(16, 16, 8, 8), bound=0.05, gate_steps=150, num_gates=2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def keys() -> RouterKeys:
     """Of each of 80 edits its prompt, two rephrases and a near miss; 30 unrelated prompts."""
     draw = torch.Generator().manual_seed(0)

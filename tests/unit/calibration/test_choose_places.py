@@ -8,6 +8,7 @@ from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import RouterPlan, cross_encode
 
 
+@pytest.mark.slow
 def test_places_that_are_noise_are_left_out(keys: RouterKeys, plan: RouterPlan) -> None:
     told: list[int] = []
     found = choose_places(cross_encode(keys, plan), keys, plan, told.append, most=3)
@@ -19,6 +20,7 @@ def test_places_that_are_noise_are_left_out(keys: RouterKeys, plan: RouterPlan) 
     assert sum(told) == count_trials(keys.places, most=3)
 
 
+@pytest.mark.slow
 def test_each_place_is_told_by_itself(keys: RouterKeys, plan: RouterPlan) -> None:
     found = choose_places(cross_encode(keys, plan), keys, plan, most=1)
     subject, noise = found.top1[KeyPlace(1, "mean")], found.top1[KeyPlace(4, "mean")]

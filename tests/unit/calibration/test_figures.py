@@ -12,12 +12,12 @@ from scen.training.fit_router import HeldOut, RouterPlan, fit_router
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fitted(keys: RouterKeys, plan: RouterPlan) -> tuple[Router, HeldOut]:
     return fit_router(keys.at([0, 3]), plan)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def figures(keys: RouterKeys, fitted: tuple[Router, HeldOut]) -> HeldFigures:
     far_NKF = 9 + torch.randn(50, 2, 32, generator=torch.Generator().manual_seed(3))
     far = SpanKeys.of_whole(far_NKF, [f"far {i}" for i in range(50)])

@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from conftest import WORDS
 from scen.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 EXPERT = {"layer": 3, "lr": 0.05, "steps": 40}
 
 

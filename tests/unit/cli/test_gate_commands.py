@@ -27,6 +27,7 @@ def held_wave(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     return str(key)
 
 
+@pytest.mark.slow
 def test_promote(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = held_wave(store, tmp_path, capsys)
     (row,) = told(capsys, "candidates", "--store", store)["candidates"]

@@ -63,6 +63,7 @@ def test_what_it_refuses(
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_edit_registers_each_version_that_it_commits(
     tmp_path: Path,
     base_flags: tuple[str, ...],

@@ -10,6 +10,8 @@ import pytest
 from scen.cli.main import main
 from unit.report.conftest import made
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["made"]  # fixture
 
 

@@ -86,6 +86,7 @@ def test_ranks_with_unequal_edits_train_in_step(
     assert max(len(curve) for curve in found[0].losses) < 20
 
 
+@pytest.mark.slow
 def test_ranks_of_which_one_trains_on_other_ways_keep_in_step(
     tiny: Base, encoded: list[EncodedEdit]
 ) -> None:

@@ -15,6 +15,8 @@ from scen.snapshot.open import OpenStore
 from unit.serve.conftest import serve_edits, store, unrelated
 from unit.tracking.conftest import tracking_uri
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["store", "tracking_uri"]  # fixtures
 LENGTH = 24
 PROMPTS = [edit.prompt for edit in serve_edits(32)][::9] + unrelated(1)

@@ -16,6 +16,8 @@ from scen.waves.run_stream import run_stream
 from unit.tracking.conftest import client, tracking_uri
 from unit.waves.conftest import facts, make_parts
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["client", "facts", "make_parts", "tracking_uri"]  # fixtures
 MakeParts = Callable[..., LocalParts]
 RULES = WaveConfig(why="looked at it", who="ann")

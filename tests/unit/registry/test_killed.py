@@ -7,12 +7,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
 
 from scen.fs import Storage
 from scen.records import Edit
 from scen.registry.ledger import CommitResult, Ledger, WaveCommit, create_or_open, open_ledger
 from scen.store.bundles import load_bundle, save_bundle
+
+pytestmark = pytest.mark.slow
 
 NUM_WAVES = 8
 

@@ -141,10 +141,12 @@ class StoredLives(Lives):
         self.folder.cleanup()
 
 
+@pytest.mark.slow
 def test_the_state_machine() -> None:
     run_state_machine_as_test(Lives, settings=settings(max_examples=150, deadline=None))
 
 
+@pytest.mark.slow
 def test_the_ledger_on_storage() -> None:
     quick = settings(
         max_examples=STORED,

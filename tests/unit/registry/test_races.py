@@ -40,6 +40,7 @@ def try_commit(ledger: Ledger, wave: WaveCommit, expected_version: int) -> str:
     return "again" if result.already_committed else "won"
 
 
+@pytest.mark.slow
 def test_one_of_many_waves_wins_and_all_can_follow(
     storage: Storage, ledger: Ledger, make_wave: MakeWave
 ) -> None:

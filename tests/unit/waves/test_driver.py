@@ -36,6 +36,7 @@ def unread(*_: object) -> object:
     raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scen-lr", "scen"])
 def test_a_stream_is_driven_without_weights(
     make_parts: MakeParts, facts: list[Edit], tmp_path: Path, method: str

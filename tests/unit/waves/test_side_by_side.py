@@ -15,6 +15,8 @@ from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
 from scen.waves.run_stream import run_stream, settings
 
+pytestmark = pytest.mark.slow
+
 MakeParts = Callable[..., LocalParts]
 WRITERS = 8
 

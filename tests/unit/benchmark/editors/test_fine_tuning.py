@@ -31,6 +31,7 @@ def weights(base: Base) -> dict[str, torch.Tensor]:
     return {name.replace(".linear.", "."): p.detach().clone() for name, p in named}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("editor", EDITORS, ids=["lora", "ft-l"])
 def test_edits_are_learnt_and_the_base_is_left_alone(
     tiny: Base, edits: list[Edit], editor: Editor

@@ -31,6 +31,7 @@ def test_near_edits_of_other_targets_share_the_distance() -> None:
     assert sum(radii) < 1.5
 
 
+@pytest.mark.slow
 def test_a_prompt_is_answered_by_its_key_and_a_rephrase_by_the_base(
     tiny: Base, edits: list[Edit]
 ) -> None:
