@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from scen.api.store import Store, open  # noqa: A004
     from scen.evaluation.metrics import EvalReport
     from scen.ingest.rows import Rejection
+    from scen.pipeline.apply import EditReport
     from scen.pipeline.change import Change
-    from scen.pipeline.edit_report import EditReport
     from scen.pipeline.evaluate import Evaluation
     from scen.pipeline.forecast import Forecast
     from scen.registry.log import LogEntry
@@ -57,7 +57,7 @@ __all__ = [
 _MODULES = {
     "Answer": "scen.snapshot.ask",
     "Change": "scen.pipeline.change",
-    "EditReport": "scen.pipeline.edit_report",
+    "EditReport": "scen.pipeline.apply",
     "EvalReport": "scen.evaluation.metrics",
     "Evaluation": "scen.pipeline.evaluate",
     "Forecast": "scen.pipeline.forecast",

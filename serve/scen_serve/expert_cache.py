@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scen.editor.expert import FullBank, LowRankBank
 from scen.fs import Storage
-from scen.snapshot.rows import Place
+from scen.snapshot.load import Place
 from scen.store.bundles import load_bundle
 
 Bundle = dict[str, Tensor]

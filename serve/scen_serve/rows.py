@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.snapshot.rows import Place
+from scen.snapshot.load import Place
 from scen_serve.expert_cache import ExpertCache
 from scen_serve.request import Ended, EndReason, Failed, Piece, Ticket, TokenChance
 from scen_serve.sampling import choose_token, new_draw, token_chance

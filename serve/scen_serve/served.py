@@ -11,8 +11,8 @@ from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.registry.snapshot import Snapshot
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_texts import unpack_texts
+from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
-from scen.snapshot.rows import Place
 from scen_serve.expert_cache import ExpertShelf
 from scen_serve.neuron_rows import NeuronRows
 

@@ -33,13 +33,13 @@ from scen.editor import reference
 from scen.fs import Storage
 from scen.ingest import Validator, ingest
 from scen.ingest.prompts import read_prompts
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Wave
+from scen.pipeline.stream import settings
 from scen.records import EncodedPrompt
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store
 from scen.tracking.tracker import NullTracker
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.run_stream import settings
 from scen_serve.engine import Engine
 from scen_serve.expert_cache import ExpertCache, ExpertShelf, empty_bank
 from scen_serve.served import ServedSnapshot, SnapshotReader

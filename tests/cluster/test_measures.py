@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scen.base.load import pick_dtype
-from scen.cluster.strategy import measure_device, measure_dtype
+from scen.cluster.sharding import measure_device, measure_dtype
 from scen.config import ClusterConfig
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]

@@ -20,6 +20,9 @@ from scen.editor.route import Route
 from scen.fs import Storage
 from scen.ingest import Validator, ingest
 from scen.ingest.prompts import read_prompts
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Wave
+from scen.pipeline.stream import settings
 from scen.records import Edit
 from scen.registry.actions import About, Revoke, Rollback
 from scen.samples import sample_path
@@ -28,9 +31,6 @@ from scen.tracking.tracker import NullTracker
 from scen.upkeep.collect import Keep, collect, plan_collection
 from scen.upkeep.needed import stored_bundles
 from scen.upkeep.verify import verify_store
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.run_stream import settings
 
 pytestmark = pytest.mark.e2e
 COUNT = int(os.environ.get("SCEN_TEST_EDITS", "10"))

@@ -9,10 +9,9 @@ from typing import Any, overload
 from scen.api.snapshot import Edits, Prompts, Snapshot, as_source
 from scen.config import Config, OnConflict, load_config
 from scen.fs import Storage
-from scen.pipeline.apply import run_edits
+from scen.pipeline.apply import EditJob, EditReport, run_edits
 from scen.pipeline.audit import find_commits
 from scen.pipeline.change import Change, change
-from scen.pipeline.edit_report import EditJob, EditReport
 from scen.pipeline.evaluate import Evaluation
 from scen.pipeline.forecast import Forecast, Look, forecast
 from scen.pipeline.runtime import Runtime, make_store

@@ -11,8 +11,7 @@ import torch
 
 from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base, load_base
-from scen.benchmark.material import Row
-from scen.benchmark.row_store import RowStore
+from scen.benchmark.material import Row, RowStore
 from scen.benchmark.run import run_benchmark, tune
 from scen.benchmark.settings import BenchmarkSettings, MethodSettings, load_benchmark
 from scen.benchmark.tables import Grid, grids, markdown

@@ -15,8 +15,8 @@ from scen.registry.ledger import open_ledger
 from scen.registry.snapshot import Snapshot
 from scen.routing.collisions import Collision, find_collisions
 from scen.routing.key_neurons import KeyNeurons
+from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.open import stored_router
-from scen.snapshot.rows import BundleRows, Place
 
 
 def run(args: argparse.Namespace) -> None:

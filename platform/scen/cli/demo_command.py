@@ -15,8 +15,7 @@ from scen.cli.runtime import RUNTIME
 from scen.config import load_config
 from scen.errors import ScenError
 from scen.fs import Storage
-from scen.pipeline.apply import apply_edits
-from scen.pipeline.edit_report import EditJob, EditReport
+from scen.pipeline.apply import EditJob, EditReport, apply_edits
 from scen.samples import sample_path
 from scen.tracking.tracking_uri import ui_command
 

@@ -20,8 +20,8 @@ from scen.fs import Storage
 from scen.records import digest_bytes
 from scen.registry.entry import LedgerEntry
 from scen.registry.ledger import Ledger
+from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.method import StoreMethod
-from scen.snapshot.rows import BundleRows, Place
 
 _BATCH = 256
 INDEX = "index.jsonl"

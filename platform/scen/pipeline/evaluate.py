@@ -11,19 +11,19 @@ from scen.evaluation.run_eval import run_eval
 from scen.ingest import Rejection, Validator, ingest
 from scen.ingest.prompts import read_prompts
 from scen.ingest.read_memory import Source, describe_source
-from scen.pipeline.runtime import Runtime
-from scen.records import Edit, digest_bytes
-from scen.registry.snapshot import Snapshot
-from scen.samples import sample_path
-from scen.snapshot.open import OpenStore
-from scen.waves.evaluation_work import (
+from scen.pipeline.evaluation_work import (
     AskingShare,
     EvaluationTask,
     eval_limits,
     outcome_lines,
     task_probes,
 )
-from scen.waves.plan import Wave
+from scen.pipeline.plan import Wave
+from scen.pipeline.runtime import Runtime
+from scen.records import Edit, digest_bytes
+from scen.registry.snapshot import Snapshot
+from scen.samples import sample_path
+from scen.snapshot.open import OpenStore
 
 # The outcomes of a task on a store.
 Measure = Callable[[OpenStore, Config, EvaluationTask], list[Outcome]]

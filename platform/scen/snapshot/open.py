@@ -1,4 +1,4 @@
-"""A store on a base: made on first use, bound to that base and method from then on."""
+"""Open a store, or one version of it, on its base."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,20 @@ from scen.errors import NotFoundError
 from scen.fs import Storage
 from scen.registry.ledger import Ledger, create_or_open, open_ledger
 from scen.registry.manifest import StoreManifest, read_manifest
+from scen.registry.pointer import SnapshotPointer, bank_rows
 from scen.registry.snapshot import Snapshot
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.snapshot.ask import VersionModel
-from scen.snapshot.load import SnapshotLoader
+from scen.snapshot.load import (
+    BundleRows,
+    Place,
+    SnapshotLoader,
+    choose_profile,
+    make_router,
+    require_router,
+)
 from scen.snapshot.method import StoreMethod, resolve_method, stated_method
-from scen.snapshot.rows import BundleRows, Place
-from scen.snapshot.store_router import choose_profile, make_router, require_router
 from scen.store.bundles import load_bundle, save_bundle
 
 Say = Callable[[str], None]
@@ -164,3 +170,39 @@ def _find_manifest(storage: Storage) -> StoreManifest | None:
         return read_manifest(storage)
     except NotFoundError:
         return None
+
+
+def open_pointer(
+    pointer: SnapshotPointer,
+    *,
+    store: str | None = None,
+    base: str | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> VersionModel:
+    """The model of a pointer. `store` and `base` say where they are now, if not where they were.
+
+    Raises NotFoundError where there is no such store, version or bundle, BaseError where the base
+    is another, IntegrityError where the version is not what was registered or a bundle is damaged.
+    """
+    storage = Storage(store or pointer.store)
+    ledger = _ledger(storage)
+    snapshot = ledger.snapshot(pointer.version)
+    pointer.require(ledger.manifest, snapshot)  # before a base is loaded for nothing
+    facts: dict[str, Any] = {name: pointer.base[name] for name in ("name", "template", "dtype")}
+    wanted = BaseConfig(**facts | {"device": device} | ({"name": base} if base else {}))
+    opened = open_on(storage, load_store_base(storage, wanted, say))
+    rows = bank_rows(snapshot, pointer.held)
+    edited = opened.loader.load([Place(row.bundle, row.row) for row in rows])
+    ids = [row.edit_id for row in rows]
+    return VersionModel(opened.base, edited, ids, pointer.version, opened.threshold)
+
+
+def _ledger(storage: Storage) -> Ledger:
+    try:
+        return open_ledger(storage)
+    except NotFoundError as err:
+        raise NotFoundError(
+            f"store: there is no ledger at {storage.uri}. If it was moved, say where it is: "
+            "mlflow.pyfunc.load_model(URI, model_config={'store': ...})"
+        ) from err

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scen.base.load import load_base
-from scen.benchmark.row_store import RowStore
+from scen.benchmark.material import RowStore
 from scen.benchmark.run import run_benchmark
 from unit.benchmark.conftest import QUICK, MakeBenchmark, write_lines
 

@@ -11,7 +11,7 @@ from scen.base.load import Base
 from scen.editor.batch import pad_prompts
 from scen.editor.decode import EditedModel, answer
 from scen.editor.route import Route
-from scen.evaluation.forced import forced_accuracy
+from scen.evaluation.metrics import forced_accuracy
 from scen.records import EncodedEdit
 from scen.training.fit_experts import Method
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scen.pipeline.model_sync import sync_models
+from scen.pipeline.models import sync_models
 from scen.registry.actions import About, Revoke
 from scen.snapshot.open import OpenStore
 from unit.serve.conftest import serve_edits, store, unrelated

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from scen.errors import NotFoundError
-from scen.pipeline.model_sync import SyncReport, follow_ledger, sync_models
+from scen.pipeline.models import SyncReport, follow_ledger, sync_models
 from scen.registry.actions import About, Revoke, Rollback
 from scen.registry.pins import pin, read_pins
 from scen.upkeep.collect import Keep, collect, plan_collection

@@ -7,7 +7,7 @@ import pytest
 from scen.cli.parser import build_parser
 from scen.errors import ConfigError, ConflictError, ScenError
 from scen.fs import Storage
-from scen.pipeline.rollback_guard import guard, previous_version
+from scen.pipeline.change import guard, previous_version
 from scen.records import Edit
 from scen.registry.actions import Revoke, Rollback
 from scen.registry.ledger import Ledger, WaveCommit, create_or_open

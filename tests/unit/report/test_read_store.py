@@ -8,10 +8,10 @@ import pytest
 from scen.config import WaveConfig
 from scen.errors import IntegrityError, NotFoundError
 from scen.fs import Storage
+from scen.pipeline.gate import promote, reject
 from scen.registry.actions import About, Rollback
 from scen.registry.ledger import open_ledger
 from scen.report.read_store import StoreFacts, Wanted, read_store
-from scen.waves.gate import promote, reject
 
 
 def test_the_life_of_a_store(facts: StoreFacts) -> None:

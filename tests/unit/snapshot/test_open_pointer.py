@@ -11,8 +11,7 @@ from scen.fs import Storage
 from scen.registry.actions import About, Revoke
 from scen.registry.pointer import HeldWave, SnapshotPointer, point_at
 from scen.snapshot.ask import Answer, VersionModel
-from scen.snapshot.open import OpenStore
-from scen.snapshot.open_pointer import open_pointer
+from scen.snapshot.open import OpenStore, open_pointer
 from scen.store.bundles import bundle_path
 from unit.serve.conftest import NEW, alone, commit_wave, prepare_wave, serve_edits, store, unrelated
 

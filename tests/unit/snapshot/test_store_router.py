@@ -11,8 +11,8 @@ from scen.config import Config
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.snapshot.base_profile import Profile, save_profile
+from scen.snapshot.load import choose_profile
 from scen.snapshot.open import create_store, open_store
-from scen.snapshot.store_router import choose_profile
 
 MakeConfig = Callable[..., Config]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from scen.base.load import Base
-from scen.benchmark.edited import Edited, StepProgress
-from scen.benchmark.editors.bare import plain_model
+from scen.benchmark.editors.in_context import plain_model
+from scen.benchmark.editors.scen_methods import Edited, StepProgress
 from scen.editor.batch import IGNORED, TrainBatch, pad_edits
 from scen.editor.decode import EditedModel
 from scen.editor.expert import FullBank

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scen.base.load import Base
-from scen.benchmark.edited import Edited, StepProgress
+from scen.benchmark.editors.scen_methods import Edited, StepProgress
 from scen.editor.batch import IGNORED, pad_edits, pad_prompts
 from scen.editor.decode import EditedModel
 from scen.editor.expert import Span

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from scen.base.load import Base
-from scen.benchmark.edited import Editor
 from scen.benchmark.editors.fine_tuning import FtlEditor, LoraEditor
+from scen.benchmark.editors.scen_methods import Editor
 from scen.editor.batch import pad_prompts
 from scen.editor.decode import decode
 from scen.records import Edit
