@@ -26,9 +26,9 @@ from scen.cluster.crew import Crew
 from scen.cluster.ray_parts import RayParts
 from scen.cluster.session import ray_session
 from scen.config import Config, load_config
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.open import create_store

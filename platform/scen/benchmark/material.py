@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scen.benchmark.settings import BenchmarkSettings, SliceSettings, data_path
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.errors import InputError
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.records import Edit
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many

@@ -13,8 +13,8 @@ from scen.benchmark.editors.bare import NoEditor
 from scen.benchmark.material import Progress, Row
 from scen.benchmark.settings import BenchmarkSettings, data_path
 from scen.benchmark.upstream import cut_text, share_equal, text_losses
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.records import Edit
 
 Text = tuple[str, str]

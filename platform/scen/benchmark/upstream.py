@@ -10,10 +10,10 @@ from scen.base.template import Template
 from scen.benchmark.edited import Edited
 from scen.benchmark.editors.bare import NoEditor
 from scen.benchmark.figures import share
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.editor.batch import pad_prompts
 from scen.evaluation.forced import forced_loss
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.records import EncodedEdit
 from scen.samples import sample_path
 

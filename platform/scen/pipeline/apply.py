@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from scen.config import Config
+from scen.data import QuarantineFile, Rejection, ingest
 from scen.fs import Storage
-from scen.ingest import QuarantineFile, Rejection, ingest
 from scen.pipeline.edit_report import EditJob, EditReport
 from scen.pipeline.model_sync import follow_ledger
 from scen.pipeline.runtime import (

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from scen.config import Config
+from scen.data.inbox import Inbox
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.ingest.inbox import Inbox
 from scen.pipeline.runtime import (
     Runtime,
     Steps,

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scen.data import Rejection
+from scen.data.files import locate_input
+from scen.data.read import Source, describe_source, digest_source
 from scen.errors import InputError
 from scen.evaluation.metrics import EvalReport
-from scen.ingest import Rejection
-from scen.ingest.location import locate_input
-from scen.ingest.read_memory import Source, describe_source, digest_source
 from scen.waves.run_stream import check_name, name_stream
 from scen.waves.run_wave import WaveReport
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from scen.base.load import Base
 from scen.config import Config
+from scen.data import Validator
+from scen.data.read import read_prompts
 from scen.fs import Storage
-from scen.ingest import Validator
-from scen.ingest.prompts import read_prompts
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, ReadElsewhere, Say, create_store
 from scen.tracking.open_tracker import open_tracker

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scen.config import WaveConfig
-from scen.ingest import Rejection, Validator
-from scen.ingest.inbox import Inbox
-from scen.ingest.rows import RawRow
+from scen.data import Rejection, Validator
+from scen.data.inbox import Inbox
+from scen.data.rows import RawRow
 from scen.records import Edit
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave, count_due

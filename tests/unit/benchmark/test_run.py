@@ -11,8 +11,8 @@ from scen.benchmark.row_store import RowStore
 from scen.benchmark.run import merit, run_benchmark, tune
 from scen.benchmark.settings import MethodSettings
 from scen.benchmark.tables import grids
+from scen.data.asking import wordings
 from scen.errors import ConfigError, InputError
-from scen.ingest.asking import wordings
 from unit.benchmark.conftest import QUICK, MakeBenchmark
 
 

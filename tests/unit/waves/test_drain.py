@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scen.config import WaveConfig
-from scen.ingest import Validator
-from scen.ingest.inbox import Inbox, Waiting
+from scen.data import Validator
+from scen.data.inbox import Inbox, Waiting
 from scen.records import Edit
 from scen.waves.drain import Drain
 from scen.waves.local import LocalParts

@@ -1,3 +1,5 @@
+""""""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scen.data.formats import detect_format
 
-from scen.ingest.formats import detect_format
 from scen.records import Edit, Rephrase
 
 Load = Callable[..., tuple[list[Edit], list[Any]]]
