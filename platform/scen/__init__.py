@@ -21,8 +21,8 @@ from scen.records import Edit, Rephrase
 if TYPE_CHECKING:
     from scen.api.snapshot import Snapshot
     from scen.api.store import Store, open  # noqa: A004
+    from scen.data.rows import Rejection
     from scen.evaluation.metrics import EvalReport
-    from scen.ingest.rows import Rejection
     from scen.pipeline.apply import EditReport
     from scen.pipeline.change import Change
     from scen.pipeline.evaluate import Evaluation
@@ -62,7 +62,7 @@ _MODULES = {
     "Evaluation": "scen.pipeline.evaluate",
     "Forecast": "scen.pipeline.forecast",
     "LogEntry": "scen.registry.log",
-    "Rejection": "scen.ingest.rows",
+    "Rejection": "scen.data.rows",
     "Snapshot": "scen.api.snapshot",
     "Store": "scen.api.store",
     "open": "scen.api.store",

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.plain_store import make_plain_store
 from bench.report import base_option, emit, new_parser
-from scen.ingest.prompts import read_prompts
+from scen.data.read import read_prompts
 from scen.records import EncodedPrompt
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore

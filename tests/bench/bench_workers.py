@@ -26,9 +26,9 @@ from scen.cluster.parts import RayParts
 from scen.cluster.session import ray_session
 from scen.cluster.worker_group import Crew
 from scen.config import Config, load_config
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.run_wave import run_wave

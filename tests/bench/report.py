@@ -13,7 +13,7 @@ import torch
 
 from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base
-from scen.ingest import Validator, ingest
+from scen.data import Validator, ingest
 from scen.records import EncodedEdit
 from scen.samples import sample_path
 from scen.training.other_ways import encode_edits

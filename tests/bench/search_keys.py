@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from scen.base.load import Base
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.editor.keys import KeyPlace
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.records import Edit
 from scen.routing.encoder import KeyEncoder
 from scen.routing.prompt_keys import read_prompt_keys

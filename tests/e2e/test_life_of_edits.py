@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from scen.config import load_config
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.editor.batch import pad_prompts
 from scen.editor.decode import Decoded, answer
 from scen.editor.route import Route
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.stream import settings

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scen.benchmark.settings import BenchmarkSettings, SliceSettings, data_path
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.errors import InputError
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.records import Edit, digest_json
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many

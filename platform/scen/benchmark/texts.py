@@ -18,10 +18,10 @@ from scen.benchmark.editors.scen_methods import Edited, Editor
 from scen.benchmark.material import Progress, Row
 from scen.benchmark.settings import BenchmarkSettings, data_path
 from scen.benchmark.tables import share
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.editor.batch import pad_prompts
 from scen.evaluation.metrics import forced_loss
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.records import Edit, EncodedEdit
 from scen.samples import sample_path
 

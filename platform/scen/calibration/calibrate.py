@@ -19,9 +19,9 @@ from scen.calibration.read_questions import (
     usual_places,
 )
 from scen.calibration.rephrase import complete_edits
+from scen.data.asking import Ask, wordings
 from scen.editor.keys import KeyPlace, SpanKeys
 from scen.errors import InputError
-from scen.ingest.asking import Ask, wordings
 from scen.records import Edit, normalise
 from scen.routing.router import Router
 from scen.snapshot.base_profile import Profile

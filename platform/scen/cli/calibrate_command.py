@@ -11,10 +11,10 @@ from scen.base.load import Base, load_base
 from scen.calibration.calibrate import Calibration, calibrate
 from scen.cli.calibration_tables import calibration_tables
 from scen.cli.output import out, say, show_warnings, step_progress, write_json
+from scen.data import Validator, ingest
+from scen.data.files import locate_input
+from scen.data.read import read_prompts
 from scen.errors import ConfigError
-from scen.ingest import Validator, ingest
-from scen.ingest.location import locate_input
-from scen.ingest.prompts import read_prompts
 from scen.records import Edit, digest_json
 from scen.samples import sample_path
 from scen.snapshot.base_profile import save_profile

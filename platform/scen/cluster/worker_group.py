@@ -17,9 +17,9 @@ from scen.base.load import Base
 from scen.cluster.session import worker_environment
 from scen.cluster.sharding import Strategy, choose_strategy, load_sharded, shard_bytes
 from scen.config import ClusterConfig, Config
+from scen.data.files import locate
 from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
-from scen.ingest.location import locate
 from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork
 from scen.pipeline.plan import Wave
 from scen.pipeline.work import KeysTask, KeysWork, SharedWork, TrainingWork, do_share

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from scen.config import OnConflict
-from scen.ingest import Rejection
+from scen.data import Rejection
 from scen.records import Edit, edit_to_dict, normalise
 from scen.registry.entry import LedgerEntry, edit_keys, in_utc, prompt_key, target_key
 from scen.registry.snapshot import Snapshot

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from scen.config import Config, WaveConfig
+from scen.data import QuarantineFile, Rejection, ingest
+from scen.data.files import locate_input
+from scen.data.read import Source, describe_source, digest_source
 from scen.errors import InputError
 from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage
-from scen.ingest import QuarantineFile, Rejection, ingest
-from scen.ingest.location import locate_input
-from scen.ingest.read_memory import Source, describe_source, digest_source
 from scen.pipeline.admit import Clash
 from scen.pipeline.gate import promote, read_candidate
 from scen.pipeline.local import LocalParts

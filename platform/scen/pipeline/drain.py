@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scen.config import Config, WaveConfig
+from scen.data import Rejection, Validator
+from scen.data.inbox import Inbox
+from scen.data.rows import RawRow
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.ingest import Rejection, Validator
-from scen.ingest.inbox import Inbox
-from scen.ingest.rows import RawRow
 from scen.pipeline.admit import Remark
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave, count_due

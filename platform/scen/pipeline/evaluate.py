@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scen.config import Config
+from scen.data import Rejection, Validator, ingest
+from scen.data.read import Source, describe_source, read_prompts
 from scen.errors import InputError
 from scen.evaluation.metrics import EvalReport, Outcome, summarise
 from scen.evaluation.run_eval import run_eval
-from scen.ingest import Rejection, Validator, ingest
-from scen.ingest.prompts import read_prompts
-from scen.ingest.read_memory import Source, describe_source
 from scen.pipeline.evaluation_work import (
     AskingShare,
     EvaluationTask,

@@ -8,10 +8,10 @@ from typing import Any
 
 from scen.calibration.bare import bare_model
 from scen.config import Config
+from scen.data import Rejection, Validator, ingest
+from scen.data.read import read_prompts
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.ingest import Rejection, Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.pipeline.admit import Admission, admit
 from scen.pipeline.apply import EditJob
 from scen.pipeline.local import LocalParts

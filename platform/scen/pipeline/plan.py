@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from scen.config import WaveConfig
+from scen.data.inbox import Waiting
 from scen.fs import Storage
-from scen.ingest.inbox import Waiting
 from scen.records import Edit, digest_json, edit_to_dict
 
 

@@ -13,10 +13,10 @@ from typing import Protocol
 from scen.base.embedded import EMBEDDED_NAME
 from scen.base.load import Base
 from scen.config import Config
+from scen.data import Validator
+from scen.data.read import read_prompts
 from scen.evaluation.probes import edit_probes
 from scen.fs import Storage
-from scen.ingest import Validator
-from scen.ingest.prompts import read_prompts
 from scen.pipeline.local import LocalParts
 from scen.records import Edit
 from scen.samples import sample_path

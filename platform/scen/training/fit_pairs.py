@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scen.base.surface import MOST_SPANS
-from scen.ingest.asking import SURFACE_WAYS
+from scen.data.asking import SURFACE_WAYS
 from scen.routing.encoder import KeyEncoder
 from scen.routing.evidence import Evidence, around, manner_begin
 from scen.routing.whitening import Whitening

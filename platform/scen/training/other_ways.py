@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from scen.base.template import Template
-from scen.ingest.asking import Ask, wordings
+from scen.data.asking import Ask, wordings
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 WAYS = ("UPPER CASE", "several")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scen.ingest.asking import SURFACE_WAYS, Ask, Asked, Turn, Wordings
+from scen.data.asking import SURFACE_WAYS, Ask, Asked, Turn, Wordings
 from scen.records import Edit, Rephrase, normalise
 
 QuestionKind = Literal[

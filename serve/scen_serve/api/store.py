@@ -11,10 +11,10 @@ from typing import Any
 from fastapi import APIRouter, Body, Depends
 from fastapi.responses import JSONResponse
 
+from scen.data import Validator
+from scen.data.inbox import Inbox
+from scen.data.rows import RawRow, Rejection
 from scen.errors import NotFoundError
-from scen.ingest import Validator
-from scen.ingest.inbox import Inbox
-from scen.ingest.rows import RawRow, Rejection
 from scen.records import Edit, edit_to_dict
 from scen.registry.actions import About, Revoke
 from scen.registry.ledger import Ledger

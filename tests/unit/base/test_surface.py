@@ -5,7 +5,7 @@ import random
 import pytest
 
 from scen.base.surface import MOST_SPANS, cut_spans, routed_form
-from scen.ingest.asking import Ask, wordings
+from scen.data.asking import Ask, wordings
 
 QUESTION = "When was St. Mary's Church, Leeds founded?"
 BARE = QUESTION.rstrip("?")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scen.config import WaveConfig
-from scen.ingest import Validator
-from scen.ingest.inbox import Inbox, Waiting
+from scen.data import Validator
+from scen.data.inbox import Inbox, Waiting
 from scen.pipeline.drain import Drain
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave, count_due

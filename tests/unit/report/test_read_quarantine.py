@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from scen.data import QuarantineFile, Rejection
 from scen.errors import IntegrityError
 from scen.fs import Storage
-from scen.ingest.quarantine import QuarantineFile
-from scen.ingest.rows import Rejection
 from scen.report.read_quarantine import group_reasons, read_quarantine
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scen.ingest.asking import wordings
+from scen.data.asking import wordings
 from scen.records import Edit, Rephrase, normalise
 from scen.training.router_set import (
     Asking,

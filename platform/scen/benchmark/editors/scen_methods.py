@@ -10,11 +10,11 @@ from torch import Tensor
 
 from scen.base.load import Base
 from scen.config import Config, Method, load_config
+from scen.data.asking import wordings
+from scen.data.read import read_prompts
 from scen.editor.decode import EditedModel
 from scen.editor.expert import build_bank
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
-from scen.ingest.asking import wordings
-from scen.ingest.prompts import read_prompts
 from scen.pipeline.work import wave_plan
 from scen.records import Edit
 from scen.routing.key_neurons import KeyNeurons

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scen.data import EDIT_SCHEMA, QuarantineFile, Rejection, Validator, edits_to_table, ingest
 from scen.errors import InputError
-from scen.ingest import EDIT_SCHEMA, QuarantineFile, Rejection, Validator, edits_to_table, ingest
 from scen.records import Edit
 
 hundred_files = settings(max_examples=100, deadline=None)

@@ -1,3 +1,5 @@
+""""""
+
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scen.data import edits_to_table
 from scen.errors import InputError
-from scen.ingest import edits_to_table
 from scen.records import Edit, Rephrase
 
 Load = Callable[..., tuple[list[Edit], list[Any]]]

@@ -18,9 +18,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from scen.data.rows import Rejection
 from scen.errors import ConfigError, ConflictError, NotFoundError
 from scen.fs import Storage
-from scen.ingest.rows import Rejection
 from scen.records import Edit, digest_bytes, edit_from_dict, edit_to_dict
 
 _STREAM = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -6,10 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from scen.data.files import Line, Location, read_lines
+from scen.data.rows import FieldError, RawRow
 from scen.errors import InputError
-from scen.ingest.lines import Line, read_lines
-from scen.ingest.location import Location
-from scen.ingest.rows import FieldError, RawRow
 
 MAX_LINES_A_ROW = 1000
 JSON_COLUMNS = frozenset(

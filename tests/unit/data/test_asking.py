@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from scen.data.asking import SURFACE_WAYS, Ask, wordings
 from scen.errors import ConfigError
-from scen.ingest.asking import SURFACE_WAYS, Ask, wordings
 from scen.samples import sample_path
 
 ABOUT = Ask("Who founded the Oslo Opera in 1999?", "Oslo Opera")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from scen.data import Rejection
+from scen.data.inbox import Inbox
 from scen.errors import ConfigError, ConflictError, NotFoundError
 from scen.fs import Storage
-from scen.ingest import Rejection
-from scen.ingest.inbox import Inbox
 from scen.records import Edit
 
 

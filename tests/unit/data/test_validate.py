@@ -1,10 +1,12 @@
+""""""
+
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from scen.ingest import Limits, Rejection, Validator
-from scen.ingest.rows import RawRow
+from scen.data import Limits, Rejection, Validator
+from scen.data.rows import RawRow
 from scen.records import Edit, Rephrase
 
 GOOD: dict[str, Any] = {"id": "e1", "prompt": "Who built the mill?", "target": "Ann Miller"}

@@ -1,12 +1,17 @@
+""""""
+
 import json
 import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from scen.data import EDIT_SCHEMA, Validator, edits_to_table, ingest, table_to_edits
+from scen.data.files import CHUNK_BYTES
 from scen.errors import ConfigError, InputError
-from scen.ingest import Validator, ingest
-from scen.ingest.lines import CHUNK_BYTES
+from scen.records import Edit, Rephrase
 
 
 def write_rows(path: Path, num_rows: int, bad_rows: tuple[int, ...] = ()) -> Path:
@@ -97,3 +102,35 @@ def test_strict_sees_clashes_with_an_earlier_file(tmp_path: Path) -> None:
 def test_senseless_options_are_refused(options: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size: must be at least 1"):
         ingest(tmp_path / "edits.jsonl", Validator(), **options)  # type: ignore[arg-type]
+
+
+FULL = Edit(
+    id="e1",
+    prompt="Who leads Åland's museum?",
+    target="Nils 🦊",
+    subject="Åland's museum",
+    rephrases=(Rephrase("Åland's museum is led by whom?", "orig"), Rephrase("Its head?")),
+    near_misses=("Where is Åland's museum?",),
+    locality_prompts=("How tall is a giraffe?", "What boils at 100 degrees?"),
+    source="wire",
+    author="ada",
+    valid_from=datetime(2026, 1, 1, 12, tzinfo=UTC),
+    valid_until=datetime(2027, 1, 1, microsecond=7, tzinfo=UTC),
+    metadata={"relation": "head", "note": ""},
+)
+
+
+def test_edits_survive_the_table() -> None:
+    edits = [FULL, Edit(id="e2", prompt="p", target="t")]
+    table = edits_to_table(edits)
+    assert table.schema.equals(EDIT_SCHEMA)
+    assert table_to_edits(table) == edits
+
+
+def test_no_edits_are_an_empty_table() -> None:
+    assert table_to_edits(edits_to_table([])) == []
+
+
+def test_another_schema_is_refused() -> None:
+    with pytest.raises(InputError, match="EDIT_SCHEMA"):
+        table_to_edits(pa.table({"prompt": ["p"], "target": ["t"]}))

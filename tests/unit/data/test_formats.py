@@ -1,3 +1,5 @@
+""""""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -5,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from scen.data import Validator, ingest
 from scen.errors import ConfigError, InputError
-from scen.ingest import Validator, ingest
 from scen.records import Edit
 
 Load = Callable[..., tuple[list[Edit], list[Any]]]

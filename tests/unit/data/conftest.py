@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scen.ingest import Rejection, Validator, ingest
+from scen.data import Rejection, Validator, ingest
 from scen.records import Edit
 
 Load = Callable[..., tuple[list[Edit], list[Rejection]]]

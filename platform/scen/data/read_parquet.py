@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scen.data.files import Location
+from scen.data.rows import FieldError, RawRow
 from scen.errors import InputError
-from scen.ingest.location import Location
-from scen.ingest.rows import FieldError, RawRow
 
 # bad UTF-8, a time finer than microseconds, a year beyond 9999, a map with a key twice
 UNREADABLE = (ValueError, OverflowError, pa.ArrowException)

@@ -1,3 +1,5 @@
+""""""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -5,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from scen.data.files import MAX_LINE_BYTES
 from scen.errors import InputError
-from scen.ingest.lines import MAX_LINE_BYTES
 from scen.records import Edit
 
 Load = Callable[..., tuple[list[Edit], list[Any]]]
@@ -109,6 +111,6 @@ def test_json_lists_and_their_elements_have_a_size_limit(
     edits, rejections = load(path)
     assert [e.id for e in edits] == ["e1"]
     assert [(r.row, len(r.raw)) for r in rejections] == [(2, 2000)]
-    monkeypatch.setattr("scen.ingest.read_json.MAX_LIST_BYTES", MAX_LINE_BYTES)
+    monkeypatch.setattr("scen.data.read_json.MAX_LIST_BYTES", MAX_LINE_BYTES)
     with pytest.raises(InputError, match=r"a JSON list may have 4 MiB: save it as \.jsonl"):
         load(path)

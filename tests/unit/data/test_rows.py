@@ -1,3 +1,5 @@
+""""""
+
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -7,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.fs import FileType
 
+from scen.data import QuarantineFile, Rejection, Validator, ingest
 from scen.errors import ConfigError
-from scen.ingest import QuarantineFile, Rejection, Validator, ingest
 
 REJECTION = Rejection(row=2, id="e2", field="target", reason="is empty", raw="{}")
 

@@ -5,10 +5,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from scen.data.files import (
+    BOM,
+    CHUNK_BYTES,
+    MAX_LINE_BYTES,
+    SHOWN_BYTES,
+    Location,
+    read_lines,
+    too_long,
+)
+from scen.data.rows import FieldError, RawRow
 from scen.errors import InputError
-from scen.ingest.lines import BOM, CHUNK_BYTES, MAX_LINE_BYTES, SHOWN_BYTES, read_lines, too_long
-from scen.ingest.location import Location
-from scen.ingest.rows import FieldError, RawRow
 
 MAX_LIST_BYTES = 512 << 20
 STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)

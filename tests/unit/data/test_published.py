@@ -1,3 +1,5 @@
+""""""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scen.ingest.formats import detect_format
+from scen.data.formats import detect_format
 from scen.records import Edit, Rephrase
 
 Load = Callable[..., tuple[list[Edit], list[Any]]]

@@ -1,3 +1,5 @@
+""""""
+
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
