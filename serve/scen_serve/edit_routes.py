@@ -15,8 +15,8 @@ from scen.errors import NotFoundError
 from scen.ingest import Validator
 from scen.ingest.inbox import Inbox
 from scen.ingest.rows import RawRow, Rejection
+from scen.ledger.actions import About, Revoke
 from scen.records import Edit, edit_to_dict
-from scen.registry.actions import About, Revoke
 from scen_serve.access import ApiKey
 from scen_serve.context import AppContext
 from scen_serve.problems import ApiError

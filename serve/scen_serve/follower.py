@@ -8,8 +8,7 @@ import time
 from collections import OrderedDict
 
 from scen.fs import Storage
-from scen.registry.leases import Lease
-from scen.registry.serving import Policy, read_policy, write_policy
+from scen.ledger.markers import Lease, Policy, read_policy, write_policy
 from scen_serve.engine import Engine
 from scen_serve.logs import log_event
 from scen_serve.pace import News, Pace

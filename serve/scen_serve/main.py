@@ -11,7 +11,7 @@ import uvicorn
 
 from scen.cluster.session import ray_session
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from scen_serve.access import check_address, read_key_file
 from scen_serve.build import build_app, build_service
 from scen_serve.logs import setup_logs

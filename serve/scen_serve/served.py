@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
-from scen.registry.snapshot import Snapshot
+from scen.ledger.state import Snapshot
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_texts import unpack_texts
 from scen.snapshot.open import OpenStore

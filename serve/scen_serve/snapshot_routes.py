@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from scen.errors import NotFoundError
-from scen.registry.ledger import Ledger
+from scen.ledger.ledger import Ledger
 from scen_serve.access import ApiKey
 from scen_serve.context import AppContext
 from scen_serve.schema import CanaryBody

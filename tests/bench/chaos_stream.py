@@ -16,8 +16,8 @@ from scen.cluster.ray_parts import RayParts
 from scen.cluster.session import ray_session
 from scen.config import Config, load_config
 from scen.fs import Storage
+from scen.ledger.ledger import open_ledger
 from scen.records import Edit, Rephrase
-from scen.registry.ledger import open_ledger
 from scen.snapshot.open import create_store
 from scen.tracking.wave_record import WaveRecord
 from scen.waves.local import LocalParts

@@ -12,9 +12,9 @@ from scen.cluster.crew import Crew
 from scen.cluster.ray_parts import RayParts, read_on_crew
 from scen.config import Config, load_config
 from scen.fs import Storage
+from scen.ledger.tensors import load_bundle
 from scen.records import Edit, Rephrase
 from scen.snapshot.open import OpenStore, create_store
-from scen.store.bundles import load_bundle
 from scen.tracking.tracker import NullTracker
 from scen.waves.local import LocalParts, Progress
 from scen.waves.plan import Wave

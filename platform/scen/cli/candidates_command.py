@@ -7,7 +7,7 @@ from rich.table import Table
 
 from scen.cli.output import out, write_json
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from scen.waves.gate import Candidate, candidates
 
 

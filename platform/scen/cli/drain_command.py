@@ -9,8 +9,8 @@ from scen.cli.runtime import RUNTIME
 from scen.cli.settings import read_config
 from scen.config import Config
 from scen.fs import Storage
+from scen.ledger.manifest import stored_method
 from scen.pipeline.drain_inbox import DrainJob, drain_inbox
-from scen.registry.manifest import stored_method
 from scen.waves.drain import Drained
 
 

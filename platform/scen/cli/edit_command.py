@@ -10,10 +10,10 @@ from scen.cli.runtime import RUNTIME
 from scen.cli.settings import read_config
 from scen.config import Config
 from scen.fs import Storage
+from scen.ledger.manifest import stored_method
 from scen.pipeline.apply import apply_edits
 from scen.pipeline.edit_report import EditJob, EditReport
 from scen.pipeline.forecast import Look, forecast
-from scen.registry.manifest import stored_method
 from scen.tracking.tracking_uri import ui_command
 
 

@@ -19,7 +19,7 @@ from scen.config import Config
 from scen.editor.keys import KeyPlace
 from scen.errors import ScenError
 from scen.fs import Storage
-from scen.registry.actions import WaveCommit
+from scen.ledger.actions import WaveCommit
 from scen.waves.keys_work import KeysTask, KeysWork
 from scen.waves.local import LocalParts, Progress
 from scen.waves.shared_work import SharedWork

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scen.registry.actions import NAMES, Action
-from scen.registry.events import Event
-from scen.registry.ledger import Ledger
+from scen.ledger.actions import NAMES, Action
+from scen.ledger.events import Event
+from scen.ledger.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)

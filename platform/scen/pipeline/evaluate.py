@@ -11,9 +11,9 @@ from scen.evaluation.run_eval import run_eval
 from scen.ingest import Rejection, Validator, ingest
 from scen.ingest.prompts import read_prompts
 from scen.ingest.read_memory import Source, describe_source
+from scen.ledger.state import Snapshot
 from scen.pipeline.runtime import Runtime
 from scen.records import Edit, digest_bytes
-from scen.registry.snapshot import Snapshot
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore
 from scen.waves.evaluation_work import (

@@ -12,15 +12,14 @@ from scen.errors import NotFoundError
 from scen.fs import Storage
 from scen.ingest import Rejection, Validator, ingest
 from scen.ingest.prompts import read_prompts
+from scen.ledger.actions import WaveCommit, wave_events
+from scen.ledger.ledger import open_ledger
+from scen.ledger.manifest import read_manifest
+from scen.ledger.state import Snapshot, fold
 from scen.pipeline.edit_report import EditJob
 from scen.pipeline.runtime import make_validator
 from scen.pipeline.wave_pace import count_probes, find_pace
 from scen.records import Edit
-from scen.registry.actions import WaveCommit, wave_events
-from scen.registry.ledger import open_ledger
-from scen.registry.manifest import read_manifest
-from scen.registry.snapshot import Snapshot
-from scen.registry.state import fold
 from scen.samples import sample_path
 from scen.snapshot.ask import VersionModel
 from scen.snapshot.open import OpenStore, Say, load_store_base, open_store

@@ -4,10 +4,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from scen.fs import Storage
-from scen.registry.ledger import Ledger
-from scen.registry.log import LogEntry
-from scen.registry.pointer import HeldWave, SnapshotPointer, bank_rows, point_at
-from scen.registry.snapshot import Snapshot
+from scen.ledger.ledger import Ledger
+from scen.ledger.log import LogEntry
+from scen.ledger.pointer import HeldWave, SnapshotPointer, bank_rows, point_at
+from scen.ledger.state import Snapshot
 from scen.tracking.model_record import ModelRecord
 from scen.waves.admit import admit
 from scen.waves.gate import Candidate

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from scen.fs import Storage
+from scen.ledger.ledger import Ledger, open_ledger
+from scen.ledger.log import LogEntry
+from scen.ledger.markers import pin, unpin
+from scen.ledger.pointer import store_id
 from scen.pipeline.model_records import committed_record, held_record
 from scen.records import digest_bytes
-from scen.registry.ledger import Ledger, open_ledger
-from scen.registry.log import LogEntry
-from scen.registry.pins import pin, unpin
-from scen.registry.pointer import store_id
 from scen.tracking.model_record import (
     ALIASES,
     STORE_ID_TAG,

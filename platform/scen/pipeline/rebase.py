@@ -10,12 +10,12 @@ from scen.fs import Storage
 from scen.ingest import Rejection
 from scen.ingest.location import locate_input
 from scen.ingest.rows import RawRow
+from scen.ledger.events import LedgerEntry
+from scen.ledger.ledger import open_ledger
 from scen.pipeline.apply import ReadEdits, Sink, apply_streams
 from scen.pipeline.edit_report import EditJob, EditReport
 from scen.pipeline.runtime import Runtime, make_validator
 from scen.records import Edit, edit_to_dict
-from scen.registry.entry import LedgerEntry
-from scen.registry.ledger import open_ledger
 from scen.waves.local import LocalParts
 
 _BATCH = 1000

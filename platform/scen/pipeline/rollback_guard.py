@@ -1,9 +1,9 @@
 """Back to an earlier version where what is served falls under the bounds of the settings."""
 
 from scen.errors import ConfigError, ScenError
-from scen.registry.actions import About, Rollback
-from scen.registry.ledger import Ledger
-from scen.registry.snapshot import Snapshot
+from scen.ledger.actions import About, Rollback
+from scen.ledger.ledger import Ledger
+from scen.ledger.state import Snapshot
 
 
 def guard(ledger: Ledger, reasons: list[str], measured: Snapshot, to: int | str) -> None:

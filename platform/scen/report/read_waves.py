@@ -9,8 +9,8 @@ from typing import Any, Literal
 from scen.errors import IntegrityError
 from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage
+from scen.ledger.log import LogEntry
 from scen.records import Edit, edit_from_dict
-from scen.registry.log import LogEntry
 from scen.report.read_probes import read_rows
 from scen.waves.journal import Journal
 

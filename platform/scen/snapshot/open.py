@@ -13,9 +13,10 @@ from scen.editor.decode import EditedModel
 from scen.editor.keys import KeyPlace
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.registry.ledger import Ledger, create_or_open, open_ledger
-from scen.registry.manifest import StoreManifest, read_manifest
-from scen.registry.snapshot import Snapshot
+from scen.ledger.ledger import Ledger, create_or_open, open_ledger
+from scen.ledger.manifest import StoreManifest, read_manifest
+from scen.ledger.state import Snapshot
+from scen.ledger.tensors import load_bundle, save_bundle
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.snapshot.ask import VersionModel
@@ -23,7 +24,6 @@ from scen.snapshot.load import SnapshotLoader
 from scen.snapshot.method import StoreMethod, resolve_method, stated_method
 from scen.snapshot.rows import BundleRows, Place
 from scen.snapshot.store_router import choose_profile, make_router, require_router
-from scen.store.bundles import load_bundle, save_bundle
 
 Say = Callable[[str], None]
 Places = tuple[KeyPlace, ...]

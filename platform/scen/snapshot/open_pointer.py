@@ -6,8 +6,8 @@ from typing import Any
 from scen.config import BaseConfig
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.registry.ledger import Ledger, open_ledger
-from scen.registry.pointer import SnapshotPointer, bank_rows
+from scen.ledger.ledger import Ledger, open_ledger
+from scen.ledger.pointer import SnapshotPointer, bank_rows
 from scen.snapshot.ask import VersionModel
 from scen.snapshot.open import load_store_base, open_on
 from scen.snapshot.rows import Place

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scen.fs import Storage
-from scen.store.bundles import load_bundle
+from scen.ledger.tensors import load_bundle
 
 
 @dataclass(frozen=True)

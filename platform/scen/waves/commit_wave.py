@@ -8,8 +8,8 @@ from typing import Any
 
 from scen.config import WaveConfig
 from scen.errors import ConflictError
-from scen.registry.actions import WaveCommit, os_user
-from scen.registry.ledger import Ledger
+from scen.ledger.actions import WaveCommit, os_user
+from scen.ledger.ledger import Ledger
 from scen.waves.admit import Admission, admit
 from scen.waves.plan import Wave
 

@@ -19,9 +19,9 @@ from scen.evaluation.probes import (
     retention_probes,
 )
 from scen.evaluation.run_eval import EvalLimits, Measured, measure_batch, order_probes
+from scen.ledger.events import LedgerEntry
+from scen.ledger.pointer import HeldWave, bank_rows
 from scen.records import Edit, digest_json
-from scen.registry.entry import LedgerEntry
-from scen.registry.pointer import HeldWave, bank_rows
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen.waves.journal import Journal

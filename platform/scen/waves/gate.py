@@ -12,9 +12,9 @@ from typing import Any
 from scen.config import WaveConfig
 from scen.errors import ConfigError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.actions import os_user
+from scen.ledger.ledger import Ledger
 from scen.records import edit_from_dict, edit_to_dict
-from scen.registry.actions import os_user
-from scen.registry.ledger import Ledger
 from scen.waves.commit_wave import commit_wave
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave

@@ -10,13 +10,13 @@ from torch import Tensor
 from scen.config import Config
 from scen.evaluation.latency import latency_metrics
 from scen.evaluation.metrics import rivals, summarise
+from scen.ledger.actions import WaveCommit
+from scen.ledger.state import Snapshot
+from scen.ledger.tensors import save_bundle
 from scen.records import digest_bytes
-from scen.registry.actions import WaveCommit
-from scen.registry.snapshot import Snapshot
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
-from scen.store.bundles import save_bundle
 from scen.tracking.tracker import Tracker
 from scen.waves.admit import Admission, admit
 from scen.waves.commit_wave import commit_wave

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from scen.base.surface import bare_form
 from scen.errors import ConfigError
+from scen.ledger.events import LedgerEntry
+from scen.ledger.state import Snapshot
 from scen.records import Edit
-from scen.registry.entry import LedgerEntry
-from scen.registry.snapshot import Snapshot
 from scen.routing.key_neurons import CANDIDATES, Choice, KeyNeurons
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place

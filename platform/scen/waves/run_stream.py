@@ -8,8 +8,8 @@ from typing import Any
 from scen.config import Config
 from scen.errors import ConfigError, InputError
 from scen.fs import Storage
+from scen.ledger.state import Snapshot
 from scen.records import Edit
-from scen.registry.snapshot import Snapshot
 from scen.snapshot.open import OpenStore
 from scen.waves.admit import Admission, admit
 from scen.waves.journal import Journal

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from scen.config import Config
 from scen.editor.pace import ALONE, Pace
+from scen.ledger.tensors import load_bundle, save_bundle
 from scen.records import EncodedEdit, digest_json
 from scen.snapshot.method import StoreMethod
 from scen.snapshot.open import OpenStore
-from scen.store.bundles import load_bundle, save_bundle
 from scen.training.fit_experts import ExpertPlan
 from scen.training.fit_neurons import NeuronPlan
 from scen.training.fit_wave import (

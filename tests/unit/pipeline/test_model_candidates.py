@@ -6,10 +6,10 @@ import pytest
 from mlflow import MlflowClient
 
 from scen.config import WaveConfig
+from scen.ledger.actions import About, Revoke
+from scen.ledger.markers import read_pins
 from scen.pipeline.model_sync import sync_models
 from scen.records import Edit
-from scen.registry.actions import About, Revoke
-from scen.registry.pins import read_pins
 from scen.waves.gate import promote, reject
 from scen.waves.local import LocalParts
 from scen.waves.run_stream import run_stream

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from scen.errors import ConflictError
+from scen.ledger.ledger import Ledger, WaveCommit
+from scen.ledger.state import Snapshot
 from scen.records import Edit
-from scen.registry.ledger import Ledger, WaveCommit
-from scen.registry.snapshot import Snapshot
 from scen.waves import commit_wave
 from scen.waves.commit_wave import COMMIT_TRIES, pauses
 from scen.waves.local import LocalParts

@@ -7,8 +7,8 @@ import pytest
 
 from scen.config import WaveConfig
 from scen.errors import ConfigError, ConflictError, NotFoundError
+from scen.ledger.collect import Keep, plan_collection
 from scen.records import Edit
-from scen.upkeep.collect import Keep, plan_collection
 from scen.waves.gate import broken_bounds, candidates, promote, reject
 from scen.waves.journal import Journal
 from scen.waves.local import LocalParts

@@ -8,8 +8,8 @@ import pytest
 
 from scen.config import WaveConfig
 from scen.errors import ConflictError
+from scen.ledger.ledger import WaveCommit, open_ledger
 from scen.records import Edit
-from scen.registry.ledger import WaveCommit, open_ledger
 from scen.waves.commit_wave import commit_wave
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
