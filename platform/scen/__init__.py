@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from scen.api.store import Store, open  # noqa: A004
     from scen.data.rows import Rejection
     from scen.evaluation.metrics import EvalReport
+    from scen.ledger.log import LogEntry
     from scen.pipeline.apply import EditReport
     from scen.pipeline.change import Change
     from scen.pipeline.evaluate import Evaluation
     from scen.pipeline.forecast import Forecast
-    from scen.registry.log import LogEntry
     from scen.snapshot.ask import Answer
 
 __version__ = "0.1.0"
@@ -61,7 +61,7 @@ _MODULES = {
     "EvalReport": "scen.evaluation.metrics",
     "Evaluation": "scen.pipeline.evaluate",
     "Forecast": "scen.pipeline.forecast",
-    "LogEntry": "scen.registry.log",
+    "LogEntry": "scen.ledger.log",
     "Rejection": "scen.data.rows",
     "Snapshot": "scen.api.snapshot",
     "Store": "scen.api.store",

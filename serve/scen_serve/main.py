@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from scen.cluster.session import ray_session
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from scen.snapshot.open import OpenStore, Say, open_store
 from scen.tracking.trace_writer import TraceWriter
 from scen.tracking.tracking_uri import default_tracking_uri

@@ -9,8 +9,7 @@ from collections import OrderedDict
 from typing import Literal, Protocol
 
 from scen.fs import Storage
-from scen.registry.leases import Lease
-from scen.registry.serving import Policy, read_policy, write_policy
+from scen.ledger.markers import Lease, Policy, read_policy, write_policy
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank

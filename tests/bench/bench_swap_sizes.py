@@ -21,8 +21,8 @@ import torch
 
 from bench.plain_store import make_plain_store
 from bench.report import base_option, emit, new_parser, numbers, timed
+from scen.ledger.actions import Revoke, WaveCommit
 from scen.records import Edit
-from scen.registry.actions import Revoke, WaveCommit
 from scen.routing.codes import Codes
 from scen.routing.growing_neurons import GrowingNeurons
 from scen.routing.key_neurons import KeyNeurons

@@ -16,11 +16,11 @@ from scen.cluster.session import ray_session
 from scen.cluster.worker_group import Crew
 from scen.config import Config, load_config
 from scen.fs import Storage
+from scen.ledger.ledger import open_ledger
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.stream import run_stream
 from scen.records import Edit, Rephrase
-from scen.registry.ledger import open_ledger
 from scen.snapshot.open import create_store
 from scen.tracking.wave_record import WaveRecord
 

@@ -9,16 +9,16 @@ from typing import Any, overload
 from scen.api.snapshot import Edits, Prompts, Snapshot, as_source
 from scen.config import Config, OnConflict, load_config
 from scen.fs import Storage
+from scen.ledger.actions import About, Action, Expire, Revoke, Rollback, os_user
+from scen.ledger.ledger import Ledger, open_ledger
+from scen.ledger.log import LogEntry
+from scen.ledger.manifest import stored_method
 from scen.pipeline.apply import EditJob, EditReport, run_edits
 from scen.pipeline.audit import find_commits
 from scen.pipeline.change import Change, change
 from scen.pipeline.evaluate import Evaluation
 from scen.pipeline.forecast import Forecast, Look, forecast
 from scen.pipeline.runtime import Runtime, make_store
-from scen.registry.actions import About, Action, Expire, Revoke, Rollback, os_user
-from scen.registry.ledger import Ledger, open_ledger
-from scen.registry.log import LogEntry
-from scen.registry.manifest import stored_method
 from scen.snapshot.ask import MAX_NEW_TOKENS, Answer
 from scen.snapshot.open import OpenStore, open_store
 

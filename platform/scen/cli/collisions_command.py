@@ -11,8 +11,8 @@ from scen.cli.output import out, say, step_progress, write_json
 from scen.cli.render import shorten
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
-from scen.registry.snapshot import Snapshot
+from scen.ledger.ledger import open_ledger
+from scen.ledger.state import Snapshot
 from scen.routing.collisions import Collision, find_collisions
 from scen.routing.key_neurons import KeyNeurons
 from scen.snapshot.load import BundleRows, Place

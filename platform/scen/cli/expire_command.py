@@ -4,7 +4,7 @@ import argparse
 from datetime import UTC, datetime
 
 from scen.cli.life import about_of, settle
-from scen.registry.actions import Expire
+from scen.ledger.actions import Expire
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from scen.cli.output import out, step_progress, write_json
 from scen.errors import ConfigError
 from scen.export.peft_adapter import INDEX, Exporter
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 
 
 def run(args: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ from rich.text import Text
 from scen.cli.output import out, write_json
 from scen.cli.render import facts_table
 from scen.fs import Storage
+from scen.ledger.events import Superseded
+from scen.ledger.ledger import Ledger, open_ledger
 from scen.records import edit_to_dict
-from scen.registry.events import Superseded
-from scen.registry.ledger import Ledger, open_ledger
 
 _HISTORY = ("version", "event", "by", "at", "who", "why")
 

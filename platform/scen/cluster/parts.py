@@ -17,9 +17,9 @@ from scen.config import Config
 from scen.editor.keys import KeyPlace
 from scen.errors import ScenError
 from scen.fs import Storage
+from scen.ledger.actions import WaveCommit
 from scen.pipeline.local import LocalParts, Progress
 from scen.pipeline.work import KeysTask, KeysWork, SharedWork
-from scen.registry.actions import WaveCommit
 
 _POLL_S = 0.2  # between two looks at what is written down
 

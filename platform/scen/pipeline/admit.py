@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 
 from scen.config import OnConflict
 from scen.data import Rejection
+from scen.ledger.events import LedgerEntry, edit_keys, in_utc, prompt_key, target_key
+from scen.ledger.state import Snapshot, State
 from scen.records import Edit, edit_to_dict, normalise
-from scen.registry.entry import LedgerEntry, edit_keys, in_utc, prompt_key, target_key
-from scen.registry.snapshot import Snapshot
-from scen.registry.state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from scen.data.read import Source, describe_source, digest_source
 from scen.errors import InputError
 from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage
+from scen.ledger.ledger import Ledger, open_ledger
 from scen.pipeline.admit import Clash
 from scen.pipeline.gate import promote, read_candidate
 from scen.pipeline.local import LocalParts
@@ -31,7 +32,6 @@ from scen.pipeline.runtime import (
 from scen.pipeline.stream import StreamStep, check_name, name_stream, prefetch, run_stream
 from scen.pipeline.track import WaveDiary
 from scen.records import Edit
-from scen.registry.ledger import Ledger, open_ledger
 from scen.snapshot.open import OpenStore
 from scen.tracking.open_tracker import open_tracker
 

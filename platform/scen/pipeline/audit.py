@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scen.errors import ConfigError
-from scen.registry.events import Event, Superseded
-from scen.registry.ledger import Ledger
-from scen.registry.log import LogEntry, LogFilter
+from scen.ledger.events import Event, Superseded
+from scen.ledger.ledger import Ledger
+from scen.ledger.log import LogEntry, LogFilter
 
 AUDIT = pa.schema(
     [

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scen.errors import ConfigError, ScenError
-from scen.registry.actions import NAMES, About, Action, Rollback
-from scen.registry.events import Event
-from scen.registry.ledger import Ledger
-from scen.registry.snapshot import Snapshot
+from scen.ledger.actions import NAMES, About, Action, Rollback
+from scen.ledger.events import Event
+from scen.ledger.ledger import Ledger
+from scen.ledger.state import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from scen.data.read import Source, describe_source, read_prompts
 from scen.errors import InputError
 from scen.evaluation.metrics import EvalReport, Outcome, summarise
 from scen.evaluation.run_eval import run_eval
+from scen.ledger.state import Snapshot
 from scen.pipeline.evaluation_work import (
     AskingShare,
     EvaluationTask,
@@ -20,7 +21,6 @@ from scen.pipeline.evaluation_work import (
 from scen.pipeline.plan import Wave
 from scen.pipeline.runtime import Runtime
 from scen.records import Edit, digest_bytes
-from scen.registry.snapshot import Snapshot
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore
 

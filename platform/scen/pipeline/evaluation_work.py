@@ -18,11 +18,11 @@ from scen.evaluation.probes import (
     retention_probes,
 )
 from scen.evaluation.run_eval import BatchTime, EvalLimits, Measured, measure_batch, order_probes
+from scen.ledger.events import LedgerEntry
+from scen.ledger.pointer import HeldWave, bank_rows
 from scen.pipeline.plan import Journal, Wave
 from scen.pipeline.system_watch import process_memory
 from scen.records import Edit, digest_json
-from scen.registry.entry import LedgerEntry
-from scen.registry.pointer import HeldWave, bank_rows
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
 

@@ -12,6 +12,10 @@ from scen.data import Rejection, Validator, ingest
 from scen.data.read import read_prompts
 from scen.errors import NotFoundError
 from scen.fs import Storage
+from scen.ledger.actions import WaveCommit, wave_events
+from scen.ledger.ledger import open_ledger
+from scen.ledger.manifest import read_manifest
+from scen.ledger.state import Snapshot, fold
 from scen.pipeline.admit import Admission, admit
 from scen.pipeline.apply import EditJob
 from scen.pipeline.local import LocalParts
@@ -19,11 +23,6 @@ from scen.pipeline.near import Near, NearFinder, require_keys, set_aside
 from scen.pipeline.plan import Wave, cut_waves
 from scen.pipeline.runtime import count_probes, find_pace, make_validator
 from scen.records import Edit
-from scen.registry.actions import WaveCommit, wave_events
-from scen.registry.ledger import open_ledger
-from scen.registry.manifest import read_manifest
-from scen.registry.snapshot import Snapshot
-from scen.registry.state import fold
 from scen.samples import sample_path
 from scen.snapshot.ask import VersionModel
 from scen.snapshot.open import OpenStore, Say, load_store_base, open_store

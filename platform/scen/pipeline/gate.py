@@ -16,11 +16,11 @@ from typing import Any
 from scen.config import WaveConfig
 from scen.errors import ConfigError, ConflictError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.actions import WaveCommit, os_user
+from scen.ledger.ledger import Ledger
 from scen.pipeline.admit import Admission, admit
 from scen.pipeline.plan import Journal, Wave
 from scen.records import edit_from_dict, edit_to_dict
-from scen.registry.actions import WaveCommit, os_user
-from scen.registry.ledger import Ledger
 
 log = logging.getLogger(__name__)
 COMMIT_TRIES = 12

@@ -10,6 +10,9 @@ from torch import Tensor
 from scen.config import Config
 from scen.evaluation.metrics import rivals, summarise
 from scen.evaluation.run_eval import latency_metrics
+from scen.ledger.actions import WaveCommit
+from scen.ledger.state import Snapshot
+from scen.ledger.tensors import save_bundle
 from scen.pipeline.admit import Admission, admit
 from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork, json_lines, outcome_lines
 from scen.pipeline.gate import broken_bounds, commit_wave
@@ -18,12 +21,9 @@ from scen.pipeline.system_watch import SystemWatch, memory_peaks
 from scen.pipeline.track import WaveDiary
 from scen.pipeline.work import SharedWork, TrainingWork
 from scen.records import digest_bytes
-from scen.registry.actions import WaveCommit
-from scen.registry.snapshot import Snapshot
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
-from scen.store.bundles import save_bundle
 from scen.tracking.tracker import Tracker
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many

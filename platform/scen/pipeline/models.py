@@ -14,15 +14,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from scen.fs import Storage
+from scen.ledger.ledger import Ledger, open_ledger
+from scen.ledger.log import LogEntry
+from scen.ledger.markers import pin, unpin
+from scen.ledger.pointer import HeldWave, SnapshotPointer, bank_rows, point_at, store_id
+from scen.ledger.state import Snapshot
 from scen.pipeline.admit import admit
 from scen.pipeline.gate import Candidate, candidates
 from scen.pipeline.plan import Journal
 from scen.records import digest_bytes
-from scen.registry.ledger import Ledger, open_ledger
-from scen.registry.log import LogEntry
-from scen.registry.pins import pin, unpin
-from scen.registry.pointer import HeldWave, SnapshotPointer, bank_rows, point_at, store_id
-from scen.registry.snapshot import Snapshot
 from scen.tracking.model_record import (
     ALIASES,
     STORE_ID_TAG,

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from scen.base.surface import bare_form
 from scen.errors import ConfigError
+from scen.ledger.events import LedgerEntry
+from scen.ledger.state import Snapshot
 from scen.pipeline.admit import Admission, Clash
 from scen.records import Edit
-from scen.registry.entry import LedgerEntry
-from scen.registry.snapshot import Snapshot
 from scen.routing.key_neurons import CANDIDATES, Choice, KeyNeurons
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore

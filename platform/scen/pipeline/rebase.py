@@ -10,12 +10,12 @@ from scen.data.files import locate_input
 from scen.data.rows import RawRow
 from scen.errors import ConfigError
 from scen.fs import Storage
+from scen.ledger.events import LedgerEntry
+from scen.ledger.ledger import open_ledger
 from scen.pipeline.apply import EditJob, EditReport, ReadEdits, Sink, apply_streams
 from scen.pipeline.local import LocalParts
 from scen.pipeline.runtime import Runtime, make_validator
 from scen.records import Edit, edit_to_dict
-from scen.registry.entry import LedgerEntry
-from scen.registry.ledger import open_ledger
 
 _BATCH = 1000
 

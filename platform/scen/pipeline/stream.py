@@ -13,12 +13,12 @@ from typing import Any, Generic, TypeVar
 from scen.config import Config
 from scen.errors import ConfigError, InputError
 from scen.fs import Storage
+from scen.ledger.state import Snapshot
 from scen.pipeline.admit import Admission, admit
 from scen.pipeline.near import NearFinder, require_keys, set_aside
 from scen.pipeline.plan import Journal, Wave, cut_waves
 from scen.pipeline.run_wave import WaveParts, WaveReport, run_wave
 from scen.records import Edit
-from scen.registry.snapshot import Snapshot
 from scen.snapshot.open import OpenStore
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

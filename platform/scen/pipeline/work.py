@@ -17,12 +17,12 @@ from scen.config import Config
 from scen.editor.keys import KeyPlace
 from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
+from scen.ledger.tensors import load_bundle, save_bundle
 from scen.pipeline.plan import Journal, Wave
 from scen.records import EncodedEdit, digest_json
 from scen.routing.prompt_keys import batch_prompts, read_prompt_keys
 from scen.snapshot.method import StoreMethod
 from scen.snapshot.open import OpenStore
-from scen.store.bundles import load_bundle, save_bundle
 from scen.training.fit_experts import ExpertPlan
 from scen.training.fit_neurons import NeuronPlan
 from scen.training.fit_wave import Fitted, WavePlan, add_neurons, cut_parts, fit_part, join_parts

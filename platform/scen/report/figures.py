@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scen.registry.log import LogEntry
+from scen.ledger.log import LogEntry
 from scen.report.markup import clip
 from scen.report.read_waves import WaveFacts
 from scen.tracking.figures import tidy

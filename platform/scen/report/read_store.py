@@ -8,11 +8,11 @@ from typing import Any
 
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.registry.events import Event
-from scen.registry.ledger import open_ledger
-from scen.registry.log import LogEntry, LogFilter
-from scen.registry.manifest import StoreManifest
-from scen.registry.snapshot import Snapshot
+from scen.ledger.events import Event
+from scen.ledger.ledger import open_ledger
+from scen.ledger.log import LogEntry, LogFilter
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.state import Snapshot
 from scen.report.edit_rows import Answers, committed_rows, held_rows
 from scen.report.read_evaluations import EvaluationFacts, EvaluationFile, newest_evaluations
 from scen.report.read_probes import Rows, read_rows, summarise_rows

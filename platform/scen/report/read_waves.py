@@ -9,9 +9,9 @@ from typing import Any, Literal
 from scen.errors import IntegrityError
 from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage
+from scen.ledger.log import LogEntry
 from scen.pipeline.plan import Journal
 from scen.records import Edit, edit_from_dict
-from scen.registry.log import LogEntry
 from scen.report.read_probes import read_rows
 
 Status = Literal["committed", "promoted", "held", "rejected", "unfinished"]

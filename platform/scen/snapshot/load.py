@@ -18,12 +18,12 @@ from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.editor.pace import ALONE, Pace
 from scen.errors import ConfigError
 from scen.fs import Storage
+from scen.ledger.tensors import load_bundle
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_texts import WIDTH, unpack_texts
 from scen.routing.router import Router, plain_router
 from scen.snapshot.base_profile import Profile, find_profile
 from scen.snapshot.method import StoreMethod
-from scen.store.bundles import load_bundle
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from scen.editor.decode import EditedModel
 from scen.editor.keys import KeyPlace
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.registry.ledger import Ledger, create_or_open, open_ledger
-from scen.registry.manifest import StoreManifest, read_manifest
-from scen.registry.pointer import SnapshotPointer, bank_rows
-from scen.registry.snapshot import Snapshot
+from scen.ledger.ledger import Ledger, create_or_open, open_ledger
+from scen.ledger.manifest import StoreManifest, read_manifest
+from scen.ledger.pointer import SnapshotPointer, bank_rows
+from scen.ledger.state import Snapshot
+from scen.ledger.tensors import load_bundle, save_bundle
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.snapshot.ask import VersionModel
@@ -29,7 +30,6 @@ from scen.snapshot.load import (
     require_router,
 )
 from scen.snapshot.method import StoreMethod, resolve_method, stated_method
-from scen.store.bundles import load_bundle, save_bundle
 
 Say = Callable[[str], None]
 Places = tuple[KeyPlace, ...]

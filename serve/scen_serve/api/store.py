@@ -15,9 +15,9 @@ from scen.data import Validator
 from scen.data.inbox import Inbox
 from scen.data.rows import RawRow, Rejection
 from scen.errors import NotFoundError
+from scen.ledger.actions import About, Revoke
+from scen.ledger.ledger import Ledger
 from scen.records import Edit, edit_to_dict
-from scen.registry.actions import About, Revoke
-from scen.registry.ledger import Ledger
 from scen_serve.api.access import ApiKey, AppContext
 from scen_serve.api.errors import ApiError
 from scen_serve.api.schema import CanaryBody

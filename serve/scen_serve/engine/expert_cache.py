@@ -14,8 +14,8 @@ from torch import Tensor
 
 from scen.editor.expert import FullBank, LowRankBank
 from scen.fs import Storage
+from scen.ledger.tensors import load_bundle
 from scen.snapshot.load import Place
-from scen.store.bundles import load_bundle
 
 Bundle = dict[str, Tensor]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
-from scen.registry.entry import LedgerEntry
-from scen.registry.snapshot import Snapshot
+from scen.ledger.events import LedgerEntry
+from scen.ledger.state import Snapshot
 from scen.routing.codes import Codes
 from scen.routing.growing_neurons import GrowingNeurons
 from scen.routing.growing_rows import UNIT

@@ -11,11 +11,11 @@ import torch
 
 from scen.cli.main import main
 from scen.fs import Storage
+from scen.ledger.actions import os_user
+from scen.ledger.ledger import WaveCommit, create_or_open
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.tensors import save_bundle
 from scen.records import Edit
-from scen.registry.actions import os_user
-from scen.registry.ledger import WaveCommit, create_or_open
-from scen.registry.manifest import StoreManifest
-from scen.store.bundles import save_bundle
 
 BASE = {"name": "tiny", "fingerprint": "f" * 64, "template": "plain", "dtype": "float32"}
 DUE = datetime(2026, 6, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from scen import __version__
 from scen.cli.parser import build_parser
 from scen.cluster import session
-from scen.registry.manifest import MANIFEST_PATH
+from scen.ledger.manifest import MANIFEST_PATH
 from scen.snapshot.open import OpenStore
 from scen_serve.api.access import AppSettings, is_loopback, read_keys
 from scen_serve.api.app import create_app

@@ -15,9 +15,9 @@ import ray.util.metrics
 from scen.cluster.registry_client import MeteredRegistry
 from scen.errors import ConflictError
 from scen.fs import Storage
+from scen.ledger.ledger import WaveCommit, create_or_open
+from scen.ledger.manifest import StoreManifest
 from scen.records import Edit
-from scen.registry.ledger import WaveCommit, create_or_open
-from scen.registry.manifest import StoreManifest
 from scen.snapshot.open import OpenStore
 from scen.tracking.trace_writer import TraceWriter
 from scen_serve.engine.request import Ended, Failed, Piece, Routed

@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from scen.config import OnConflict
+from scen.ledger.actions import WaveCommit, wave_events
+from scen.ledger.events import Revoked, Superseded
+from scen.ledger.state import Snapshot, State, fold
 from scen.pipeline.admit import admit
 from scen.records import Edit, Rephrase
-from scen.registry.actions import WaveCommit, wave_events
-from scen.registry.events import Revoked, Superseded
-from scen.registry.snapshot import Snapshot
-from scen.registry.state import State, fold
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 

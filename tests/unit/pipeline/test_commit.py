@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from scen.errors import ConflictError
+from scen.ledger.ledger import Ledger, WaveCommit
+from scen.ledger.state import Snapshot
 from scen.pipeline import gate
 from scen.pipeline.gate import COMMIT_TRIES, pauses
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.stream import settings
 from scen.records import Edit
-from scen.registry.ledger import Ledger, WaveCommit
-from scen.registry.snapshot import Snapshot
 
 
 class CrowdedLedger(Ledger):

@@ -7,13 +7,13 @@ import pytest
 
 from scen.config import WaveConfig
 from scen.errors import ConfigError, ConflictError, NotFoundError
+from scen.ledger.collect import Keep, plan_collection
 from scen.pipeline.gate import broken_bounds, candidates, promote, reject
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Journal
 from scen.pipeline.run_wave import WaveReport
 from scen.pipeline.stream import StreamStep, run_stream
 from scen.records import Edit
-from scen.upkeep.collect import Keep, plan_collection
 
 MakeParts = Callable[..., LocalParts]
 ABOUT = WaveConfig(why="looked at it", who="ann")

@@ -10,12 +10,12 @@ import torch
 
 from scen.evaluation.metrics import EvalReport
 from scen.evaluation.probes import asking_probes, edit_probes, locality_probes
+from scen.ledger.tensors import load_bundle
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.run_wave import run_wave
 from scen.pipeline.stream import settings
 from scen.records import Edit
-from scen.store.bundles import load_bundle
 from scen.training.fit_neurons import NeuronPlan, fit_neurons
 
 MakeParts = Callable[..., LocalParts]

@@ -6,14 +6,13 @@ from datetime import UTC, datetime
 import pytest
 
 from scen.errors import ConfigError
+from scen.ledger.actions import WaveCommit, wave_events
+from scen.ledger.state import Snapshot, fold
 from scen.pipeline.admit import Admission, Remark, admit
 from scen.pipeline.local import LocalParts
 from scen.pipeline.near import Near, NearFinder, set_aside
 from scen.pipeline.stream import StreamStep, run_stream
 from scen.records import Edit
-from scen.registry.actions import WaveCommit, wave_events
-from scen.registry.snapshot import Snapshot
-from scen.registry.state import fold
 from scen.routing.collisions import find_collisions
 from scen.routing.key_neurons import KeyNeurons
 from scen.snapshot.load import Place

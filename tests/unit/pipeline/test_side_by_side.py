@@ -8,12 +8,12 @@ import pytest
 
 from scen.config import WaveConfig
 from scen.errors import ConflictError
+from scen.ledger.ledger import WaveCommit, open_ledger
 from scen.pipeline.gate import commit_wave
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.stream import run_stream, settings
 from scen.records import Edit
-from scen.registry.ledger import WaveCommit, open_ledger
 
 pytestmark = pytest.mark.slow
 

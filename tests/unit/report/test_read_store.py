@@ -8,9 +8,9 @@ import pytest
 from scen.config import WaveConfig
 from scen.errors import IntegrityError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.actions import About, Rollback
+from scen.ledger.ledger import open_ledger
 from scen.pipeline.gate import promote, reject
-from scen.registry.actions import About, Rollback
-from scen.registry.ledger import open_ledger
 from scen.report.read_store import StoreFacts, Wanted, read_store
 
 

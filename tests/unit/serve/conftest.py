@@ -12,11 +12,11 @@ from scen.editor.batch import pad_prompts
 from scen.editor.decode import decode
 from scen.editor.route import Route
 from scen.fs import Storage
+from scen.ledger.ledger import WaveCommit
+from scen.ledger.tensors import save_bundle
 from scen.records import Edit, EncodedPrompt
-from scen.registry.ledger import WaveCommit
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.snapshot.open import OpenStore, create_store
-from scen.store.bundles import save_bundle
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.request import Ended, Event, Failed, Piece, Request, Routed, Sampling, Ticket

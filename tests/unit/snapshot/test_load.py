@@ -14,12 +14,12 @@ from scen.editor.keys import KeyPlace
 from scen.editor.neurons import SigmoidNeurons
 from scen.errors import IntegrityError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.tensors import save_bundle
 from scen.records import EncodedEdit
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
 from scen.snapshot.load import BundleRows, Place, SnapshotLoader
 from scen.snapshot.method import StoreMethod
-from scen.store.bundles import save_bundle
 
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
 METHODS = {

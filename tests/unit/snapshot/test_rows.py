@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from scen.fs import Storage
+from scen.ledger.tensors import bundle_path, save_bundle
 from scen.snapshot.load import BundleRows, Place
-from scen.store.bundles import bundle_path, save_bundle
 
 SIZE = 4 * 4 * 2  # bytes of a bundle: four rows of four halves
 

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from scen.errors import IntegrityError
 from scen.fs import Storage
+from scen.ledger.tensors import load_bundle
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
-from scen.store.bundles import load_bundle
 from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
 from unit.serve.conftest import MakeEngine, alone, ask, finish, serve_edits
 

@@ -11,10 +11,10 @@ from scen.editor.batch import pad_prompts
 from scen.editor.keys import read_keys
 from scen.editor.prefill import prefill
 from scen.fs import Storage
+from scen.ledger.actions import WaveCommit
+from scen.ledger.tensors import save_bundle
 from scen.records import EncodedPrompt
-from scen.registry.actions import WaveCommit
 from scen.snapshot.open import OpenStore, create_store
-from scen.store.bundles import save_bundle
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.prefix_cache import BLOCK, PrefixCache

@@ -11,11 +11,11 @@ from torch import Tensor
 from scen.editor.keys import KeyPlace
 from scen.errors import IntegrityError
 from scen.fs import Storage
+from scen.ledger.actions import Action, Revoke, Rollback, WaveCommit
+from scen.ledger.ledger import Ledger, create_or_open
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.state import Snapshot
 from scen.records import Edit
-from scen.registry.actions import Action, Revoke, Rollback, WaveCommit
-from scen.registry.ledger import Ledger, create_or_open
-from scen.registry.manifest import StoreManifest
-from scen.registry.snapshot import Snapshot
 from scen.routing.key_neurons import Choice, KeyNeurons
 from scen.routing.router import Router, plain_router
 from scen_serve.engine.engine import snapshots
