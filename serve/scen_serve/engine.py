@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from scen.base.load import Base
 from scen.errors import InputError
+from scen.model.base import Base
 from scen_serve.expert_cache import ExpertCache
 from scen_serve.prefix_cache import PrefixCache
 from scen_serve.prompt_reader import Arrivals, read_prompts

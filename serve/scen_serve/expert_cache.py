@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.editor.expert import FullBank, LowRankBank
 from scen.fs import Storage
+from scen.model.expert import FullBank, LowRankBank
 from scen.snapshot.rows import Place
 from scen.store.bundles import load_bundle
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.prefill import Prefill, prefill
-from scen.editor.route import Route
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.prefill import Prefill, prefill
+from scen.model.route import Route
 from scen_serve.prefix_cache import PrefixCache
 from scen_serve.request import Routed
 from scen_serve.rows import Row

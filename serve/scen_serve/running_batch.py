@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.decode import EditedModel, copy_cache, speak
-from scen.editor.neurons import SigmoidNeurons
-from scen.editor.route import Route
-from scen.editor.step import RowCache, step_rows
+from scen.model.base import Base
+from scen.model.decode import EditedModel, apply_experts, copy_cache
+from scen.model.route import Route, SigmoidNeurons
+from scen.model.step import RowCache, step_rows
 from scen_serve.expert_cache import ExpertCache
 from scen_serve.prompt_reader import Arrivals
 from scen_serve.rows import Row
@@ -45,7 +44,7 @@ class RunningBatch:
         batch."""
         filled = group.filled
         cache = copy_cache(filled.cache)
-        logits_BV = speak(self._edited, filled, group.slots(ready), cache)
+        logits_BV = apply_experts(self._edited, filled, group.slots(ready), cache)
         for index in ready:
             row = group.rows.pop(index)
             if self._speak(row, logits_BV[index]) and self._join(row, cache, index):

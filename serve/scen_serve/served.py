@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scen.editor.neurons import NeuronBank, SigmoidNeurons
+from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.registry.snapshot import Snapshot
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_texts import unpack_texts

@@ -27,12 +27,12 @@ from safetensors.torch import load_file, save_file
 
 from bench.report import base_option, emit, new_parser, numbers
 from bench.serve_load import MAX_TOKENS, Load, run_load
-from scen.base.load import Base, load_base
 from scen.config import load_config
-from scen.editor import reference
 from scen.fs import Storage
 from scen.ingest import Validator, ingest
 from scen.ingest.prompts import read_prompts
+from scen.model import reference
+from scen.model.base import Base, load_base
 from scen.records import EncodedPrompt
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from scen.config import load_config
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, answer
-from scen.editor.route import Route
 from scen.fs import Storage
 from scen.ingest import Validator, ingest
 from scen.ingest.prompts import read_prompts
+from scen.model.batch import pad_prompts
+from scen.model.decode import Decoded, answer
+from scen.model.route import Route
 from scen.records import Edit
 from scen.registry.actions import About, Revoke, Rollback
 from scen.samples import sample_path

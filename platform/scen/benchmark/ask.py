@@ -6,12 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from scen.base.load import Base
 from scen.benchmark.edited import Edited, Progress
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, EditedModel, answer
-from scen.editor.prefill import Prefill
-from scen.evaluation.forced import forced_accuracy
+from scen.evaluation.forced import teacher_forced_accuracy
 from scen.evaluation.probes import Probe
 from scen.evaluation.run_eval import (
     EvalLimits,
@@ -20,6 +16,10 @@ from scen.evaluation.run_eval import (
     encode_turns,
     order_probes,
 )
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import Decoded, EditedModel, answer
+from scen.model.prefill import Prefill
 from scen.records import EncodedEdit, EncodedPrompt, digest_bytes
 
 
@@ -120,7 +120,7 @@ def _forced(
     edits = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
     route = decoded.route.take(torch.tensor(told, device=decoded.route.expert_B.device))
     reused = filled if len(told) == len(rows) else None
-    return dict(zip(told, forced_accuracy(model, edits, route, reused)[1], strict=True))
+    return dict(zip(told, teacher_forced_accuracy(model, edits, route, reused)[1], strict=True))
 
 
 def _digest(decoded: Decoded, index: int, row: ProbeRow) -> str:

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from scen.base.load import Base
 from scen.benchmark.edited import Edited, Progress
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, copy_cache
-from scen.editor.route import Route
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, copy_cache
+from scen.model.route import Route
 from scen.records import EncodedPrompt
 
 BEAMS, PENALTY = 4, 1.1

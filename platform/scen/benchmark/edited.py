@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scen.base.load import Base
-from scen.editor.decode import EditedModel
+from scen.model.base import Base
+from scen.model.decode import EditedModel
 from scen.records import Edit
 
 Progress = Callable[[int], None]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 
-from scen.base.load import Base
 from scen.benchmark.edited import Edited, Editor
 from scen.benchmark.editors.bare import NoEditor
 from scen.benchmark.material import Progress, Row
@@ -15,6 +14,7 @@ from scen.benchmark.settings import BenchmarkSettings, data_path
 from scen.benchmark.upstream import cut_text, share_equal, text_losses
 from scen.ingest import Validator, ingest
 from scen.ingest.prompts import read_prompts
+from scen.model.base import Base
 from scen.records import Edit
 
 Text = tuple[str, str]

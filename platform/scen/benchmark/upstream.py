@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scen.base.load import Base
-from scen.base.template import Template
 from scen.benchmark.edited import Edited
 from scen.benchmark.editors.bare import NoEditor
 from scen.benchmark.figures import share
-from scen.editor.batch import pad_prompts
-from scen.evaluation.forced import forced_loss
+from scen.evaluation.forced import teacher_forced_loss
 from scen.ingest import Validator, ingest
 from scen.ingest.prompts import read_prompts
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.template import Template
 from scen.records import EncodedEdit
 from scen.samples import sample_path
 
@@ -95,5 +95,5 @@ def text_losses(base: Base, edited: Edited, texts: Sequence[tuple[str, str]]) ->
         batch = [rows[i] for i in some]
         prompts = pad_prompts([row.prompt for row in batch], base.pad_id, base.device)
         route = model.route(model.prefill(prompts))
-        found |= dict(zip(some, forced_loss(model, batch, route), strict=True))
+        found |= dict(zip(some, teacher_forced_loss(model, batch, route), strict=True))
     return [found[i] for i in range(len(rows))]

@@ -6,11 +6,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from scen.base.surface import bare_form
 from scen.cli.output import out, say, step_progress, write_json
 from scen.cli.render import shorten
 from scen.errors import ConfigError
 from scen.fs import Storage
+from scen.model.surface import bare_form
 from scen.registry.ledger import open_ledger
 from scen.registry.snapshot import Snapshot
 from scen.routing.collisions import Collision, find_collisions

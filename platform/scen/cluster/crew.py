@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scen.base.load import Base
 from scen.cluster.session import worker_environment
 from scen.cluster.strategy import Strategy, choose_strategy
 from scen.cluster.task_board import TaskBoard
 from scen.cluster.worker import CrewJob, Task, work
 from scen.config import ClusterConfig
 from scen.ingest.location import locate
+from scen.model.base import Base
 
 log = logging.getLogger(__name__)
 _END_LIMIT_S = 30  # for workers that are told to go home

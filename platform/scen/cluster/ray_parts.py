@@ -9,16 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
-from scen.base.load import Base
 from scen.cluster.crew import Crew
 from scen.cluster.registry_client import RegistryClient
 from scen.cluster.strategy import measure_device
 from scen.cluster.worker import CrewJob
 from scen.cluster.zero3 import read_deepspeed
 from scen.config import Config
-from scen.editor.keys import KeyPlace
 from scen.errors import ScenError
 from scen.fs import Storage
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.registry.actions import WaveCommit
 from scen.waves.keys_work import KeysTask, KeysWork
 from scen.waves.local import LocalParts, Progress

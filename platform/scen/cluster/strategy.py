@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import torch
 
-from scen.base.load import Base, pick_device, pick_dtype
 from scen.config import ClusterConfig
+from scen.model.base import Base, pick_device, pick_dtype
 
 Strategy = Literal["replicate", "zero3"]
 _SHARE = 0.5  # of a device's memory for the base; the rest is for caches, experts and gradients

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from scen.base.load import Base
 from scen.errors import BaseError, ConfigError
+from scen.model.base import Base
 
 # Nothing stays gathered for longer than it is used; prefetch about a layer.
 DEFAULT: dict[str, Any] = {
@@ -29,7 +29,7 @@ DEFAULT: dict[str, Any] = {
 }
 
 
-class Zero3Pace:
+class Zero3Sync:
     """Keeps the ranks of a sharded base in step."""
 
     def __init__(self, offload: Any, device: torch.device) -> None:
@@ -75,7 +75,7 @@ def read_deepspeed(given: str | dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Base, Zero3Pace]:
+def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Base, Zero3Sync]:
     """What `load` loads, sharded over the ranks of the process group.
 
     Raises BaseError where it came whole, which one large base would not survive.
@@ -99,7 +99,7 @@ def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Ba
     if not all(hasattr(weight, "ds_tensor") for weight in base.model.parameters()):
         raise BaseError(f"base: {base.name} was loaded whole, not sharded")
     engine, *_ = deepspeed.initialize(model=base.model, config=settings)
-    return base, Zero3Pace(engine.optimizer, base.device)
+    return base, Zero3Sync(engine.optimizer, base.device)
 
 
 def shard_bytes(base: Base) -> int:

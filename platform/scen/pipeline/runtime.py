@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from scen.base.load import Base
 from scen.config import Config
 from scen.fs import Storage
 from scen.ingest import Validator
 from scen.ingest.prompts import read_prompts
+from scen.model.base import Base
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, ReadElsewhere, Say, create_store
 from scen.tracking.open_tracker import open_tracker

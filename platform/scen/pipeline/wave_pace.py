@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from scen.base.embedded import EMBEDDED_NAME
 from scen.config import Config
 from scen.evaluation.probes import edit_probes
 from scen.fs import Storage
+from scen.model.fetch import EMBEDDED_NAME
 from scen.records import Edit
 
 _RECENT = 20  # waves: enough for a median, and few files to read

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, answer
-from scen.editor.route import Route
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, answer
+from scen.model.route import Route
 from scen.records import EncodedPrompt
 from scen.snapshot.explain import LikelyEdit, likely_edits
 

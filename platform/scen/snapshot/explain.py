@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from scen.editor.decode import EditedModel
-from scen.editor.keys import read_span_keys
-from scen.editor.neurons import SigmoidNeurons
-from scen.editor.prefill import Prefill
+from scen.model.decode import EditedModel
+from scen.model.keys import read_span_keys
+from scen.model.prefill import Prefill
+from scen.model.route import SigmoidNeurons
 from scen.routing.explain import explain_spans
 from scen.routing.key_neurons import KeyNeurons
 

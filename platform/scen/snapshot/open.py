@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import Base, load_base, open_base
 from scen.config import BaseConfig, Config
-from scen.editor.decode import EditedModel
-from scen.editor.keys import KeyPlace
 from scen.errors import NotFoundError
 from scen.fs import Storage
+from scen.model.base import Base, load_base, open_base
+from scen.model.decode import EditedModel
+from scen.model.fetch import EMBEDDED_NAME
+from scen.model.keys import KeyPlace
 from scen.registry.ledger import Ledger, create_or_open, open_ledger
 from scen.registry.manifest import StoreManifest, read_manifest
 from scen.registry.snapshot import Snapshot

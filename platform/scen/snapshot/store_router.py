@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
 from scen.config import Config, RouterConfig
-from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.routing.router import Router, plain_router
 from scen.snapshot.base_profile import Profile, find_profile
 

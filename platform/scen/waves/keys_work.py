@@ -8,10 +8,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.keys import KeyPlace
-from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
+from scen.model.base import Base
+from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.keys import KeyPlace
 from scen.routing.prompt_keys import batch_prompts, read_prompt_keys
 
 
@@ -33,13 +33,15 @@ class KeysWork:
     storage: Storage
     base: Base
     batches: Sequence[list[int]]
-    pace: Pace = ALONE
+    sync: RankSync = NO_SYNC
 
     @classmethod
-    def of(cls, task: KeysTask, storage: Storage, base: Base, pace: Pace = ALONE) -> "KeysWork":
+    def of(
+        cls, task: KeysTask, storage: Storage, base: Base, sync: RankSync = NO_SYNC
+    ) -> "KeysWork":
         """The work that a task is on a base."""
         encoded = [base.template.encode_prompt(prompt) for prompt in task.prompts]
-        return cls(task, storage, base, batch_prompts(encoded), pace)
+        return cls(task, storage, base, batch_prompts(encoded), sync)
 
     @property
     def count(self) -> int:
@@ -57,7 +59,7 @@ class KeysWork:
     def run(self, index: int) -> Tensor:
         """Read a batch, and keep nothing."""
         some = [self.task.prompts[i] for i in self.batches[index]]
-        return read_prompt_keys(self.base, self.task.places, some, pace=self.pace)
+        return read_prompt_keys(self.base, self.task.places, some, sync=self.sync)
 
     def keep(self, index: int, found: Any) -> None:
         """Write down the keys of a batch."""

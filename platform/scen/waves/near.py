@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scen.base.surface import bare_form
 from scen.errors import ConfigError
+from scen.model.surface import bare_form
 from scen.records import Edit
 from scen.registry.entry import LedgerEntry
 from scen.registry.snapshot import Snapshot

@@ -2,14 +2,14 @@
 
 from typing import Any, Protocol
 
-from scen.editor.pace import Pace
+from scen.model.decoder import RankSync
 
 
 class SharedWork(Protocol):
     """The pieces of `TrainingWork` (parts) or `EvaluationWork` (batches)."""
 
     @property
-    def pace(self) -> Pace:
+    def sync(self) -> RankSync:
         """How ranks that share a base keep in step."""
         ...
 
@@ -47,7 +47,7 @@ def do_share(work: SharedWork, rank: int, world: int) -> None:
     """
     mine = [i for i in range(work.count) if i % world == rank and not work.is_done(i)]
     for step in range(work.count + 1):
-        if not work.pace.anyone(step < len(mine)):
+        if not work.sync.anyone(step < len(mine)):
             return
         if step < len(mine):
             work.keep(mine[step], work.run(mine[step]))

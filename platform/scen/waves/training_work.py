@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from scen.config import Config
-from scen.editor.pace import ALONE, Pace
+from scen.model.decoder import NO_SYNC, RankSync
 from scen.records import EncodedEdit, digest_json
 from scen.snapshot.method import StoreMethod
 from scen.snapshot.open import OpenStore
@@ -37,14 +37,16 @@ class TrainingWork:
     plan: WavePlan
     edits: Sequence[EncodedEdit]
     parts: Sequence[list[int]]
-    pace: Pace = ALONE
+    sync: RankSync = NO_SYNC
 
     @classmethod
-    def of(cls, wave: Wave, config: Config, store: OpenStore, pace: Pace = ALONE) -> "TrainingWork":
+    def of(
+        cls, wave: Wave, config: Config, store: OpenStore, sync: RankSync = NO_SYNC
+    ) -> "TrainingWork":
         """The work that a wave is under these settings."""
         edits = encode_edits(store.base.template, wave.edits, other_ways=config.expert.other_ways)
         parts = cut_parts(edits, config.expert.batch_size)
-        return cls(wave, store, wave_plan(config, store.method), edits, parts, pace)
+        return cls(wave, store, wave_plan(config, store.method), edits, parts, sync)
 
     @property
     def task(self) -> Wave:
@@ -67,7 +69,7 @@ class TrainingWork:
     def run(self, index: int) -> Fitted:
         """Train a part, and keep nothing."""
         some, base = [self.edits[i] for i in self.parts[index]], self.store.base
-        return fit_part(base.model, self.plan, some, base.pad_id, self.pace)
+        return fit_part(base.model, self.plan, some, base.pad_id, self.sync)
 
     def keep(self, index: int, fitted: Fitted) -> None:
         """Write down a part that was trained."""

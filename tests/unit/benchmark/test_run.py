@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from scen.base.load import Base
 from scen.benchmark.figures import ASKED, LEFT_ALONE
 from scen.benchmark.material import Row
 from scen.benchmark.row_store import RowStore
@@ -13,6 +12,7 @@ from scen.benchmark.settings import MethodSettings
 from scen.benchmark.tables import grids
 from scen.errors import ConfigError, InputError
 from scen.ingest.asking import wordings
+from scen.model.base import Base
 from unit.benchmark.conftest import QUICK, MakeBenchmark
 
 

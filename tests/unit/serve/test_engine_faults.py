@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scen.editor.step import RowCache
+from scen.model.step import RowCache
 from scen.snapshot.open import OpenStore
 from scen_serve import engine as engine_module
 from scen_serve import running_batch
@@ -31,7 +31,7 @@ PLACES: list[tuple[Any, str, bool]] = [
     (ExpertCache, "acquire", True),
     (ExpertShelf, "find", True),
     (running_batch, "copy_cache", False),  # the first token of all that are ready
-    (running_batch, "speak", False),
+    (running_batch, "apply_experts", False),
     (RowCache, "join", True),
     (RowCache, "next_span", False),  # one token of all that run
     (running_batch, "step_rows", False),

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
 from scen.errors import IntegrityError
 from scen.fs import Storage
+from scen.model.keys import KeyPlace
 from scen.records import Edit
 from scen.registry.actions import Action, Revoke, Rollback, WaveCommit
 from scen.registry.ledger import Ledger, create_or_open

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scen.editor.batch import pad_prompts
 from scen.errors import IntegrityError, NotFoundError
+from scen.model.batch import pad_prompts
 from scen.snapshot.open import OpenStore
 from scen_serve.expert_cache import ExpertShelf
 from scen_serve.served import SnapshotReader

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scen.base.load import Base, load_base
 from scen.config import BaseConfig, Config
 from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
+from scen.model.base import Base, load_base
 from scen.records import Edit
 from scen.registry.ledger import WaveCommit
 from scen.registry.manifest import read_manifest

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from scen.base.load import Base
 from scen.benchmark.edited import Edited, StepProgress
-from scen.editor.decode import EditedModel
-from scen.editor.expert import LowRankBank
-from scen.editor.neurons import SigmoidNeurons
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.expert import LowRankBank
+from scen.model.route import SigmoidNeurons
 from scen.records import Edit
 
 

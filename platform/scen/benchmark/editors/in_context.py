@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scen.base.load import Base
 from scen.benchmark.edited import Edited, StepProgress
 from scen.benchmark.editors.bare import plain_model
-from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.records import Edit
 from scen.routing.prompt_keys import read_prompt_keys
 

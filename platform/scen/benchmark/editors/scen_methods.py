@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
 from scen.benchmark.edited import Edited, StepProgress
 from scen.config import Config, Method, load_config
-from scen.editor.decode import EditedModel
-from scen.editor.expert import build_bank
-from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.ingest.asking import wordings
 from scen.ingest.prompts import read_prompts
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.expert import build_bank
+from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.records import Edit
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_keys import read_prompt_keys, read_prompt_spans
