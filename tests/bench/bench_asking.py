@@ -26,15 +26,15 @@ from pathlib import Path
 import torch
 
 from bench.report import base_option, emit, new_parser, numbers, timed
-from scen.base.load import Base, load_base
 from scen.data import Validator, ingest
 from scen.data.asking import Ask, wordings
 from scen.data.read import read_prompts
-from scen.editor.batch import pad_prompts
-from scen.editor.keys import SpanKeys, reads_spans
-from scen.editor.prefill import prefill
 from scen.evaluation.probes import Probe, asking_probes, edit_probes, locality_probes
 from scen.evaluation.run_eval import encode_turns
+from scen.model.base import Base, load_base
+from scen.model.batch import pad_prompts
+from scen.model.keys import SpanKeys, reads_spans
+from scen.model.prefill import prefill
 from scen.records import Edit, EncodedPrompt
 from scen.routing.key_neurons import KeyNeurons, best_spans
 from scen.routing.prompt_keys import read_prompt_spans

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from bench.report import emit, new_parser, timed
 from bench.search_keys import HELD_OUT, compare, draw_neurons, draw_queries, read_real_keys
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import load_base
+from scen.model.base import load_base
+from scen.model.fetch import EMBEDDED_NAME
 from scen.routing.build_search import build_search, choose_recipe
 from scen.routing.key_bank import KeyBank, Keys
 from scen.routing.search import DenseSearch, Int8Search, Search

@@ -27,12 +27,12 @@ from safetensors.torch import load_file, save_file
 
 from bench.report import base_option, emit, new_parser, numbers
 from bench.serve_load import MAX_TOKENS, Load, run_load
-from scen.base.load import Base, load_base
 from scen.config import load_config
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
-from scen.editor import reference
 from scen.fs import Storage
+from scen.model import reference
+from scen.model.base import Base, load_base
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.stream import settings

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import torch
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import Base
 from scen.data import Validator, ingest
+from scen.model.base import Base
+from scen.model.fetch import EMBEDDED_NAME
 from scen.records import EncodedEdit
 from scen.samples import sample_path
 from scen.training.other_ways import encode_edits

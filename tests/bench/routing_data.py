@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from bench.report import emit, timed
-from scen.base.load import Base
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
-from scen.editor.keys import KeyPlace
 from scen.errors import InputError
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.records import Edit
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.training.fit_encoder import RouterKeys

@@ -11,7 +11,7 @@ from bench.report import timed
 from bench.routing_data import Material
 from bench.routing_folds import Row
 from bench.routing_scores import Choose, Trial, choose_by, hindsight, pooled, score_prompts
-from scen.base.load import Base
+from scen.model.base import Base
 from scen.routing.router import plain_router
 from scen.training.choose_bound import BOUNDS
 from scen.training.fit_neurons import NeuronPlan, fit_neurons

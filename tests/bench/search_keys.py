@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from scen.base.load import Base
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
-from scen.editor.keys import KeyPlace
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.records import Edit
 from scen.routing.encoder import KeyEncoder
 from scen.routing.prompt_keys import read_prompt_keys

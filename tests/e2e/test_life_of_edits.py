@@ -16,14 +16,14 @@ from torch import Tensor
 from scen.config import load_config
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, answer
-from scen.editor.route import Route
 from scen.fs import Storage
 from scen.ledger.actions import About, Revoke, Rollback
 from scen.ledger.bundles import stored_bundles
 from scen.ledger.collect import Keep, collect, plan_collection
 from scen.ledger.verify import verify_store
+from scen.model.batch import pad_prompts
+from scen.model.decode import Decoded, answer
+from scen.model.route import Route
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.stream import settings

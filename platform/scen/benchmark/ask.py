@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from scen.base.load import Base
 from scen.benchmark.editors.scen_methods import Edited, Progress
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, EditedModel, answer, copy_cache
-from scen.editor.prefill import Prefill
-from scen.editor.route import Route
-from scen.evaluation.metrics import forced_accuracy
+from scen.evaluation.metrics import teacher_forced_accuracy
 from scen.evaluation.probes import Probe
 from scen.evaluation.run_eval import EvalLimits, ProbeRow, encode_probe, encode_turns, order_probes
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import Decoded, EditedModel, answer, copy_cache
+from scen.model.prefill import Prefill
+from scen.model.route import Route
 from scen.records import EncodedEdit, EncodedPrompt, digest_bytes
 
 
@@ -119,7 +119,7 @@ def _forced(
     edits = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
     route = decoded.route.take(torch.tensor(told, device=decoded.route.expert_B.device))
     reused = filled if len(told) == len(rows) else None
-    return dict(zip(told, forced_accuracy(model, edits, route, reused)[1], strict=True))
+    return dict(zip(told, teacher_forced_accuracy(model, edits, route, reused)[1], strict=True))
 
 
 def _digest(decoded: Decoded, index: int, row: ProbeRow) -> str:

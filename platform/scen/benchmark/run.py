@@ -8,7 +8,6 @@ from functools import cache
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from scen.base.load import Base
 from scen.benchmark.material import (
     Material,
     Progress,
@@ -22,6 +21,7 @@ from scen.benchmark.questions import Questioning
 from scen.benchmark.settings import BenchmarkSettings, MethodSettings
 from scen.benchmark.texts import Passages, UpstreamTest, read_texts, read_upstream
 from scen.errors import ConfigError
+from scen.model.base import Base
 from scen.records import Edit
 
 Told = Callable[[Row], None]

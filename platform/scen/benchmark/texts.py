@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 
-from scen.base.load import Base
-from scen.base.template import Template
 from scen.benchmark.editors.in_context import NoEditor
 from scen.benchmark.editors.scen_methods import Edited, Editor
 from scen.benchmark.material import Progress, Row
@@ -20,8 +18,10 @@ from scen.benchmark.settings import BenchmarkSettings, data_path
 from scen.benchmark.tables import share
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
-from scen.editor.batch import pad_prompts
-from scen.evaluation.metrics import forced_loss
+from scen.evaluation.metrics import teacher_forced_loss
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.template import Template
 from scen.records import Edit, EncodedEdit
 from scen.samples import sample_path
 
@@ -103,7 +103,7 @@ def text_losses(base: Base, edited: Edited, texts: Sequence[tuple[str, str]]) ->
         batch = [rows[i] for i in some]
         prompts = pad_prompts([row.prompt for row in batch], base.pad_id, base.device)
         route = model.route(model.prefill(prompts))
-        found |= dict(zip(some, forced_loss(model, batch, route), strict=True))
+        found |= dict(zip(some, teacher_forced_loss(model, batch, route), strict=True))
     return [found[i] for i in range(len(rows))]
 
 

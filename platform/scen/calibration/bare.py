@@ -2,10 +2,10 @@
 
 import torch
 
-from scen.base.load import Base
-from scen.editor.decode import EditedModel
-from scen.editor.expert import ExpertBank, LowRankBank
-from scen.editor.neurons import SigmoidNeurons
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.expert import ExpertBank, LowRankBank
+from scen.model.route import SigmoidNeurons
 
 
 def bare_model(base: Base, layer: int = 0, bank: ExpertBank | None = None) -> EditedModel:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from scen.base.load import Base
 from scen.calibration.choose_expert import ExpertGrid, ExpertTrial, choose_expert, sample_edits
 from scen.calibration.choose_places import PlaceSearch, choose_places, count_trials
 from scen.calibration.figures import HeldFigures, measure_held
@@ -20,8 +19,9 @@ from scen.calibration.read_questions import (
 )
 from scen.calibration.rephrase import complete_edits
 from scen.data.asking import Ask, wordings
-from scen.editor.keys import KeyPlace, SpanKeys
 from scen.errors import InputError
+from scen.model.base import Base
+from scen.model.keys import KeyPlace, SpanKeys
 from scen.records import Edit, normalise
 from scen.routing.router import Router
 from scen.snapshot.base_profile import Profile

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scen.base.load import Base
 from scen.calibration.bare import bare_model
 from scen.config import ExpertConfig
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, decode
-from scen.editor.expert import build_bank
-from scen.editor.route import Route
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, decode
+from scen.model.expert import build_bank
+from scen.model.route import Route
 from scen.records import Edit
 from scen.training.fit_experts import ExpertPlan, fit_experts
 

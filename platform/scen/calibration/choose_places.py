@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
+from scen.model.keys import KeyPlace
 from scen.routing.evidence import input_columns
 from scen.routing.threshold import conformal_threshold
 from scen.training.fit_encoder import RouterKeys

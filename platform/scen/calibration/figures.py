@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.editor.keys import SpanKeys
+from scen.model.keys import SpanKeys
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.routing.threshold import area_under_curve, operating_curve

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.keys import KeyKind, KeyPlace, SpanKeys, join_spans
+from scen.model.base import Base
+from scen.model.keys import KeyKind, KeyPlace, SpanKeys, join_spans
 from scen.routing.encoder import random_view
 from scen.routing.prompt_keys import read_prompt_spans
 from scen.training.router_set import Question

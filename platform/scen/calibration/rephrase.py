@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from scen.base.load import Base
 from scen.calibration.bare import bare_model
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import decode
-from scen.editor.route import Route
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import decode
+from scen.model.route import Route
 from scen.records import Edit, Rephrase, normalise
 from scen.training.router_set import make_rephrases, names_subject, question_templates
 

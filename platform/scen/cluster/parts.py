@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
-from scen.base.load import Base
 from scen.cluster.registry_client import RegistryClient
 from scen.cluster.sharding import measure_device, read_deepspeed
 from scen.cluster.worker_group import Crew, CrewJob
 from scen.config import Config
-from scen.editor.keys import KeyPlace
 from scen.errors import ScenError
 from scen.fs import Storage
 from scen.ledger.actions import WaveCommit
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.pipeline.local import LocalParts, Progress
 from scen.pipeline.work import KeysTask, KeysWork, SharedWork
 

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from scen.base.load import Base, pick_device, pick_dtype
 from scen.config import ClusterConfig
 from scen.errors import BaseError, ConfigError
+from scen.model.base import Base, pick_device, pick_dtype
 
 Strategy = Literal["replicate", "zero3"]
 _SHARE = 0.5  # of a device's memory for the base; the rest is for caches, experts and gradients
@@ -81,7 +81,7 @@ DEFAULT: dict[str, Any] = {
 }
 
 
-class Zero3Pace:
+class Zero3Sync:
     """Keeps the ranks of a sharded base in step."""
 
     def __init__(self, offload: Any, device: torch.device) -> None:
@@ -127,7 +127,7 @@ def read_deepspeed(given: str | dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Base, Zero3Pace]:
+def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Base, Zero3Sync]:
     """What `load` loads, sharded over the ranks of the process group.
 
     Raises BaseError where it came whole, which one large base would not survive.
@@ -151,7 +151,7 @@ def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Ba
     if not all(hasattr(weight, "ds_tensor") for weight in base.model.parameters()):
         raise BaseError(f"base: {base.name} was loaded whole, not sharded")
     engine, *_ = deepspeed.initialize(model=base.model, config=settings)
-    return base, Zero3Pace(engine.optimizer, base.device)
+    return base, Zero3Sync(engine.optimizer, base.device)
 
 
 def shard_bytes(base: Base) -> int:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from scen.base.load import Base
 from scen.cluster.session import worker_environment
 from scen.cluster.sharding import Strategy, choose_strategy, load_sharded, shard_bytes
 from scen.config import ClusterConfig, Config
 from scen.data.files import locate
-from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
+from scen.model.base import Base
+from scen.model.decoder import NO_SYNC, RankSync
 from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork
 from scen.pipeline.plan import Wave
 from scen.pipeline.work import KeysTask, KeysWork, SharedWork, TrainingWork, do_share
@@ -83,20 +83,20 @@ class Share:
     def __init__(self, job: CrewJob) -> None:
         self._job = job
         self._storage = Storage(job.uri, job.options)
-        self._pace: Pace = ALONE
+        self._sync: RankSync = NO_SYNC
         if job.deepspeed is None:
             self.base = self._load()
         else:
-            self.base, self._pace = load_sharded(self._load, job.deepspeed)
+            self.base, self._sync = load_sharded(self._load, job.deepspeed)
 
     def work(self, task: Task) -> SharedWork:
         """The pieces that a task consists of."""
         config = self._job.config
         if isinstance(task, KeysTask):
-            return KeysWork.of(task, self._storage, self.base, self._pace)
+            return KeysWork.of(task, self._storage, self.base, self._sync)
         if isinstance(task, Wave):
-            return TrainingWork.of(task, config, self._store, self._pace)
-        return EvaluationWork.of(task, config, self._store, self._pace)
+            return TrainingWork.of(task, config, self._store, self._sync)
+        return EvaluationWork.of(task, config, self._store, self._sync)
 
     @cached_property
     def _store(self) -> OpenStore:

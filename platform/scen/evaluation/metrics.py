@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scen.editor.batch import IGNORED, pad_edits
-from scen.editor.decode import EditedModel
-from scen.editor.prefill import Prefill
-from scen.editor.route import Route
-from scen.editor.split import Split, run_head, split_edits
 from scen.evaluation.probes import Probe, ProbeKind
+from scen.model.batch import IGNORED, pad_edits
+from scen.model.decode import EditedModel
+from scen.model.prefill import Prefill
+from scen.model.route import Route
+from scen.model.split import Split, run_head, split_edits
 from scen.records import EncodedEdit
 
 
@@ -229,7 +229,7 @@ class _Told:
 
 
 @torch.no_grad()
-def forced_accuracy(
+def teacher_forced_accuracy(
     edited: EditedModel,
     probes: Sequence[EncodedEdit],
     route: Route,
@@ -248,7 +248,9 @@ def forced_accuracy(
 
 
 @torch.no_grad()
-def forced_loss(edited: EditedModel, probes: Sequence[EncodedEdit], route: Route) -> list[float]:
+def teacher_forced_loss(
+    edited: EditedModel, probes: Sequence[EncodedEdit], route: Route
+) -> list[float]:
     """Mean negative log-likelihood (nats per token) of each probe's target under the route, end
     token left out. Its exponential is the perplexity."""
     *_, told = _told(edited, probes, route, None)

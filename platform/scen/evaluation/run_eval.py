@@ -8,13 +8,13 @@ from statistics import median
 
 import torch
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, EditedModel, answer
-from scen.editor.prefill import Prefill
-from scen.editor.route import Route
-from scen.evaluation.metrics import Outcome, forced_accuracy
+from scen.evaluation.metrics import Outcome, teacher_forced_accuracy
 from scen.evaluation.probes import Probe
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import Decoded, EditedModel, answer
+from scen.model.prefill import Prefill
+from scen.model.route import Route
 from scen.records import EncodedEdit, EncodedPrompt
 
 
@@ -151,7 +151,7 @@ def _run_batch(
     outcomes = []
     for i, row in enumerate(rows):
         route = after.route.take(torch.tensor([i], device=base.device))
-        expert, nearest, rival = map(int, (route.expert_B, route.nearest_B, route.rival_B))
+        expert, nearest, rival = map(int, (route.expert_B, route.nearest_B, route.runner_up_B))
         outcomes.append(
             Outcome(
                 probe=row.probe,
@@ -195,17 +195,17 @@ def _forced(
 ) -> list[tuple[float | None, float | None]]:
     found: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
     told = [i for i, row in enumerate(rows) if row.target]
-    if not edited.pace.anyone(bool(told)):
+    if not edited.sync.anyone(bool(told)):
         return found
     if not told:  # only to keep in step
         idle = EncodedEdit(rows[0].prompt, (edited.pad_id,) * 2, 0)
-        forced_accuracy(edited, [idle], route.take(torch.tensor([0])))
+        teacher_forced_accuracy(edited, [idle], route.take(torch.tensor([0])))
     else:
         probes = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
         taken = route.take(torch.tensor(told, device=route.expert_B.device))
         # The cache of the prefill fits when every row of the batch is told.
         reused = filled if len(told) == len(rows) else None
-        before, after = forced_accuracy(edited, probes, taken, reused)
+        before, after = teacher_forced_accuracy(edited, probes, taken, reused)
         for i, pair in zip(told, zip(before, after, strict=True), strict=True):
             found[i] = pair
     return found

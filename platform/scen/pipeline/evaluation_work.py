@@ -7,8 +7,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 from scen.config import Config
-from scen.editor.decode import EditedModel
-from scen.editor.pace import ALONE, Pace
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import (
     Probe,
@@ -20,6 +18,8 @@ from scen.evaluation.probes import (
 from scen.evaluation.run_eval import BatchTime, EvalLimits, Measured, measure_batch, order_probes
 from scen.ledger.events import LedgerEntry
 from scen.ledger.pointer import HeldWave, bank_rows
+from scen.model.decode import EditedModel
+from scen.model.decoder import NO_SYNC, RankSync
 from scen.pipeline.plan import Journal, Wave
 from scen.pipeline.system_watch import process_memory
 from scen.records import Edit, digest_json
@@ -64,11 +64,11 @@ class EvaluationWork:
     probes: Sequence[Probe]
     batches: Sequence[list[int]]
     limits: EvalLimits
-    pace: Pace = ALONE
+    sync: RankSync = NO_SYNC
 
     @classmethod
     def of(
-        cls, task: EvaluationTask, config: Config, store: OpenStore, pace: Pace = ALONE
+        cls, task: EvaluationTask, config: Config, store: OpenStore, sync: RankSync = NO_SYNC
     ) -> "EvaluationWork":
         """The work that a task is under these settings."""
         limits = eval_limits(config)
@@ -76,7 +76,7 @@ class EvaluationWork:
         order = order_probes(store.base, probes, limits)
         size = limits.batch_size
         batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
-        return cls(task, store, probes, batches, limits, pace)
+        return cls(task, store, probes, batches, limits, sync)
 
     @property
     def count(self) -> int:
@@ -132,7 +132,7 @@ class EvaluationWork:
             held = HeldWave(task.wave.key, task.bundle, ids, task.replaced)
         rows = bank_rows(self.store.ledger.snapshot(task.version), held)
         places = [Place(row.bundle, row.row) for row in rows]
-        return self.store.loader.load(places, self.pace), [row.edit_id for row in rows]
+        return self.store.loader.load(places, self.sync), [row.edit_id for row in rows]
 
     @property
     def _journal(self) -> Journal:

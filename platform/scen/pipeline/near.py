@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scen.base.surface import bare_form
 from scen.errors import ConfigError
 from scen.ledger.events import LedgerEntry
 from scen.ledger.state import Snapshot
+from scen.model.surface import bare_form
 from scen.pipeline.admit import Admission, Clash
 from scen.records import Edit
 from scen.routing.key_neurons import CANDIDATES, Choice, KeyNeurons

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import Base
 from scen.config import Config
 from scen.data import Validator
 from scen.data.read import read_prompts
 from scen.evaluation.probes import edit_probes
 from scen.fs import Storage
+from scen.model.base import Base
+from scen.model.fetch import EMBEDDED_NAME
 from scen.pipeline.local import LocalParts
 from scen.records import Edit
 from scen.samples import sample_path

@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
 from scen.config import Config
-from scen.editor.keys import KeyPlace
-from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
 from scen.ledger.tensors import load_bundle, save_bundle
+from scen.model.base import Base
+from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.keys import KeyPlace
 from scen.pipeline.plan import Journal, Wave
 from scen.records import EncodedEdit, digest_json
 from scen.routing.prompt_keys import batch_prompts, read_prompt_keys
@@ -33,7 +33,7 @@ class SharedWork(Protocol):
     """The pieces of `TrainingWork` (parts) or `EvaluationWork` (batches)."""
 
     @property
-    def pace(self) -> Pace:
+    def sync(self) -> RankSync:
         """How ranks that share a base keep in step."""
         ...
 
@@ -71,7 +71,7 @@ def do_share(work: SharedWork, rank: int, world: int) -> None:
     """
     mine = [i for i in range(work.count) if i % world == rank and not work.is_done(i)]
     for step in range(work.count + 1):
-        if not work.pace.anyone(step < len(mine)):
+        if not work.sync.anyone(step < len(mine)):
             return
         if step < len(mine):
             work.keep(mine[step], work.run(mine[step]))
@@ -97,13 +97,15 @@ class KeysWork:
     storage: Storage
     base: Base
     batches: Sequence[list[int]]
-    pace: Pace = ALONE
+    sync: RankSync = NO_SYNC
 
     @classmethod
-    def of(cls, task: KeysTask, storage: Storage, base: Base, pace: Pace = ALONE) -> "KeysWork":
+    def of(
+        cls, task: KeysTask, storage: Storage, base: Base, sync: RankSync = NO_SYNC
+    ) -> "KeysWork":
         """The work that a task is on a base."""
         encoded = [base.template.encode_prompt(prompt) for prompt in task.prompts]
-        return cls(task, storage, base, batch_prompts(encoded), pace)
+        return cls(task, storage, base, batch_prompts(encoded), sync)
 
     @property
     def count(self) -> int:
@@ -121,7 +123,7 @@ class KeysWork:
     def run(self, index: int) -> Tensor:
         """Read a batch, and keep nothing."""
         some = [self.task.prompts[i] for i in self.batches[index]]
-        return read_prompt_keys(self.base, self.task.places, some, pace=self.pace)
+        return read_prompt_keys(self.base, self.task.places, some, sync=self.sync)
 
     def keep(self, index: int, found: Any) -> None:
         """Write down the keys of a batch."""
@@ -150,14 +152,16 @@ class TrainingWork:
     plan: WavePlan
     edits: Sequence[EncodedEdit]
     parts: Sequence[list[int]]
-    pace: Pace = ALONE
+    sync: RankSync = NO_SYNC
 
     @classmethod
-    def of(cls, wave: Wave, config: Config, store: OpenStore, pace: Pace = ALONE) -> "TrainingWork":
+    def of(
+        cls, wave: Wave, config: Config, store: OpenStore, sync: RankSync = NO_SYNC
+    ) -> "TrainingWork":
         """The work that a wave is under these settings."""
         edits = encode_edits(store.base.template, wave.edits, other_ways=config.expert.other_ways)
         parts = cut_parts(edits, config.expert.batch_size)
-        return cls(wave, store, wave_plan(config, store.method), edits, parts, pace)
+        return cls(wave, store, wave_plan(config, store.method), edits, parts, sync)
 
     @property
     def task(self) -> Wave:
@@ -180,7 +184,7 @@ class TrainingWork:
     def run(self, index: int) -> Fitted:
         """Train a part, and keep nothing."""
         some, base = [self.edits[i] for i in self.parts[index]], self.store.base
-        return fit_part(base.model, self.plan, some, base.pad_id, self.pace)
+        return fit_part(base.model, self.plan, some, base.pad_id, self.sync)
 
     def keep(self, index: int, fitted: Fitted) -> None:
         """Write down a part that was trained."""

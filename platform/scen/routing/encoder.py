@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyKind, KeyPlace
+from scen.model.keys import KeyKind, KeyPlace
 from scen.routing.whitening import Whitening
 
 SEARCH_WIDTH = 128

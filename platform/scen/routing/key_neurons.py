@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scen.editor.keys import SpanKeys, read_span_keys
-from scen.editor.prefill import Prefill
-from scen.editor.route import Route
+from scen.model.keys import SpanKeys, read_span_keys
+from scen.model.prefill import Prefill
+from scen.model.route import Route
 from scen.routing.codes import Codes
 from scen.routing.growing_neurons import NO_TEXT, GrowingNeurons
 from scen.routing.router import Router

@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.keys import KeyPlace, SpanKeys, join_spans, read_keys, read_span_keys
-from scen.editor.pace import ALONE, Pace
-from scen.editor.prefill import prefill
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.keys import KeyPlace, SpanKeys, join_spans, read_keys, read_span_keys
+from scen.model.prefill import prefill
 from scen.records import EncodedPrompt
 
 BATCH = 32
@@ -32,7 +32,7 @@ def read_prompt_keys(
     prompts: Sequence[str],
     batch_size: int = BATCH,
     progress: Callable[[int], None] = lambda _: None,
-    pace: Pace = ALONE,
+    sync: RankSync = NO_SYNC,
 ) -> Tensor:
     """key_NKF float16 of N prompts, in their order. `progress` is told of each batch's size."""
     encoded = [base.template.encode_prompt(prompt) for prompt in prompts]
@@ -41,7 +41,7 @@ def read_prompt_keys(
     for rows in batches:
         batch = pad_prompts([encoded[i] for i in rows], base.pad_id, base.device)
         layers = [place.layer for place in places]
-        filled = prefill(base.model, batch, layers[0], layers, pace=pace)
+        filled = prefill(base.model, batch, layers[0], layers, sync=sync)
         parts.append(read_keys(filled, places).half().cpu())
         progress(len(rows))
     return torch.cat(parts)[torch.tensor(list(itertools.chain(*batches))).argsort()]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
+from scen.model.keys import KeyPlace
 from scen.routing.encoder import KeyEncoder, fold, random_view
 from scen.routing.evidence import Evidence
 from scen.routing.gate import Gate

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, answer
-from scen.editor.keys import read_span_keys
-from scen.editor.neurons import SigmoidNeurons
-from scen.editor.prefill import Prefill
-from scen.editor.route import Route
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, answer
+from scen.model.keys import read_span_keys
+from scen.model.prefill import Prefill
+from scen.model.route import Route, SigmoidNeurons
 from scen.records import EncodedPrompt
 from scen.routing.explain import explain_spans
 from scen.routing.key_neurons import KeyNeurons

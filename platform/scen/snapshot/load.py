@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
 from scen.config import Config, RouterConfig
-from scen.editor.decode import EditedModel
-from scen.editor.expert import build_bank
-from scen.editor.keys import KeyPlace
-from scen.editor.neurons import NeuronBank, SigmoidNeurons
-from scen.editor.pace import ALONE, Pace
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.ledger.tensors import load_bundle
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.expert import build_bank
+from scen.model.keys import KeyPlace
+from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_texts import WIDTH, unpack_texts
 from scen.routing.router import Router, plain_router
@@ -105,7 +105,7 @@ class SnapshotLoader:
     router: Router | None  # None for method scen
     rows: BundleRows
 
-    def load(self, places: Sequence[Place], pace: Pace = ALONE) -> EditedModel:
+    def load(self, places: Sequence[Place], sync: RankSync = NO_SYNC) -> EditedModel:
         """The base with the experts and neurons at these places, in this order.
 
         Raises IntegrityError where a bundle is damaged, NotFoundError where it is missing.
@@ -115,7 +115,7 @@ class SnapshotLoader:
         bank = build_bank({name: tensors[name] for name in self._expert_names})
         base = self.base
         return EditedModel(
-            base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids, pace
+            base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids, sync
         )
 
     def tensors(self, places: Sequence[Place], names: Sequence[str]) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scen.base.surface import bare_form
-from scen.editor.keys import KeyPlace, SpanKeys
+from scen.model.keys import KeyPlace, SpanKeys
+from scen.model.surface import bare_form
 from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, fold, random_view
 from scen.routing.whitening import Whitening
 from scen.routing.words import likeness_of

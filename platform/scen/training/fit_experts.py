@@ -7,12 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scen.editor.batch import IGNORED, pad_edits, pad_prompts
-from scen.editor.expert import FullBank, LowRankBank, build_bank, join_banks
-from scen.editor.losses import expert_loss
-from scen.editor.pace import ALONE, Pace
-from scen.editor.prefill import Prefill, prefill
-from scen.editor.split import Split, run_head, split_edits
+from scen.model.batch import IGNORED, pad_edits, pad_prompts
+from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.expert import FullBank, LowRankBank, build_bank, expert_loss, join_banks
+from scen.model.prefill import Prefill, prefill
+from scen.model.split import Split, run_head, split_edits
 from scen.records import EncodedEdit
 
 Method = Literal["scen", "scen-lr"]
@@ -50,7 +49,7 @@ def fit_experts(
     edits: Sequence[EncodedEdit],
     pad_id: int,
     filled: Prefill | None = None,
-    pace: Pace = ALONE,
+    sync: RankSync = NO_SYNC,
 ) -> FittedExperts:
     """Train the experts of one batch of edits. Rows do not influence each other.
 
@@ -59,7 +58,7 @@ def fit_experts(
     and the inner steps touch the last prompt token and the target only. `filled` is that run of
     the same prompts, where it was done already.
     """
-    return ExpertTrainer(model, plan, pad_id, pace).fit(edits, filled)
+    return ExpertTrainer(model, plan, pad_id, sync).fit(edits, filled)
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,12 @@ class ExpertTrainer:
     model: Any
     plan: ExpertPlan
     pad_id: int
-    pace: Pace = ALONE
+    sync: RankSync = NO_SYNC
 
     def fit(self, edits: Sequence[EncodedEdit], filled: Prefill | None = None) -> FittedExperts:
         """See `fit_experts`."""
         split, labels_BS = self._split(edits, filled)
-        bank = start_bank(self.model, self.plan, [e.seed for e in edits], self.pace)
+        bank = start_bank(self.model, self.plan, [e.seed for e in edits], self.sync)
         rows = torch.arange(len(edits), device=labels_BS.device)
         done, losses = self._descend(split, labels_BS, bank, rows)
         fitted = FittedExperts(join_banks([done[row] for row in sorted(done)]), losses)
@@ -95,7 +94,7 @@ class ExpertTrainer:
         tensors = {name: tensor.detach().clone() for name, tensor in fitted.bank.tensors().items()}
         losses = [list(curve) for curve in fitted.losses]
         size = max(1, len(edits) // (1 + len(edits[0].ways)))  # as many rows as there are edits
-        while self.pace.anyone(len(lost) > 0):
+        while self.sync.anyone(len(lost) > 0):
             now, lost = lost[:size], lost[size:]
             some = now or [0]  # other ranks go on
             asked = [
@@ -133,7 +132,7 @@ class ExpertTrainer:
             return split_edits(self.model, layer, batch, None), batch.labels_BS
         if filled is None:
             prompts = pad_prompts([e.prompt for e in edits], self.pad_id, device)
-            filled = prefill(self.model, prompts, layer, (), pace=self.pace)
+            filled = prefill(self.model, prompts, layer, (), sync=self.sync)
         return split_edits(self.model, layer, batch, filled.cache), batch.labels_BS
 
     def _descend(
@@ -157,12 +156,12 @@ class ExpertTrainer:
             keep = ((worst_E >= self.plan.stop_loss) & (rows != _IDLE)).nonzero().squeeze(1)
             if len(keep) < len(rows):
                 _set_aside(done, bank, rows, keep)
-            if not self.pace.anyone(len(keep) > 0):
+            if not self.sync.anyone(len(keep) > 0):
                 return done, losses
             if len(keep) == 0:  # other ranks go on: so does one row, for nothing
                 rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
             loss_E.sum().backward()
-            self.pace.after_backward()
+            self.sync.after_backward()
             adam.step()
             adam.zero_grad(set_to_none=True)
             if len(keep) < len(rows):
@@ -180,7 +179,9 @@ class ExpertTrainer:
         return expert_loss(run_head(self.model, told_ND), labels_BS)
 
 
-def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int], pace: Pace = ALONE) -> Bank:
+def start_bank(
+    model: Any, plan: ExpertPlan, seeds: Sequence[int], sync: RankSync = NO_SYNC
+) -> Bank:
     """Experts before training: copies of the base's linear, or terms that add nothing yet."""
     linear = model.model.layers[plan.layer].mlp.down_proj
     linear = getattr(linear, "linear", linear)
@@ -189,7 +190,7 @@ def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int], pace: Pace = 
     kind = torch.promote_types(linear.weight.dtype, torch.float32)
     width_D, width_F = linear.out_features, linear.in_features
     if plan.method == "scen":
-        weight_DF = pace.whole(linear.weight).detach()
+        weight_DF = sync.whole(linear.weight).detach()
         return FullBank(weight_DF.to(kind)[None].repeat(len(seeds), 1, 1))
     draws = [
         torch.randn(plan.rank, width_F, generator=torch.Generator().manual_seed(seed))

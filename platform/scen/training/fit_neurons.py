@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scen.editor.losses import neuron_loss
-from scen.editor.neurons import initial_neuron
+from scen.model.expert import neuron_loss
+from scen.model.route import initial_neuron
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scen.base.surface import MOST_SPANS
 from scen.data.asking import SURFACE_WAYS
+from scen.model.surface import MOST_SPANS
 from scen.routing.encoder import KeyEncoder
 from scen.routing.evidence import Evidence, around, manner_begin
 from scen.routing.whitening import Whitening

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.editor.batch import pad_prompts
-from scen.editor.keys import KeyPlace, read_span_keys
-from scen.editor.pace import ALONE, Pace
-from scen.editor.prefill import Prefill, prefill
+from scen.model.batch import pad_prompts
+from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.keys import KeyPlace, read_span_keys
+from scen.model.prefill import Prefill, prefill
 from scen.records import EncodedEdit
 from scen.routing.prompt_texts import pack_texts
 from scen.training.fit_experts import ExpertPlan, fit_experts
@@ -59,15 +59,15 @@ def join_parts(parts: Sequence[list[int]], fitted: Sequence[Fitted]) -> Fitted:
 
 
 def fit_part(
-    model: Any, plan: WavePlan, edits: Sequence[EncodedEdit], pad_id: int, pace: Pace = ALONE
+    model: Any, plan: WavePlan, edits: Sequence[EncodedEdit], pad_id: int, sync: RankSync = NO_SYNC
 ) -> Fitted:
     """Experts of one part, and what its neurons are made from."""
     device = next(model.parameters()).device
     prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
     is_paper = plan.expert.method == "scen"
     key_layers = () if is_paper else (place.layer for place in plan.places)
-    filled = prefill(model, prompts, plan.expert.layer, key_layers, pace=pace)
-    fitted = fit_experts(model, plan.expert, edits, pad_id, filled, pace)
+    filled = prefill(model, prompts, plan.expert.layer, key_layers, sync=sync)
+    fitted = fit_experts(model, plan.expert, edits, pad_id, filled, sync)
     tensors = {name: _stored(t, is_paper) for name, t in fitted.bank.tensors().items()}
     return Fitted(tensors | _read_index(filled, plan, is_paper), fitted.losses)
 

@@ -5,8 +5,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scen.base.template import Template
 from scen.data.asking import Ask, wordings
+from scen.model.template import Template
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 WAYS = ("UPPER CASE", "several")

@@ -14,7 +14,7 @@ from scen_serve.api.access import AppContext
 from scen_serve.api.errors import ApiError, as_api_error, error_body
 from scen_serve.api.replies import ReplyForm, route_headers
 from scen_serve.api.schema import AskBody, ChatBody, CompletionBody, ScenOptions
-from scen_serve.engine.engine import request as engine_request
+from scen_serve.engine import request as engine_request
 from scen_serve.engine.request import Ended, Event, ResponseStream, Routed
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.telemetry import RequestRecord

@@ -11,8 +11,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from scen.base.load import Base
 from scen.errors import InputError
+from scen.model.base import Base
 from scen_serve.engine.expert_cache import ExpertCache
 from scen_serve.engine.prefix_cache import PrefixCache
 from scen_serve.engine.request import BusyError, Ended, Failed, Request, Sink, Ticket

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.editor.expert import FullBank, LowRankBank
 from scen.fs import Storage
 from scen.ledger.tensors import load_bundle
+from scen.model.expert import FullBank, LowRankBank
 from scen.snapshot.load import Place
 
 Bundle = dict[str, Tensor]

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, copy_cache, speak
-from scen.editor.neurons import SigmoidNeurons
-from scen.editor.prefill import Prefill, prefill
-from scen.editor.route import Route
-from scen.editor.step import RowCache, step_rows
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, apply_experts, copy_cache
+from scen.model.prefill import Prefill, prefill
+from scen.model.route import Route, SigmoidNeurons
+from scen.model.step import RowCache, step_rows
 from scen.snapshot.load import Place
 from scen_serve.engine.detokenizer import IncrementalDetokenizer
 from scen_serve.engine.expert_cache import ExpertCache
@@ -185,7 +184,7 @@ class RunningBatch:
         batch."""
         filled = group.filled
         cache = copy_cache(filled.cache)
-        logits_BV = speak(self._edited, filled, group.slots(ready), cache)
+        logits_BV = apply_experts(self._edited, filled, group.slots(ready), cache)
         for index in ready:
             row = group.rows.pop(index)
             if self._speak(row, logits_BV[index]) and self._join(row, cache, index):

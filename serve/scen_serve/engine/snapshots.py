@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.ledger.events import LedgerEntry
 from scen.ledger.state import Snapshot
+from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.routing.codes import Codes
 from scen.routing.growing_neurons import GrowingNeurons
 from scen.routing.growing_rows import UNIT

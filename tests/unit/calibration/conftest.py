@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scen.editor.keys import KeyPlace
+from scen.model.keys import KeyPlace
 from scen.training.fit_encoder import EncoderPlan, RouterKeys
 from scen.training.fit_router import RouterPlan
 from scen.training.router_set import Question, RouterSet

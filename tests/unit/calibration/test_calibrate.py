@@ -2,9 +2,9 @@
 
 import pytest
 
-from scen.base.load import Base
 from scen.calibration.calibrate import calibrate
 from scen.errors import InputError
+from scen.model.base import Base
 from scen.records import Edit
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from scen.calibration.choose_places import choose_places, count_trials
-from scen.editor.keys import KeyPlace
+from scen.model.keys import KeyPlace
 from scen.training.fit_encoder import RouterKeys
 from scen.training.fit_router import RouterPlan, cross_encode
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from scen.base.load import Base
 from scen.calibration.read_questions import (
     candidate_places,
     narrowing,
     read_questions,
     usual_places,
 )
-from scen.editor.keys import KeyPlace
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.training.router_set import Question
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import torch
 
-from scen.base.load import Base
 from scen.calibration.bare import bare_model
 from scen.calibration.rephrase import complete_edits, is_other_wording
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import decode
-from scen.editor.route import Route
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import decode
+from scen.model.route import Route
 from scen.records import Edit, normalise
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from scen.base.load import Base
-from scen.editor.decode import EditedModel
-from scen.editor.keys import KeyPlace
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.keys import KeyPlace
 from scen.records import Edit, EncodedEdit
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.prompt_keys import read_prompt_keys

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from scen.base.load import Base, open_base
-from scen.editor.keys import KeyPlace
 from scen.fs import Storage
+from scen.model.base import Base, open_base
+from scen.model.keys import KeyPlace
 from scen.pipeline.work import KeysTask, KeysWork, do_share
 from scen.routing.prompt_keys import read_prompt_keys
 

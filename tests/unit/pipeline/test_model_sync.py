@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from unit.upkeep.conftest import Shop, add_wave, shop
 
 from scen.errors import NotFoundError
 from scen.ledger.actions import About, Revoke, Rollback
 from scen.ledger.collect import Keep, collect, plan_collection
 from scen.ledger.markers import pin, read_pins
 from scen.pipeline.models import SyncReport, follow_ledger, sync_models
+from unit.ledger.conftest import Shop, add_wave, shop
 from unit.tracking.conftest import client, tracking_uri
 
 __all__ = ["client", "shop", "tracking_uri"]  # fixtures

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
+from scen.model.keys import KeyPlace
 from scen.routing.encoder import fold, random_view
 from scen.routing.gate import Gate
 from scen.routing.router import Router

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from scen.editor.keys import KeyPlace
+from scen.model.keys import KeyPlace
 from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, fold, random_view
 from scen.routing.router import Router
 from scen.routing.whitening import Whitening

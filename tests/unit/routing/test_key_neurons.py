@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.keys import read_keys
-from scen.editor.prefill import Prefill, prefill
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.keys import read_keys
+from scen.model.prefill import Prefill, prefill
 from scen.records import EncodedEdit
 from scen.routing.codes import Codes
 from scen.routing.key_bank import quantise
@@ -170,7 +170,7 @@ def test_a_second_edit_above_the_threshold_is_a_rival(trained: Router, filled: P
     key_EKF = read_keys(filled, trained.encoder.places)[:4]
     key_EKF[3] = key_EKF[0]
     route = KeyNeurons.build(trained, key_EKF).route(filled)
-    assert (route.expert_B[0].item(), route.rival_B[0].item()) == (0, 3)
-    assert route.rival_B[1:3].tolist() == [-1, -1]
+    assert (route.expert_B[0].item(), route.runner_up_B[0].item()) == (0, 3)
+    assert route.runner_up_B[1:3].tolist() == [-1, -1]
     alone = KeyNeurons.build(trained, key_EKF[:1]).route(filled)
-    assert (alone.expert_B[0].item(), alone.rival_B[0].item()) == (0, -1)
+    assert (alone.expert_B[0].item(), alone.runner_up_B[0].item()) == (0, -1)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scen.base.load import Base
-from scen.editor.keys import KeyPlace
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.records import Edit
 from scen.routing.prompt_keys import read_prompt_keys
 

@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
+from scen.model.keys import KeyPlace
 from scen.routing.router import NEGATIVES, Router, plain_router
 from scen.routing.threshold import conformal_threshold
 from scen.routing.whitening import Whitening

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from scen.config import load_config
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import decode
-from scen.editor.route import Route
 from scen.fs import Storage
 from scen.ledger.ledger import WaveCommit
 from scen.ledger.tensors import save_bundle
+from scen.model.batch import pad_prompts
+from scen.model.decode import decode
+from scen.model.route import Route
 from scen.records import Edit, EncodedPrompt
 from scen.routing.prompt_keys import read_prompt_keys
 from scen.snapshot.open import OpenStore, create_store

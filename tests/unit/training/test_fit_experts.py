@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scen.base.load import Base
-from scen.editor.expert import build_bank
+from scen.model.base import Base
+from scen.model.expert import build_bank
 from scen.records import EncodedEdit
 from scen.training.fit_experts import ExpertPlan, ExpertTrainer, FittedExperts, Method, fit_experts
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from scen.editor.losses import neuron_loss
-from scen.editor.neurons import initial_neuron
+from scen.model.expert import neuron_loss
+from scen.model.route import initial_neuron
 from scen.training.fit_neurons import NeuronPlan, fit_neurons
 
 SEEDS = [3, 5, 8]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError, InputError
+from scen.model.keys import KeyPlace
 from scen.routing.key_neurons import KeyNeurons
 from scen.routing.router import NEGATIVES, Router
 from scen.routing.threshold import conformal_threshold

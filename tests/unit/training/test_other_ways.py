@@ -1,6 +1,6 @@
 """Edits in other ways of asking: the same ones whenever an edit is trained."""
 
-from scen.base.load import Base, load_base
+from scen.model.base import Base, load_base
 from scen.records import Edit
 from scen.training.other_ways import WAYS, encode_edits
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scen.base.load import Base
 from scen.benchmark.editors.scen_methods import Edited, StepProgress
-from scen.editor.decode import EditedModel
-from scen.editor.expert import LowRankBank
-from scen.editor.keys import KeyPlace
-from scen.editor.neurons import SigmoidNeurons
 from scen.errors import ConfigError
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.expert import LowRankBank
+from scen.model.keys import KeyPlace
+from scen.model.route import SigmoidNeurons
 from scen.records import Edit
 from scen.routing.prompt_keys import read_prompt_keys
 

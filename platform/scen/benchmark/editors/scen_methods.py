@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
 from scen.config import Config, Method, load_config
 from scen.data.asking import wordings
 from scen.data.read import read_prompts
-from scen.editor.decode import EditedModel
-from scen.editor.expert import build_bank
-from scen.editor.neurons import NeuronBank, SigmoidNeurons
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.expert import build_bank
+from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.pipeline.work import wave_plan
 from scen.records import Edit
 from scen.routing.key_neurons import KeyNeurons

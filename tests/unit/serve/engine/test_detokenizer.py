@@ -2,7 +2,7 @@
 
 import pytest
 
-from scen.base.load import Base
+from scen.model.base import Base
 from scen_serve.engine.detokenizer import IncrementalDetokenizer
 
 TEXT = "naïve 🙂 café — ends. Here"

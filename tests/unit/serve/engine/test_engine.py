@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scen.base.surface import bare_form
-from scen.editor.keys import KeyPlace
 from scen.errors import InputError
+from scen.model.keys import KeyPlace
+from scen.model.surface import bare_form
 from scen.routing.key_neurons import KeyNeurons
 from scen.snapshot.open import OpenStore
 from scen_serve.api.replies import route_field

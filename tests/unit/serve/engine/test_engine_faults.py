@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from scen.editor.step import RowCache
+from scen.model.step import RowCache
 from scen.snapshot.open import OpenStore
+from scen_serve.engine import engine as engine_module
+from scen_serve.engine import running_batch
 from scen_serve.engine.detokenizer import IncrementalDetokenizer
-from scen_serve.engine.engine import Engine, running_batch
-from scen_serve.engine.engine import engine as engine_module
+from scen_serve.engine.engine import Engine
 from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache
 from scen_serve.engine.prefix_cache import PrefixCache
 from scen_serve.engine.request import Failed
@@ -30,7 +31,7 @@ PLACES: list[tuple[Any, str, bool]] = [
     (ExpertCache, "acquire", True),
     (HostExpertCache, "find", True),
     (running_batch, "copy_cache", False),  # the first token of all that are ready
-    (running_batch, "speak", False),
+    (running_batch, "apply_experts", False),
     (RowCache, "join", True),
     (RowCache, "next_span", False),  # one token of all that run
     (running_batch, "step_rows", False),

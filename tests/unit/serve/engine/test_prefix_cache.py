@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from scen.config import load_config
-from scen.editor.batch import pad_prompts
-from scen.editor.keys import read_keys
-from scen.editor.prefill import prefill
 from scen.fs import Storage
 from scen.ledger.actions import WaveCommit
 from scen.ledger.tensors import save_bundle
+from scen.model.batch import pad_prompts
+from scen.model.keys import read_keys
+from scen.model.prefill import prefill
 from scen.records import EncodedPrompt
 from scen.snapshot.open import OpenStore, create_store
 from scen_serve.engine.engine import Engine

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scen.editor.batch import pad_prompts
 from scen.errors import IntegrityError, NotFoundError
+from scen.model.batch import pad_prompts
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.expert_cache import HostExpertCache
 from scen_serve.engine.snapshots import SnapshotReader

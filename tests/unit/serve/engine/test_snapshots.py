@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
 from scen.errors import IntegrityError
 from scen.fs import Storage
 from scen.ledger.actions import Action, Revoke, Rollback, WaveCommit
 from scen.ledger.ledger import Ledger, create_or_open
 from scen.ledger.manifest import StoreManifest
 from scen.ledger.state import Snapshot
+from scen.model.keys import KeyPlace
 from scen.records import Edit
 from scen.routing.key_neurons import Choice, KeyNeurons
 from scen.routing.router import Router, plain_router
-from scen_serve.engine.engine import snapshots
+from scen_serve.engine import snapshots
 from scen_serve.engine.snapshots import NeuronRows
 
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
