@@ -9,10 +9,8 @@ from torch import Tensor
 
 from scen.registry.entry import LedgerEntry
 from scen.registry.snapshot import Snapshot
-from scen.routing.codes import Codes
-from scen.routing.growing_neurons import GrowingNeurons
-from scen.routing.growing_rows import UNIT
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.key_bank import UNIT, Codes
+from scen.routing.neurons import GrowingNeurons, KeyNeurons
 from scen.routing.router import Router
 
 ReadKeys = Callable[[str], tuple[Tensor, Sequence[str] | None]]

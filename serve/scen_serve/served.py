@@ -9,8 +9,8 @@ from torch import Tensor
 
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.registry.snapshot import Snapshot
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_texts import unpack_texts
+from scen.routing.keys import unpack_texts
+from scen.routing.neurons import KeyNeurons
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen_serve.expert_cache import ExpertShelf

@@ -36,8 +36,8 @@ from scen.ingest import Validator, ingest
 from scen.ingest.asking import Ask, wordings
 from scen.ingest.prompts import read_prompts
 from scen.records import Edit, EncodedPrompt
-from scen.routing.key_neurons import KeyNeurons, best_spans
-from scen.routing.prompt_keys import read_prompt_spans
+from scen.routing.keys import read_prompt_spans
+from scen.routing.neurons import KeyNeurons, best_spans
 from scen.routing.router import Router
 from scen.samples import sample_path
 from scen.snapshot.base_profile import load_profile, shipped_profiles

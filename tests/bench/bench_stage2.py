@@ -26,7 +26,7 @@ from scen.editor import reference
 from scen.editor.batch import pad_prompts
 from scen.editor.prefill import prefill
 from scen.records import EncodedEdit
-from scen.training.fit_neurons import NeuronPlan, fit_neurons
+from scen.training.neurons import NeuronPlan, fit_neurons
 
 STEPS = 20
 BATCH = 32

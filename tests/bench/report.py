@@ -16,7 +16,7 @@ from scen.base.load import Base
 from scen.ingest import Validator, ingest
 from scen.records import EncodedEdit
 from scen.samples import sample_path
-from scen.training.other_ways import encode_edits
+from scen.training.experts import encode_edits
 
 T = TypeVar("T")
 

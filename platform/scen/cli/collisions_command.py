@@ -13,8 +13,8 @@ from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.registry.ledger import open_ledger
 from scen.registry.snapshot import Snapshot
-from scen.routing.collisions import Collision, find_collisions
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.explain import Collision, find_collisions
+from scen.routing.neurons import KeyNeurons
 from scen.snapshot.open import stored_router
 from scen.snapshot.rows import BundleRows, Place
 

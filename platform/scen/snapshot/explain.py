@@ -10,7 +10,7 @@ from scen.editor.keys import read_span_keys
 from scen.editor.neurons import SigmoidNeurons
 from scen.editor.prefill import Prefill
 from scen.routing.explain import explain_spans
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.neurons import KeyNeurons
 
 
 @dataclass(frozen=True, slots=True)

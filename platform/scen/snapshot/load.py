@@ -11,8 +11,8 @@ from scen.editor.decode import EditedModel
 from scen.editor.expert import build_bank
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.editor.pace import ALONE, Pace
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_texts import WIDTH, unpack_texts
+from scen.routing.keys import WIDTH, unpack_texts
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.snapshot.method import StoreMethod
 from scen.snapshot.rows import BundleRows, Place

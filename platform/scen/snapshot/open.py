@@ -16,7 +16,7 @@ from scen.fs import Storage
 from scen.registry.ledger import Ledger, create_or_open, open_ledger
 from scen.registry.manifest import StoreManifest, read_manifest
 from scen.registry.snapshot import Snapshot
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.snapshot.ask import VersionModel
 from scen.snapshot.load import SnapshotLoader

@@ -12,7 +12,7 @@ from scen.base.load import Base
 from scen.editor.keys import KeyPlace
 from scen.editor.pace import ALONE, Pace
 from scen.fs import Storage
-from scen.routing.prompt_keys import batch_prompts, read_prompt_keys
+from scen.routing.keys import batch_prompts, read_prompt_keys
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from scen.evaluation.metrics import rivals, summarise
 from scen.records import digest_bytes
 from scen.registry.actions import WaveCommit
 from scen.registry.snapshot import Snapshot
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen.store.bundles import save_bundle

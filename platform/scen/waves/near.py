@@ -14,7 +14,7 @@ from scen.errors import ConfigError
 from scen.records import Edit
 from scen.registry.entry import LedgerEntry
 from scen.registry.snapshot import Snapshot
-from scen.routing.key_neurons import CANDIDATES, Choice, KeyNeurons
+from scen.routing.neurons import CANDIDATES, Choice, KeyNeurons
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 from scen.waves.admit import Admission, Clash

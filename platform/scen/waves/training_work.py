@@ -12,9 +12,9 @@ from scen.records import EncodedEdit, digest_json
 from scen.snapshot.method import StoreMethod
 from scen.snapshot.open import OpenStore
 from scen.store.bundles import load_bundle, save_bundle
-from scen.training.fit_experts import ExpertPlan
-from scen.training.fit_neurons import NeuronPlan
-from scen.training.fit_wave import (
+from scen.training.experts import ExpertPlan, encode_edits
+from scen.training.neurons import NeuronPlan
+from scen.training.parts import (
     Fitted,
     WavePlan,
     add_neurons,
@@ -22,7 +22,6 @@ from scen.training.fit_wave import (
     fit_part,
     join_parts,
 )
-from scen.training.other_ways import encode_edits
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 

@@ -13,7 +13,7 @@ from scen.editor.layer import EditedLinear, detach_layer
 from scen.editor.neurons import SigmoidNeurons
 from scen.editor.route import Route
 from scen.records import EncodedEdit
-from scen.training.fit_experts import ExpertPlan, Method, fit_experts
+from scen.training.experts import ExpertPlan, Method, fit_experts
 
 LAYER = 3
 NEW = 12

@@ -17,7 +17,7 @@ from scen.editor.decode import EditedModel, answer
 from scen.editor.neurons import SigmoidNeurons
 from scen.editor.route import Route
 from scen.records import EncodedEdit
-from scen.training.fit_experts import ExpertPlan, FittedExperts, fit_experts
+from scen.training.experts import ExpertPlan, FittedExperts, fit_experts
 
 LAYER = 3
 

@@ -13,7 +13,7 @@ from scen.editor.decode import EditedModel, answer
 from scen.editor.route import Route
 from scen.evaluation.forced import forced_accuracy
 from scen.records import EncodedEdit
-from scen.training.fit_experts import Method
+from scen.training.experts import Method
 
 MakeEdited = Callable[..., EditedModel]
 

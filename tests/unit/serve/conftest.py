@@ -14,7 +14,7 @@ from scen.editor.route import Route
 from scen.fs import Storage
 from scen.records import Edit, EncodedPrompt
 from scen.registry.ledger import WaveCommit
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.snapshot.open import OpenStore, create_store
 from scen.store.bundles import save_bundle
 from scen_serve.engine import Engine

@@ -9,7 +9,7 @@ import torch
 from scen.base.surface import bare_form
 from scen.editor.keys import KeyPlace
 from scen.errors import InputError
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.neurons import KeyNeurons
 from scen.snapshot.open import OpenStore
 from scen_serve.engine import Engine
 from scen_serve.replies import route_field

@@ -16,7 +16,7 @@ from scen.registry.actions import Action, Revoke, Rollback, WaveCommit
 from scen.registry.ledger import Ledger, create_or_open
 from scen.registry.manifest import StoreManifest
 from scen.registry.snapshot import Snapshot
-from scen.routing.key_neurons import Choice, KeyNeurons
+from scen.routing.neurons import Choice, KeyNeurons
 from scen.routing.router import Router, plain_router
 from scen_serve import neuron_rows
 from scen_serve.neuron_rows import NeuronRows

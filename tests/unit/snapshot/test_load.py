@@ -15,7 +15,7 @@ from scen.editor.neurons import SigmoidNeurons
 from scen.errors import IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.records import EncodedEdit
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
 from scen.snapshot.load import SnapshotLoader
 from scen.snapshot.method import StoreMethod

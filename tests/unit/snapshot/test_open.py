@@ -16,8 +16,8 @@ from scen.fs import Storage
 from scen.records import Edit
 from scen.registry.ledger import WaveCommit
 from scen.registry.manifest import read_manifest
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import plain_router
 from scen.snapshot.open import OpenStore, Places, create_store, open_store
 from scen.store.bundles import load_bundle, save_bundle

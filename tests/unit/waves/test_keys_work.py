@@ -8,7 +8,7 @@ import torch
 from scen.base.load import Base, open_base
 from scen.editor.keys import KeyPlace
 from scen.fs import Storage
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.waves.keys_work import KeysTask, KeysWork
 from scen.waves.shared_work import do_share
 

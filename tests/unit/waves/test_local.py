@@ -12,7 +12,7 @@ from scen.evaluation.metrics import EvalReport
 from scen.evaluation.probes import asking_probes, edit_probes, locality_probes
 from scen.records import Edit
 from scen.store.bundles import load_bundle
-from scen.training.fit_neurons import NeuronPlan, fit_neurons
+from scen.training.neurons import NeuronPlan, fit_neurons
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
 from scen.waves.run_stream import settings

@@ -10,8 +10,8 @@ from scen.records import Edit
 from scen.registry.actions import WaveCommit, wave_events
 from scen.registry.snapshot import Snapshot
 from scen.registry.state import fold
-from scen.routing.collisions import find_collisions
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.explain import find_collisions
+from scen.routing.neurons import KeyNeurons
 from scen.snapshot.rows import Place
 from scen.waves.admit import Admission, admit
 from scen.waves.local import LocalParts

@@ -14,7 +14,7 @@ from scen.benchmark.editors.bare import plain_model
 from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
 from scen.records import Edit
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 
 WORDINGS = {
     "fact": "{prompt} {target}\n{question}",
