@@ -36,8 +36,8 @@ from scen.model.batch import pad_prompts
 from scen.model.keys import SpanKeys, reads_spans
 from scen.model.prefill import prefill
 from scen.records import Edit, EncodedPrompt
-from scen.routing.key_neurons import KeyNeurons, best_spans
-from scen.routing.prompt_keys import read_prompt_spans
+from scen.routing.keys import read_prompt_spans
+from scen.routing.neurons import KeyNeurons, best_spans
 from scen.routing.router import Router
 from scen.samples import sample_path
 from scen.snapshot.base_profile import load_profile, shipped_profiles

@@ -15,7 +15,7 @@ from scen.config import load_config
 from scen.model import reference
 from scen.model.base import Base, load_base
 from scen.records import EncodedEdit
-from scen.training.fit_experts import ExpertPlan, Method, fit_experts
+from scen.training.experts import ExpertPlan, Method, fit_experts
 
 
 def plan_of(base: Base, method: Method, *, other_ways: bool) -> tuple[ExpertPlan, int]:

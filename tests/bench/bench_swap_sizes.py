@@ -23,9 +23,8 @@ from bench.plain_store import make_plain_store
 from bench.report import base_option, emit, new_parser, numbers, timed
 from scen.ledger.actions import Revoke, WaveCommit
 from scen.records import Edit
-from scen.routing.codes import Codes
-from scen.routing.growing_neurons import GrowingNeurons
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.key_bank import Codes
+from scen.routing.neurons import GrowingNeurons, KeyNeurons
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.expert_cache import Bundle, HostExpertCache
 from scen_serve.engine.snapshots import SnapshotReader

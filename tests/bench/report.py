@@ -16,7 +16,7 @@ from scen.model.base import Base
 from scen.model.fetch import EMBEDDED_NAME
 from scen.records import EncodedEdit
 from scen.samples import sample_path
-from scen.training.other_ways import encode_edits
+from scen.training.experts import encode_edits
 
 T = TypeVar("T")
 

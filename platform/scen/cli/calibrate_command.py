@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scen.calibration.calibrate import Calibration, calibrate
+from scen.calibration.fit_router import RouterPlan
 from scen.cli.calibration_tables import calibration_tables
 from scen.cli.output import out, say, show_warnings, step_progress, write_json
 from scen.data import Validator, ingest
@@ -21,7 +22,6 @@ from scen.snapshot.base_profile import save_profile
 from scen.tracking.calibration_record import CalibrationRecord
 from scen.tracking.calibration_run import track_calibration
 from scen.tracking.tracking_uri import default_tracking_uri, ui_command
-from scen.training.fit_router import RouterPlan
 
 
 def run(args: argparse.Namespace) -> None:

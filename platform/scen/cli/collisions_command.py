@@ -13,8 +13,8 @@ from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
 from scen.ledger.state import Snapshot
 from scen.model.surface import bare_form
-from scen.routing.collisions import Collision, find_collisions
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.explain import Collision, find_collisions
+from scen.routing.neurons import KeyNeurons
 from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.open import stored_router
 

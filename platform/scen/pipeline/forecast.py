@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from scen.calibration.bare import bare_model
+from scen.calibration.choose_expert import bare_model
 from scen.config import Config
 from scen.data import Rejection, Validator, ingest
 from scen.data.read import read_prompts

@@ -21,7 +21,7 @@ from scen.pipeline.system_watch import SystemWatch, memory_peaks
 from scen.pipeline.track import WaveDiary
 from scen.pipeline.work import SharedWork, TrainingWork
 from scen.records import digest_bytes
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
 from scen.tracking.tracker import Tracker

@@ -15,7 +15,7 @@ from scen.ledger.state import Snapshot
 from scen.model.surface import bare_form
 from scen.pipeline.admit import Admission, Clash
 from scen.records import Edit
-from scen.routing.key_neurons import CANDIDATES, Choice, KeyNeurons
+from scen.routing.neurons import CANDIDATES, Choice, KeyNeurons
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
 

@@ -20,13 +20,12 @@ from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.keys import KeyPlace
 from scen.pipeline.plan import Journal, Wave
 from scen.records import EncodedEdit, digest_json
-from scen.routing.prompt_keys import batch_prompts, read_prompt_keys
+from scen.routing.keys import batch_prompts, read_prompt_keys
 from scen.snapshot.method import StoreMethod
 from scen.snapshot.open import OpenStore
-from scen.training.fit_experts import ExpertPlan
-from scen.training.fit_neurons import NeuronPlan
-from scen.training.fit_wave import Fitted, WavePlan, add_neurons, cut_parts, fit_part, join_parts
-from scen.training.other_ways import encode_edits
+from scen.training.experts import ExpertPlan, encode_edits
+from scen.training.neurons import NeuronPlan
+from scen.training.parts import Fitted, WavePlan, add_neurons, cut_parts, fit_part, join_parts
 
 
 class SharedWork(Protocol):

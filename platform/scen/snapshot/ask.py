@@ -13,7 +13,7 @@ from scen.model.prefill import Prefill
 from scen.model.route import Route, SigmoidNeurons
 from scen.records import EncodedPrompt
 from scen.routing.explain import explain_spans
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.neurons import KeyNeurons
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.expert import build_bank
 from scen.model.keys import KeyPlace
 from scen.model.route import NeuronBank, SigmoidNeurons
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_texts import WIDTH, unpack_texts
+from scen.routing.keys import WIDTH, unpack_texts
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
 from scen.snapshot.base_profile import Profile, find_profile
 from scen.snapshot.method import StoreMethod

@@ -18,7 +18,7 @@ from scen.model.base import Base, load_base, open_base
 from scen.model.decode import EditedModel
 from scen.model.fetch import EMBEDDED_NAME
 from scen.model.keys import KeyPlace
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.snapshot.ask import VersionModel
 from scen.snapshot.load import (

@@ -12,11 +12,9 @@ from torch import Tensor
 from scen.ledger.events import LedgerEntry
 from scen.ledger.state import Snapshot
 from scen.model.route import NeuronBank, SigmoidNeurons
-from scen.routing.codes import Codes
-from scen.routing.growing_neurons import GrowingNeurons
-from scen.routing.growing_rows import UNIT
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_texts import unpack_texts
+from scen.routing.key_bank import UNIT, Codes
+from scen.routing.keys import unpack_texts
+from scen.routing.neurons import GrowingNeurons, KeyNeurons
 from scen.routing.router import Router
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore

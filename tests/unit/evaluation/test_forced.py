@@ -13,7 +13,7 @@ from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, answer
 from scen.model.route import Route
 from scen.records import EncodedEdit
-from scen.training.fit_experts import Method
+from scen.training.experts import Method
 
 MakeEdited = Callable[..., EditedModel]
 

@@ -11,7 +11,7 @@ from scen.model.decode import EditedModel, answer, apply_experts, copy_cache, de
 from scen.model.expert import EditedLinear, Span, detach_layer
 from scen.model.route import Route, SigmoidNeurons
 from scen.records import EncodedEdit
-from scen.training.fit_experts import ExpertPlan, Method, fit_experts
+from scen.training.experts import ExpertPlan, Method, fit_experts
 
 LAYER = 3
 NEW = 12

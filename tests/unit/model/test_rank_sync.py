@@ -16,7 +16,7 @@ from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, answer
 from scen.model.route import Route, SigmoidNeurons
 from scen.records import EncodedEdit
-from scen.training.fit_experts import ExpertPlan, FittedExperts, fit_experts
+from scen.training.experts import ExpertPlan, FittedExperts, fit_experts
 
 LAYER = 3
 

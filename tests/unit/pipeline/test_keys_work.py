@@ -9,7 +9,7 @@ from scen.fs import Storage
 from scen.model.base import Base, open_base
 from scen.model.keys import KeyPlace
 from scen.pipeline.work import KeysTask, KeysWork, do_share
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
 PROMPTS = tuple(f"What is {'very ' * (i % 7)}number {i}?" for i in range(75))

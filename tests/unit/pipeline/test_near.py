@@ -13,8 +13,8 @@ from scen.pipeline.local import LocalParts
 from scen.pipeline.near import Near, NearFinder, set_aside
 from scen.pipeline.stream import StreamStep, run_stream
 from scen.records import Edit
-from scen.routing.collisions import find_collisions
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.explain import find_collisions
+from scen.routing.neurons import KeyNeurons
 from scen.snapshot.load import Place
 
 MakeParts = Callable[..., LocalParts]

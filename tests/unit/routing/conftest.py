@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from scen.model.keys import KeyPlace
-from scen.routing.encoder import fold, random_view
+from scen.routing.encoder import Whitening, fold, random_view
 from scen.routing.gate import Gate
 from scen.routing.router import Router
-from scen.routing.whitening import Whitening
 
 MakeKeys = Callable[[int, int], Tensor]
 

@@ -15,7 +15,7 @@ from scen.model.batch import pad_prompts
 from scen.model.decode import decode
 from scen.model.route import Route
 from scen.records import Edit, EncodedPrompt
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.snapshot.open import OpenStore, create_store
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank

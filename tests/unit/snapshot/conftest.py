@@ -11,7 +11,7 @@ from scen.config import Config, load_config
 from scen.fs import Storage
 from scen.model.base import Base
 from scen.model.keys import KeyPlace
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.routing.router import plain_router
 from scen.snapshot.base_profile import Profile
 

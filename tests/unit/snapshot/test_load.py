@@ -16,7 +16,7 @@ from scen.model.expert import FullBank, LowRankBank
 from scen.model.keys import KeyPlace
 from scen.model.route import SigmoidNeurons
 from scen.records import EncodedEdit
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
 from scen.snapshot.load import BundleRows, Place, SnapshotLoader
 from scen.snapshot.method import StoreMethod

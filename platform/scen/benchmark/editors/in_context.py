@@ -16,7 +16,7 @@ from scen.model.expert import LowRankBank
 from scen.model.keys import KeyPlace
 from scen.model.route import SigmoidNeurons
 from scen.records import Edit
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from scen.calibration.fit_encoder import RouterKeys
+from scen.calibration.fit_router import RouterPlan, fit_router
+from scen.calibration.router_set import Asking, build_router_set
 from scen.config import Config, Method, load_config
 from scen.data.asking import wordings
 from scen.data.read import read_prompts
@@ -17,18 +20,14 @@ from scen.model.expert import build_bank
 from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.pipeline.work import wave_plan
 from scen.records import Edit
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_keys import read_prompt_keys, read_prompt_spans
-from scen.routing.prompt_texts import unpack_texts
+from scen.routing.keys import read_prompt_keys, read_prompt_spans, unpack_texts
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.samples import sample_path
 from scen.snapshot.load import choose_profile, make_router
 from scen.snapshot.method import StoreMethod, resolve_method
-from scen.training.fit_encoder import RouterKeys
-from scen.training.fit_router import RouterPlan, fit_router
-from scen.training.fit_wave import Fitted, add_neurons, cut_parts, fit_part, join_parts
-from scen.training.other_ways import encode_edits
-from scen.training.router_set import Asking, build_router_set
+from scen.training.experts import encode_edits
+from scen.training.parts import Fitted, add_neurons, cut_parts, fit_part, join_parts
 
 Progress = Callable[[int], None]
 StepProgress = Callable[[int, int], None]

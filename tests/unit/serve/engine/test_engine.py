@@ -9,7 +9,7 @@ import torch
 from scen.errors import InputError
 from scen.model.keys import KeyPlace
 from scen.model.surface import bare_form
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.neurons import KeyNeurons
 from scen.snapshot.open import OpenStore
 from scen_serve.api.replies import route_field
 from scen_serve.engine.engine import Engine

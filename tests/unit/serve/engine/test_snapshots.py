@@ -16,7 +16,7 @@ from scen.ledger.manifest import StoreManifest
 from scen.ledger.state import Snapshot
 from scen.model.keys import KeyPlace
 from scen.records import Edit
-from scen.routing.key_neurons import Choice, KeyNeurons
+from scen.routing.neurons import Choice, KeyNeurons
 from scen.routing.router import Router, plain_router
 from scen_serve.engine import snapshots
 from scen_serve.engine.snapshots import NeuronRows

@@ -1,4 +1,4 @@
-"""Both stages for the edits of a wave, part by part."""
+"""Both training stages for the edits of a wave, part by part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.keys import KeyPlace, read_span_keys
 from scen.model.prefill import Prefill, prefill
 from scen.records import EncodedEdit
-from scen.routing.prompt_texts import pack_texts
-from scen.training.fit_experts import ExpertPlan, fit_experts
-from scen.training.fit_neurons import NeuronPlan, fit_neurons
+from scen.routing.keys import pack_texts
+from scen.training.experts import ExpertPlan, fit_experts
+from scen.training.neurons import NeuronPlan, fit_neurons
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scen.calibration.fit_encoder import (
+    RouterKeys,
+    question_rows,
+    thinned,
+    used_questions,
+    within_class,
+)
+from scen.calibration.fit_gate import GatePairs
+from scen.calibration.router_set import ASKS
 from scen.data.asking import SURFACE_WAYS
 from scen.model.surface import MOST_SPANS
-from scen.routing.encoder import KeyEncoder
+from scen.routing.encoder import KeyEncoder, Whitening
 from scen.routing.evidence import Evidence, around, manner_begin
-from scen.routing.whitening import Whitening
 from scen.routing.words import fit_rarity
-from scen.training.discriminant import within_class
-from scen.training.fit_encoder import RouterKeys, question_rows, thinned, used_questions
-from scen.training.fit_gate import GatePairs
-from scen.training.router_set import ASKS
 
 CANDIDATES = 24
 """Pairs per question on which the gate is fitted, besides those of its own edit."""

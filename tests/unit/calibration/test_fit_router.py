@@ -1,8 +1,4 @@
-"""A fitted router finds what it has not seen before and keeps its bound there.
-
-The world: a key is a subject's direction plus a relation's, mixed differently at each place, plus
-the noise of its wording. Suffixes as in scen.training.fit_encoder.
-"""
+"""Cross-fitted routers on synthetic keys; the bound that is chosen where none is given."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -11,23 +7,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.errors import ConfigError, InputError
-from scen.model.keys import KeyPlace
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.router import NEGATIVES, Router
-from scen.routing.threshold import conformal_threshold
-from scen.training.choose_bound import choose_bound
-from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
-from scen.training.fit_pairs import pair_up
-from scen.training.fit_router import (
+from scen.calibration.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
+from scen.calibration.fit_pairs import pair_up
+from scen.calibration.fit_router import (
     HeldOut,
     RouterPlan,
+    choose_bound,
     cross_encode,
     fit_router,
     hard_negatives,
     score_folds,
 )
-from scen.training.router_set import Question, QuestionKind, RouterSet
+from scen.calibration.router_set import Question, QuestionKind, RouterSet
+from scen.errors import ConfigError, InputError
+from scen.model.keys import KeyPlace
+from scen.routing.neurons import KeyNeurons
+from scen.routing.router import NEGATIVES, Router, conformal_threshold
 
 pytestmark = pytest.mark.slow
 
@@ -244,3 +239,34 @@ def test_a_bound_that_nobody_asked_for_is_chosen(keys: RouterKeys) -> None:
     assert router.threshold == conformal_threshold(
         router.negative_N, router.kind_N, router.bound or 0
     )
+
+
+KIND_N = torch.zeros(1000, dtype=torch.long)
+
+
+def negatives() -> torch.Tensor:
+    """Scores 0, 1 .. 999, so that the bound b has its threshold at 1000 (1 - b)."""
+    return torch.arange(1000.0)
+
+
+def test_rephrases_far_above_all_negatives_cost_nothing() -> None:
+    assert choose_bound(torch.full((100,), 2000.0), negatives(), KIND_N) == 0.005
+
+
+@pytest.mark.parametrize(("lost", "expected"), [(2, 0.005), (3, 0.03)])
+def test_two_points_may_be_given_up(lost: int, expected: float) -> None:
+    own_N = torch.full((100,), 2000.0)
+    own_N[:lost] = 975.0  # between the thresholds of 0.02 and 0.03
+    assert choose_bound(own_N, negatives(), KIND_N) == expected
+
+
+def test_what_no_bound_finds_does_not_count() -> None:
+    own_N = torch.full((100,), -torch.inf)
+    assert choose_bound(own_N, negatives(), KIND_N) == 0.005
+
+
+def test_bounds_that_the_negatives_are_too_few_for_are_left_out() -> None:
+    own_N = torch.full((100,), 2000.0)
+    assert choose_bound(own_N, torch.arange(30.0), KIND_N[:30]) == 0.04
+    with pytest.raises(ConfigError, match="at least 19 held-out hard negatives, there are 5"):
+        choose_bound(own_N, torch.arange(5.0), KIND_N[:5])

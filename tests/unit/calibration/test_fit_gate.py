@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.training.fit_gate import GatePairs, fit_gate, join_pairs
+from scen.calibration.fit_gate import GatePairs, fit_gate, join_pairs
 
 STEPS = 250
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.training.discriminant import fit_view
+from scen.calibration.fit_encoder import fit_view
 
 
 def classes(

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scen.data.asking import wordings
-from scen.records import Edit, Rephrase, normalise
-from scen.training.router_set import (
+from scen.calibration.router_set import (
     Asking,
     RouterSet,
     build_router_set,
@@ -18,6 +16,8 @@ from scen.training.router_set import (
     names_subject,
     question_templates,
 )
+from scen.data.asking import wordings
+from scen.records import Edit, Rephrase, normalise
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""The raw keys of prompts, read from the base in batches."""
+"""Raw keys and routed texts of prompts: read from the base in batches, packed for a bundle.
+
+Suffixes: N prompts, K places, F numbers of a raw key, M spans, E edits, B bytes of a text.
+"""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -77,3 +80,24 @@ def _long_batches(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
             batches.append([])
         batches[-1].append(index)
     return [batch for batch in batches if batch]
+
+
+WIDTH = 256
+"""Bytes of UTF-8 that are kept; what comes after them is not compared."""
+
+
+def pack_texts(texts: Sequence[str]) -> Tensor:
+    """text_EB uint8: each text as UTF-8, cut off at B bytes, filled up with zeros."""
+    rows = torch.zeros(len(texts), WIDTH, dtype=torch.uint8)
+    for row, text in zip(rows, texts, strict=True):
+        data = text.encode()[:WIDTH]
+        row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else 0
+    return rows
+
+
+def unpack_texts(text_EB: Tensor) -> list[str]:
+    """The texts that `pack_texts` packed; a letter that was cut in two is left out."""
+    return [
+        bytes(row.tolist()).rstrip(b"\0").decode(errors="ignore")
+        for row in text_EB.to(torch.uint8).unbind()
+    ]

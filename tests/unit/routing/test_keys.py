@@ -6,7 +6,7 @@ import torch
 from scen.model.base import Base
 from scen.model.keys import KeyPlace
 from scen.records import Edit
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
 

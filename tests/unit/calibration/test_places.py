@@ -1,18 +1,48 @@
-"""Keys of questions are read at all depths, and narrowed without losing their geometry."""
+"""Places are found that separate edits; keys are read at them."""
 
 import pytest
 import torch
 
-from scen.calibration.read_questions import (
+from scen.calibration.fit_encoder import RouterKeys
+from scen.calibration.fit_router import RouterPlan, cross_encode
+from scen.calibration.places import (
     candidate_places,
+    choose_places,
+    count_trials,
     narrowing,
     read_questions,
     usual_places,
 )
+from scen.calibration.router_set import Question
 from scen.model.base import Base
 from scen.model.keys import KeyPlace
-from scen.routing.prompt_keys import read_prompt_keys
-from scen.training.router_set import Question
+from scen.routing.keys import read_prompt_keys
+
+
+@pytest.mark.slow
+def test_places_that_are_noise_are_left_out(keys: RouterKeys, plan: RouterPlan) -> None:
+    told: list[int] = []
+    found = choose_places(cross_encode(keys, plan), keys, plan, told.append, most=3)
+    assert [keys.places[i] for i in found.chosen] == [KeyPlace(1, "mean"), KeyPlace(4, "last")]
+    assert [len(step.places) for step in found.steps] == [1, 2, 3]
+    alone, both, _ = (step.found for step in found.steps)
+    assert both > 0.9
+    assert both > alone + 0.1  # same-subject near misses hold the threshold up
+    assert sum(told) == count_trials(keys.places, most=3)
+
+
+@pytest.mark.slow
+def test_each_place_is_told_by_itself(keys: RouterKeys, plan: RouterPlan) -> None:
+    found = choose_places(cross_encode(keys, plan), keys, plan, most=1)
+    subject, noise = found.top1[KeyPlace(1, "mean")], found.top1[KeyPlace(4, "mean")]
+    assert subject > 0.9
+    assert noise < 0.3
+
+
+@pytest.mark.parametrize(("depths", "most", "expected"), [(9, 6, 84), (2, 6, 8), (2, 1, 2)])
+def test_trials_are_counted_before_they_run(depths: int, most: int, expected: int) -> None:
+    places = [KeyPlace(d, kind) for d in range(depths) for kind in ("span", "last")]
+    assert count_trials(places, most) == expected
 
 
 @pytest.mark.parametrize(("layers", "first", "last"), [(30, 3, 27), (32, 3, 29), (6, 1, 5)])

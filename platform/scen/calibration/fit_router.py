@@ -11,16 +11,37 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from scen.errors import InputError
+from scen.calibration.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
+from scen.calibration.fit_gate import GatePairs, fit_gate, join_pairs
+from scen.calibration.fit_pairs import CLASS_WEIGHTS, fit_evidence, input_noise, pair_up
+from scen.calibration.router_set import ASKS
+from scen.errors import ConfigError, InputError
 from scen.routing.evidence import Evidence
 from scen.routing.gate import Gate
-from scen.routing.router import Router
-from scen.routing.threshold import conformal_threshold
-from scen.training.choose_bound import choose_bound
-from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
-from scen.training.fit_gate import GatePairs, fit_gate, join_pairs
-from scen.training.fit_pairs import CLASS_WEIGHTS, fit_evidence, input_noise, pair_up
-from scen.training.router_set import ASKS
+from scen.routing.router import Router, conformal_threshold
+
+BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)
+_WORTH = 0.02  # of the rephrases that the loosest bound finds may be given up for a stricter one
+
+
+def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
+    """The strictest of BOUNDS that gives up at most two points of what the loosest finds.
+
+    `own_N` are held-out scores of rephrases (-inf: a wrong edit), the others as in
+    `conformal_threshold`. Raises ConfigError where there are too few negatives for any.
+    """
+    found: dict[float, float] = {}
+    for bound in BOUNDS:
+        try:
+            threshold = conformal_threshold(negative_N, kind_N, bound)
+        except ConfigError:
+            continue  # too few negatives for this one
+        found[bound] = float((own_N > threshold).float().mean())
+    if not found:
+        conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # says what is missing
+    enough = found[max(found)] - _WORTH
+    return min(bound for bound, share in found.items() if share >= enough)
+
 
 LEAST_EDITS = 20
 _KINDS = {

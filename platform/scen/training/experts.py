@@ -1,5 +1,6 @@
-"""Stage 1: one expert per edit, many edits per batch, only what lies above the edited layer."""
+"""Stage 1: one expert per edit, many edits per batch; only layers above the edited one are run."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -7,12 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scen.data.asking import Ask, wordings
 from scen.model.batch import IGNORED, pad_edits, pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.expert import FullBank, LowRankBank, build_bank, expert_loss, join_banks
 from scen.model.prefill import Prefill, prefill
 from scen.model.split import Split, run_head, split_edits
-from scen.records import EncodedEdit
+from scen.model.template import Template
+from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 Method = Literal["scen", "scen-lr"]
 Bank = LowRankBank | FullBank
@@ -232,3 +235,29 @@ def _set_aside(done: dict[int, Bank], bank: Bank, rows: Tensor, keep: Tensor) ->
         if index not in open_rows and row != _IDLE:
             parts = {n: t.detach()[index : index + 1].clone() for n, t in bank.tensors().items()}
             done[row] = build_bank(parts)
+
+
+WAYS = ("UPPER CASE", "several")
+"""The ways of asking in which answers were lost most, and that lie far from one another. Drawn from
+the wordings to fit on."""
+
+
+def encode_edits(
+    template: Template, edits: Sequence[Edit], *, other_ways: bool
+) -> list[EncodedEdit]:
+    """Edits as tokens, with their questions in other ways of asking where those are wanted. A `raw`
+    template completes texts, which nobody asks: it has none."""
+    encoded = [template.encode_edit(edit) for edit in edits]
+    if not other_ways or template.name == "raw":
+        return encoded
+    return [
+        replace(one, ways=_ways(template, edit)) for one, edit in zip(encoded, edits, strict=True)
+    ]
+
+
+def _ways(template: Template, edit: Edit) -> tuple[EncodedPrompt, ...]:
+    """The same for the same edit, in whatever wave."""
+    draw, about = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
+    asked = [wordings("fit").ask(way, about, draw) for way in WAYS]
+    prompts = [template.encode_prompt(one.text) for one in asked if one is not None]
+    return tuple(replace(prompt, routed=None) for prompt in prompts)  # nothing is routed here
