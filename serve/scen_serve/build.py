@@ -7,8 +7,8 @@ from fastapi import FastAPI
 
 from scen.fs import Storage
 from scen.snapshot.open import OpenStore, Say, open_store
-from scen.tracking.trace_writer import TraceWriter
-from scen.tracking.tracking_uri import default_tracking_uri
+from scen.tracking.client import default_tracking_uri
+from scen.tracking.traces import TraceWriter
 from scen_serve.access import ApiKey
 from scen_serve.api import create_app
 from scen_serve.context import AppSettings

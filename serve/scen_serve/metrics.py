@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from scen.tracking.trace_writer import TraceWriter
+from scen.tracking.traces import TraceWriter
 from scen_serve.request import Ended, Event, Failed, Piece, Routed, Sink
 from scen_serve.service import Service
 from scen_serve.traces import Traces

@@ -4,8 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from scen.tracking.trace_record import SpanRecord, TraceRecord
-from scen.tracking.trace_writer import TraceWriter
+from scen.tracking.traces import SpanRecord, TraceRecord, TraceWriter
 from scen_serve.request import Failed
 from scen_serve.request_record import AnswerRecord, RequestRecord
 

@@ -19,7 +19,7 @@ from scen.fs import Storage
 from scen.records import Edit, Rephrase
 from scen.registry.ledger import open_ledger
 from scen.snapshot.open import create_store
-from scen.tracking.wave_record import WaveRecord
+from scen.tracking.tracker import WaveRecord
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
 from scen.waves.run_stream import run_stream

@@ -17,7 +17,7 @@ from scen.config import Config, load_config
 from scen.fs import Storage
 from scen.records import Edit, Rephrase
 from scen.snapshot.open import create_store
-from scen.tracking.wave_record import WaveRecord
+from scen.tracking.tracker import WaveRecord
 from scen.waves.journal import Journal
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave

@@ -20,9 +20,8 @@ from scen.cli.output import out, say, show_warnings, step_progress, write_json
 from scen.cli.render import figures_table
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.tracking.benchmark_record import BenchmarkRecord, MethodRecord
-from scen.tracking.benchmark_run import track_benchmark
-from scen.tracking.tracking_uri import default_tracking_uri, ui_command
+from scen.tracking.client import default_tracking_uri, ui_command
+from scen.tracking.studies import BenchmarkRecord, MethodRecord, track_benchmark
 
 _TABLES = "tables.md"
 

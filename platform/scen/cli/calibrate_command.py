@@ -18,9 +18,8 @@ from scen.ingest.prompts import read_prompts
 from scen.records import Edit, digest_json
 from scen.samples import sample_path
 from scen.snapshot.base_profile import save_profile
-from scen.tracking.calibration_record import CalibrationRecord
-from scen.tracking.calibration_run import track_calibration
-from scen.tracking.tracking_uri import default_tracking_uri, ui_command
+from scen.tracking.client import default_tracking_uri, ui_command
+from scen.tracking.studies import CalibrationRecord, track_calibration
 from scen.training.fit_router import RouterPlan
 
 

@@ -18,7 +18,7 @@ from scen.fs import Storage
 from scen.pipeline.apply import apply_edits
 from scen.pipeline.edit_report import EditJob, EditReport
 from scen.samples import sample_path
-from scen.tracking.tracking_uri import ui_command
+from scen.tracking.client import ui_command
 
 _SHOWN_EDITS, _SHOWN_OTHERS = 6, 3
 

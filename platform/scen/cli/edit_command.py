@@ -14,7 +14,7 @@ from scen.pipeline.apply import apply_edits
 from scen.pipeline.edit_report import EditJob, EditReport
 from scen.pipeline.forecast import Look, forecast
 from scen.registry.manifest import stored_method
-from scen.tracking.tracking_uri import ui_command
+from scen.tracking.client import ui_command
 
 
 def run(args: argparse.Namespace) -> None:

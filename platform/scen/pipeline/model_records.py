@@ -8,7 +8,7 @@ from scen.registry.ledger import Ledger
 from scen.registry.log import LogEntry
 from scen.registry.pointer import HeldWave, SnapshotPointer, bank_rows, point_at
 from scen.registry.snapshot import Snapshot
-from scen.tracking.model_record import ModelRecord
+from scen.tracking.models import ModelRecord
 from scen.waves.admit import admit
 from scen.waves.gate import Candidate
 from scen.waves.journal import Journal

@@ -18,14 +18,14 @@ from scen.registry.ledger import Ledger, open_ledger
 from scen.registry.log import LogEntry
 from scen.registry.pins import pin, unpin
 from scen.registry.pointer import store_id
-from scen.tracking.model_record import (
+from scen.tracking.models import (
     ALIASES,
     STORE_ID_TAG,
     STORE_TAG,
     ModelRecord,
+    ModelRegistry,
     RegisteredVersion,
 )
-from scen.tracking.model_registry import ModelRegistry
 from scen.waves.gate import Candidate, candidates
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from scen.config import WaveConfig
 from scen.fs import Storage
 from scen.pipeline.runtime import tracking_uri_of
 from scen.registry.ledger import Ledger, open_ledger
-from scen.tracking.open_tracker import open_tracker
+from scen.tracking.wave_runs import open_tracker
 from scen.waves.gate import promote, read_candidate
 from scen.waves.journal import Journal
 from scen.waves.track_wave import WaveDiary

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from scen.fs import Storage
-from scen.tracking.wave_record import WaveRecord
+from scen.tracking.tracker import WaveRecord
 from scen.waves.journal import Journal
 
 

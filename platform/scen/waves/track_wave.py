@@ -7,8 +7,7 @@ from typing import Any
 
 from scen.evaluation.metrics import EvalReport, flatten_report
 from scen.fs import Storage
-from scen.tracking.tracker import Tracker
-from scen.tracking.wave_record import WaveRecord
+from scen.tracking.tracker import Tracker, WaveRecord
 from scen.waves.journal import Journal
 from scen.waves.plan import Wave
 from scen.waves.track_queue import TrackQueue

@@ -19,7 +19,7 @@ from scen.records import Edit
 from scen.registry.ledger import WaveCommit, create_or_open
 from scen.registry.manifest import StoreManifest
 from scen.snapshot.open import OpenStore
-from scen.tracking.trace_writer import TraceWriter
+from scen.tracking.traces import TraceWriter
 from scen_serve.metrics import Metrics
 from scen_serve.ray_metrics import Changes
 from scen_serve.request import Ended, Failed, Piece, Routed

@@ -8,9 +8,9 @@ import pytest
 
 from scen.errors import ScenError
 from scen.records import Edit
-from scen.tracking.run_content import finite_metrics
-from scen.tracking.wave_record import WaveRecord
-from scen.tracking.wave_views import wave_figures, wave_tables
+from scen.tracking.figures import wave_figures
+from scen.tracking.tracker import WaveRecord
+from scen.tracking.wave_runs import finite_metrics, wave_tables
 from scen.waves.journal import Journal
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scen.fs import Storage
-from scen.tracking.wave_record import WaveRecord
+from scen.tracking.tracker import WaveRecord
 from scen.waves.journal import Journal
 from scen.waves.track_queue import TrackQueue
 
