@@ -15,8 +15,8 @@ from scen.cluster.session import ray_session
 from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
 from scen.snapshot.open import OpenStore, Say, open_store
-from scen.tracking.trace_writer import TraceWriter
-from scen.tracking.tracking_uri import default_tracking_uri
+from scen.tracking.client import default_tracking_uri
+from scen.tracking.traces import TraceWriter
 from scen_serve.api.access import ApiKey, AppSettings, check_address, read_key_file
 from scen_serve.api.app import create_app
 from scen_serve.api.errors import PROXY_CALLBACK

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from scen.tracking.trace_writer import TraceWriter
+from scen.tracking.traces import TraceWriter
 from scen_serve.engine.request import Ended, Event, Failed, Piece, Routed, Sink
 from scen_serve.service import Service
 from scen_serve.telemetry import Traces

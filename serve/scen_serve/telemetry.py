@@ -19,8 +19,7 @@ from typing import Any, Literal
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scen.tracking.trace_record import SpanRecord, TraceRecord
-from scen.tracking.trace_writer import TraceWriter
+from scen.tracking.traces import SpanRecord, TraceRecord, TraceWriter
 from scen_serve.engine.request import Ended, Event, Failed, Piece, Routed, Sink
 
 LogFormat = Literal["json", "text"]

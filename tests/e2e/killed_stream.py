@@ -20,7 +20,7 @@ from scen.pipeline.plan import Journal, Wave
 from scen.pipeline.stream import run_stream
 from scen.records import Edit, Rephrase
 from scen.snapshot.open import create_store
-from scen.tracking.wave_record import WaveRecord
+from scen.tracking.tracker import WaveRecord
 
 SUBJECTS = ["amber", "birch", "cedar", "dune", "ember", "fjord"]
 EDITS = [

@@ -19,9 +19,8 @@ from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.model.base import Base, load_base
 from scen.model.fetch import EMBEDDED_NAME
-from scen.tracking.benchmark_record import BenchmarkRecord, MethodRecord
-from scen.tracking.benchmark_run import track_benchmark
-from scen.tracking.tracking_uri import default_tracking_uri, ui_command
+from scen.tracking.client import default_tracking_uri, ui_command
+from scen.tracking.studies import BenchmarkRecord, MethodRecord, track_benchmark
 
 _TABLES = "tables.md"
 

@@ -19,9 +19,8 @@ from scen.model.fetch import EMBEDDED_NAME
 from scen.records import Edit, digest_json
 from scen.samples import sample_path
 from scen.snapshot.base_profile import save_profile
-from scen.tracking.calibration_record import CalibrationRecord
-from scen.tracking.calibration_run import track_calibration
-from scen.tracking.tracking_uri import default_tracking_uri, ui_command
+from scen.tracking.client import default_tracking_uri, ui_command
+from scen.tracking.studies import CalibrationRecord, track_calibration
 
 
 def run(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from scen.fs import Storage
 from scen.model.fetch import EMBEDDED_NAME
 from scen.pipeline.apply import EditJob, EditReport, apply_edits
 from scen.samples import sample_path
-from scen.tracking.tracking_uri import ui_command
+from scen.tracking.client import ui_command
 
 _SHOWN_EDITS, _SHOWN_OTHERS = 6, 3
 

@@ -13,7 +13,7 @@ from scen.fs import Storage
 from scen.ledger.manifest import stored_method
 from scen.pipeline.apply import EditJob, EditReport, apply_edits
 from scen.pipeline.forecast import Look, forecast
-from scen.tracking.tracking_uri import ui_command
+from scen.tracking.client import ui_command
 
 
 def run(args: argparse.Namespace) -> None:

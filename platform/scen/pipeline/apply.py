@@ -33,7 +33,7 @@ from scen.pipeline.stream import StreamStep, check_name, name_stream, prefetch, 
 from scen.pipeline.track import WaveDiary
 from scen.records import Edit
 from scen.snapshot.open import OpenStore
-from scen.tracking.open_tracker import open_tracker
+from scen.tracking.wave_runs import open_tracker
 
 KEPT_REJECTIONS = 1000
 

@@ -23,14 +23,14 @@ from scen.pipeline.admit import admit
 from scen.pipeline.gate import Candidate, candidates
 from scen.pipeline.plan import Journal
 from scen.records import digest_bytes
-from scen.tracking.model_record import (
+from scen.tracking.models import (
     ALIASES,
     STORE_ID_TAG,
     STORE_TAG,
     ModelRecord,
+    ModelRegistry,
     RegisteredVersion,
 )
-from scen.tracking.model_registry import ModelRegistry
 
 
 def committed_record(

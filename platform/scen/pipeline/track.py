@@ -11,8 +11,7 @@ from typing import Any
 from scen.evaluation.metrics import EvalReport, flatten_report
 from scen.fs import Storage
 from scen.pipeline.plan import Journal, Wave
-from scen.tracking.tracker import Tracker
-from scen.tracking.wave_record import WaveRecord
+from scen.tracking.tracker import Tracker, WaveRecord
 
 
 class TrackQueue:

@@ -19,7 +19,7 @@ from scen.ledger.ledger import WaveCommit, create_or_open
 from scen.ledger.manifest import StoreManifest
 from scen.records import Edit
 from scen.snapshot.open import OpenStore
-from scen.tracking.trace_writer import TraceWriter
+from scen.tracking.traces import TraceWriter
 from scen_serve.engine.request import Ended, Failed, Piece, Routed
 from scen_serve.metrics import Metrics
 from scen_serve.ray_app import Changes

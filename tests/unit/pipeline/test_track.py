@@ -11,9 +11,9 @@ from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Journal, Wave
 from scen.pipeline.stream import StreamStep, run_stream, settings
 from scen.records import Edit
-from scen.tracking.run_content import finite_metrics
-from scen.tracking.wave_record import WaveRecord
-from scen.tracking.wave_views import wave_figures, wave_tables
+from scen.tracking.figures import wave_figures
+from scen.tracking.tracker import WaveRecord
+from scen.tracking.wave_runs import finite_metrics, wave_tables
 
 MakeParts = Callable[..., LocalParts]
 
