@@ -1,6 +1,7 @@
 """Remarks: what a person may want to look at, by the edit that it is about."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,12 @@ def gone_remark(edit_id: str, how: str) -> Remark:
 def reverse_remark(edit_id: str, other_id: str) -> Remark:
     """The subject of each of two edits is the target of the other."""
     return Remark(edit_id, f"edit {edit_id} is the reverse of edit {other_id}")
+
+
+def scheduled_remark(edit_id: str, start: datetime) -> Remark:
+    """An edit is not valid yet."""
+    when = "the first `scen expire` after that activates it"
+    return Remark(edit_id, f"edit {edit_id} is valid from {start.isoformat()} on: {when}")
 
 
 def collision_remark(edit_id: str, other_id: str) -> Remark:
