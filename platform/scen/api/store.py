@@ -212,12 +212,12 @@ class Store:
         self,
         at: datetime | None = None,
         *,
-        why: str = "valid_until is over",
+        why: str = "valid_from or valid_until is reached",
         who: str | None = None,
         dry_run: bool = False,
     ) -> Change:
-        """Take away the edits whose `valid_until` is not after a moment (None: now; UTC where it
-        has no time zone)."""
+        """Apply the validity of edits as of a moment (None: now; UTC where it has no time zone):
+        deactivate those past their `valid_until`, activate those that reach their `valid_from`."""
         moment = at or datetime.now(UTC)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return self._change(Expire(moment, _about(why, who)), dry_run)

@@ -1,4 +1,4 @@
-"""`scen expire`: take away the edits whose time is over."""
+"""`scen expire`: apply `valid_from` and `valid_until`."""
 
 import argparse
 from datetime import UTC, datetime
@@ -8,5 +8,5 @@ from scen.ledger.actions import Expire
 
 
 def run(args: argparse.Namespace) -> None:
-    """Expire what is due now, or at a moment."""
+    """Activate and deactivate what is due now, or at a moment."""
     settle(args, Expire(args.at or datetime.now(UTC), about_of(args)))

@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> None:
     entry = state.entries[args.edit_id]
     place = {
         "status": state.describe(args.edit_id),
+        "active_since": active_since(history),
         "version": entry.version,
         "committed_at": entry.committed_at.isoformat(timespec="seconds"),
         "stream": entry.stream,
@@ -37,6 +38,14 @@ def run(args: argparse.Namespace) -> None:
         return
     out.print(facts_table({n: v for n, v in facts.items() if v not in (None, [], {}, ())}))
     out.print(_table(history))
+
+
+def active_since(history: list[dict[str, Any]]) -> str | None:
+    """When an edit became active last; None where it is not active."""
+    since = None
+    for row in history:
+        since = row["at"] if row["event"] in ("committed", "activated", "restored") else None
+    return since
 
 
 def edit_history(ledger: Ledger, edit_id: str) -> list[dict[str, Any]]:

@@ -170,10 +170,11 @@ class SeenEdits:
         """Note an edit, or raise FieldError when it repeats or contradicts an earlier one.
 
         The same subject, relation and target in other words is no clash: it repeats a fact, and
-        both wordings may be asked.
+        both wordings may be asked. Nor are edits that start to be valid at different times.
         """
         target = _hash(normalise(edit.target) or edit.target)
-        prompt = _hash(normalise(edit.prompt))
+        start = _start(edit)
+        prompt = _hash(f"{start}\n{normalise(edit.prompt)}" if start else normalise(edit.prompt))
         fact = _fact(edit)
         name = _hash(edit.id)
         self._check_prompt(prompt, target)
@@ -221,7 +222,11 @@ def _fact(edit: Edit) -> bytes | None:
     relation = edit.relation if edit.subject else None
     if edit.subject is None or relation is None:
         return None
-    return _hash(normalise(edit.subject) + "\n" + normalise(relation))
+    return _hash("\n".join([normalise(edit.subject), normalise(relation), _start(edit)]))
+
+
+def _start(edit: Edit) -> str:
+    return "" if edit.valid_from is None else edit.valid_from.isoformat()
 
 
 def _hash(text: str) -> bytes:

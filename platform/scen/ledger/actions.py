@@ -10,6 +10,7 @@ from datetime import datetime
 
 from scen.errors import ConfigError, NotFoundError
 from scen.ledger.events import (
+    Activated,
     Committed,
     Dropped,
     Event,
@@ -17,6 +18,7 @@ from scen.ledger.events import (
     LedgerEntry,
     Restored,
     Revoked,
+    Scheduled,
     Superseded,
     fact_key,
     in_utc,
@@ -41,8 +43,9 @@ def os_user() -> str:
 @dataclass(frozen=True)
 class WaveCommit:
     """A wave as it is committed: edit i lies in row i of the bundle. `supersedes` maps the id of an
-    older edit to that of the edit in this wave that takes its place. `metadata` (metrics) goes to
-    the log. `epoch` is the writer's, where writers have one."""
+    older edit to that of the edit in this wave that takes its place. Edits whose `valid_from` is
+    after `as_of` (None: the moment of the commit) are scheduled. `metadata` (metrics) goes to the
+    log. `epoch` is the writer's, where writers have one."""
 
     wave_key: str
     stream: str
@@ -54,6 +57,7 @@ class WaveCommit:
     why: str = ""
     who: str = field(default_factory=os_user)
     epoch: int | None = None
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """Take away the active edits whose `valid_until` is not after a moment (with time zone)."""
+    """Apply `valid_until` and `valid_from` as of a moment (with time zone): deactivate the edits
+    that are past the first, activate the scheduled ones that have reached the second."""
 
     moment: datetime
     about: About = field(default_factory=About)
@@ -138,6 +143,8 @@ def wave_events(commit: WaveCommit, state: State, version: int, at: datetime) ->
         Committed(_entry(commit, row, version, at, texts), version)
         for row in range(len(commit.edits))
     ]
+    as_of = commit.as_of or at
+    events += [Scheduled(e.id, version) for e in commit.edits if starts_after(e, as_of)]
     events += [Superseded(older, version, newer) for older, newer in commit.supersedes.items()]
     return events
 
@@ -148,12 +155,7 @@ def action_events(action: Action, state: State, version: int, target: State) -> 
     if isinstance(action, Rollback):
         return _rollback_events(state, version, target)
     if isinstance(action, Expire):
-        due = [
-            entry.edit_id
-            for entry in state.active
-            if entry.valid_until is not None and entry.valid_until <= action.moment
-        ]
-        return [Expired(edit_id, version) for edit_id in due]
+        return _timer_events(action.moment, state, version)
     unknown = [edit_id for edit_id in action.edit_ids if edit_id not in state.entries]
     if unknown:
         raise NotFoundError(f"edit: {unknown[:5]} are not in the ledger")
@@ -161,14 +163,59 @@ def action_events(action: Action, state: State, version: int, target: State) -> 
     return [kind(edit_id, version) for edit_id in dict.fromkeys(action.edit_ids)]
 
 
+def starts_after(edit: Edit, moment: datetime) -> bool:
+    """True where an edit is not valid yet at a moment (with time zone)."""
+    start = in_utc(edit.valid_from)
+    return start is not None and start > moment
+
+
+def _timer_events(moment: datetime, state: State, version: int) -> list[Event]:
+    """Expired edits first, scheduled ones among them; then activations in the order of their
+    `valid_from`, each of which supersedes what is active of its prompt or contradicts it."""
+    expired = {
+        entry.edit_id
+        for entry in (*state.active, *state.scheduled)
+        if entry.valid_until is not None and entry.valid_until <= moment
+    }
+    events: list[Event] = [Expired(name, version) for name in state.entries if name in expired]
+    waiting = [entry for entry in state.scheduled if entry.edit_id not in expired]
+    starts = {entry.edit_id: entry.valid_from or moment for entry in waiting}
+    due = [entry for entry in waiting if starts[entry.edit_id] <= moment]
+    activated: list[LedgerEntry] = []
+    for entry in sorted(due, key=lambda entry: starts[entry.edit_id]):
+        events.append(Activated(entry.edit_id, version))
+        for older in [*state.active_about(entry.keys), *activated]:
+            if older.edit_id not in expired and gives_way(older, entry):
+                events.append(Superseded(older.edit_id, version, entry.edit_id))
+                expired.add(older.edit_id)
+        activated.append(entry)
+    return events
+
+
+def gives_way(older: LedgerEntry, newer: LedgerEntry) -> bool:
+    """True where an edit cannot be active beside a newer one: it has the same prompt, or gives the
+    same fact another target."""
+    if older.prompt_key == newer.prompt_key:
+        return True
+    is_same_fact = older.fact_key is not None and older.fact_key == newer.fact_key
+    return is_same_fact and older.target_key != newer.target_key
+
+
 def _rollback_events(state: State, version: int, target: State) -> list[Event]:
+    """What makes active and scheduled exactly what was so in the target."""
+    wanted = {entry.edit_id for entry in (*target.active, *target.scheduled)}
+    waiting = {entry.edit_id for entry in state.scheduled}
     events: list[Event] = [
         Revoked(entry.edit_id, version)
-        for entry in state.active
-        if not target.is_active(entry.edit_id)
+        for entry in (*state.active, *state.scheduled)
+        if entry.edit_id not in wanted
     ]
-    back = [entry.edit_id for entry in target.active if not state.is_active(entry.edit_id)]
-    return events + [Restored(edit_id, version) for edit_id in back]
+    for entry in target.active:
+        if not state.is_active(entry.edit_id):
+            kind = Activated if entry.edit_id in waiting else Restored
+            events.append(kind(entry.edit_id, version))
+    later = [entry.edit_id for entry in target.scheduled if entry.edit_id not in waiting]
+    return events + [Scheduled(edit_id, version) for edit_id in later]
 
 
 def _entry(

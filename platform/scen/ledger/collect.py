@@ -12,7 +12,7 @@ from scen.errors import ConfigError
 from scen.fs import Storage, StoredFile
 from scen.ledger.actions import About, Drop
 from scen.ledger.bundles import edits_by_bundle, orphan_bundles, stored_bundles
-from scen.ledger.events import Committed, Restored
+from scen.ledger.events import Activated, Committed, Restored, Scheduled
 from scen.ledger.files import spare_checkpoints, stray_files
 from scen.ledger.ledger import Ledger
 from scen.ledger.markers import leased_versions, read_pins, read_policy
@@ -54,7 +54,7 @@ def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
     """What would be deleted. Raises ConfigError for a version that the ledger has not, and
     IntegrityError where the log or the serving policy is damaged."""
     kept = kept_versions(storage, ledger, keep)
-    needed = active_at(ledger, kept)
+    needed = referenced_at(ledger, kept)
     stored = stored_bundles(storage)
     edits: list[str] = []
     files: list[StoredFile] = []
@@ -99,17 +99,17 @@ def used_versions(storage: Storage) -> set[int]:
     return {*pinned, *read_policy(storage).versions, *served}
 
 
-def active_at(ledger: Ledger, versions: set[int]) -> set[str]:
-    """The ids of all edits that were active at one of these versions."""
-    active: set[str] = set()
-    found: set[str] = set()
+def referenced_at(ledger: Ledger, versions: set[int]) -> set[str]:
+    """The ids of all edits that are active or scheduled at one of these versions, or now."""
+    live: set[str] = set()
+    referenced: set[str] = set()
     at = 0
     for event in ledger.events():
         if event.version != at:
-            found |= active if at in versions else set()
+            referenced |= live if at in versions else set()
             at = event.version
-        if isinstance(event, Committed | Restored):
-            active.add(event.edit_id)
+        if isinstance(event, Committed | Scheduled | Activated | Restored):
+            live.add(event.edit_id)
         else:
-            active.discard(event.edit_id)
-    return found | active
+            live.discard(event.edit_id)
+    return referenced | live

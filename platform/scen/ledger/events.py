@@ -34,9 +34,13 @@ class LedgerEntry:
         return self.texts.get(self.edit_id)
 
     @property
+    def valid_from(self) -> datetime | None:
+        """When the edit is to become active, of one that is scheduled (UTC)."""
+        return in_utc(self.edit.valid_from)
+
+    @property
     def keys(self) -> tuple[str, ...]:
-        """What the edit is about: equal to one of another edit's where both say something of the
-        same prompt or fact."""
+        """What the edit is about: it shares a key with every edit of the same prompt or fact."""
         return _keys(self.prompt_key, self.fact_key)
 
     @property
@@ -96,6 +100,25 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Scheduled:
+    """The edit is not active until its `valid_from`. Follows `Committed` in the same commit, or
+    comes of a rollback to a version at which the edit was scheduled."""
+
+    kind: ClassVar[str] = "scheduled"
+    edit_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """The `valid_from` of a scheduled edit has come: it is active from now on."""
+
+    kind: ClassVar[str] = "activated"
+    edit_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
     """A newer edit of the same fact, `by`, has taken the edit's place."""
 
@@ -141,5 +164,4 @@ class Dropped:
     version: int
 
 
-Event = Committed | Superseded | Revoked | Expired | Restored | Dropped
-KINDS = tuple(kind.kind for kind in (Committed, Superseded, Revoked, Expired, Restored, Dropped))
+Event = Committed | Scheduled | Activated | Superseded | Revoked | Expired | Restored | Dropped

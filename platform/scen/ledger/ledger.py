@@ -23,9 +23,10 @@ from scen.ledger.actions import (
     action_events,
     check_key,
     check_wave,
+    starts_after,
     wave_events,
 )
-from scen.ledger.events import Event, LedgerEntry
+from scen.ledger.events import Event, LedgerEntry, in_utc
 from scen.ledger.log import LogEntry, read_log
 from scen.ledger.manifest import StoreManifest, read_manifest, write_manifest
 from scen.ledger.markers import newest_epoch, require_epoch
@@ -116,10 +117,12 @@ class Ledger:
         before = self.snapshot(expected_version).state
         events = wave_events(commit, before, expected_version + 1, at)
         about = About(commit.why, commit.who, epoch=commit.epoch)
+        starts = [in_utc(e.valid_from) for e in commit.edits if starts_after(e, commit.as_of or at)]
+        first = {"scheduled_from": min(map(str, starts))} if starts else {}
         told = replace(
             log_entry("commit", about, fold(before, events), events, at),
             wave_key=commit.wave_key,
-            metadata={"bundle": commit.bundle, **commit.metadata},
+            metadata={"bundle": commit.bundle, **first, **commit.metadata},
         )
         append(table, app, events, told)
         return CommitResult(told.version, False)
@@ -209,10 +212,10 @@ class Ledger:
         state, place = snapshot.state, f"version {snapshot.version}"
         if state.is_active(edit_id):
             return state.entries[edit_id]
-        if edit_id in state.gone:
-            raise NotFoundError(
-                f"edit: {edit_id!r} is not active in {place}: it was {state.gone[edit_id]}"
-            )
+        if (gone := state.gone.get(edit_id)) is not None:
+            start = state.entries[edit_id].valid_from if gone.is_scheduled else None
+            how = f"valid from {start.isoformat()} on, {gone}" if start else f"it was {gone}"
+            raise NotFoundError(f"edit: {edit_id!r} is not active in {place}: {how}")
         raise self._unknown(edit_id, snapshot.ids, place)
 
     def _unknown(self, edit_id: str, ids: Sequence[str], place: str) -> NotFoundError:

@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError
 from scen.errors import ConflictError, IntegrityError
 from scen.ledger.actions import About
 from scen.ledger.events import (
+    Activated,
     Committed,
     Dropped,
     Event,
@@ -20,6 +21,7 @@ from scen.ledger.events import (
     LedgerEntry,
     Restored,
     Revoked,
+    Scheduled,
     Superseded,
 )
 from scen.ledger.log import NOTE, LogEntry, note_of
@@ -44,8 +46,8 @@ _ENTRY = (
     "at",
 )
 _COLUMNS = ("event", "by", *_ENTRY)
-_SIMPLE: dict[str, type[Revoked | Expired | Restored | Dropped]] = {
-    kind.kind: kind for kind in (Revoked, Expired, Restored, Dropped)
+_SIMPLE: dict[str, type[Scheduled | Activated | Revoked | Expired | Restored | Dropped]] = {
+    kind.kind: kind for kind in (Scheduled, Activated, Revoked, Expired, Restored, Dropped)
 }
 
 

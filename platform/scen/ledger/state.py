@@ -1,11 +1,12 @@
 """What events come to: the state of all edits, snapshots, and differences. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from scen.errors import ConfigError
 from scen.ledger.events import (
+    Activated,
     Committed,
     Dropped,
     Event,
@@ -13,18 +14,25 @@ from scen.ledger.events import (
     LedgerEntry,
     Restored,
     Revoked,
+    Scheduled,
     Superseded,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """How an edit left: `status` is superseded, revoked or expired, since a version."""
+    """Why an edit is not active: `status` is scheduled, superseded, revoked or expired, since a
+    version. `is_dropped`: its expert is deleted."""
 
     status: str
     version: int
     by: str | None = None
     is_dropped: bool = False
+
+    @property
+    def is_scheduled(self) -> bool:
+        """True where the edit is not active yet."""
+        return self.status == Scheduled.kind
 
     def __str__(self) -> str:
         by = f" by {self.by}" if self.by else ""
@@ -46,6 +54,12 @@ class State:
         return tuple(entry for entry in self.entries.values() if entry.edit_id not in gone)
 
     @cached_property
+    def scheduled(self) -> tuple[LedgerEntry, ...]:
+        """The edits that are not active yet, in the same order."""
+        names = [name for name, gone in self.gone.items() if gone.is_scheduled]
+        return tuple(self.entries[name] for name in sorted(names, key=self.order.__getitem__))
+
+    @cached_property
     def order(self) -> Mapping[str, int]:
         """The place of each edit among all that were ever committed."""
         return {edit_id: place for place, edit_id in enumerate(self.entries)}
@@ -62,26 +76,42 @@ class State:
 
     def active_about(self, keys: Iterable[str]) -> list[LedgerEntry]:
         """The active edits that have one of these keys (see `LedgerEntry.keys`)."""
-        found = (entry for key in keys for entry in self._active_by_key.get(key, ()))
-        return list({entry.edit_id: entry for entry in found}.values())
+        return _with_keys(self._active_by_key, keys)
+
+    def scheduled_about(self, keys: Iterable[str]) -> list[LedgerEntry]:
+        """The scheduled edits that have one of these keys."""
+        return _with_keys(self._scheduled_by_key, keys)
 
     @cached_property
     def _active_by_key(self) -> Mapping[str, list[LedgerEntry]]:
-        found: dict[str, list[LedgerEntry]] = {}
-        for entry in self.active:
-            for key in entry.keys:
-                found.setdefault(key, []).append(entry)
-        return found
+        return _by_key(self.active)
+
+    @cached_property
+    def _scheduled_by_key(self) -> Mapping[str, list[LedgerEntry]]:
+        return _by_key(self.scheduled)
 
     def is_active(self, edit_id: str) -> bool:
-        """True where the edit was committed and not taken away since."""
+        """True where the edit is committed and neither scheduled nor taken away since."""
         return edit_id in self.entries and edit_id not in self.gone
 
     def describe(self, edit_id: str) -> str:
-        """`active`, how the edit left, or `not in the ledger`."""
+        """`active`, why it is not, or `not in the ledger`."""
         if edit_id not in self.entries:
             return "not in the ledger"
         return str(self.gone[edit_id]) if edit_id in self.gone else "active"
+
+
+def _by_key(entries: Iterable[LedgerEntry]) -> dict[str, list[LedgerEntry]]:
+    by_key: dict[str, list[LedgerEntry]] = {}
+    for entry in entries:
+        for key in entry.keys:
+            by_key.setdefault(key, []).append(entry)
+    return by_key
+
+
+def _with_keys(by_key: Mapping[str, list[LedgerEntry]], keys: Iterable[str]) -> list[LedgerEntry]:
+    entries = (entry for key in keys for entry in by_key.get(key, ()))
+    return list({entry.edit_id: entry for entry in entries}.values())
 
 
 def apply(state: State, event: Event) -> State:
@@ -106,43 +136,52 @@ def _step(entries: dict[str, LedgerEntry], gone: dict[str, Gone], event: Event) 
         return
     if edit_id not in entries:
         raise ConfigError(f"edit: {edit_id!r} is not in the ledger, so it cannot be {event.kind}")
-    if isinstance(event, Restored | Dropped):
-        _step_gone(gone, event)
-        return
-    if edit_id in gone:
-        raise ConfigError(f"edit: {edit_id!r} is {gone[edit_id]}, so it cannot be {event.kind}")
-    gone[edit_id] = _leave(entries, gone, event)
+    left = gone.get(edit_id)
+    _require_allowed(event, left)
+    if isinstance(event, Restored | Activated):
+        del gone[edit_id]
+    elif isinstance(event, Dropped):
+        assert left is not None
+        gone[edit_id] = replace(left, is_dropped=True)
+    elif isinstance(event, Superseded):
+        _require_successor(entries, gone, event)
+        gone[edit_id] = Gone(event.kind, event.version, event.by)
+    else:
+        gone[edit_id] = Gone(event.kind, event.version)
 
 
-def _leave(
-    entries: Mapping[str, LedgerEntry],
-    gone: Mapping[str, Gone],
-    event: Superseded | Revoked | Expired,
-) -> Gone:
-    if not isinstance(event, Superseded):
-        return Gone(event.kind, event.version)
-    if event.by == event.edit_id or event.by not in entries or event.by in gone:
+def _require_allowed(event: Event, left: Gone | None) -> None:
+    """Raises ConfigError for an event that cannot happen to an edit; `left` is why it is not
+    active, None where it is."""
+    is_scheduled = left is not None and left.is_scheduled
+    if isinstance(event, Superseded | Revoked | Expired):
+        is_allowed = left is None or is_scheduled
+    elif isinstance(event, Activated):
+        is_allowed = is_scheduled
+    else:  # scheduled by a rollback, restored, dropped
+        is_allowed = not is_scheduled and (left is not None or isinstance(event, Scheduled))
+        if is_allowed and left is not None and left.is_dropped:
+            raise ConfigError(
+                f"edit: the expert of {event.edit_id!r} was deleted by `scen gc`, so it cannot be "
+                f"{event.kind}; commit the edit again under another id"
+            )
+    if not is_allowed:
+        why = "active" if left is None else left
+        raise ConfigError(f"edit: {event.edit_id!r} is {why}, so it cannot be {event.kind}")
+
+
+def _require_successor(
+    entries: Mapping[str, LedgerEntry], gone: Mapping[str, Gone], event: Superseded
+) -> None:
+    """Raises ConfigError where an edit is superseded by one that is not active; of two scheduled
+    ones, either may give way."""
+    by = gone.get(event.by)
+    are_scheduled = by is not None and by.is_scheduled and event.edit_id in gone
+    if event.by == event.edit_id or event.by not in entries or not (by is None or are_scheduled):
         raise ConfigError(
             f"edit: {event.edit_id!r} cannot be superseded by {event.by!r}, which is not another "
             "active edit"
         )
-    return Gone(event.kind, event.version, event.by)
-
-
-def _step_gone(gone: dict[str, Gone], event: Restored | Dropped) -> None:
-    edit_id = event.edit_id
-    if edit_id not in gone:
-        raise ConfigError(f"edit: {edit_id!r} is active, so it cannot be {event.kind}")
-    left = gone[edit_id]
-    if left.is_dropped:
-        raise ConfigError(
-            f"edit: the expert of {edit_id!r} was deleted by `scen gc`, so it cannot be "
-            f"{event.kind}; commit the edit again under another id"
-        )
-    if isinstance(event, Restored):
-        del gone[edit_id]
-    else:
-        gone[edit_id] = Gone(left.status, left.version, left.by, is_dropped=True)
 
 
 @dataclass(frozen=True)

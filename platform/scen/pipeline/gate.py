@@ -61,6 +61,7 @@ def commit_wave(
             supersedes=admission.supersedes,
             why=rules.why,
             who=rules.who or os_user(),
+            as_of=admission.as_of,
         )
         try:
             return append(commit, snapshot.version)

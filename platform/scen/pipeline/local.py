@@ -62,7 +62,7 @@ class LocalParts:
     def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
         """Measure the wave's edits and shared locality prompts on the model it would make."""
         snapshot = self.store.ledger.snapshot()
-        replaced = tuple(self._admit(wave, snapshot).supersedes)
+        replaced = tuple(self._admit(wave, snapshot).replaces)
         bundle, version = trained["bundle"], snapshot.version
         task = EvaluationTask(wave, bundle, tuple(self.locality), version, replaced, "sample")
         with SystemWatch() as watch:
@@ -122,7 +122,7 @@ class LocalParts:
         if self.store.method.method != "scen":
             return None
         snapshot = self.store.ledger.snapshot()
-        replaced = self._admit(wave, snapshot).supersedes
+        replaced = self._admit(wave, snapshot).replaces
         stay = [entry for entry in snapshot.entries if entry.edit_id not in replaced]
         places = [Place(entry.bundle, entry.row) for entry in stay]
         return self.store.loader.tensors(places, ("h",))["h"]

@@ -65,7 +65,7 @@ def held_record(
     """What a held wave would make of a version, if it took the place of all that it contradicts."""
     wave = candidate.wave
     bundle = Journal(storage, wave.key).read("trained")["bundle"]
-    replaces = tuple(admit(wave.edits, snapshot, "supersede").supersedes)
+    replaces = tuple(admit(wave.edits, snapshot, "supersede").replaces)
     held = HeldWave(wave.key, bundle, tuple(edit.id for edit in wave.edits), replaces)
     pointer = point_at(storage.uri, ledger.manifest, snapshot, held)
     num_edits = len(bank_rows(snapshot, held))

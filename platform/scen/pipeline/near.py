@@ -46,7 +46,7 @@ class NearFinder:
             return []
         key_NKF = self._read_keys([edit.prompt for edit in fresh])
         self._keys |= {edit.id: key_KF for edit, key_KF in zip(fresh, key_NKF, strict=True)}
-        stay = [entry for entry in snapshot.entries if entry.edit_id not in admission.supersedes]
+        stay = [entry for entry in snapshot.entries if entry.edit_id not in admission.replaces]
         texts = [bare_form(edit.prompt) for edit in fresh]
         known = [bare_form(entry.edit.prompt) for entry in stay]
         key_EKF = torch.cat([*self._read(stay), key_NKF.float()])
@@ -89,6 +89,7 @@ def set_aside(admission: Admission, near: Sequence[Near]) -> Admission:
         fresh=tuple(edit for edit in admission.fresh if edit.id not in aside),
         rejections=(*admission.rejections, *aside.values()),
         supersedes={old: new for old, new in admission.supersedes.items() if new not in aside},
+        succeeds={old: new for old, new in admission.succeeds.items() if new not in aside},
         remarked=tuple(one for one in admission.remarked if one.edit_id not in aside),
     )
 

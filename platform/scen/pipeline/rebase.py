@@ -22,8 +22,8 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class RebaseJob:
-    """The edits that are active at a version of the store `old` (None: the newest), but those that
-    stay behind (ids in `without`)."""
+    """The edits that are active or scheduled at a version of the store `old` (None: the newest),
+    but those that stay behind (ids in `without`)."""
 
     old: str
     version: int | None = None
@@ -43,7 +43,8 @@ def rebase(
     snapshot = ledger.snapshot(job.version)
     for edit_id in job.without:
         ledger.history(edit_id)  # a wrong id must not leave anybody in the belief that it is erased
-    entries = [entry for entry in snapshot.entries if entry.edit_id not in set(job.without)]
+    valid = (*snapshot.entries, *snapshot.state.scheduled)
+    entries = [entry for entry in valid if entry.edit_id not in set(job.without)]
     if not entries:
         raise ConfigError(f"{job.old}: no edit to take is active at version {snapshot.version}")
     if job.locality is not None:

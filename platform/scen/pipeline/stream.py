@@ -6,6 +6,7 @@ A thread prepares the next wave while the current one is trained.
 import queue
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -65,7 +66,8 @@ def run_waves(
     """
     if config.waves.on_collision == "quarantine":
         require_keys(store)
-    for wave in waves:
+    queue = deque[Wave]()
+    for wave in with_later(waves, queue):
         if store.ledger.is_committed(wave.key) is not None:
             nothing = Admission((), wave.edits, ())
             yield StreamStep(nothing, run_wave(wave, parts, store.storage))
@@ -79,12 +81,22 @@ def run_waves(
             admission = set_aside(admission, finder.find(admission, snapshot))
         for late in _untracked(wave, admission.known, snapshot, store.storage):
             yield StreamStep(Admission((), (), ()), run_wave(late, parts, store.storage))
+        if admission.later:
+            queue.append(Wave(wave.stream, wave.index, admission.later, wave.settings))
         if not admission.fresh:
             yield StreamStep(admission, None)
             continue
         fresh = Wave(wave.stream, wave.index, admission.fresh, wave.settings)
         starting(fresh)
         yield StreamStep(admission, run_wave(fresh, parts, store.storage))
+
+
+def with_later(waves: Iterable[Wave], queue: deque[Wave]) -> Iterator[Wave]:
+    """The waves, each followed by those that were put into the queue meanwhile."""
+    for wave in waves:
+        yield wave
+        while queue:
+            yield queue.popleft()
 
 
 def _untracked(

@@ -26,7 +26,7 @@ from scen_serve.service import Service
 
 STREAM = "online"
 _POLL_S = 0.1
-_FINAL = {"served", "rejected"}
+_FINAL = {"served", "scheduled", "rejected"}
 Json = dict[str, Any]
 
 
@@ -42,7 +42,7 @@ def edit_routes(context: AppContext) -> APIRouter:
         wait: bool = False,
         key: ApiKey = editor,
     ) -> JSONResponse:
-        """With `wait`, answers when the edit is served or rejected, or when the time is over."""
+        """With `wait`, answers when the edit is served, scheduled or rejected, or after a time."""
         stream = _stream(body.pop("stream", STREAM), key)
         edit = read_edit({"author": key.name} | body)
         stream = await asyncio.to_thread(hand_in, service, stream, edit)
@@ -102,14 +102,17 @@ def hand_in(service: Service, stream: str, edit: Edit) -> str:
 
 
 def status(service: Service, stream: str, edit_id: str) -> Json:
-    """What became of an edit: queued, rejected (with field and reason), committed, or served (then
-    with the words that spans of messages are compared with); and what was remarked of it when its
-    wave was run, such as another edit that its prompt also reaches. Raises NotFoundError; for one
-    that was taken back, with how it left."""
+    """What became of an edit: queued, rejected (with field and reason), scheduled (not valid yet),
+    committed, or served (then with the words that spans of messages are compared with); since when
+    and until when it is valid; and what was remarked of it when its wave was run, such as another
+    edit that its prompt also reaches. Raises NotFoundError; for one that was taken back, with how
+    it left."""
     found = {"id": edit_id, "stream": stream}
     inbox = Inbox(service.store.storage, stream)
+    state = service.store.ledger.snapshot().state
     try:
-        entry = service.store.ledger.find(edit_id)
+        is_scheduled = edit_id in state.gone and state.gone[edit_id].is_scheduled
+        entry = state.entries[edit_id] if is_scheduled else service.store.ledger.find(edit_id)
         if entry.stream != stream:
             raise NotFoundError(f"edit {edit_id} is not in the stream {stream}")
     except NotFoundError as gone:
@@ -120,8 +123,10 @@ def status(service: Service, stream: str, edit_id: str) -> Json:
         return found | told | _remarks(inbox, edit_id, told["status"])
     served = service.engine.snapshot
     is_served = served is not None and edit_id in served.edit_ids
-    word = "served" if is_served else "committed"
-    facts = {"status": word, "version": entry.version, "edit": edit_to_dict(entry.edit)}
+    word = "scheduled" if is_scheduled else "served" if is_served else "committed"
+    edit = edit_to_dict(entry.edit)
+    facts = {"status": word, "version": entry.version, "edit": edit}
+    facts |= {name: edit[name] for name in ("valid_from", "valid_until") if edit[name]}
     if served is not None and is_served:
         facts |= {"span": served.span(edit_id)}
     return found | facts | _remarks(inbox, edit_id, word)

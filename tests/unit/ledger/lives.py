@@ -28,12 +28,19 @@ def day(number: int) -> datetime:
     return START + timedelta(days=number)
 
 
-def wave_of(index: int, count: int, until: int | None, supersedes: Sequence[str]) -> WaveCommit:
-    """A wave of new edits; its first takes the place of others."""
-    moment = None if until is None else day(until)
-    edits = [Edit(f"e{index}-{i}", f"q {index} {i}", "t", valid_until=moment) for i in range(count)]
-    places = dict.fromkeys(supersedes, edits[0].id)
-    return WaveCommit(f"w{index}", "s", index, "0" * 64, edits, supersedes=places)
+def wave_of(
+    index: int, count: int, until: int | None, supersedes: Sequence[str], start: int | None = None
+) -> WaveCommit:
+    """A wave of new edits at day 0; its first takes the place of others. With a `start`, all are
+    scheduled, about one of three prompts, and take nobody's place yet."""
+    first, last = (None if number is None else day(number) for number in (start, until))
+    prompts = [f"q {index if start is None else index % 3} {i}" for i in range(count)]
+    edits = [
+        Edit(f"e{index}-{i}", prompt, "t", valid_from=first, valid_until=last)
+        for i, prompt in enumerate(prompts)
+    ]
+    places = dict.fromkeys(supersedes if start is None else (), edits[0].id)
+    return WaveCommit(f"w{index}", "s", index, "0" * 64, edits, supersedes=places, as_of=START)
 
 
 @dataclass
@@ -41,45 +48,73 @@ class Model:
     """What is active, as a plain list in the order of commits, at every version so far."""
 
     order: list[str] = field(default_factory=list)
-    until: dict[str, datetime | None] = field(default_factory=dict)
+    edits: dict[str, Edit] = field(default_factory=dict)
     status: dict[str, str] = field(default_factory=dict)
     versions: list[tuple[str, ...]] = field(default_factory=lambda: [()])
+    waiting: list[tuple[str, ...]] = field(default_factory=lambda: [()])
     dropped: set[str] = field(default_factory=set)
 
     @property
     def active(self) -> tuple[str, ...]:
         """What is active now."""
-        return tuple(name for name in self.order if self.status[name] == "active")
+        return self.those("active")
+
+    def those(self, status: str) -> tuple[str, ...]:
+        """The edits of one status."""
+        return tuple(name for name in self.order if self.status[name] == status)
 
     def commit(self, wave: WaveCommit) -> None:
         """A wave becomes the next version."""
         for edit in wave.edits:
             self.order.append(edit.id)
-            self.until[edit.id], self.status[edit.id] = edit.valid_until, "active"
+            is_later = edit.valid_from is not None and edit.valid_from > START
+            self.edits[edit.id] = edit
+            self.status[edit.id] = "scheduled" if is_later else "active"
         self.status |= dict.fromkeys(wave.supersedes, "superseded")
+        self.note()
+
+    def note(self) -> None:
+        """This is a version."""
         self.versions.append(self.active)
+        self.waiting.append(self.those("scheduled"))
 
     def can_go_to(self, version: int) -> bool:
         """False where an expert that would have to come back was deleted."""
-        back = set(self.versions[version]) - set(self.active)
+        wanted = {*self.versions[version], *self.waiting[version]}
+        back = wanted - {*self.active, *self.those("scheduled")}
         return not back & self.dropped
 
     def act(self, action: Action) -> None:
         """Anything else becomes the next version, unless it changes nothing."""
-        before = self.active
+        before = dict(self.status)
         if isinstance(action, Revoke):
             self.status |= dict.fromkeys(action.edit_ids, "revoked")
         elif isinstance(action, Expire):
-            due = [n for n in before if (until := self.until[n]) and until <= action.moment]
-            self.status |= dict.fromkeys(due, "expired")
+            self.tick(action.moment)
         elif isinstance(action, Rollback):
-            wanted = self.versions[action.to]
-            self.status |= {n: "revoked" for n in before if n not in wanted}
-            self.status |= dict.fromkeys(wanted, "active")
+            wanted, waiting = self.versions[action.to], self.waiting[action.to]
+            now = {*self.active, *self.those("scheduled")}
+            self.status |= {n: "revoked" for n in now if n not in (*wanted, *waiting)}
+            self.status |= dict.fromkeys(wanted, "active") | dict.fromkeys(waiting, "scheduled")
         elif isinstance(action, Drop):
             self.dropped |= set(action.edit_ids)
-        if self.active != before or isinstance(action, Drop):
-            self.versions.append(self.active)
+        if self.status != before or isinstance(action, Drop):
+            self.note()
+
+    def tick(self, moment: datetime) -> None:
+        """The timer: what is over goes; what starts takes the place of its prompt's edit."""
+        valid = (*self.active, *self.those("scheduled"))
+        due = [n for n in valid if (until := self.edits[n].valid_until) and until <= moment]
+        self.status |= dict.fromkeys(due, "expired")
+        starting = [n for n in self.those("scheduled") if self.start(n) <= moment]
+        for name in sorted(starting, key=self.start):
+            prompt = self.edits[name].prompt
+            older = [n for n in self.active if self.edits[n].prompt == prompt]
+            self.status |= dict.fromkeys(older, "superseded") | {name: "active"}
+
+    def start(self, name: str) -> datetime:
+        """When an edit starts to be valid."""
+        return self.edits[name].valid_from or START
 
 
 class PureLedger:

@@ -10,7 +10,7 @@ import torch
 from scen.errors import ConfigError, IntegrityError
 from scen.ledger.actions import About, Revoke, Rollback
 from scen.ledger.bundles import bundle_path
-from scen.ledger.collect import Keep, active_at, collect, plan_collection
+from scen.ledger.collect import Keep, collect, plan_collection, referenced_at
 from scen.ledger.files import LOG_FOLDER, spare_checkpoints, stray_files
 from scen.ledger.ledger import open_ledger
 from scen.ledger.markers import Lease, Policy, pin, unpin, write_policy
@@ -124,7 +124,7 @@ def test_what_was_active_at_versions(revoked: Shop) -> None:
     ledger = revoked.ledger
     for versions in ({4}, {0, 4}, {1, 4}, {2, 3, 4}, {4, 1, 0}):
         meant = {name for v in versions for name in ledger.snapshot(v).ids}
-        assert active_at(ledger, versions) == meant
+        assert referenced_at(ledger, versions) == meant
 
 
 KEEP = Keep.for_days(datetime.now(UTC) + timedelta(days=365), 30)

@@ -49,22 +49,27 @@ class Lives(RuleBasedStateMachine):
         found: list[str] = data.draw(chosen)
         return found
 
-    @rule(count=st.integers(1, 3), until=st.none() | DAYS, data=st.data())
-    def commit(self, count: int, until: int | None, data: Any) -> None:
-        older = self.some(data, 0) if self.model.active else []
-        self.waves.append(wave_of(len(self.waves), count, until, older))
+    @rule(
+        count=st.integers(1, 3),
+        until=st.none() | DAYS,
+        start=st.none() | st.integers(1, 4),
+        data=st.data(),
+    )
+    def commit(self, count: int, until: int | None, start: int | None, data: Any) -> None:
+        older = self.some(data, 0) if self.model.active and start is None else []
+        self.waves.append(wave_of(len(self.waves), count, until, older, start))
         self.model.commit(self.waves[-1])
         assert self.ledger.commit(self.waves[-1]) == len(self.model.versions) - 1
 
     @precondition(lambda self: self.model.active)
     @rule(data=st.data())
     def revoke(self, data: Any) -> None:
-        self.act(Revoke(self.some(data, 1)))
+        self.act(Revoke([*self.some(data, 1), *self.model.those("scheduled")[:1]]))
 
-    @precondition(lambda self: len(self.model.order) > len(self.model.active))
+    @precondition(lambda self: self.gone())
     @rule(data=st.data())
     def revoke_what_is_gone(self, data: Any) -> None:
-        gone = [name for name in self.model.order if name not in self.model.active]
+        gone = self.gone()
         with pytest.raises(ConfigError, match="cannot be revoked"):
             self.ledger.act(Revoke([data.draw(st.sampled_from(gone)), *self.model.active]))
 
@@ -95,8 +100,12 @@ class Lives(RuleBasedStateMachine):
 
     def gone_and_there(self) -> list[str]:
         """Edits that are not active and whose experts are not deleted."""
-        gone = [name for name in self.model.order if name not in self.model.active]
-        return [name for name in gone if name not in self.model.dropped]
+        return [name for name in self.gone() if name not in self.model.dropped]
+
+    def gone(self) -> list[str]:
+        """Edits that are neither active nor scheduled."""
+        valid = {"active", "scheduled"}
+        return [name for name in self.model.order if self.model.status[name] not in valid]
 
     def act(self, action: Action) -> None:
         """Do the same on both."""
@@ -113,7 +122,10 @@ class Lives(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for version, ids in enumerate(self.model.versions):
-            assert tuple(self.ledger.snapshot(version).ids) == ids
+            snapshot = self.ledger.snapshot(version)
+            assert tuple(snapshot.ids) == ids
+            waiting = tuple(entry.edit_id for entry in snapshot.state.scheduled)
+            assert waiting == self.model.waiting[version]
 
 
 class StoredLives(Lives):
@@ -131,8 +143,9 @@ class StoredLives(Lives):
     def commit_again(self, data: Any) -> None:
         wave = data.draw(st.sampled_from(self.waves))
         version = self.ledger.commit(wave)
-        assert wave.edits[0].id in self.model.versions[version]
-        assert wave.edits[0].id not in self.model.versions[version - 1]
+        name, model = wave.edits[0].id, self.model
+        assert name in (*model.versions[version], *model.waiting[version])
+        assert name not in (*model.versions[version - 1], *model.waiting[version - 1])
 
     def teardown(self) -> None:
         super().teardown()

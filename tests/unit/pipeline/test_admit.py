@@ -163,3 +163,84 @@ def test_the_reverse_of_an_edit_is_remarked(paris: Snapshot) -> None:
     assert admission.fresh == (back,)
     assert admission.remarks == tuple(f"edit back is the reverse of edit {e}" for e in ("p1", "p2"))
     assert admit([replace(back, target="Rome")], paris).remarks == ()
+
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def years(target: str, start: int | None = None, end: int | None = None) -> Edit:
+    """Who is mayor, from the first day of a year to that of another."""
+    first, last = (None if y is None else datetime(y, 1, 1, tzinfo=UTC) for y in (start, end))
+    edit = of_paris(f"{target}-{start}-{end}", target)
+    return replace(edit, valid_from=first, valid_until=last)
+
+
+def held(*edits: Edit) -> Snapshot:
+    """A ledger with these, as of now."""
+    wave = WaveCommit("w", "s", 0, "b" * 64, edits, as_of=NOW)
+    return Snapshot(1, fold(State(), wave_events(wave, State(), 1, NOW)))
+
+
+@pytest.mark.parametrize("policy", ["quarantine", "supersede", "refuse"])
+def test_an_edit_of_a_later_year_contradicts_nobody(policy: OnConflict) -> None:
+    """It takes the place of today's when it starts, and is not evaluated beside it."""
+    admission = admit([years("Bob", 2031)], held(years("Ann")), policy, NOW)
+    assert [edit.id for edit in admission.fresh] == ["Bob-2031-None"]
+    assert (admission.rejections, admission.supersedes) == ((), {})
+    assert admission.replaces == admission.succeeds == {"Ann-None-None": "Bob-2031-None"}
+    assert [r.text for r in admission.remarked] == [
+        "edit Bob-2031-None is valid from 2031-01-01T00:00:00+00:00 on: the first `scen expire` "
+        "after that activates it"
+    ]
+    assert admission.as_of == NOW
+
+
+def test_an_edit_of_today_contradicts_none_of_a_later_year() -> None:
+    admission = admit([years("Ann")], held(years("Bob", 2031)), "supersede", NOW)
+    assert (len(admission.fresh), admission.replaces) == (1, {})
+
+
+def test_two_that_start_together_contradict_each_other() -> None:
+    later = held(years("Bob", 2031))
+    [clash] = admit([years("Cid", 2031)], later, now=NOW).contradictions
+    assert "edit Bob-2031-None is committed with the same prompt" in clash.reason
+    admission = admit([years("Cid", 2031)], later, "supersede", NOW)
+    assert admission.supersedes == {"Bob-2031-None": "Cid-2031-None"}
+    assert len(admit([years("Cid", 2032)], later, now=NOW).fresh) == 1
+    overdue = held(years("Bob", 2031))  # its timer is late: it is as good as active
+    at = datetime(2031, 2, 1, tzinfo=UTC)
+    assert len(admit([years("Cid")], overdue, now=at).contradictions) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "new", "is_fresh"),
+    [
+        ((None, None), (2031, None), False),
+        ((None, 2030), (2029, 2030), False),
+        ((None, 2030), (2029, 2031), True),
+        ((None, 2030), (2031, None), True),
+        ((2031, None), (None, None), True),
+        ((2031, None), (2032, None), False),
+        ((2031, None), (2031, None), False),
+    ],
+)
+def test_what_is_said_for_all_of_that_time_already_is_a_repetition(
+    there: tuple[int | None, int | None], new: tuple[int | None, int | None], is_fresh: bool
+) -> None:
+    edit = replace(years("Ann", *new), id="new")
+    admission = admit([edit], held(years("Ann", *there)), now=NOW)
+    assert bool(admission.fresh) == is_fresh
+    assert [clash.field for clash in admission.rejections] == ([] if is_fresh else ["prompt"])
+
+
+@pytest.mark.parametrize("policy", ["quarantine", "supersede"])
+def test_of_one_wave_those_that_start_later_wait_for_a_wave_of_their_own(
+    policy: OnConflict,
+) -> None:
+    edits = [years("Cid", 2032), years("Ann"), years("Bob", 2031)]
+    admission = admit(edits, Snapshot(0), policy, NOW)
+    assert [edit.target for edit in admission.fresh] == ["Ann"]
+    assert [edit.target for edit in admission.later] == ["Cid", "Bob"]
+    again = admit(admission.later, held(years("Ann")), policy, NOW)
+    assert ([e.target for e in again.fresh], [e.target for e in again.later]) == (["Bob"], ["Cid"])
+    assert len(admit([years("Bob", 2031), years("Cid", 2031)], Snapshot(0), policy, NOW).fresh) == 1

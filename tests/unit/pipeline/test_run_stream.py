@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scen.errors import ConfigError
+from scen.ledger.actions import Expire
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.stream import StreamStep, check_name, name_stream, run_stream, settings
@@ -168,3 +170,27 @@ def test_what_decides_the_experts_is_part_of_the_settings(
     assert (before != after) is is_other
     assert before["base"] == parts.store.base.fingerprint
     assert json.loads(json.dumps(before))["method"]["layer"] == 3
+
+
+def test_of_one_file_the_answer_of_today_and_that_of_a_later_year(
+    parts: LocalParts, facts: list[Edit]
+) -> None:
+    """Each is trained and evaluated without the other; the timer swaps them."""
+    later = replace(
+        facts[0], id="later", target=facts[1].target, valid_from=datetime(2999, 1, 1, tzinfo=UTC)
+    )
+    steps = run(parts, [later, facts[0]])
+    assert outcome(steps) == [(1, 0, 0, 1), (1, 0, 0, 2)]
+    assert [step.report.evaluated["report"]["reliability"] for step in steps if step.report] == [
+        1.0,
+        1.0,
+    ]
+    assert outcome(run(parts, [later, facts[0]])) == [(0, 2, 0, None)]
+
+    def answer() -> str:
+        return parts.store.at(parts.store.ledger.snapshot()).ask(facts[0].prompt, 12).answer
+
+    assert answer() == facts[0].target
+    parts.store.ledger.settle(Expire(datetime(2999, 1, 1, tzinfo=UTC)))
+    assert answer() == later.target
+    assert parts.store.ledger.snapshot().ids == ["later"]
