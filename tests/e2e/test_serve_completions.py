@@ -1,79 +1,21 @@
-"""What clients send: sampling parameters, raw text, the Responses API, browsers, lm-eval."""
+"""Sampling parameters, raw text, scores and bytes, as real clients ask for them."""
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import httpx_sse
-import openai
 import pytest
 import torch
-import uvicorn
 
-from e2e.serving import Server, store
-from scen.snapshot.open import OpenStore
-from scen_serve.api.access import AppSettings
-from scen_serve.api.app import create_app
+from e2e.serving import NAME, Api, api, error_of
 from scen_serve.engine.detokenizer import token_bytes, token_text
-from scen_serve.service import Service
-from scen_serve.settings import EngineLimits
-from unit.serve.conftest import NEW, alone, make_store, serve_edits, unrelated
+from unit.serve.conftest import NEW, alone, serve_edits, unrelated
 
-__all__ = ["store"]  # a fixture
+__all__ = ["api"]  # a fixture
 
 pytestmark = pytest.mark.e2e
-ORIGIN = "https://app.example"
-NAME = "org/tiny"
-
-
-@dataclass
-class Api:
-    """A server without keys, and clients of it."""
-
-    url: str
-    store: OpenStore
-    client: openai.OpenAI
-
-    def post(self, path: str, body: dict[str, Any] | str, **headers: str) -> httpx.Response:
-        text = body if isinstance(body, str) else json.dumps({"model": NAME} | body)
-        head = {"Content-Type": "application/json"} | headers
-        return httpx.post(f"{self.url}{path}", content=text, headers=head, timeout=60)
-
-    def complete(self, **body: Any) -> dict[str, Any]:
-        """The first choice of a completion."""
-        answer = self.post("/v1/completions", {"prompt": "Who?", "max_tokens": 8} | body)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()["choices"][0]
-        return found
-
-
-@pytest.fixture(scope="module")
-def api(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One for all tests here: none of them changes what is served."""
-    store = make_store(tiny_folder, tmp_path_factory.mktemp("clients") / "store")
-    service = Service(store, EngineLimits(max_rows=8, max_context=256), poll_s=0.05)
-    server = Server(create_app(service, AppSettings(NAME, cors_origins=(ORIGIN,))))
-    url = server.start()
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    yield Api(url, store, client)
-    server.stop()
-
-
-def error_of(answer: httpx.Response) -> dict[str, Any]:
-    """The error, which has one form whatever went wrong."""
-    body = answer.json()
-    assert set(body) == {"error"}, body
-    error: dict[str, Any] = body["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
-
-
-# Sampling
 
 
 def test_sampling_parameters_change_the_answer(api: Api) -> None:
@@ -166,9 +108,6 @@ def test_unknown_fields_are_named_in_a_header(api: Api) -> None:
         assert answer.status_code == 200
         names = answer.headers["x-scen-ignored-fields"].split(", ")
         assert sorted(names) == ["hi%0D%0AX%3A%20y", "service_tier", "user"]
-
-
-# Raw completions
 
 
 def test_raw_text_has_no_template_and_is_routed_as_a_question(api: Api) -> None:
@@ -275,9 +214,6 @@ def test_lm_eval_scores_through_it(api: Api, tiny_folder: Path) -> None:
         assert not is_greedy
 
 
-# Bytes and lines
-
-
 def test_tokens_within_a_character_tell_their_own_bytes(api: Api) -> None:
     """Made to be said: the four bytes of an emoji, each more likely than all else."""
     ids = api.store.base.tokenizer("😊", add_special_tokens=False)["input_ids"]
@@ -311,186 +247,3 @@ def test_line_separators_do_not_break_events(api: Api, letter: str) -> None:
         with httpx_sse.connect_sse(http, "POST", url, json=body) as source:
             events = list(source.iter_sse())
     assert json.loads(events[0].data)["choices"][0]["text"] == texts[0]
-
-
-# Responses
-
-
-def test_a_response_is_the_chat_s_answer(api: Api) -> None:
-    edit = serve_edits(1, 5)[0]
-    answer = api.client.responses.create(
-        model=NAME, input=edit.prompt, max_output_tokens=NEW, metadata={"a": "b"}
-    )
-    assert answer.output_text == alone(api.store, edit.prompt)
-    assert (answer.status, answer.metadata) == ("incomplete", {"a": "b"})
-    assert answer.incomplete_details is not None
-    assert answer.incomplete_details.reason == "max_output_tokens"
-    assert answer.usage is not None
-    assert answer.usage.output_tokens == NEW
-    assert answer.scen["edit_id"] == edit.id  # type: ignore[attr-defined]
-    items: Any = [{"role": "user", "content": [{"type": "input_text", "text": edit.prompt}]}]
-    listed = api.client.responses.create(model=NAME, input=items, max_output_tokens=NEW)
-    assert listed.output_text == answer.output_text
-    eos = {"logit_bias": {str(api.store.base.template.end_id): 100}}
-    ended = api.client.responses.create(model=NAME, input="Who?", extra_body=eos)
-    assert (ended.status, ended.output_text) == ("completed", "")
-
-
-def test_a_streamed_response_has_openai_s_events(api: Api) -> None:
-    edit = serve_edits(1, 5)[0]
-    stream = api.client.responses.create(
-        model=NAME, input=edit.prompt, max_output_tokens=NEW, stream=True
-    )
-    events = list(stream)
-    kinds = [event.type for event in events]
-    assert kinds[:4] == [
-        "response.created",
-        "response.in_progress",
-        "response.output_item.added",
-        "response.content_part.added",
-    ]
-    assert kinds[-4:] == [
-        "response.output_text.done",
-        "response.content_part.done",
-        "response.output_item.done",
-        "response.incomplete",
-    ]
-    assert set(kinds[4:-4]) == {"response.output_text.delta"}
-    assert [event.sequence_number for event in events] == list(range(len(events)))
-    deltas = [e.delta for e in events if e.type == "response.output_text.delta"]
-    assert "".join(deltas) == alone(api.store, edit.prompt)
-    text = "".join(deltas)
-    ended = {"stop": text[5:8]}
-    with api.client.responses.stream(model=NAME, input=edit.prompt, extra_body=ended) as helper:
-        assert [event.type for event in helper][-1] == "response.completed"
-        assert helper.get_final_response().output_text == text[: text.index(text[5:8])]
-
-
-def test_responses_through_the_asynchronous_client(api: Api) -> None:
-    edit = serve_edits(1, 5)[0]
-
-    async def both() -> tuple[str, str]:
-        async with openai.AsyncOpenAI(base_url=f"{api.url}/v1", api_key="none") as client:
-            whole = await client.responses.create(
-                model=NAME, input=edit.prompt, max_output_tokens=NEW
-            )
-            stream = await client.responses.create(
-                model=NAME, input=edit.prompt, max_output_tokens=NEW, stream=True
-            )
-            text = ""
-            async for event in stream:
-                text += event.delta if event.type == "response.output_text.delta" else ""
-        return whole.output_text, text
-
-    assert asyncio.run(both()) == (alone(api.store, edit.prompt),) * 2
-
-
-def test_langchain_uses_responses(api: Api) -> None:
-    langchain_openai = pytest.importorskip("langchain_openai")
-    model = langchain_openai.ChatOpenAI(
-        model=NAME, base_url=f"{api.url}/v1", api_key="none", use_responses_api=True, max_tokens=NEW
-    )
-    edit = serve_edits(1, 5)[0]
-    assert model.invoke(edit.prompt).text == alone(api.store, edit.prompt)
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"tools": [{"type": "web_search"}]}, "tools"),
-        ({"background": True}, "background"),
-        ({"include": ["message.output_text.logprobs"]}, "include"),
-        ({"truncation": "auto"}, "truncation"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
-        ({"prompt": {"id": "p"}}, "prompt"),
-        ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
-        ({"input": [{"type": "function_call_output", "call_id": "a", "output": "x"}]}, "input"),
-        ({"input": []}, "input"),
-        ({"instructions": "Be brief."}, "messages"),  # the template of this base has no roles
-    ],
-)
-def test_a_response_that_is_refused(api: Api, body: dict[str, Any], field: str) -> None:
-    answer = api.post("/v1/responses", {"input": "Who?", "max_output_tokens": 2} | body)
-    assert answer.status_code == 400, answer.text
-    assert error_of(answer)["param"] == field
-
-
-# HTTP
-
-
-def test_a_model_s_name_may_have_slashes(api: Api) -> None:
-    assert api.client.models.retrieve(NAME).id == NAME
-    assert error_of(httpx.get(f"{api.url}/v1/models/org/other"))["code"] == "model_not_found"
-
-
-def test_browsers_are_answered_where_their_page_is_allowed(api: Api) -> None:
-    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-a"}
-    url = f"{api.url}/v1/chat/completions"
-    fine = httpx.options(url, headers={"Origin": ORIGIN, **ask})
-    assert fine.status_code == 200
-    assert fine.headers["access-control-allow-origin"] == ORIGIN
-    other = httpx.options(url, headers={"Origin": "https://evil.example", **ask})
-    assert "access-control-allow-origin" not in other.headers
-    answer = api.post("/v1/completions", {"prompt": "x", "max_tokens": 1}, Origin=ORIGIN)
-    assert answer.headers["access-control-allow-origin"] == ORIGIN
-    assert "X-Scen-Version" in answer.headers["access-control-expose-headers"]
-
-
-def test_every_error_has_one_form(api: Api) -> None:
-    wrong = {
-        400: httpx.get(f"{api.url}/v1/models", headers={"Host": "evil.example"}),
-        404: httpx.get(f"{api.url}/v1/nothing"),
-        405: httpx.put(f"{api.url}/v1/completions"),
-        413: api.post("/v1/completions", "x" * (2 << 20)),
-    }
-    for status, answer in wrong.items():
-        assert answer.status_code == status
-        assert error_of(answer)["type"] == "invalid_request_error"
-    assert wrong[405].headers["allow"] == "POST"
-    assert error_of(wrong[400])["code"] == "invalid_host"
-    assert error_of(api.post("/v1/completions", {"prompt": 5}))["param"] == "prompt"
-
-
-@pytest.mark.parametrize(
-    ("text", "field"),
-    [
-        ('{"prompt": "a", "target": "b", "target": "c"}', "target"),
-        ('{"prompt": "a", "target": "b", "metadata": {"k": "1", "k": "2"}}', "k"),
-        ('{"prompt": "a", "target": "b", "metadata": {"score": NaN}}', "metadata"),
-        ('{"prompt": "a", "target": "b", "metadata": {"score": [1, -Infinity]}}', "metadata"),
-        ('{"prompt": "a", "target": "b", "priority": 1e999}', "priority"),
-    ],
-)
-def test_an_edit_with_doubtful_json_is_refused(api: Api, text: str, field: str) -> None:
-    answer = api.post("/v1/edits", text)
-    assert answer.status_code == 400, answer.text
-    assert error_of(answer)["param"] == field
-
-
-def test_a_server_without_a_version_says_when_to_come_again(store: OpenStore) -> None:
-    """It is alive, and not ready yet."""
-    service = Service(store, EngineLimits(max_rows=2, max_context=256), poll_s=60)
-    service.follower.look = lambda: False  # type: ignore[method-assign]
-    config = uvicorn.Config(
-        create_app(service, AppSettings("tiny")), host="127.0.0.1", port=0, log_level="warning"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-    host, port = server.servers[0].sockets[0].getsockname()
-    url = f"http://{host}:{port}"
-    body = {"model": "tiny", "prompt": "Who?", "max_tokens": 1}
-    try:
-        assert httpx.get(f"{url}/healthz").status_code == 200
-        for answer in (httpx.get(f"{url}/readyz"), httpx.post(f"{url}/v1/completions", json=body)):
-            assert answer.status_code == 503
-            assert answer.headers["retry-after"] == "1"
-            assert error_of(answer)["type"] == "server_error"
-    finally:
-        server.should_exit = True
-        thread.join(30)
