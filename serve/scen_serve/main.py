@@ -26,9 +26,8 @@ from scen_serve.telemetry import Traces, setup_logs
 
 
 def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None = None) -> Service:
-    """The service of a store, not started. `news` tells of new versions, before the ledger is
-    looked at. Raises NotFoundError where there is no store, BaseError where the base is not the
-    store's."""
+    """The service of a store, not started. `news` announces versions before the ledger is polled.
+    Raises NotFoundError where there is no store, BaseError where the base is not the store's."""
     store = open_store(Storage(args.store), args.base, say)
     is_paper = store.method.method == "scen"  # whole matrices: no more than can be in use
     limits = EngineLimits(
@@ -44,7 +43,12 @@ def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None
 def build_app(args: ServerArgs, service: Service, keys: Sequence[ApiKey]) -> FastAPI:
     """The app of a service, with the keys of `args.key_file`."""
     name = args.model_name or model_name(service.store)
-    settings = AppSettings(name, timeout_s=args.timeout_s, allow_open=args.allow_open)
+    settings = AppSettings(
+        name,
+        timeout_s=args.timeout_s,
+        allow_open=args.allow_open,
+        cors_origins=args.cors_origins,
+    )
     return create_app(service, settings, keys, build_traces(args, service.store, name))
 
 

@@ -21,7 +21,7 @@ class VersionLabels:
     """Keeps the label sets of the versions that are served, and of those that answered last, and
     drops all others from the metrics. May be used by many threads.
 
-    `live` tells the versions that are served. At most 8 are kept, or all that are live.
+    `live` returns the versions that are served. At most 8 are kept, or all that are live.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class VersionLabels:
 
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-# A gate tells log-odds (some -20 to 20), a cosine or a sigmoid 0 to 1.
+# A gate gives log-odds (some -20 to 20), a cosine or a sigmoid 0 to 1.
 _SCORES = (
     *(-20, -15, -10, -7, -5, -4, -3, -2, -1, -0.5, 0),
     *(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1),
@@ -77,7 +77,7 @@ class Metrics:
             registry=registry,
         )
         self._tokens = Counter(
-            "scen_tokens", "Tokens read and told", ["kind", "version"], registry=registry
+            "scen_tokens", "Tokens of prompts and answers", ["kind", "version"], registry=registry
         )
         self._seconds = Histogram(
             "scen_request_seconds",
@@ -125,12 +125,12 @@ class Metrics:
             Gauge(name, text, registry=registry).set_function(read)
 
     def watch(self, sink: Sink) -> Sink:
-        """The same sink, and what it is told is counted."""
+        """The same sink; its events are counted."""
         began = time.perf_counter()
         routed: Routed | None = None
         is_silent = True
 
-        def told(event: Event) -> None:
+        def counted(event: Event) -> None:
             nonlocal routed, is_silent
             if isinstance(event, Routed):
                 routed = event
@@ -144,7 +144,7 @@ class Metrics:
                 self._count_end(event, routed, time.perf_counter() - began)
             sink(event)
 
-        return told
+        return counted
 
     def text(self) -> bytes:
         """All of it, in the text format of Prometheus."""
@@ -163,8 +163,8 @@ class Metrics:
 
 def served_versions(service: Service) -> set[int]:
     """The version that is served, and a canary's."""
-    found = (service.engine.snapshot, service.follower.candidate)
-    return {snapshot.version for snapshot in found if snapshot is not None}
+    snapshots = (service.engine.snapshot, service.follower.candidate)
+    return {snapshot.version for snapshot in snapshots if snapshot is not None}
 
 
 def _trace_gauges(writer: TraceWriter) -> dict[str, tuple[str, Callable[[], float]]]:

@@ -135,7 +135,7 @@ def build(args: AppArgs) -> serve.Application:
         logging_config={
             "encoding": args.log_format.upper(),
             "log_level": args.log_level.upper(),
-            "enable_access_log": False,  # replicas tell more of each request themselves
+            "enable_access_log": False,  # replicas log more of each request themselves
         },
     )(Replica)
     plain = args.model_dump(exclude={"min_replicas", "max_replicas"})
@@ -148,7 +148,7 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What there is to tell of one sample: by how much it grew, or where a gauge stands."""
+    """One sample to hand on: by how much it grew, or the value of a gauge."""
 
     name: str
     text: str
@@ -167,10 +167,10 @@ class Changes:
     def take(self) -> list[Change]:
         """Every gauge and every count of a version as it stands; of other counts, what they grew.
 
-        To Ray, a count of a version is a gauge: Ray forgets a gauge that is told no more, and a
+        To Ray, a count of a version is a gauge: Ray forgets a gauge that is no longer set, and a
         counter never, however many versions there were.
         """
-        found = []
+        changes = []
         for family in self._registry.collect():
             for sample in family.samples:
                 if sample.name.endswith("_created"):
@@ -178,20 +178,20 @@ class Changes:
                 name, labels = sample.name.removesuffix("_total"), tuple(sample.labels.items())
                 text = family.documentation
                 if family.type == "gauge":
-                    found.append(Change(name, text, labels, sample.value, True))
+                    changes.append(Change(name, text, labels, sample.value, True))
                 elif "version" in sample.labels:
-                    found.append(Change(f"{name}_total", text, labels, sample.value, True))
+                    changes.append(Change(f"{name}_total", text, labels, sample.value, True))
                 elif (grown := sample.value - self._seen.get((name, labels), 0.0)) > 0:
                     self._seen[name, labels] = sample.value
-                    found.append(Change(name, text, labels, grown, False))
-        return found
+                    changes.append(Change(name, text, labels, grown, False))
+        return changes
 
 
 class RayMetrics:
     """Hands the samples of a registry on under their own names, with `ray_` before them.
 
     All counts, of histograms too, end in `_total` (`ray_scen_tokens_total`, and for histograms
-    `ray_scen_request_seconds_bucket_total`): a histogram of Ray's own would tell a wrong sum.
+    `ray_scen_request_seconds_bucket_total`): a histogram of Ray's own would have a wrong sum.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -200,12 +200,12 @@ class RayMetrics:
         self._gauges: dict[str, Gauge] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Hand on every few seconds until told to stop."""
+        """Hand on every few seconds until `stop` is set."""
         while not stop.wait(_EVERY_S):
             for change in self._changes.take():
-                self._tell(change)
+                self._set(change)
 
-    def _tell(self, change: Change) -> None:
+    def _set(self, change: Change) -> None:
         name, text, keys = change.name, change.text, tuple(key for key, _ in change.labels)
         if change.is_gauge:
             gauge = self._gauges.get(name) or Gauge(name, text, keys)

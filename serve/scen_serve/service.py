@@ -17,7 +17,7 @@ from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits
 from scen_serve.telemetry import log_event
 
-_CALM_S = 2.0  # the least time between two looks where a registry tells of news
+_CALM_S = 2.0  # the least time between two looks where a registry announces versions
 _SILENT_S = 30.0  # until one that said nothing is asked again
 
 
@@ -25,38 +25,38 @@ class News(Protocol):
     """Whoever knows of new versions first."""
 
     def wait(self, version: int, timeout_s: float) -> int | None:
-        """The newest version, as soon as it is above `version`, or after a time; None where
-        nothing can be told. Raises nothing."""
+        """The newest version, as soon as it is above `version`, or after a time; None where it
+        cannot be known. Raises nothing."""
         ...
 
 
 class Pace:
-    """Each `poll_s` seconds where there are no news or they cannot be told, such as by a registry
-    that is gone or hangs; else when there are some, and every few seconds for all that is not
+    """Polls each `poll_s` seconds where no registry announces versions, or it is gone or hangs;
+    else looks when there are some, and every few seconds for all that is not
     news, such as which version is held."""
 
     def __init__(self, poll_s: float, news: News | None = None) -> None:
         self._poll_s = poll_s
         self._news = news
         self._newest = -1
-        self._is_told = False
+        self._is_notified = False
         self._ask_at = 0.0
 
     @property
     def follows(self) -> Literal["registry", "ledger"]:
         """What the follower was last woken by."""
-        return "registry" if self._is_told else "ledger"
+        return "registry" if self._is_notified else "ledger"
 
     def rest(self, stop: threading.Event) -> None:
         """Return when it is time to look again, or to stop."""
         until = time.monotonic() + max(self._poll_s, _CALM_S)
         while self._news is not None and time.monotonic() >= self._ask_at:
-            told = self._news.wait(self._newest, _CALM_S)
-            self._is_told = told is not None
-            if told is None:
+            newest = self._news.wait(self._newest, _CALM_S)
+            self._is_notified = newest is not None
+            if newest is None:
                 self._ask_at = time.monotonic() + _SILENT_S
                 break
-            is_new, self._newest = told > self._newest, told
+            is_new, self._newest = newest > self._newest, newest
             if is_new or stop.is_set() or time.monotonic() >= until:
                 return
         stop.wait(self._poll_s)
@@ -125,7 +125,7 @@ class Follower:
         return has_swapped
 
     def run(self, stop: threading.Event) -> None:
-        """Look until told to stop, and keep what is served from `scen gc` meanwhile."""
+        """Look until `stop` is set, and lease the served version so that `scen gc` keeps it."""
         while not stop.is_set():
             self.look()
             self._lease_served()
@@ -134,7 +134,8 @@ class Follower:
             self._lease.end()
 
     def activate(self, version: int | None, who: str = "") -> None:
-        """Have all replicas serve this version until told otherwise; None: the newest again. Ends
+        """Have all replicas serve this version until another is activated; None: the newest.
+        Ends
         a canary. Raises NotFoundError or IntegrityError where this one cannot read it."""
         self._set(Policy(held=version, who=who))
 
@@ -155,9 +156,9 @@ class Follower:
                 self.keep(known)
                 return known
         with self._lock:
-            found = self._reader.read(version)
-        self.keep(found)
-        return found
+            snapshot = self._reader.read(version)
+        self.keep(snapshot)
+        return snapshot
 
     def keep(self, snapshot: ServedSnapshot) -> None:
         """Hold a version ready, for requests that ask for it by number."""
@@ -172,7 +173,7 @@ class Follower:
             return self._kept.get(version)
 
     def _set(self, policy: Policy) -> None:
-        """Make sure that a policy can be followed, tell it to all, and follow it."""
+        """Check that a policy can be followed, publish it, and follow it."""
         for version in policy.versions:
             self.find(version)
         with self._lock:
@@ -204,7 +205,9 @@ class Follower:
             if served is not None:
                 self._lease.hold(served.version)
         except Exception as error:
-            log.warning("`scen gc` cannot be told what is served: %s", error)
+            log.warning(
+                "the served version cannot be leased, so `scen gc` may delete it: %s", error
+            )
 
     def _fall_back(self) -> bool:
         """Something must be served: the newest version, where it can be."""
@@ -218,13 +221,14 @@ class Follower:
 
     def _swap(self, version: int) -> None:
         began = time.perf_counter()
-        found = self._find_kept(version) or self._reader.read(version)
-        self._engine.snapshot = found
+        snapshot = self._find_kept(version) or self._reader.read(version)
+        self._engine.snapshot = snapshot
         self.swaps += 1
         seconds = time.perf_counter() - began
         self.swap_seconds += seconds
-        told = {"version": found.version, "edits": len(found.places), "seconds": round(seconds, 4)}
-        log_event(log, "swap", told)
+        edits = len(snapshot.places)
+        fields = {"version": snapshot.version, "edits": edits, "seconds": round(seconds, 4)}
+        log_event(log, "swap", fields)
 
 
 _STUCK_S = 60.0  # a step that takes longer than this will not end

@@ -40,7 +40,8 @@ class ServerArgs(pydantic.BaseModel):
     `trace_share` of the requests (0 to 1) are traces in MLflow at `tracking_uri` (by default where
     the environment says, else in the store), without their text unless `trace_text`.
 
-    `allow_open` lets others ask though there is no `key_file`: everything, edits too.
+    `allow_open` lets others ask though there is no `key_file`: everything, edits too. Pages of
+    `cors_origins` (`https://app.example`, or `*`) may call the API from a browser.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -61,3 +62,4 @@ class ServerArgs(pydantic.BaseModel):
     tracking_uri: str | None = None
     trace_text: bool = False
     allow_open: bool = False
+    cors_origins: tuple[str, ...] = ()

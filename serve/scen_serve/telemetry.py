@@ -29,8 +29,8 @@ _FIELDS = "scen_fields"
 
 
 def setup_logs(form: LogFormat, level: LogLevel, is_guest: bool = False) -> None:
-    """Write what is told from this level on to stderr, and the warnings of libraries too; in a
-    process that is somebody else's (`is_guest`), what this code tells only."""
+    """Log to stderr from this level on, with the warnings of libraries; in a process that belongs
+    to another program (`is_guest`), the lines of this package only."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     for name in _OURS:
@@ -65,7 +65,7 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Time, level, what happened, then `name=value` of what there is to tell."""
+    """Time, level, event, then `name=value` of each field."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record on one line; the trace of an error on those after it."""
@@ -93,9 +93,9 @@ def _plain(value: Any) -> str:
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,80}")
 
 
-def request_id(told: str | None) -> str:
+def request_id(given: str | None) -> str:
     """The id that the client gave its request, where it is one; else a new one."""
-    return told if told is not None and _ID.fullmatch(told) else uuid.uuid4().hex
+    return given if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
 
 
 @dataclass
@@ -139,7 +139,7 @@ class RequestRecord:
     method: str
     path: str
     key: str | None = None
-    status: int = 500  # of one that nobody answers
+    status: int = 500  # where no response was sent
     is_edited: bool = True
     is_traced: bool = False
     with_text: bool = False
@@ -150,15 +150,15 @@ class RequestRecord:
     seconds: float = 0.0
 
     def watch(self, sink: Sink) -> Sink:
-        """The same sink, and what it is told is kept as an answer of this request."""
+        """The same sink; its events are recorded as an answer of this request."""
         answer = AnswerRecord()
         self.answers.append(answer)
 
-        def told(event: Event) -> None:
+        def recorded(event: Event) -> None:
             answer.add(event, self.with_text)
             sink(event)
 
-        return told
+        return recorded
 
     @property
     def is_whole(self) -> bool:
@@ -168,7 +168,7 @@ class RequestRecord:
 
     def fields(self) -> dict[str, Any]:
         """The figures of the request. Of several answers: the route of the first, tokens of all."""
-        found = {
+        fields = {
             "request_id": self.id,
             "key": self.key,
             "method": self.method,
@@ -176,12 +176,12 @@ class RequestRecord:
             "status": self.status,
             "seconds": round(self.seconds, 4),
         }
-        return found | self._asked() if self.answers else found
+        return fields | self._answer_fields() if self.answers else fields
 
-    def _asked(self) -> dict[str, Any]:
+    def _answer_fields(self) -> dict[str, Any]:
         first = self.answers[0]
         routed, ended = first.routed, [a.ended for a in self.answers if isinstance(a.ended, Ended)]
-        told = [a.first_at for a in self.answers if a.first_at is not None]
+        first_times = [a.first_at for a in self.answers if a.first_at is not None]
         edit_id = None if routed is None else routed.edit_id
         route = ("base" if edit_id is None else "edit") if self.is_edited else "off"
         return {
@@ -192,7 +192,7 @@ class RequestRecord:
             "answers": len(self.answers),
             "prompt_tokens": sum(end.prompt_tokens for end in ended),
             "new_tokens": sum(end.completion_tokens for end in ended),
-            "first_token_seconds": round(min(told) - self.began, 4) if told else None,
+            "first_token_seconds": round(min(first_times) - self.began, 4) if first_times else None,
             "reason": "failed" if self.status >= 400 else first.reason,
         }
 
@@ -204,8 +204,8 @@ _LOOK_S, _LOOKS = 0.02, 50
 
 
 class RequestLog:
-    """ASGI middleware: `request.state.record` is a RequestRecord, which is told and handed to
-    `keep` when the response is sent. An id that the client does not know is told in a header."""
+    """ASGI middleware: `request.state.record` is a RequestRecord, which is logged and handed
+    to `keep` when the response is sent. An id that the client did not give goes into a header."""
 
     def __init__(self, app: ASGIApp, keep: Callable[[RequestRecord], None]) -> None:
         self._app = app
@@ -239,7 +239,7 @@ class RequestLog:
 
 
 async def _wait_for_ends(record: RequestRecord) -> None:
-    """Answers that nobody waits for any more end at the engine's next step, and are counted."""
+    """Abandoned answers end at the engine's next step; their tokens are counted too."""
     for _ in range(_LOOKS):
         if record.is_whole:
             return
@@ -249,7 +249,7 @@ async def _wait_for_ends(record: RequestRecord) -> None:
 class Traces:
     """Chooses a `share` of the requests (0 to 1) and hands them to the writer when they are over.
 
-    Prompts and answers are told only `with_text`.
+    Traces hold prompts and answers only `with_text`.
     """
 
     def __init__(self, writer: TraceWriter, share: float, with_text: bool = False) -> None:
@@ -294,7 +294,7 @@ def _parts(record: RequestRecord, answer: AnswerRecord) -> list[SpanRecord]:
     route_at = routed_at - routed.route_s
     read_at = route_at - routed.prefill_s
     route = {"edit_id": routed.edit_id, "score": routed.score, "version": routed.version}
-    told = [
+    parts = [
         ("wait", answer.began, read_at, {}),
         (
             "prefill",
@@ -311,5 +311,5 @@ def _parts(record: RequestRecord, answer: AnswerRecord) -> list[SpanRecord]:
             "first_token_seconds": first,
             "reason": answer.reason,
         }
-        told.append(("decode", routed_at, answer.ended_at, figures))
-    return [SpanRecord(name, shift + a, shift + b, figures) for name, a, b, figures in told]
+        parts.append(("decode", routed_at, answer.ended_at, figures))
+    return [SpanRecord(name, shift + a, shift + b, figures) for name, a, b, figures in parts]

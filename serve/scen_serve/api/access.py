@@ -78,7 +78,7 @@ def read_key_file(path: str | None) -> list[ApiKey]:
 def read_keys(path: str) -> list[ApiKey]:
     """The keys of a file. Raises ConfigError; no message quotes a key."""
     try:
-        found = _KeyFile.model_validate(yaml.safe_load(Path(path).read_text()))
+        parsed = _KeyFile.model_validate(yaml.safe_load(Path(path).read_text()))
     except OSError as err:
         raise ConfigError(f"api keys: cannot read {path} ({err.strerror})") from err
     except yaml.YAMLError as err:
@@ -87,14 +87,14 @@ def read_keys(path: str) -> list[ApiKey]:
         first = err.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"api keys: {path}: {where}: {first['msg']}") from err
-    if len({key.digest for key in found.keys}) < len(found.keys):
+    if len({key.digest for key in parsed.keys}) < len(parsed.keys):
         raise ConfigError(f"api keys: {path}: a key is in it twice")
-    return found.keys
+    return parsed.keys
 
 
 def check_address(host: str, keys: Sequence[ApiKey], allow_open: bool = False) -> None:
-    """Raises ConfigError for an address that others can reach, where there are no keys and nobody
-    said that this is meant."""
+    """Raises ConfigError for an address that others can reach, where there are no keys and
+    `allow_open` is not set."""
     if not (keys or allow_open or is_loopback(host)):
         raise ConfigError(
             f"host: {host} can be reached by others; name a file of keys (--api-keys, or "
@@ -123,11 +123,11 @@ class KeyRing:
         if not self._keys:
             return ANYONE
         digest = digest_bytes((secret or "").encode())
-        found = None
-        for key in self._keys:  # all of them, so that time tells nothing
+        match = None
+        for key in self._keys:  # all of them: the time taken must reveal nothing
             if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+                match = key
+        return match
 
     def wait_s(self, key: ApiKey) -> float:
         """0, and one request is counted; or seconds until the key may ask again."""
@@ -148,18 +148,20 @@ Guard = Callable[[Request], Awaitable[ApiKey]]
 @dataclass(frozen=True)
 class AppSettings:
     """`model_name` is what clients call the model. An answer may take `timeout_s`. With
-    `allow_open` an app without keys answers whatever name it is asked by."""
+    `allow_open` an app without keys answers whatever name it is asked by. Pages of `cors_origins`
+    may call the API from a browser (`*`: all)."""
 
     model_name: str
     timeout_s: float = 300.0
     max_body_bytes: int = 1 << 20
     default_tokens: int = 256
     allow_open: bool = False
+    cors_origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class AppContext:
-    """The service, who may use it, and how it is told."""
+    """The service, who may use it, and what is recorded of it."""
 
     service: Service
     keys: KeyRing

@@ -9,12 +9,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.cors import CORSMiddleware
 
 from scen import __version__
 from scen_serve.api.access import ApiKey, AppContext, AppSettings, KeyRing
-from scen_serve.api.errors import BodyLimit, install_handlers
-from scen_serve.api.generate import ask_routes
+from scen_serve.api.errors import RETRY_S, ApiError, BodyLimit, HostCheck, install_handlers
+from scen_serve.api.generate import generate_routes
+from scen_serve.api.replies import IGNORED_HEADER
+from scen_serve.api.responses import response_routes
 from scen_serve.api.store import edit_routes, snapshot_routes
 from scen_serve.metrics import Metrics
 from scen_serve.service import Service
@@ -47,10 +49,19 @@ def create_app(
     app.state.metrics = context.metrics
     install_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    if not (keys or settings.allow_open):  # other sites' pages may know it by a name of their own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+    if not (keys or settings.allow_open):
+        app.add_middleware(HostCheck)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "X-Scen-Version", "X-Scen-Edit", IGNORED_HEADER],
+        )
     app.add_middleware(RequestLog, keep=_ignore if traces is None else traces.keep)
-    app.include_router(ask_routes(context))
+    app.include_router(generate_routes(context))
+    app.include_router(response_routes(context))
     app.include_router(snapshot_routes(context))
     app.include_router(edit_routes(context))
     _add_health(app, service)
@@ -83,23 +94,23 @@ def _lifespan(context: AppContext) -> Callable[[FastAPI], AbstractAsyncContextMa
 
 
 def _ignore(record: RequestRecord) -> None:
-    """Where nobody traces requests."""
+    """Where requests are not traced."""
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
-        """200 while the engine goes on."""
-        is_healthy = service.is_healthy
-        body = {"status": "ok" if is_healthy else "failed"}
-        return JSONResponse(body, 200 if is_healthy else 503)
+        """200 while the engine makes progress."""
+        if not service.is_healthy:
+            raise ApiError(503, "the engine has stopped; restart this server")
+        return JSONResponse({"status": "ok"})
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        """200 once a snapshot is loaded."""
-        is_ready = service.is_ready
-        body = {"status": "ready" if is_ready else "no snapshot is loaded"}
-        return JSONResponse(body, 200 if is_ready else 503)
+        """200 once a snapshot is loaded; until then 503 with Retry-After, as all requests."""
+        if not service.is_ready:
+            raise ApiError(503, "no snapshot of the store is loaded yet", RETRY_S)
+        return JSONResponse({"status": "ready"})
 
 
 def _add_pages(app: FastAPI, context: AppContext) -> None:

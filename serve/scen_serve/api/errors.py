@@ -22,18 +22,27 @@ _CODES = {401: "invalid_api_key", 403: "missing_scope", 429: "rate_limit_exceede
 
 
 class ApiError(Exception):
-    """A request that is answered with an error. `retry_s` seconds later it may be tried again."""
+    """A request that is answered with an error. `param` is the field at fault; `retry_s` seconds
+    later the request may be tried again."""
 
-    def __init__(self, status: int, message: str, retry_s: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        retry_s: float | None = None,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_s = retry_s
-        self.param: str | None = None
-        self.code = _CODES.get(status)
+        self.param = param
+        self.code = code or _CODES.get(status)
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What a client is told of an error; of one that nobody expected, nothing."""
+    """The error that a client gets; an unexpected one says nothing of its cause."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BusyError):
@@ -42,7 +51,8 @@ def as_api_error(error: Exception) -> ApiError:
         log.error("%s", error)
         return ApiError(503, "an edit of the store is damaged and cannot answer", 60.0)
     if isinstance(error, InputError | ConfigError):
-        return ApiError(400, str(error))
+        field, colon, _ = str(error).partition(":")
+        return ApiError(400, str(error), param=field if colon and field.isidentifier() else None)
     if isinstance(error, NotFoundError):
         return ApiError(404, str(error))
     status = 409 if isinstance(error, ScenError) else 500
@@ -80,18 +90,44 @@ def install_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = [str(part) for part in first["loc"] if part != "body"]
-        found = ApiError(400, f"{'.'.join(where) or 'body'}: {first['msg']}"[:500])
-        found.param = where[0][:100] if where and where[0].isidentifier() else None
-        return error_response(found)
+        reason = first["msg"].removeprefix("Value error, ")
+        field = where[0][:100] if where and where[0].isidentifier() else None
+        text = f"{'.'.join(where) or 'body'}: {reason}"[:500]
+        return error_response(ApiError(400, text, param=field))
 
-    async def on_http(_request: Request, error: Exception) -> JSONResponse:
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return error_response(ApiError(error.status_code, str(error.detail)))
+        text = str(error.detail)
+        if error.status_code in (404, 405):
+            text = f"{request.method} {request.url.path[:200]}: {text}"
+        response = error_response(ApiError(error.status_code, text))
+        response.headers.update(error.headers or {})
+        return response
 
     for kind in (ApiError, ScenError, Exception):
         app.add_exception_handler(kind, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
+
+
+class HostCheck:
+    """ASGI middleware: refuses requests for other host names than this machine's own, which pages
+    of other sites could send to a server without keys (DNS rebinding)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "")
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            if name not in ("localhost", "127.0.0.1", "[::1]"):
+                text = f"host: {host[:100]!r} is not a name of this machine, and without API keys "
+                error = ApiError(400, text + "this server answers no other", code="invalid_host")
+                await error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:
@@ -106,8 +142,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        if told.isdigit() and int(told) > self._max_bytes:
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._max_bytes:
             await error_response(ApiError(413, self._text))(scope, receive, send)
             return
         seen = 0
@@ -127,8 +163,11 @@ class BodyLimit:
         return f"the body has more than {self._max_bytes} bytes"
 
 
+# What Ray Serve's proxies answer by themselves gets this form too, where their environment has
+# RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=PROXY_CALLBACK; without it, status and headers are the
+# same, and the body is plain text.
 PROXY_CALLBACK = "scen_serve.api.errors:middlewares"
-_SAYINGS = {
+_PROXY_MESSAGES = {
     408: "no answer in time; ask for fewer tokens, or again later",
     429: "too many requests wait already; ask again later",
     500: "the server failed; see its log",
@@ -148,22 +187,22 @@ class ProxyErrors:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; what is said of an error is replaced."""
+        """Pass the request on; the body of an error is replaced."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         is_replaced = False
 
-        async def told(message: Message) -> None:
+        async def checked(message: Message) -> None:
             nonlocal is_replaced
             if message["type"] == "http.response.start":
-                is_replaced = message["status"] in _SAYINGS and not _is_json(message)
+                is_replaced = message["status"] in _PROXY_MESSAGES and not _is_json(message)
                 if is_replaced:
                     await _replace(message, scope, receive, send)
             if not is_replaced:
                 await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, checked)
 
 
 def _is_json(message: Message) -> bool:
@@ -176,7 +215,7 @@ async def _replace(start: Message, scope: Scope, receive: Receive, send: Send) -
     status: int = start["status"]
     known = Headers(raw=start["headers"])
     retry = known.get("retry-after", "1" if status in (429, 503) else None)
-    error = ApiError(status, _SAYINGS[status], None if retry is None else float(retry))
+    error = ApiError(status, _PROXY_MESSAGES[status], None if retry is None else float(retry))
     response = error_response(error)
     if "x-request-id" in known:
         response.headers["x-request-id"] = known["x-request-id"]

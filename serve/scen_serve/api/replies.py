@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scen_serve.engine.request import Choice, Ended, Routed, TokenLogprob
+from scen_serve.api.prompts import Prompt
+from scen_serve.engine.detokenizer import token_bytes, token_text
+from scen_serve.engine.request import Choice, Ended, Piece, Routed, TokenLogprob
+
+IGNORED_HEADER = "X-Scen-Ignored-Fields"
 
 
 def route_headers(routed: Routed) -> dict[str, str]:
@@ -19,8 +23,8 @@ def route_headers(routed: Routed) -> dict[str, str]:
 def route_field(routed: Routed) -> dict[str, Any]:
     """The field `scen` of an answer."""
     score = None if routed.score is None else round(routed.score, 4)
-    found = {"version": routed.version, "edit_id": routed.edit_id, "score": score}
-    return found if routed.span is None else found | {"span": routed.span}
+    route = {"version": routed.version, "edit_id": routed.edit_id, "score": score}
+    return route if routed.span is None else route | {"span": routed.span}
 
 
 def usage_field(ended: Sequence[Ended], num_prompts: int) -> dict[str, int]:
@@ -37,18 +41,19 @@ def usage_field(ended: Sequence[Ended], num_prompts: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ReplyForm:
-    """The form of one call's answer: of a chat, or of completions, where `prompt_lengths` are the
-    characters of each choice's prompt."""
+    """The form of one call's answer: of a chat, or of completions, where `prompts` are those of
+    each choice, which `echo` puts before the answer."""
 
     is_chat: bool
     model: str
     tokenizer: Any
-    prompt_lengths: Sequence[int] = ()
+    prompts: Sequence[Prompt] = ()
+    echo: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, choices: Sequence[Choice], num_prompts: int) -> dict[str, Any]:
-        """The body of an answer that is told at once."""
+        """The body of a non-streaming response."""
         ended = [choice.ended for choice in choices if choice.ended is not None]
         parts = [self._choice(index, choice) for index, choice in enumerate(choices)]
         kind = "chat.completion" if self.is_chat else "text_completion"
@@ -59,17 +64,19 @@ class ReplyForm:
             "usage": usage_field(ended, num_prompts),
         }
 
-    def piece(
-        self, index: int, routed: Routed, text: str, logprobs: Sequence[TokenLogprob] = ()
-    ) -> dict[str, Any]:
-        """A chunk of a stream with more text."""
-        content = {"delta": {"content": text}} if self.is_chat else {"text": text}
-        return self._chunk(index, routed, content, self._logprobs(index, logprobs), None)
-
     def opening(self, index: int, routed: Routed) -> dict[str, Any]:
         """The first chunk of a choice."""
-        delta = {"delta": {"role": "assistant", "content": ""}}
-        return self._chunk(index, routed, delta if self.is_chat else {"text": ""}, None, None)
+        if self.is_chat:
+            content: dict[str, Any] = {"delta": {"role": "assistant", "content": ""}}
+        else:
+            content = {"text": self.prompts[index].text if self.echo else ""}
+        return self._chunk(index, routed, content, None, None)
+
+    def piece(self, index: int, routed: Routed, piece: Piece) -> dict[str, Any]:
+        """A chunk of a stream with more text."""
+        content = {"delta": {"content": piece.text}} if self.is_chat else {"text": piece.text}
+        logprobs = self._logprobs(index, piece.logprobs, piece.prompt)
+        return self._chunk(index, routed, content, logprobs, None)
 
     def closing(self, index: int, routed: Routed, ended: Ended) -> dict[str, Any]:
         """The last chunk of a choice."""
@@ -104,38 +111,56 @@ class ReplyForm:
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         assert choice.ended is not None
         assert choice.routed is not None
-        message = {"message": {"role": "assistant", "content": choice.text, "refusal": None}}
+        if self.is_chat:
+            message = {"role": "assistant", "content": choice.text, "refusal": None}
+            content: dict[str, Any] = {"message": message}
+        else:
+            content = {"text": (self.prompts[index].text if self.echo else "") + choice.text}
         return {
             "index": index,
-            **(message if self.is_chat else {"text": choice.text}),
-            "logprobs": self._logprobs(index, choice.logprobs),
+            **content,
+            "logprobs": self._logprobs(index, choice.logprobs, choice.prompt),
             "finish_reason": choice.ended.reason,
             "scen": route_field(choice.routed),
         }
 
-    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    def _logprobs(
+        self, index: int, answer: Sequence[TokenLogprob], scored: Sequence[TokenLogprob] | None
+    ) -> dict[str, Any] | None:
         """Offsets of completions count from the beginning of the prompt, as OpenAI's do."""
-        if not logprobs:
-            return None
         if self.is_chat:
-            return {"content": [self._chat_logprob(logprob) for logprob in logprobs]}
+            return {"content": [self._chat_logprob(one) for one in answer]} if answer else None
+        prompt = self.prompts[index]
+        if not answer and scored is None:
+            return None
+        tokens = [*(scored or ()), *answer]
+        after = len(prompt.text)
+        offsets = [one.offset for one in scored or ()] + [after + one.offset for one in answer]
+        # Nothing comes before the first token of a prompt, so that it has no probability.
+        first = [] if scored is None else [prompt.encoded.ids[0]]
+        nothing: list[Any] = [None for _ in first]
         return {
-            "tokens": [self._text(one.token_id) for one in logprobs],
-            "token_logprobs": [one.logprob for one in logprobs],
-            "top_logprobs": [
-                {self._text(token): logprob for token, logprob in logprob.top}
-                for logprob in logprobs
-            ],
-            "text_offset": [self.prompt_lengths[index] + one.offset for one in logprobs],
+            "tokens": [self._text(token_id) for token_id in first]
+            + [self._text(one.token_id) for one in tokens],
+            "token_logprobs": nothing + [one.logprob for one in tokens],
+            "top_logprobs": nothing + [self._alternatives(one) for one in tokens],
+            "text_offset": [0 for _ in first] + offsets,
         }
 
-    def _chat_logprob(self, logprob: TokenLogprob) -> dict[str, Any]:
-        top = [self._token(token, value) for token, value in logprob.top]
-        return self._token(logprob.token_id, logprob.logprob) | {"top_logprobs": top}
+    def _alternatives(self, one: TokenLogprob) -> dict[str, float]:
+        """The chosen token first: one whose text is the same does not replace it."""
+        by_text = {self._text(one.token_id): one.logprob}
+        for token_id, logprob in one.top:
+            by_text.setdefault(self._text(token_id), logprob)
+        return by_text
+
+    def _chat_logprob(self, one: TokenLogprob) -> dict[str, Any]:
+        top = [self._token(token_id, logprob) for token_id, logprob in one.top]
+        return self._token(one.token_id, one.logprob) | {"top_logprobs": top}
 
     def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
-        text = self._text(token_id)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        data = token_bytes(self.tokenizer, token_id)
+        return {"token": token_text(data), "logprob": logprob, "bytes": list(data)}
 
     def _text(self, token_id: int) -> str:
-        return str(self.tokenizer.decode([token_id]))
+        return token_text(token_bytes(self.tokenizer, token_id))

@@ -8,12 +8,13 @@ import json
 import time
 from typing import Any
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from scen.data import Validator
 from scen.data.inbox import Inbox
-from scen.data.rows import RawRow, Rejection
+from scen.data.read_json import parse_json_strict
+from scen.data.rows import FieldError, RawRow, Rejection
 from scen.errors import NotFoundError
 from scen.ledger.actions import About, Revoke
 from scen.ledger.ledger import Ledger
@@ -37,21 +38,18 @@ def edit_routes(context: AppContext) -> APIRouter:
     editor = Depends(context.guard("edit"))
 
     @router.post("")
-    async def add(
-        body: Json = Body(),  # noqa: B008
-        wait: bool = False,
-        key: ApiKey = editor,
-    ) -> JSONResponse:
+    async def add(request: Request, wait: bool = False, key: ApiKey = editor) -> JSONResponse:
         """With `wait`, answers when the edit is served, scheduled or rejected, or after a time."""
+        body = parse_strictly(await request.body())
         stream = _stream(body.pop("stream", STREAM), key)
         edit = read_edit({"author": key.name} | body)
         stream = await asyncio.to_thread(hand_in, service, stream, edit)
         until = time.monotonic() + (limit_s if wait else 0)
-        found = await asyncio.to_thread(status, service, stream, edit.id)
-        while found["status"] not in _FINAL and time.monotonic() < until:
+        state = await asyncio.to_thread(status, service, stream, edit.id)
+        while state["status"] not in _FINAL and time.monotonic() < until:
             await asyncio.sleep(_POLL_S)
-            found = await asyncio.to_thread(status, service, stream, edit.id)
-        return JSONResponse(found, 200 if found["status"] in _FINAL else 202)
+            state = await asyncio.to_thread(status, service, stream, edit.id)
+        return JSONResponse(state, 200 if state["status"] in _FINAL else 202)
 
     @router.get("/{edit_id}")
     async def show(edit_id: str, stream: str = STREAM, key: ApiKey = editor) -> Json:
@@ -76,15 +74,28 @@ def _stream(name: Any, key: ApiKey) -> str:
     return name
 
 
+def parse_strictly(data: bytes) -> Json:
+    """A JSON object in which no key is repeated and every number is finite. Raises ApiError 400
+    naming the field."""
+    try:
+        body = parse_json_strict(data)
+    except FieldError as err:
+        if err.field == "row":
+            raise ApiError(400, "body: is not valid JSON") from err
+        reason = f"{err.field[:64]}: {err.reason}"
+        raise ApiError(400, reason, param=err.field.partition(".")[0][:64]) from err
+    if not isinstance(body, dict):
+        raise ApiError(400, "body: must be a JSON object")
+    return body
+
+
 def read_edit(body: Json) -> Edit:
     """The edit in a body. Raises ApiError 400 naming the field and the fix."""
     row = RawRow(1, body, json.dumps(body), fields=body)
-    found = Validator().check(row)
-    if isinstance(found, Rejection):
-        error = ApiError(400, f"{found.field}: {found.reason}")
-        error.param = found.field
-        raise error
-    return found
+    checked = Validator().check(row)
+    if isinstance(checked, Rejection):
+        raise ApiError(400, f"{checked.field}: {checked.reason}", param=checked.field)
+    return checked
 
 
 def hand_in(service: Service, stream: str, edit: Edit) -> str:
@@ -107,7 +118,7 @@ def status(service: Service, stream: str, edit_id: str) -> Json:
     and until when it is valid; and what was remarked of it when its wave was run, such as another
     edit that its prompt also reaches. Raises NotFoundError; for one that was taken back, with how
     it left."""
-    found = {"id": edit_id, "stream": stream}
+    identity = {"id": edit_id, "stream": stream}
     inbox = Inbox(service.store.storage, stream)
     state = service.store.ledger.snapshot().state
     try:
@@ -117,10 +128,10 @@ def status(service: Service, stream: str, edit_id: str) -> Json:
             raise NotFoundError(f"edit {edit_id} is not in the stream {stream}")
     except NotFoundError as gone:
         try:
-            told = inbox.status(edit_id)
+            queued = inbox.status(edit_id)
         except NotFoundError:
             raise gone from None
-        return found | told | _remarks(inbox, edit_id, told["status"])
+        return identity | queued | _remarks(inbox, edit_id, queued["status"])
     served = service.engine.snapshot
     is_served = served is not None and edit_id in served.edit_ids
     word = "scheduled" if is_scheduled else "served" if is_served else "committed"
@@ -129,7 +140,7 @@ def status(service: Service, stream: str, edit_id: str) -> Json:
     facts |= {name: edit[name] for name in ("valid_from", "valid_until") if edit[name]}
     if served is not None and is_served:
         facts |= {"span": served.span(edit_id)}
-    return found | facts | _remarks(inbox, edit_id, word)
+    return identity | facts | _remarks(inbox, edit_id, word)
 
 
 def _remarks(inbox: Inbox, edit_id: str, status: str) -> Json:
@@ -139,8 +150,8 @@ def _remarks(inbox: Inbox, edit_id: str, status: str) -> Json:
 def revoke(service: Service, stream: str, edit_id: str, about: About) -> Json:
     """Withdraw an edit that waits, or revoke one that is committed. Raises NotFoundError, and
     ConflictError where its wave is just being committed."""
-    found = status(service, stream, edit_id)
-    if found["status"] in ("queued", "rejected"):
+    current = status(service, stream, edit_id)
+    if current["status"] in ("queued", "rejected"):
         Inbox(service.store.storage, stream).withdraw(edit_id)
         return {"id": edit_id, "stream": stream, "status": "withdrawn"}
     version = service.store.ledger.settle(Revoke([edit_id], about)).version
@@ -161,8 +172,8 @@ def snapshot_routes(context: AppContext) -> APIRouter:
     async def snapshots(key: ApiKey = reader) -> dict[str, Any]:
         newest = await asyncio.to_thread(service.store.ledger.version)
         recent = await asyncio.to_thread(_recent, service.store.ledger, key)
-        told = {"object": "list", "newest": newest, "data": list(range(newest + 1))}
-        return told | {"recent": recent} | state()
+        versions = {"object": "list", "newest": newest, "data": list(range(newest + 1))}
+        return versions | {"recent": recent} | state()
 
     @router.post("/{version}:activate")
     async def activate(version: str, key: ApiKey = admin) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def snapshot_routes(context: AppContext) -> APIRouter:
 
     @router.post("/{version}:canary")
     async def canary(version: str, body: CanaryBody, key: ApiKey = admin) -> dict[str, Any]:
-        """A share of the requests goes to this version, the others stay on the one of now, until a
+        """A share of the requests goes to this version, the others stay on the served one, until a
         version is activated."""
         wanted = _number(version)
         await asyncio.to_thread(follower.try_candidate, wanted, body.share, key.name)

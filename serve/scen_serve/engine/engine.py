@@ -15,7 +15,7 @@ from scen.errors import InputError
 from scen.model.base import Base
 from scen_serve.engine.expert_cache import ExpertCache
 from scen_serve.engine.prefix_cache import PrefixCache
-from scen_serve.engine.request import BusyError, Ended, Failed, Request, Sink, Ticket
+from scen_serve.engine.request import BusyError, Ended, Failed, Request, Sampling, Sink, Ticket
 from scen_serve.engine.running_batch import Arrivals, Row, RunningBatch, read_prompts
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.settings import EngineLimits
@@ -58,7 +58,7 @@ class RequestQueue:
             for ticket in gone:
                 self._tickets.remove(ticket)
         for ticket in gone:
-            ticket.tell(Ended("cancelled", len(ticket.request.prompt.ids), 0))
+            ticket.emit(Ended("cancelled", len(ticket.request.prompt.ids), 0))
 
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Engine:
         return self._running.num_bytes
 
     def submit(self, request: Request, sink: Sink) -> Ticket:
-        """Hand in a request; `sink` is told its events. Raises InputError for one that can never
+        """Hand in a request; `sink` receives its events. Raises InputError for one that can never
         be answered, BusyError where too many wait or no snapshot is loaded."""
         self._check(request)
         if request.snapshot is None and self.snapshot is None:
@@ -131,7 +131,7 @@ class Engine:
         return bool(tickets or settled or len(self._running))
 
     def run(self, stop: threading.Event) -> None:
-        """Step until told to stop; rests while there is nothing to do."""
+        """Step until `stop` is set; rests while there is nothing to do."""
         while not stop.is_set():
             if not self.step():
                 self._wake.wait(_NAP_S)
@@ -146,6 +146,18 @@ class Engine:
             )
         if not ids or min(ids) < 0 or max(ids) >= self.base.model.config.vocab_size:
             raise InputError("prompt: has no tokens, or some that the base does not know")
+        self._check_sampling(request.sampling)
+
+    def _check_sampling(self, sampling: Sampling) -> None:
+        if sampling.min_tokens > sampling.max_tokens:
+            raise InputError(
+                f"min_tokens: {sampling.min_tokens} is more than max_tokens {sampling.max_tokens}"
+            )
+        biased = [token_id for token_id, _ in sampling.logit_bias]
+        for name, ids in (("stop_token_ids", sampling.stop_token_ids), ("logit_bias", biased)):
+            wrong = [one for one in ids if not 0 <= one < self.base.model.config.vocab_size]
+            if wrong:
+                raise InputError(f"{name}: the base has no token {wrong[0]}")
 
     def _drop_cancelled(self) -> None:
         self._waiting.drop_cancelled()
@@ -172,7 +184,7 @@ class Engine:
                     self._read([ticket])
                 return
             log.exception("a prompt of %d tokens failed", len(tickets[0].request.prompt.ids))
-            tickets[0].tell(Failed(error))
+            tickets[0].emit(Failed(error))
 
     def _settle(self, group: Arrivals) -> int:
         """Begin the answers whose experts are there, have the others fetched; how many began."""

@@ -47,7 +47,7 @@ class HostExpertCache:
             return {n: t[place.row] for n, t in self._bundles[place.bundle].items()}
 
     def prefetch(self, place: Place) -> "Future[None]":
-        """Read the expert's bundle behind the scenes.
+        """Read the expert's bundle in the background.
 
         The future raises IntegrityError or NotFoundError where the bundle is damaged or missing.
         """
@@ -58,14 +58,14 @@ class HostExpertCache:
 
     def read(self, digest: str) -> Bundle:
         """All tensors of a bundle from the store, checked; its experts are kept in memory."""
-        found = load_bundle(self._storage, digest)
-        experts = {name: found[name] for name in self._names}
+        bundle = load_bundle(self._storage, digest)
+        experts = {name: bundle[name] for name in self._names}
         with self._lock:
             self._bundles[digest] = experts
-            total = sum(_bytes(bundle) for bundle in self._bundles.values())
+            total = sum(map(_bytes, self._bundles.values()))
             while total > self._max_bytes and len(self._bundles) > 1:
                 total -= _bytes(self._bundles.popitem(last=False)[1])
-        return found
+        return bundle
 
     def close(self) -> None:
         """End the thread that reads."""

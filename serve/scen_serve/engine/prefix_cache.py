@@ -17,7 +17,7 @@ from scen.model.split import Pair
 from scen.records import EncodedPrompt
 
 BLOCK = 16
-"""Tokens that are kept and found together."""
+"""Tokens that are kept and looked up together."""
 
 _Key = tuple[int, tuple[int, ...]]  # the number of the block before (0: none), and the tokens
 
@@ -66,18 +66,18 @@ class PrefixCache:
         """keys_BHWd and values_BHWd of each layer, for the first W positions of the left-padded
         batch of these prompts; empty where W is 0. The other positions are as many as the prompt
         needs of which most is unknown."""
-        found = [self._find(prompt.ids, prompt.own[0]) for prompt in prompts]
+        chains = [self._find(prompt.ids, prompt.own[0]) for prompt in prompts]
         rest = max(
             len(prompt.ids) - BLOCK * len(chain)
-            for prompt, chain in zip(prompts, found, strict=True)
+            for prompt, chain in zip(prompts, chains, strict=True)
         )
         width = max(len(prompt.ids) for prompt in prompts) - rest
         if width == 0:
             return []
-        like = next(chain for chain in found if chain)[0].kv_L2HTd
+        like = next(chain for chain in chains if chain)[0].kv_L2HTd
         layers, two, heads, _, size = like.shape
         kv_L2BHWd = like.new_zeros(layers, two, len(prompts), heads, width, size)
-        for row, (prompt, chain) in enumerate(zip(prompts, found, strict=True)):
+        for row, (prompt, chain) in enumerate(zip(prompts, chains, strict=True)):
             count = len(prompt.ids) - rest  # may be less than what is known of this prompt
             if count > 0:
                 kv_L2HTd = torch.cat([block.kv_L2HTd for block in chain], 3)

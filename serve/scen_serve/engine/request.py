@@ -26,10 +26,12 @@ class BusyError(ScenError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen, and when to end.
+    """How tokens are chosen, and when to end; names and meanings are those of vLLM.
 
     `temperature` 0 is greedy. `seed` None draws another answer each time. `top_logprobs` None
-    tells no probabilities, n those of each chosen token and of the n likeliest.
+    returns no log-probabilities, n those of each chosen token and of the n most likely. Before
+    `min_tokens` tokens neither an end token nor one of `stop_token_ids` is chosen; with
+    `ignore_eos` an end token does not end the answer.
     """
 
     max_tokens: int = 64
@@ -38,17 +40,53 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
+    top_k: int = 0  # 0: all
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    min_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """True where tokens are not chosen from the model's own logits."""
+        return bool(
+            self.logit_bias
+            or self.min_tokens
+            or self.presence_penalty
+            or self.frequency_penalty
+            or self.repetition_penalty != 1
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """A prompt whose own tokens get log-probabilities: its text, and for each token how many
+    characters come before it."""
+
+    text: str
+    offsets: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt and how to answer it. `snapshot` None is the one served when its turn comes;
-    with `is_edited` False the base answers, whatever the router says."""
+    """A prompt and how to answer it. `snapshot` None is the one served when its turn comes; with
+    `is_edited` False the base answers, whatever the router says. `question` is what is routed,
+    where that is not the prompt itself.
+
+    With `scored` an edit's expert acts from the end of the question within the prompt on, so that
+    what follows the question is scored as an answer.
+    """
 
     prompt: EncodedPrompt
     sampling: Sampling = field(default_factory=Sampling)
     snapshot: "ServedSnapshot | None" = None
     is_edited: bool = True
+    question: EncodedPrompt | None = None
+    scored: ScoredText | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +107,8 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A chosen token, its log-probability, and the likeliest tokens with theirs. `offset` is the
-    number of characters of the answer before it."""
+    """A chosen token, its log-probability, and the most likely tokens with theirs. `offset` is the
+    number of characters before it."""
 
     token_id: int
     logprob: float
@@ -80,10 +118,12 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """More of the answer. Text may lag behind tokens, and may be empty."""
+    """More of the answer. Text may lag behind tokens, and may be empty. `prompt` are the tokens of
+    a scored prompt, all but its first."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +155,12 @@ class Ticket:
         self.sink = sink
         self.is_cancelled = False
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Hand an event to the client; one who cannot take it has gone away."""
         try:
             self.sink(event)
         except Exception:
-            log.warning("a client can no longer be told", exc_info=True)
+            log.warning("a client can no longer be reached", exc_info=True)
             self.cancel()
 
     def cancel(self) -> None:
@@ -133,11 +173,12 @@ Watch = Callable[[Sink], Sink]
 
 @dataclass
 class Choice:
-    """One answer, as far as it is told."""
+    """One answer, as far as it has come."""
 
     routed: Routed | None = None
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt: tuple[TokenLogprob, ...] | None = None
     ended: Ended | None = None
 
     def add(self, event: Event) -> None:
@@ -147,6 +188,7 @@ class Choice:
         elif isinstance(event, Piece):
             self.text += event.text
             self.logprobs.extend(event.logprobs)
+            self.prompt = event.prompt if self.prompt is None else self.prompt
         elif isinstance(event, Ended):
             self.ended = event
         else:
@@ -154,7 +196,7 @@ class Choice:
 
 
 class ResponseStream:
-    """Requests that are answered together. Cancel it when nobody listens any more."""
+    """The events of requests that are answered together. Cancel it when nobody listens."""
 
     def __init__(
         self, engine: "Engine", requests: Sequence[Request], timeout_s: float, watch: Watch
@@ -169,7 +211,7 @@ class ResponseStream:
         self._tickets = []
         try:
             for index, request in enumerate(requests):
-                ticket = engine.submit(request, watch(functools.partial(self._tell, index)))
+                ticket = engine.submit(request, watch(functools.partial(self._put, index)))
                 self._tickets.append(ticket)
         except Exception:
             self.cancel()
@@ -200,6 +242,6 @@ class ResponseStream:
             choices[index].add(event)
         return choices
 
-    def _tell(self, index: int, event: Event) -> None:
+    def _put(self, index: int, event: Event) -> None:
         """Called on the engine's thread."""
         self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, event))

@@ -35,7 +35,7 @@ PLACES: list[tuple[Any, str, bool]] = [
     (RowCache, "join", True),
     (RowCache, "next_span", False),  # one token of all that run
     (running_batch, "step_rows", False),
-    (Row, "speak", True),
+    (Row, "take_token", True),
     (IncrementalDetokenizer, "push", True),
 ]
 
