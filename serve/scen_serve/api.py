@@ -1,14 +1,13 @@
 """The HTTP application over a service."""
 
 import asyncio
-import importlib.resources
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from scen import __version__
@@ -25,10 +24,9 @@ from scen_serve.request_record import RequestRecord
 from scen_serve.service import Service
 from scen_serve.snapshot_routes import snapshot_routes
 from scen_serve.traces import Traces
+from scen_serve.workbench import add_workbench
 
 log = logging.getLogger(__name__)
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-_POLICY += "connect-src 'self'; frame-ancestors 'none'"
 
 
 def create_app(
@@ -60,7 +58,8 @@ def create_app(
     app.include_router(snapshot_routes(context))
     app.include_router(edit_routes(context))
     _add_health(app, service)
-    _add_pages(app, context)
+    _add_metrics(app, context)
+    add_workbench(app, context)
     return app
 
 
@@ -108,13 +107,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return JSONResponse(body, 200 if is_ready else 503)
 
 
-def _add_pages(app: FastAPI, context: AppContext) -> None:
-    page = importlib.resources.files("scen_serve").joinpath("static/index.html").read_text()
-
-    @app.get("/", include_in_schema=False)
-    async def playground() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
-
+def _add_metrics(app: FastAPI, context: AppContext) -> None:
     @app.get("/metrics", dependencies=[Depends(context.guard("read"))])
     async def metrics() -> Response:
         """Counters and gauges of this process, for Prometheus."""

@@ -7,7 +7,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from e2e.test_playground import browser, pytestmark
+from e2e.test_workbench import browser, pytestmark
 from scen.fs import Storage
 from scen.report.read_store import Wanted, read_store
 from scen.report.write_report import make_report, publish
