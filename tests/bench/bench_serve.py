@@ -40,9 +40,9 @@ from scen.tracking.tracker import NullTracker
 from scen.waves.local import LocalParts
 from scen.waves.plan import Wave
 from scen.waves.run_stream import settings
-from scen_serve.engine import Engine
-from scen_serve.expert_cache import ExpertCache, ExpertShelf, empty_bank
-from scen_serve.served import ServedSnapshot, SnapshotReader
+from scen_serve.engine.engine import Engine
+from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
+from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits
 
 EDITS = 64
@@ -66,10 +66,10 @@ def make_store(folder: Path, base: str) -> tuple[OpenStore, list[str]]:
 def make_engine(store: OpenStore) -> tuple[Engine, SnapshotReader]:
     """As `scen serve` makes it, with room for 32 rows."""
     limits, base = EngineLimits(), store.base
-    shelf = ExpertShelf(store.storage, ("down", "up"), limits.host_bytes)
+    host = HostExpertCache(store.storage, ("down", "up"), limits.host_bytes)
     bank = empty_bank(base.model.config, store.method.rank, limits.expert_slots, base.device)
-    engine = Engine(base, store.method.layer, ExpertCache(bank, shelf), limits)
-    return engine, SnapshotReader(store, shelf)
+    engine = Engine(base, store.method.layer, ExpertCache(bank, host), limits)
+    return engine, SnapshotReader(store, host)
 
 
 def published(

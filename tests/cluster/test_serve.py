@@ -31,9 +31,8 @@ def test_replicas_answer_as_one_engine_does(app: Deployed) -> None:
         told = app.ask(prompt)
         assert (told.error, told.version) == (None, 2)
         assert told.text == alone(app.store, prompt)
-    chunks = app.client.completions.create(
-        model="tiny", prompt=prompts[0], max_tokens=NEW, stream=True
-    )
+    raw = app.store.base.template.render(prompts[0])
+    chunks = app.client.completions.create(model="tiny", prompt=raw, max_tokens=NEW, stream=True)
     assert "".join(c.choices[0].text for c in chunks) == alone(app.store, prompts[0])
 
 
@@ -65,8 +64,9 @@ def log_lines(event: str) -> list[dict[str, Any]]:
 
 def test_replicas_tell_their_requests_in_the_log(app: Deployed) -> None:
     edit = serve_edits(1, 7)[0]
+    prompt = app.store.base.template.render(edit.prompt)
     raw = app.client.completions.with_raw_response.create(
-        model="tiny", prompt=edit.prompt, max_tokens=NEW
+        model="tiny", prompt=prompt, max_tokens=NEW
     )
     name = raw.headers["x-request-id"]
     assert len(name.split(",")) == 1

@@ -38,7 +38,8 @@ def test_it_answers_and_leaves_nothing_behind(store: OpenStore, tmp_path: Path) 
             assert process.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.2)
         edit = serve_edits(1, 5)[0]
-        body = {"model": "tiny", "prompt": edit.prompt, "max_tokens": 24}
+        raw = store.base.template.render(edit.prompt)
+        body = {"model": "tiny", "prompt": raw, "max_tokens": 24}
         told = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=60)
         assert told.json()["choices"][0]["text"] == alone(store, edit.prompt)
         while '"event": "request"' not in (tmp_path / "log").read_text():

@@ -1,8 +1,12 @@
 """A server of the tiny store, and OpenAI's client of it, for the tests of serving."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -11,16 +15,17 @@ import uvicorn
 from fastapi import FastAPI
 
 from scen.snapshot.open import OpenStore
-from scen_serve.access import ApiKey
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
+from scen_serve.api.access import ApiKey, AppSettings
+from scen_serve.api.app import create_app
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
-from unit.serve.conftest import NEW, store
+from unit.serve.conftest import NEW, make_store, store
 
-__all__ = ["chat", "client", "scen", "service", "store", "url"]
+__all__ = ["api", "chat", "client", "scen", "service", "store", "url"]
 
 pytestmark = pytest.mark.e2e
+ORIGIN = "https://app.example"
+NAME = "org/tiny"
 KEYS = [
     ApiKey(name="reader", scopes=("read",), key="sk-reader-1"),
     ApiKey(name="slow", scopes=("read",), key="sk-slow-123", requests_per_minute=2),
@@ -89,3 +94,45 @@ def chat(client: openai.OpenAI, prompt: str, **more: object) -> openai.types.cha
         extra_body=more,
     )
     return found
+
+
+@dataclass
+class Api:
+    """A server without keys, and clients of it."""
+
+    url: str
+    store: OpenStore
+    client: openai.OpenAI
+
+    def post(self, path: str, body: dict[str, Any] | str, **headers: str) -> httpx.Response:
+        text = body if isinstance(body, str) else json.dumps({"model": NAME} | body)
+        head = {"Content-Type": "application/json"} | headers
+        return httpx.post(f"{self.url}{path}", content=text, headers=head, timeout=60)
+
+    def complete(self, **body: Any) -> dict[str, Any]:
+        """The first choice of a completion."""
+        answer = self.post("/v1/completions", {"prompt": "Who?", "max_tokens": 8} | body)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["choices"][0]
+        return found
+
+
+@pytest.fixture(scope="module")
+def api(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One for all tests here: none of them changes what is served."""
+    store = make_store(tiny_folder, tmp_path_factory.mktemp("clients") / "store")
+    service = Service(store, EngineLimits(max_rows=8, max_context=256), poll_s=0.05)
+    server = Server(create_app(service, AppSettings(NAME, cors_origins=(ORIGIN,))))
+    url = server.start()
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    yield Api(url, store, client)
+    server.stop()
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The error, which has one form whatever went wrong."""
+    body = answer.json()
+    assert set(body) == {"error"}, body
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error

@@ -17,8 +17,8 @@ from scen.ingest import Rejection
 from scen.ingest.inbox import Inbox
 from scen.registry.actions import About, Drop, Revoke
 from scen.snapshot.open import OpenStore, create_store
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
+from scen_serve.api.access import AppSettings
+from scen_serve.api.app import create_app
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
 from unit.serve.conftest import alone, commit_wave, serve_edits, unrelated

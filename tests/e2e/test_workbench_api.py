@@ -12,9 +12,8 @@ from e2e.serving import KEYS, Server, service, store, url
 from scen.ingest.inbox import Inbox
 from scen.registry.actions import About, Drop, Revoke
 from scen.snapshot.open import OpenStore
-from scen_serve.access import ApiKey
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
+from scen_serve.api.access import ApiKey, AppSettings
+from scen_serve.api.app import create_app
 from scen_serve.service import Service
 from unit.serve.conftest import NEW, alone, serve_edits, unrelated
 

@@ -1,5 +1,6 @@
 """Prompt templates: how a prompt is put to the base, and where the user's own words then are."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -37,6 +38,7 @@ class Template:
         self.name: str = name if name != "auto" else ("chat" if has_chat else "raw")
         self.tokenizer = tokenizer
         self.end_id: int = tokenizer.eos_token_id
+        self._specials = [str(token) for token in tokenizer.added_tokens_decoder.values()]
         # What stands around a prompt; looking for the prompt itself would meet its words elsewhere.
         self._before, _, self._after = self.render(_MARK).partition(_MARK)
 
@@ -58,6 +60,8 @@ class Template:
         return self._with_routed(prompt, self._encode_prompt)
 
     def _encode_prompt(self, prompt: str) -> EncodedPrompt:
+        if self._has_special(prompt):
+            return self._encode_literal([self._before, prompt, self._after])
         return self._encode(self.render(prompt), self._before, self._after, prompt)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> EncodedPrompt:
@@ -75,6 +79,14 @@ class Template:
             )
 
         def encode(content: str) -> EncodedPrompt:
+            contents = [*(message["content"] for message in earlier), content]
+            if any(map(self._has_special, contents)):
+                marked = self._render_chat([{**one, "content": _MARK} for one in messages])
+                around = marked.split(_MARK)
+                if len(around) != len(contents) + 1:
+                    raise ConfigError("messages: one that spells a special token has no place")
+                pairs = zip(around, [*contents, ""], strict=True)
+                return self._encode_literal([*itertools.chain(*pairs)][:-1])
             text = self._render_chat([*earlier, {**last, "content": content}])
             return self._encode(text, before, after, content)
 
@@ -98,25 +110,35 @@ class Template:
         )
         return str(text)
 
+    def _has_special(self, text: str) -> bool:
+        """True where a text spells a special token out."""
+        return any(token in text for token in self._specials)
+
+    def _encode_literal(self, pieces: Sequence[str]) -> EncodedPrompt:
+        """Pieces of a template with users' texts between them, which hold no special tokens."""
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        at = 0
+        for index, piece in enumerate(pieces):
+            found = self.tokenizer(
+                piece,
+                add_special_tokens=index == 0 and self.name != "chat",
+                split_special_tokens=index % 2 == 1,
+                return_offsets_mapping=True,
+            )
+            ids += found["input_ids"]
+            offsets += [(at + a, at + b) if b else (0, 0) for a, b in found["offset_mapping"]]
+            at += len(piece)
+        *_, prompt, after = pieces
+        return _place(ids, offsets, at - len(after) - len(prompt), prompt, prompt)
+
     def _encode(self, text: str, before: str, after: str, prompt: str) -> EncodedPrompt:
         """Token ids of a text; the own words stand between `before` and `after`."""
         found = self.tokenizer(
             text, add_special_tokens=self.name != "chat", return_offsets_mapping=True
         )
-        begin, end = len(before), len(text) - len(after)
-        # Special tokens have the empty span (0, 0) and are nobody's words.
-        offsets = found["offset_mapping"]
-        own = _tokens_within(offsets, begin, end)
-        if own is None:
-            raise ConfigError(f"prompt: {prompt[:60]!r} has no tokens")
-        # A template may strip the message; the spans are those of what it kept.
-        words = text[begin:end]
-        spans: dict[tuple[int, int], str] = {}
-        for a, b in cut_spans(words):
-            tokens = _tokens_within(offsets, begin + a, begin + b)
-            if tokens is not None:
-                spans.setdefault(tokens, words[a:b])
-        return EncodedPrompt(tuple(found["input_ids"]), own, tuple(spans), tuple(spans.values()))
+        words = text[len(before) : len(text) - len(after)]
+        return _place(found["input_ids"], found["offset_mapping"], len(before), words, prompt)
 
     def encode_target(self, target: str) -> tuple[int, ...]:
         """Token ids of the target and the end token, as they follow a rendered prompt."""
@@ -132,6 +154,23 @@ class Template:
     def decode(self, ids: list[int]) -> str:
         """Token ids to text: without special tokens and outer white space."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _place(
+    ids: Sequence[int], offsets: Sequence[tuple[int, int]], begin: int, words: str, prompt: str
+) -> EncodedPrompt:
+    """The prompt of which the own words begin at character `begin`; special tokens have the empty
+    span (0, 0) and are nobody's words. Raises ConfigError where the words have no tokens."""
+    own = _tokens_within(offsets, begin, begin + len(words))
+    if own is None:
+        raise ConfigError(f"prompt: {prompt[:60]!r} has no tokens")
+    # A template may strip the message; the spans are those of what it kept.
+    spans: dict[tuple[int, int], str] = {}
+    for a, b in cut_spans(words):
+        tokens = _tokens_within(offsets, begin + a, begin + b)
+        if tokens is not None:
+            spans.setdefault(tokens, words[a:b])
+    return EncodedPrompt(tuple(ids), own, tuple(spans), tuple(spans.values()))
 
 
 def _tokens_within(

@@ -132,3 +132,26 @@ def test_a_conversation_that_the_template_refuses(tiny: Base, chatty: Any) -> No
     )
     with pytest.raises(ConfigError, match=r"refuses them \(no\)"):
         Template("chat", chatty).encode_chat(turns)
+
+
+@pytest.mark.parametrize("name", ["chat", "llama2-inst", "raw"])
+def test_a_special_token_in_a_user_s_text_is_only_text(chatty: Any, name: Any) -> None:
+    template = Template(name, chatty)
+    special = chatty.convert_tokens_to_ids("</s>")
+    encoded = template.encode_prompt("Is </s> here?")
+    assert special not in encoded.ids
+    assert own_words(template, "Is </s> here?") == "Is </s> here?"
+    assert encoded.texts[0] == "Is </s> here"
+    plain = template.encode_prompt("Is it here?")
+    assert encoded.ids[: encoded.own[0]] == plain.ids[: plain.own[0]]
+    assert encoded.ids[encoded.own[1] :] == plain.ids[plain.own[1] :]
+
+
+def test_a_special_token_in_an_earlier_message_is_only_text(chatty: Any) -> None:
+    template = Template("chat", chatty)
+    said = [{"role": "user", "content": "</s>x"}, {"role": "assistant", "content": "y"}]
+    encoded = template.encode_chat([*said, {"role": "user", "content": "Why?"}])
+    assert chatty.convert_tokens_to_ids("</s>") not in encoded.ids
+    begin, end = encoded.own
+    assert chatty.decode(list(encoded.ids[begin:end])) == "Why?"
+    assert encoded.ids.count(chatty.convert_tokens_to_ids("<s>")) == 3  # the template's own

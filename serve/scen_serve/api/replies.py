@@ -1,0 +1,166 @@
+"""Answers in the form of OpenAI's API, each with the version and the route it came by."""
+
+import time
+import urllib.parse
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scen_serve.api.prompts import Prompt
+from scen_serve.engine.detokenizer import token_bytes, token_text
+from scen_serve.engine.request import Choice, Ended, Piece, Routed, TokenLogprob
+
+IGNORED_HEADER = "X-Scen-Ignored-Fields"
+
+
+def route_headers(routed: Routed) -> dict[str, str]:
+    """X-Scen-Version and X-Scen-Edit, the percent-encoded id of the edit; empty for the base."""
+    edit = urllib.parse.quote(routed.edit_id or "", safe="")
+    return {"X-Scen-Version": str(routed.version), "X-Scen-Edit": edit}
+
+
+def route_field(routed: Routed) -> dict[str, Any]:
+    """The field `scen` of an answer."""
+    score = None if routed.score is None else round(routed.score, 4)
+    route = {"version": routed.version, "edit_id": routed.edit_id, "score": score}
+    return route if routed.span is None else route | {"span": routed.span}
+
+
+def usage_field(ended: Sequence[Ended], num_prompts: int) -> dict[str, int]:
+    """Tokens of all choices; a prompt that several choices answer counts once."""
+    per_prompt = max(1, len(ended) // num_prompts)
+    prompt = sum(end.prompt_tokens for end in ended[::per_prompt])
+    completion = sum(end.completion_tokens for end in ended)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+@dataclass(frozen=True)
+class ReplyForm:
+    """The form of one call's answer: of a chat, or of completions, where `prompts` are those of
+    each choice, which `echo` puts before the answer."""
+
+    is_chat: bool
+    model: str
+    tokenizer: Any
+    prompts: Sequence[Prompt] = ()
+    echo: bool = False
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, choices: Sequence[Choice], num_prompts: int) -> dict[str, Any]:
+        """The body of a non-streaming response."""
+        ended = [choice.ended for choice in choices if choice.ended is not None]
+        parts = [self._choice(index, choice) for index, choice in enumerate(choices)]
+        kind = "chat.completion" if self.is_chat else "text_completion"
+        routed = choices[0].routed
+        assert routed is not None  # it is the first event
+        return self._head(kind, routed) | {
+            "choices": parts,
+            "usage": usage_field(ended, num_prompts),
+        }
+
+    def opening(self, index: int, routed: Routed) -> dict[str, Any]:
+        """The first chunk of a choice."""
+        if self.is_chat:
+            content: dict[str, Any] = {"delta": {"role": "assistant", "content": ""}}
+        else:
+            content = {"text": self.prompts[index].text if self.echo else ""}
+        return self._chunk(index, routed, content, None, None)
+
+    def piece(self, index: int, routed: Routed, piece: Piece) -> dict[str, Any]:
+        """A chunk of a stream with more text."""
+        content = {"delta": {"content": piece.text}} if self.is_chat else {"text": piece.text}
+        logprobs = self._logprobs(index, piece.logprobs, piece.prompt)
+        return self._chunk(index, routed, content, logprobs, None)
+
+    def closing(self, index: int, routed: Routed, ended: Ended) -> dict[str, Any]:
+        """The last chunk of a choice."""
+        content: dict[str, Any] = {"delta": {}} if self.is_chat else {"text": ""}
+        return self._chunk(index, routed, content, None, ended.reason)
+
+    def usage(self, routed: Routed, ended: Sequence[Ended], num_prompts: int) -> dict[str, Any]:
+        """The chunk that counts the tokens."""
+        head = self._head(self._chunk_kind, routed)
+        return head | {"choices": [], "usage": usage_field(ended, num_prompts)}
+
+    @property
+    def _chunk_kind(self) -> str:
+        return "chat.completion.chunk" if self.is_chat else "text_completion"
+
+    def _head(self, kind: str, routed: Routed) -> dict[str, Any]:
+        prefix = "chatcmpl" if self.is_chat else "cmpl"
+        return {
+            "id": f"{prefix}-{self.id}",
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "scen": route_field(routed),
+        }
+
+    def _chunk(
+        self, index: int, routed: Routed, content: dict[str, Any], logprobs: Any, reason: Any
+    ) -> dict[str, Any]:
+        choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
+        return self._head(self._chunk_kind, routed) | {"choices": [choice]}
+
+    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        assert choice.ended is not None
+        assert choice.routed is not None
+        if self.is_chat:
+            message = {"role": "assistant", "content": choice.text, "refusal": None}
+            content: dict[str, Any] = {"message": message}
+        else:
+            content = {"text": (self.prompts[index].text if self.echo else "") + choice.text}
+        return {
+            "index": index,
+            **content,
+            "logprobs": self._logprobs(index, choice.logprobs, choice.prompt),
+            "finish_reason": choice.ended.reason,
+            "scen": route_field(choice.routed),
+        }
+
+    def _logprobs(
+        self, index: int, answer: Sequence[TokenLogprob], scored: Sequence[TokenLogprob] | None
+    ) -> dict[str, Any] | None:
+        """Offsets of completions count from the beginning of the prompt, as OpenAI's do."""
+        if self.is_chat:
+            return {"content": [self._chat_logprob(one) for one in answer]} if answer else None
+        prompt = self.prompts[index]
+        if not answer and scored is None:
+            return None
+        tokens = [*(scored or ()), *answer]
+        after = len(prompt.text)
+        offsets = [one.offset for one in scored or ()] + [after + one.offset for one in answer]
+        # Nothing comes before the first token of a prompt, so that it has no probability.
+        first = [] if scored is None else [prompt.encoded.ids[0]]
+        nothing: list[Any] = [None for _ in first]
+        return {
+            "tokens": [self._text(token_id) for token_id in first]
+            + [self._text(one.token_id) for one in tokens],
+            "token_logprobs": nothing + [one.logprob for one in tokens],
+            "top_logprobs": nothing + [self._alternatives(one) for one in tokens],
+            "text_offset": [0 for _ in first] + offsets,
+        }
+
+    def _alternatives(self, one: TokenLogprob) -> dict[str, float]:
+        """The chosen token first: one whose text is the same does not replace it."""
+        by_text = {self._text(one.token_id): one.logprob}
+        for token_id, logprob in one.top:
+            by_text.setdefault(self._text(token_id), logprob)
+        return by_text
+
+    def _chat_logprob(self, one: TokenLogprob) -> dict[str, Any]:
+        top = [self._token(token_id, logprob) for token_id, logprob in one.top]
+        return self._token(one.token_id, one.logprob) | {"top_logprobs": top}
+
+    def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
+        data = token_bytes(self.tokenizer, token_id)
+        return {"token": token_text(data), "logprob": logprob, "bytes": list(data)}
+
+    def _text(self, token_id: int) -> str:
+        return token_text(token_bytes(self.tokenizer, token_id))

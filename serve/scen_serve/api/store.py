@@ -1,0 +1,248 @@
+"""/v1/edits and /v1/snapshots: submitting, inspecting and revoking edits, choosing the version.
+
+A submitted edit waits in the inbox of its stream until `scen drain` makes a wave of it.
+"""
+
+import asyncio
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from scen.errors import NotFoundError
+from scen.ingest import Validator
+from scen.ingest.inbox import Inbox
+from scen.ingest.rows import RawRow, Rejection
+from scen.records import Edit, edit_to_dict
+from scen.registry.actions import About, Revoke
+from scen.registry.ledger import Ledger
+from scen_serve.api.access import ApiKey, AppContext
+from scen_serve.api.errors import ApiError
+from scen_serve.api.schema import CanaryBody
+from scen_serve.engine.snapshots import ServedSnapshot
+from scen_serve.service import Service
+
+STREAM = "online"
+_POLL_S = 0.1
+_FINAL = {"served", "rejected"}
+Json = dict[str, Any]
+
+
+def edit_routes(context: AppContext) -> APIRouter:
+    """The routes by which edits come and go."""
+    router = APIRouter(prefix="/v1/edits")
+    service, limit_s = context.service, context.settings.timeout_s
+    editor = Depends(context.guard("edit"))
+
+    @router.post("")
+    async def add(request: Request, wait: bool = False, key: ApiKey = editor) -> JSONResponse:
+        """With `wait`, answers when the edit is served or rejected, or when the time is over."""
+        body = parse_strictly(await request.body())
+        stream = _stream(body.pop("stream", STREAM), key)
+        edit = read_edit({"author": key.name} | body)
+        stream = await asyncio.to_thread(hand_in, service, stream, edit)
+        until = time.monotonic() + (limit_s if wait else 0)
+        state = await asyncio.to_thread(status, service, stream, edit.id)
+        while state["status"] not in _FINAL and time.monotonic() < until:
+            await asyncio.sleep(_POLL_S)
+            state = await asyncio.to_thread(status, service, stream, edit.id)
+        return JSONResponse(state, 200 if state["status"] in _FINAL else 202)
+
+    @router.get("/{edit_id}")
+    async def show(edit_id: str, stream: str = STREAM, key: ApiKey = editor) -> Json:
+        return await asyncio.to_thread(status, service, _stream(stream, key), edit_id)
+
+    @router.delete("/{edit_id}")
+    async def take_back(
+        edit_id: str, stream: str = STREAM, why: str = "", key: ApiKey = editor
+    ) -> Json:
+        about = About(why, key.name)
+        return await asyncio.to_thread(revoke, service, _stream(stream, key), edit_id, about)
+
+    return router
+
+
+def _stream(name: Any, key: ApiKey) -> str:
+    """The stream's name. Raises ApiError 400 or 403."""
+    if not isinstance(name, str):
+        raise ApiError(400, "stream: must be a name, such as news")
+    if not key.may_touch(name):
+        raise ApiError(403, f"the API key {key.name} has no part in the stream {name[:64]!r}")
+    return name
+
+
+def parse_strictly(data: bytes) -> Json:
+    """A JSON object in which no key is repeated and every number is finite. Raises ApiError 400
+    naming the field."""
+    try:
+        body = json.loads(data, object_pairs_hook=_unique)
+        leaves = dict(_leaves(body)) if isinstance(body, dict) else {}
+    except (ValueError, RecursionError) as err:
+        raise ApiError(400, "body: is not valid JSON") from err
+    if not isinstance(body, dict):
+        raise ApiError(400, "body: must be a JSON object")
+    for path, value in leaves.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ApiError(400, f"{path}: is not a finite number", param=path.partition(".")[0])
+    return body
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Json:
+    counts = Counter(name for name, _ in pairs)
+    for name, count in counts.items():
+        if count > 1:
+            raise ApiError(
+                400, f"{name[:64]}: is there {count} times; give it once", param=name[:64]
+            )
+    return dict(pairs)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All plain values with their paths, such as metadata.score."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, inner in items:
+        where = f"{path}.{name}" if path else str(name)[:64]
+        if isinstance(inner, dict | list):
+            yield from _leaves(inner, where)
+        else:
+            yield where, inner
+
+
+def read_edit(body: Json) -> Edit:
+    """The edit in a body. Raises ApiError 400 naming the field and the fix."""
+    row = RawRow(1, body, json.dumps(body), fields=body)
+    checked = Validator().check(row)
+    if isinstance(checked, Rejection):
+        raise ApiError(400, f"{checked.field}: {checked.reason}", param=checked.field)
+    return checked
+
+
+def hand_in(service: Service, stream: str, edit: Edit) -> str:
+    """Put the edit into the inbox, unless it is committed; the same edit again is the same. The
+    stream that has it. Raises ConfigError for a stream that is no name, and for an id that is
+    taken by another edit ApiError 409 or ConflictError."""
+    inbox = Inbox(service.store.storage, stream)
+    entry = service.store.ledger.snapshot().state.entries.get(edit.id)
+    if entry is None:
+        inbox.put(edit)
+        return stream
+    if entry.digest != edit.digest:
+        raise ApiError(409, f"id: {edit.id} is another edit of the store; choose another id")
+    return entry.stream
+
+
+def status(service: Service, stream: str, edit_id: str) -> Json:
+    """What became of an edit: queued, rejected (with field and reason), committed, or served (then
+    with the words that spans of messages are compared with); and what was remarked of it when its
+    wave was run, such as another edit that its prompt also reaches. Raises NotFoundError; for one
+    that was taken back, with how it left."""
+    identity = {"id": edit_id, "stream": stream}
+    inbox = Inbox(service.store.storage, stream)
+    try:
+        entry = service.store.ledger.find(edit_id)
+        if entry.stream != stream:
+            raise NotFoundError(f"edit {edit_id} is not in the stream {stream}")
+    except NotFoundError as gone:
+        try:
+            queued = inbox.status(edit_id)
+        except NotFoundError:
+            raise gone from None
+        return identity | queued | _remarks(inbox, edit_id, queued["status"])
+    served = service.engine.snapshot
+    is_served = served is not None and edit_id in served.edit_ids
+    word = "served" if is_served else "committed"
+    facts = {"status": word, "version": entry.version, "edit": edit_to_dict(entry.edit)}
+    if served is not None and is_served:
+        facts |= {"span": served.span(edit_id)}
+    return identity | facts | _remarks(inbox, edit_id, word)
+
+
+def _remarks(inbox: Inbox, edit_id: str, status: str) -> Json:
+    return {} if status == "queued" else {"remarks": inbox.remarks(edit_id)}
+
+
+def revoke(service: Service, stream: str, edit_id: str, about: About) -> Json:
+    """Withdraw an edit that waits, or revoke one that is committed. Raises NotFoundError, and
+    ConflictError where its wave is just being committed."""
+    current = status(service, stream, edit_id)
+    if current["status"] in ("queued", "rejected"):
+        Inbox(service.store.storage, stream).withdraw(edit_id)
+        return {"id": edit_id, "stream": stream, "status": "withdrawn"}
+    version = service.store.ledger.settle(Revoke([edit_id], about)).version
+    return {"id": edit_id, "stream": stream, "status": "revoked", "version": version}
+
+
+_RECENT = 5
+
+
+def snapshot_routes(context: AppContext) -> APIRouter:
+    """The routes by which versions are seen and chosen."""
+    router = APIRouter(prefix="/v1/snapshots")
+    service = context.service
+    follower = service.follower
+    reader, admin = Depends(context.guard("read")), Depends(context.guard("admin"))
+
+    @router.get("")
+    async def snapshots(key: ApiKey = reader) -> dict[str, Any]:
+        newest = await asyncio.to_thread(service.store.ledger.version)
+        recent = await asyncio.to_thread(_recent, service.store.ledger, key)
+        versions = {"object": "list", "newest": newest, "data": list(range(newest + 1))}
+        return versions | {"recent": recent} | state()
+
+    @router.post("/{version}:activate")
+    async def activate(version: str, key: ApiKey = admin) -> dict[str, Any]:
+        """A number stays until another is activated; `latest` follows the ledger again."""
+        wanted = None if version == "latest" else _number(version)
+        await asyncio.to_thread(follower.activate, wanted, key.name)
+        return state()
+
+    @router.post("/{version}:canary")
+    async def canary(version: str, body: CanaryBody, key: ApiKey = admin) -> dict[str, Any]:
+        """A share of the requests goes to this version, the others stay on the served one, until a
+        version is activated."""
+        wanted = _number(version)
+        await asyncio.to_thread(follower.try_candidate, wanted, body.share, key.name)
+        return state()
+
+    def state() -> dict[str, Any]:
+        served: ServedSnapshot | None = service.engine.snapshot
+        return {
+            "served": None if served is None else served.version,
+            "edits": None if served is None else len(served.places),
+            "held": follower.held,
+            "candidate": follower.policy.candidate,
+            "share": follower.policy.share,
+            "follows": follower.pace.follows,
+            "error": follower.error,
+        }
+
+    return router
+
+
+def _recent(ledger: Ledger, key: ApiKey) -> list[dict[str, Any]]:
+    """The last commits that are the key's business, the newest first."""
+    seen = [one for one in ledger.log() if all(map(key.may_touch, one.stream.split(", ")))]
+    return [
+        {
+            "version": one.version,
+            "action": one.action,
+            "stream": one.stream,
+            "edits": one.num_edits,
+            "at": one.committed_at.isoformat(timespec="seconds"),
+        }
+        for one in seen[: -_RECENT - 1 : -1]
+    ]
+
+
+def _number(version: str) -> int:
+    """The version in a path. Raises NotFoundError."""
+    if not (version.isascii() and version.isdigit()):
+        raise NotFoundError(f"snapshot: {version[:40]!r} is neither a version nor latest")
+    if len(version) > 18:
+        raise NotFoundError("snapshot: there are not so many versions")
+    return int(version)
