@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from e2e.serving import NAME, Api, api, error_of
+from scen.editor.batch import pad_prompts
+from scen.editor.decode import decode
 from scen_serve.engine.detokenizer import token_bytes, token_text
 from unit.serve.conftest import NEW, alone, serve_edits, unrelated
 
@@ -171,6 +173,25 @@ def test_echo_has_the_prompt_and_its_scores(api: Api, stream: bool) -> None:
     assert all(value < 0 for value in values[1:])
     assert len(tokens) == len("A 😊?".encode()) + 2
     assert offsets[:7] == [0, 1, 2, 2, 2, 2, 3]
+
+
+def test_the_score_of_an_answer_in_the_template_is_the_chat_s(api: Api) -> None:
+    """Each token of the edited model's answer is the most likely one, and not of the base's."""
+    edit, store = serve_edits(1, 6)[0], api.store
+    encoded = store.base.template.encode_prompt(edit.prompt)
+    model = store.edited_model(store.ledger.snapshot())
+    [tokens] = decode(model, pad_prompts([encoded], store.base.pad_id), 8).tokens
+
+    def is_greedy(route: str) -> list[bool]:
+        ask = {"prompt": [*encoded.ids, *tokens], "max_tokens": 0, "echo": True, "logprobs": 1}
+        choice = api.complete(**ask, scen={"route": route})
+        assert choice["scen"]["edit_id"] == (edit.id if route == "auto" else None)
+        found = choice["logprobs"]
+        pairs = zip(found["token_logprobs"], found["top_logprobs"], strict=True)
+        return [value == max(top.values()) for value, top in list(pairs)[-len(tokens) :]]
+
+    assert all(is_greedy("auto"))
+    assert not all(is_greedy("off"))
 
 
 def test_nothing_but_an_echo(api: Api) -> None:

@@ -19,18 +19,20 @@ _MARK = "\ue000"  # a private-use character: no template has it
 @dataclass(frozen=True)
 class Prompt:
     """A prompt as tokens, and `question`, the form of it that is routed where that is another.
-    `text` and `offsets` (characters before each token) are there for raw prompts."""
+    `text` and `offsets` (characters before each token) are there for raw prompts, `answer_at` (a
+    character) for those in the base's template."""
 
     encoded: EncodedPrompt
     question: EncodedPrompt | None = None
     text: str = ""
     offsets: tuple[int, ...] = ()
+    answer_at: int | None = None
     is_routable: bool = True
 
     @property
     def scored(self) -> ScoredText:
         """The prompt where its own tokens are to get log-probabilities."""
-        return ScoredText(self.text, self.offsets)
+        return ScoredText(self.text, self.offsets, self.answer_at)
 
 
 async def encode_messages(template: Template, messages: Sequence[Message]) -> Prompt:
@@ -67,27 +69,30 @@ def _encode_raw(template: Template, prompt: str | list[int], add_special_tokens:
         text, offsets = token_offsets(tokenizer, ids)
     if not ids:
         raise InputError("prompt: has no tokens")
+    asked, answer_at = _question(template, text)
     try:
-        question = template.encode_prompt(_question(template, text))
+        question = template.encode_prompt(asked)
     except ConfigError:  # nothing in it could be asked for
         question = None
     if question is not None and question.ids == tuple(ids):  # the template was there already
-        return Prompt(question, None, text, tuple(offsets))
+        return Prompt(question, None, text, tuple(offsets), answer_at)
     # Routing reads the question, so all of the prompt but its last token may be a known prefix.
     raw = EncodedPrompt(tuple(ids), (len(ids) - 1, len(ids)))
-    return Prompt(raw, question, text, tuple(offsets), question is not None)
+    return Prompt(raw, question, text, tuple(offsets), answer_at, question is not None)
 
 
-def _question(template: Template, text: str) -> str:
-    """What raw text asks: the last message of the user where it is in the base's template, else all
-    of it."""
+def _question(template: Template, text: str) -> tuple[str, int | None]:
+    """What raw text asks, and where the answer begins: the last message of the user, and the end of
+    the template around it; all of the text, and None, where it is not in the base's template."""
     before, _, after = template.render(_MARK).partition(_MARK)
-    begin = max((before.rfind(token) for token in template.tokenizer.all_special_tokens), default=0)
-    turn = before[max(0, begin) :]
-    body = text.removesuffix(after)
-    if turn and after and body != text and turn in body:
-        return body.rpartition(turn)[2].strip()
-    return text.strip()
+    specials = template.tokenizer.all_special_tokens
+    turn = before[max(0, *(before.rfind(token) for token in specials)) :]
+    if turn and after:
+        begin = text.rfind(turn) + len(turn)
+        end = text.find(after, begin)
+        if begin >= len(turn) and end >= 0:
+            return text[begin:end].strip(), end + len(after)
+    return text.strip(), None
 
 
 async def _in_thread(encode: Callable[[], _T]) -> _T:

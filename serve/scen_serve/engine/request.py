@@ -64,11 +64,12 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """A prompt whose own tokens get log-probabilities: its text, and for each token how many
-    characters come before it."""
+    """A prompt whose own tokens get log-probabilities: its text, for each token how many characters
+    come before it, and the character at which the answer begins, where that is known."""
 
     text: str
     offsets: tuple[int, ...]
+    answer_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

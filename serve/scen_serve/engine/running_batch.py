@@ -207,8 +207,11 @@ def _route(filled: Prefill, rows: dict[int, Row]) -> Iterator[tuple[int, Routed]
 
 
 def question_end(scored: ScoredText, questions: Sequence[str | None]) -> int:
-    """The last token of the first of these questions that the text contains (in any case, with the
-    marks behind it); else the last token of the text."""
+    """The last token before the answer. Where the beginning of the answer is not known, that of the
+    first of these questions that the text contains (in any case, with the marks behind it); else
+    the last token of the text."""
+    if scored.answer_at is not None:
+        return max(0, bisect.bisect_left(scored.offsets, scored.answer_at) - 1)
     for words in questions:
         match = re.search(re.escape(words) + r"[^\w\s]*", scored.text, re.I) if words else None
         if match:

@@ -147,3 +147,8 @@ def test_the_end_of_a_question(questions: tuple[str | None, ...], end: int) -> N
     text = "Who is X? Al. "
     scored = ScoredText(text, tuple(range(len(text))))
     assert question_end(scored, questions) == end
+
+
+def test_a_known_beginning_of_the_answer_comes_first() -> None:
+    scored = ScoredText("[Who?] Al", tuple(range(9)), 6)
+    assert question_end(scored, ("Who",)) == 5
