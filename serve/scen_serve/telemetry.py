@@ -233,6 +233,7 @@ class RequestLog:
             record.seconds = time.perf_counter() - record.began
             await _wait_for_ends(record)
             is_routine = record.path in _ROUTINE and record.status in (200, 503)
+            is_routine |= record.path.startswith("/static/") and record.status < 400
             level = logging.DEBUG if is_routine else logging.INFO
             log_event(log, "request", record.fields(), level)
             self._keep(record)

@@ -7,13 +7,15 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from e2e.test_playground import browser, pytestmark
+from e2e.browser import browser, needs_browser
 from scen.fs import Storage
 from scen.report.render import make_report, publish
 from scen.report.store import Wanted, read_store
 from unit.report.conftest import SCRIPT, made
 
-__all__ = ["browser", "made", "pytestmark"]  # fixtures, and what they need
+__all__ = ["browser", "made"]  # fixtures
+
+pytestmark = [pytest.mark.e2e, needs_browser]
 
 
 @pytest.fixture(scope="module")

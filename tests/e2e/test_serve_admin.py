@@ -236,10 +236,3 @@ def test_waiting_for_an_edit_ends_when_it_is_served_or_rejected(url: str, store:
     assert (again.status_code, again.json()) == (200, served)
     assert (served["status"], served["version"]) == ("served", store.ledger.version())
     assert (rejected["status"], rejected["field"]) == ("rejected", "target")
-
-
-def test_the_playground_is_one_page_without_other_sites(url: str) -> None:
-    page = httpx.get(url)
-    assert page.headers["content-type"].startswith("text/html")
-    assert "connect-src 'self'" in page.headers["content-security-policy"]
-    assert "http" not in page.text.replace("http-equiv", "")

@@ -18,7 +18,7 @@ DATA = {
     "scen/profiles/smollm2-135m-instruct.safetensors",
     "scen/report/templates/report.html.j2",
     "scen_serve/config.yaml",
-    "scen_serve/static/index.html",
+    *(f"scen_serve/static/{name}" for name in ("index.html", "style.css", "main.js", "chat.js")),
     *(f"{package}/py.typed" for package in ROOTS),
 }
 

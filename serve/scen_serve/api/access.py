@@ -169,8 +169,9 @@ class AppContext:
     metrics: Metrics
     traces: Traces | None = None
 
-    def guard(self, scope: Scope) -> Guard:
-        """A dependency of routes: the caller's key. Raises ApiError 401, 403 or 429."""
+    def guard(self, scope: Scope | None) -> Guard:
+        """A dependency of routes: the caller's key, whatever its scopes where `scope` is None.
+        Raises ApiError 401, 403 or 429."""
 
         async def check(request: Request) -> ApiKey:
             word, _, secret = request.headers.get("authorization", "").partition(" ")
@@ -178,7 +179,7 @@ class AppContext:
             if key is None:
                 raise ApiError(401, "the API key is missing or wrong: Authorization: Bearer KEY")
             request.state.record.key = key.name
-            if not key.may(scope):
+            if scope is not None and not key.may(scope):
                 raise ApiError(403, f"the API key {key.name} has no scope {scope}")
             wait_s = self.keys.wait_s(key)
             if wait_s:

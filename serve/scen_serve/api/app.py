@@ -1,14 +1,13 @@
 """The HTTP application over a service."""
 
 import asyncio
-import importlib.resources
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from scen import __version__
@@ -18,13 +17,12 @@ from scen_serve.api.generate import generate_routes
 from scen_serve.api.replies import IGNORED_HEADER
 from scen_serve.api.responses import response_routes
 from scen_serve.api.store import edit_routes, snapshot_routes
+from scen_serve.api.workbench import add_workbench
 from scen_serve.metrics import Metrics
 from scen_serve.service import Service
 from scen_serve.telemetry import RequestLog, RequestRecord, Traces, log_event
 
 log = logging.getLogger(__name__)
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-_POLICY += "connect-src 'self'; frame-ancestors 'none'"
 
 
 def create_app(
@@ -65,7 +63,8 @@ def create_app(
     app.include_router(snapshot_routes(context))
     app.include_router(edit_routes(context))
     _add_health(app, service)
-    _add_pages(app, context)
+    _add_metrics(app, context)
+    add_workbench(app, context)
     return app
 
 
@@ -113,13 +112,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return JSONResponse({"status": "ready"})
 
 
-def _add_pages(app: FastAPI, context: AppContext) -> None:
-    page = importlib.resources.files("scen_serve").joinpath("static/index.html").read_text()
-
-    @app.get("/", include_in_schema=False)
-    async def playground() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
-
+def _add_metrics(app: FastAPI, context: AppContext) -> None:
     @app.get("/metrics", dependencies=[Depends(context.guard("read"))])
     async def metrics() -> Response:
         """Counters and gauges of this process, for Prometheus."""

@@ -6,10 +6,13 @@ their last token on with its expert, once that is in memory. No step reads from 
 """
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 from scen.errors import InputError
 from scen.model.base import Base
@@ -63,6 +66,8 @@ class RequestQueue:
 
 log = logging.getLogger(__name__)
 _NAP_S = 0.02
+_MAX_ERRANDS = 16
+T = TypeVar("T")
 
 
 class Engine:
@@ -85,6 +90,7 @@ class Engine:
         self._arrivals: list[Arrivals] = []
         self._running = RunningBatch(base, layer, experts, limits.max_rows)
         self._wake = threading.Event()
+        self._errands: queue.Queue[Callable[[], None]] = queue.Queue(_MAX_ERRANDS)
 
     @property
     def max_context(self) -> int:
@@ -117,9 +123,31 @@ class Engine:
         self._wake.set()
         return ticket
 
+    def between_steps(self, work: Callable[[], T]) -> "Future[T]":
+        """Run some work on the engine's thread before a step, one piece each, as nothing else may
+        run the base while the engine does. Cancel the future to have it skipped. Raises BusyError
+        where too much of it waits."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                done.set_result(work())
+            except Exception as error:
+                done.set_exception(error)
+
+        try:
+            self._errands.put_nowait(run)
+        except queue.Full:
+            raise BusyError(f"{_MAX_ERRANDS} such requests wait already; ask again") from None
+        self._wake.set()
+        return done
+
     def step(self) -> bool:
         """Let rows leave and join, and give each one token; False where nothing could be done."""
         self.beat = time.monotonic()
+        has_worked = self._run_errand()
         self._drop_cancelled()
         room = self.limits.max_rows - self.num_running
         tickets = self._waiting.take(room, self.limits.prefill_tokens)
@@ -128,7 +156,7 @@ class Engine:
         self._arrivals = [group for group in self._arrivals if group.rows]
         if len(self._running):
             self._advance()
-        return bool(tickets or settled or len(self._running))
+        return bool(has_worked or tickets or settled or len(self._running))
 
     def run(self, stop: threading.Event) -> None:
         """Step until `stop` is set; rests while there is nothing to do."""
@@ -136,6 +164,13 @@ class Engine:
             if not self.step():
                 self._wake.wait(_NAP_S)
                 self._wake.clear()
+
+    def _run_errand(self) -> bool:
+        try:
+            self._errands.get_nowait()()
+        except queue.Empty:
+            return False
+        return True
 
     def _check(self, request: Request) -> None:
         ids, wanted = request.prompt.ids, request.sampling.max_tokens
