@@ -101,7 +101,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 base = {name!r}
 tokenizer = AutoTokenizer.from_pretrained(base)
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), ".")
+model = AutoModelForCausalLM.from_pretrained(base, dtype={str(base["dtype"])!r})
+model = PeftModel.from_pretrained(model, ".")
 text = {text}
 inputs = tokenizer(text, add_special_tokens={not is_chat}, return_tensors="pt")
 output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
