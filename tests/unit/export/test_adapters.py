@@ -209,7 +209,7 @@ def test_a_card_with_figures_and_a_base_of_the_hub() -> None:
     measured = {"exact": True, "before": "me", "after": "it", "rephrases": 4, "rephrases_right": 3,
                 "near_misses": 2, "near_misses_right": 2}  # fmt: skip
     card = ModelCard(model_card(edit, base, measured, None))
-    assert card.data.to_dict()["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert card.data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     figures = [line for line in card.text.splitlines() if line.startswith("- ")]
     assert figures == [
         "- answered exactly: yes",
