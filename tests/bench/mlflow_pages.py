@@ -29,7 +29,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from e2e.mlflow_server import mlflow_server
 from scen.cli.main import main as scen
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from scen.samples import sample_path
 from scen.tracking.models import STORE_TAG
 

@@ -9,9 +9,8 @@ from scen.cli.render import facts_table
 from scen.cli.settings import read_config
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.registry.snapshot import Snapshot
-from scen.snapshot.ask import Answer
-from scen.snapshot.explain import LikelyEdit
+from scen.ledger.state import Snapshot
+from scen.snapshot.ask import Answer, LikelyEdit
 from scen.snapshot.open import open_store
 
 _NUM_LIKELY = 5

@@ -11,9 +11,9 @@ from scen.cli.output import out, say, write_json
 from scen.cli.render import shorten
 from scen.cli.settings import read_config
 from scen.fs import Storage
-from scen.registry.entry import LedgerEntry
-from scen.registry.ledger import open_ledger
-from scen.registry.snapshot import Diff, Snapshot, diff_snapshots
+from scen.ledger.events import LedgerEntry
+from scen.ledger.ledger import open_ledger
+from scen.ledger.state import Diff, Snapshot, diff_snapshots
 
 
 def run(args: argparse.Namespace) -> None:

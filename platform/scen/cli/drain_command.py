@@ -9,9 +9,8 @@ from scen.cli.runtime import RUNTIME
 from scen.cli.settings import read_config
 from scen.config import Config
 from scen.fs import Storage
-from scen.pipeline.drain_inbox import DrainJob, drain_inbox
-from scen.registry.manifest import stored_method
-from scen.waves.drain import Drained
+from scen.ledger.manifest import stored_method
+from scen.pipeline.drain import Drained, DrainJob, drain_inbox
 
 
 def run(args: argparse.Namespace) -> None:

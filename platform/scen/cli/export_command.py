@@ -8,7 +8,7 @@ from scen.config import BaseConfig
 from scen.errors import ConfigError
 from scen.export.adapters import INDEX, Exporter
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from scen.snapshot.open import load_store_base
 
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from scen.cli.life import about_of
 from scen.cli.output import out, say, write_json
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
-from scen.upkeep.collect import Keep, collect, plan_collection
+from scen.ledger.collect import Keep, collect, plan_collection
+from scen.ledger.ledger import open_ledger
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 from scen.cli.output import out, say, write_json
 from scen.fs import Storage
+from scen.ledger.actions import About, Action, os_user
+from scen.ledger.ledger import open_ledger
 from scen.pipeline.change import change
-from scen.registry.actions import About, Action, os_user
-from scen.registry.ledger import open_ledger
 
 _SHOWN = 20
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from scen.cli.output import out, say, write_json
 from scen.cli.render import log_table
 from scen.fs import Storage
+from scen.ledger.ledger import open_ledger
 from scen.pipeline.audit import find_commits, write_audit
-from scen.registry.ledger import open_ledger
 
 
 def run(args: argparse.Namespace) -> None:

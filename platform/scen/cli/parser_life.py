@@ -14,8 +14,9 @@ examples:
   scen revoke e17 e18 --store ./my-store --why "withdrawn" --dry-run
 """
 _EXPIRE = """\
-Edits may say until when they are valid (`valid_until` in the file of edits). This command takes
-away those whose time is over; run it from a timer. Nothing is committed where none is due.
+Edits may say from when and until when they are valid (`valid_from` and `valid_until` in the file
+of edits). This command activates scheduled edits that have reached the first and deactivates those
+that are past the second; run it from a timer. Nothing is committed where none is due.
 
 examples:
   scen expire --store ./my-store
@@ -96,10 +97,10 @@ def _add_revoke(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_expire(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    expire = _command(commands, "expire", "take away the edits whose time is over", _EXPIRE)
+    expire = _command(commands, "expire", "apply valid_from and valid_until of edits", _EXPIRE)
     store_option(expire)
     expire.add_argument("--at", type=moment, metavar="TIME", help="a moment (default: now)")
-    _about_options(expire, why="valid_until is over")
+    _about_options(expire, why="valid_from or valid_until is reached")
 
 
 def _add_rollback(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -6,8 +6,8 @@ import difflib
 from scen.cli.output import out, write_json
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.registry.ledger import Ledger, open_ledger
-from scen.registry.published import publish, read_published, unpublish
+from scen.ledger.ledger import Ledger, open_ledger
+from scen.ledger.markers import publish, read_published, unpublish
 
 
 def run(args: argparse.Namespace) -> None:

@@ -101,13 +101,15 @@ def log_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     for name in ("version", "committed", "action", "stream", "edits", "who", "why", "reliability"):
         table.add_column(name, overflow="fold")
     for entry in entries:
+        start = entry["metadata"].get("scheduled_from")
         back = f" to {entry['to']}" if entry["to"] is not None else ""
         table.add_row(
             str(entry["version"]),
             str(entry["committed_at"])[:19],
             entry["action"] + back,
             entry["stream"],
-            ", ".join(f"{count} {kind}" for kind, count in entry["counts"].items()),
+            ", ".join(f"{count} {kind}" for kind, count in entry["counts"].items())
+            + (f" (first valid from {start})" if start else ""),
             Text(entry["who"]),
             Text(entry["why"]),
             str(entry["metadata"].get("reliability", "-")),

@@ -3,7 +3,7 @@
 import argparse
 
 from scen.cli.life import about_of, settle
-from scen.registry.actions import Rollback
+from scen.ledger.actions import Rollback
 
 
 def run(args: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ from rich.text import Text
 from scen.cli.output import out, write_json
 from scen.cli.render import facts_table
 from scen.fs import Storage
+from scen.ledger.events import Superseded
+from scen.ledger.ledger import Ledger, open_ledger
 from scen.records import edit_to_dict
-from scen.registry.events import Superseded
-from scen.registry.ledger import Ledger, open_ledger
 
 _HISTORY = ("version", "event", "by", "at", "who", "why")
 
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> None:
     entry = state.entries[args.edit_id]
     place = {
         "status": state.describe(args.edit_id),
+        "active_since": active_since(history),
         "version": entry.version,
         "committed_at": entry.committed_at.isoformat(timespec="seconds"),
         "stream": entry.stream,
@@ -37,6 +38,14 @@ def run(args: argparse.Namespace) -> None:
         return
     out.print(facts_table({n: v for n, v in facts.items() if v not in (None, [], {}, ())}))
     out.print(_table(history))
+
+
+def active_since(history: list[dict[str, Any]]) -> str | None:
+    """When an edit became active last; None where it is not active."""
+    since = None
+    for row in history:
+        since = row["at"] if row["event"] in ("committed", "activated", "restored") else None
+    return since
 
 
 def edit_history(ledger: Ledger, edit_id: str) -> list[dict[str, Any]]:

@@ -9,8 +9,7 @@ from rich.text import Text
 from scen.cli.output import out, step_progress, write_json
 from scen.errors import IntegrityError
 from scen.fs import Storage
-from scen.upkeep.findings import Finding
-from scen.upkeep.verify import verify_store
+from scen.ledger.verify import Finding, verify_store
 
 
 def run(args: argparse.Namespace) -> None:

@@ -24,17 +24,17 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from scen.base.template import Template
 from scen.errors import ConfigError
 from scen.export.model_card import hub_id, model_card
 from scen.fs import Storage
+from scen.ledger.events import LedgerEntry
+from scen.ledger.ledger import Ledger
+from scen.model.template import Template
 from scen.records import digest_bytes
-from scen.registry.entry import LedgerEntry
-from scen.registry.ledger import Ledger
 from scen.report.edits import Answers
 from scen.report.waves import measured_rows
+from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.method import StoreMethod
-from scen.snapshot.rows import BundleRows, Place
 
 INDEX = "index.jsonl"
 _BATCH = 256

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from scen.base.embedded import EMBEDDED_NAME
+from scen.model.fetch import EMBEDDED_NAME
 
 _EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

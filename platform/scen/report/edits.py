@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from scen.ledger.events import LedgerEntry
+from scen.ledger.state import State
 from scen.records import Edit
-from scen.registry.entry import LedgerEntry
-from scen.registry.state import State
 from scen.report.waves import Rows
 
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from scen.errors import IntegrityError, NotFoundError
 from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage, StoredFile
-from scen.registry.events import Event
-from scen.registry.ledger import open_ledger
-from scen.registry.log import LogEntry, LogFilter
-from scen.registry.manifest import StoreManifest
-from scen.registry.snapshot import Snapshot
+from scen.ledger.events import Event
+from scen.ledger.ledger import open_ledger
+from scen.ledger.log import LogEntry, LogFilter
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.state import Snapshot
 from scen.report.edits import Answers, committed_rows, held_rows
 from scen.report.waves import (
     Rows,
@@ -31,7 +31,7 @@ from scen.report.waves import (
     wave_rows,
 )
 
-_CHANGE = {"committed": 1, "superseded": -1, "revoked": -1, "expired": -1, "restored": 1}
+_ACTIVE_AFTER = {"committed", "activated", "restored"}
 _EVALUATION = re.compile(r"evaluations/v(\d+)-[0-9a-f]+\.jsonl")
 _MAX_EVALUATIONS = 20
 # What differs between reasons of one kind: quoted words, ids, numbers.
@@ -240,12 +240,15 @@ def _edits(
 
 
 def _life(events: Iterable[Event], snapshot: Snapshot, streams: Sequence[str]) -> tuple[int, ...]:
-    entries, changes = snapshot.state.entries, Counter[int]()
+    entries = snapshot.state.entries
+    by_version: dict[int, list[Event]] = {}
     for event in events:
         if event.version <= snapshot.version and entries[event.edit_id].stream in streams:
-            changes[event.version] += _CHANGE.get(event.kind, 0)
-    counts, active = [], 0
+            by_version.setdefault(event.version, []).append(event)
+    counts, active = [], set[str]()
     for version in range(snapshot.version + 1):
-        active += changes[version]
-        counts.append(active)
+        for event in by_version.get(version, ()):
+            change = active.add if event.kind in _ACTIVE_AFTER else active.discard
+            change(event.edit_id)
+        counts.append(len(active))
     return tuple(counts)

@@ -11,9 +11,9 @@ from scen.errors import IntegrityError
 from scen.evaluation.metrics import EvalReport, Outcome, summarise
 from scen.evaluation.probes import Probe
 from scen.fs import Storage
+from scen.ledger.log import LogEntry
+from scen.pipeline.plan import Journal
 from scen.records import Edit, edit_from_dict
-from scen.registry.log import LogEntry
-from scen.waves.journal import Journal
 
 Rows = Sequence[Mapping[str, Any]]
 Status = Literal["committed", "promoted", "held", "rejected", "unfinished"]

@@ -16,19 +16,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conftest import write_tiny_base
 from scen.cli.main import main
 from scen.config import load_config
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import answer, copy_cache, speak
-from scen.editor.route import Route
 from scen.errors import ConfigError
 from scen.export.adapters import INDEX, Exporter, adapter_config, adapter_name
 from scen.export.model_card import hub_id, model_card
 from scen.fs import Storage
+from scen.ledger.actions import WaveCommit
+from scen.ledger.ledger import create_or_open
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.tensors import save_bundle
+from scen.model.batch import pad_prompts
+from scen.model.decode import answer, apply_experts, copy_cache
+from scen.model.route import Route
 from scen.records import Edit
-from scen.registry.actions import WaveCommit
-from scen.registry.ledger import create_or_open
-from scen.registry.manifest import StoreManifest
 from scen.snapshot.open import OpenStore, create_store
-from scen.store.bundles import save_bundle
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated"  # peft asks for it
@@ -108,7 +108,7 @@ def platform_logits(store: OpenStore, number: int, route: Route) -> tuple[list[i
     encoded = store.base.template.encode_edit(EDITS[number])
     filled = edited.prefill(pad_prompts([encoded.prompt], store.base.pad_id))
     cache = copy_cache(filled.cache)
-    first_BV = speak(edited, filled, route, cache)
+    first_BV = apply_experts(edited, filled, route, cache)
     with edited.linear.use(edited.bank, route):
         rest_BSV = edited.model(
             input_ids=torch.tensor([encoded.target[:-1]]), cache=cache, use_cache=True

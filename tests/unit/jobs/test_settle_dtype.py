@@ -8,8 +8,8 @@ import pytest
 from scen.cli.parser import build_parser
 from scen.config import ClusterConfig
 from scen.fs import Storage
-from scen.registry.ledger import create_or_open
-from scen.registry.manifest import StoreManifest
+from scen.ledger.ledger import create_or_open
+from scen.ledger.manifest import StoreManifest
 from scen_jobs.settle_dtype import settle_dtype
 
 GPU = ["--set", "cluster.gpus_per_worker=1"]

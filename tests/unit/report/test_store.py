@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from scen.config import WaveConfig
+from scen.data.rows import Rejection
+from scen.data.stream import QuarantineFile
 from scen.errors import IntegrityError, NotFoundError
 from scen.fs import Storage
-from scen.ingest.quarantine import QuarantineFile
-from scen.ingest.rows import Rejection
-from scen.registry.actions import About, Rollback
-from scen.registry.ledger import open_ledger
+from scen.ledger.actions import About, Rollback
+from scen.ledger.ledger import open_ledger
+from scen.pipeline.gate import promote, reject
 from scen.report.store import (
     StoreFacts,
     Wanted,
@@ -20,7 +21,6 @@ from scen.report.store import (
     read_quarantine,
     read_store,
 )
-from scen.waves.gate import promote, reject
 
 
 def test_the_life_of_a_store(facts: StoreFacts) -> None:
