@@ -35,8 +35,8 @@ exit codes: 0 fine, 1 failed, 2 wrong setting, 3 unusable input file, 4 base mod
 """
 _EXPORT = """\
 Each edit becomes a folder that peft, vLLM or LoRAX can load; index.jsonl tells which is for which
-prompt, as no adapter knows. The platform's experts act from the last prompt token on: to have the
-same answer, prefill the other tokens with the adapter off.
+prompt, as no adapter knows. The platform's experts act from the last prompt token on: so does
+--format alora (peft, llama.cpp). With plain LoRA, prefill the other tokens with the adapter off.
 
 example:
   scen export --store ./my-store --edit mayor-paris --out ./adapters
@@ -126,7 +126,8 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("--edit", action="append", metavar="EDIT_ID", dest="edits",
         help="this one; may be repeated (default: all that are active)")  # fmt: skip
     add("--version", type=int, metavar="V", help="a ledger version (default: newest)")
-    add("--format", choices=("peft",), default="peft", help="default: peft")
+    add("--format", choices=("peft", "alora"), default="peft",
+        help="alora acts from the last prompt token on, as experts do (default: peft)")  # fmt: skip
     json_option(export)
 
 

@@ -1,1 +1,1 @@
-"""Edits in the forms of other tools."""
+"""Edits in the formats of other tools: LoRA adapters for PEFT, logged models for MLflow."""

@@ -118,6 +118,14 @@ def wave_rows(storage: Storage, wave: WaveFacts) -> list[dict[str, Any]]:
     return [] if wave.outcomes_path is None else read_rows(storage, wave.outcomes_path)
 
 
+def measured_rows(storage: Storage, wave_key: str) -> list[dict[str, Any]]:
+    """The same by the wave's key; empty where its journal is gone, too."""
+    journal = Journal(storage, wave_key)
+    if not journal.has("evaluated"):
+        return []
+    return read_rows(storage, _read(journal, "evaluated")["per_edit_path"])
+
+
 def wave_losses(storage: Storage, wave: WaveFacts) -> list[list[float]]:
     """The loss curve of each edit of a wave; empty where it was not trained or its journal is
     gone."""

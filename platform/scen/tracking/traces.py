@@ -18,6 +18,11 @@ from scen.tracking.client import default_artifact_root, open_client, open_experi
 if TYPE_CHECKING:
     from mlflow.entities import Span, TraceInfo
 
+log = logging.getLogger(__name__)
+_NS = 1_000_000_000
+_PAUSE_S = 30.0  # after MLflow could not be opened
+_END_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class SpanRecord:
@@ -44,9 +49,6 @@ class TraceRecord:
     inputs: Any = None
     outputs: Any = None
     id: str = field(default_factory=lambda: secrets.token_hex(16))
-
-
-_NS = 1_000_000_000
 
 
 class TraceStore:
@@ -125,11 +127,6 @@ def _span(
         "attributes": {k: json.dumps(v, default=str) for k, v in (plain | system).items()},
         "events": [],
     }
-
-
-log = logging.getLogger(__name__)
-_PAUSE_S = 30.0  # after MLflow could not be opened
-_END_S = 5.0
 
 
 class TraceWriter:

@@ -1,4 +1,4 @@
-"""Loads and asks logged models as anybody would, and prints what it found as JSON.
+"""Loads and asks logged models as anybody would, and prints the results as JSON.
 
     python fresh_model.py '["NAME", ["prompt", ...], MAX_NEW_TOKENS, ["STORE", "ITS NEW PLACE"]]'
 
@@ -20,8 +20,8 @@ HERE = {"device": "cpu"}
 def rows(table: DataFrame) -> list[dict[str, Any]]:
     """The rows of an answer."""
     assert list(table.columns) == ["answer", "edit_id", "score", "version"]
-    found: list[dict[str, Any]] = table.to_dict(orient="records")
-    return found
+    records: list[dict[str, Any]] = table.to_dict(orient="records")
+    return records
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -39,7 +39,7 @@ def main(name: str, prompts: list[str], length: int, moved: tuple[str, str]) -> 
     params = {"max_new_tokens": length}
     model = mlflow.pyfunc.load_model(champion, model_config=HERE)
     table = DataFrame({"prompt": prompts, "target": ["?"] * len(prompts)})
-    found = {
+    results = {
         "champion": rows(model.predict(prompts, params=params)),
         "table": rows(model.predict(table, params=params)),
         "short": rows(model.predict(prompts[:1], params={"max_new_tokens": 1})),
@@ -48,12 +48,12 @@ def main(name: str, prompts: list[str], length: int, moved: tuple[str, str]) -> 
         "none": refusal(lambda: model.predict(prompts, params={"max_new_tokens": 0})),
     }
     previous = mlflow.pyfunc.load_model(f"models:/{name}@previous", model_config=HERE)
-    found["previous"] = rows(previous.predict(prompts, params=params))
+    results["previous"] = rows(previous.predict(prompts, params=params))
     Path(moved[0]).rename(moved[1])
-    found["gone"] = refusal(lambda: mlflow.pyfunc.load_model(champion))
+    results["gone"] = refusal(lambda: mlflow.pyfunc.load_model(champion))
     model = mlflow.pyfunc.load_model(champion, model_config={**HERE, "store": moved[1]})
-    found["moved"] = rows(model.predict(prompts, params=params))
-    return found
+    results["moved"] = rows(model.predict(prompts, params=params))
+    return results
 
 
 if __name__ == "__main__":

@@ -28,22 +28,22 @@ def engine(store: OpenStore, version: int) -> list[dict[str, Any]]:
     model = store.at(store.ledger.snapshot(version))
     return [
         {
-            "answer": told.answer,
-            "edit_id": told.edit_id,
-            "version": told.version,
-            "score": pytest.approx(told.score, abs=1e-4),
+            "answer": reply.answer,
+            "edit_id": reply.edit_id,
+            "version": reply.version,
+            "score": pytest.approx(reply.score, abs=1e-4),
         }
-        for told in (model.ask(prompt, LENGTH) for prompt in PROMPTS)
+        for reply in (model.ask(prompt, LENGTH) for prompt in PROMPTS)
     ]
 
 
 def in_a_fresh_process(store: OpenStore, tracking_uri: str, name: str, cwd: Path) -> dict[str, Any]:
     """What the driver finds; it moves the store."""
     moved = [str(store.storage.local_path), str(cwd / "moved")]
-    told = json.dumps([name, PROMPTS, LENGTH, moved])
+    arguments = json.dumps([name, PROMPTS, LENGTH, moved])
     strict = {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     done = subprocess.run(
-        [sys.executable, "-P", str(DRIVER), told],
+        [sys.executable, "-P", str(DRIVER), arguments],
         env=os.environ | strict,
         cwd=cwd,
         capture_output=True,
@@ -51,8 +51,8 @@ def in_a_fresh_process(store: OpenStore, tracking_uri: str, name: str, cwd: Path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return results
 
 
 def test_it_gives_the_engine_s_answers(store: OpenStore, tracking_uri: str, tmp_path: Path) -> None:
@@ -60,15 +60,15 @@ def test_it_gives_the_engine_s_answers(store: OpenStore, tracking_uri: str, tmp_
     store.ledger.settle(Revoke(["edit-0"], About("wrong")))
     sync_models(store.storage, tracking_uri, "Fresh")
     champion, previous = engine(store, 3), engine(store, 2)
-    found = in_a_fresh_process(store, tracking_uri, "Fresh", tmp_path)
-    assert found["champion"] == champion
-    assert found["previous"] == previous
-    spoke = [[row["edit_id"] for row in found[name]] for name in ("previous", "champion")]
+    results = in_a_fresh_process(store, tracking_uri, "Fresh", tmp_path)
+    assert results["champion"] == champion
+    assert results["previous"] == previous
+    spoke = [[row["edit_id"] for row in results[name]] for name in ("previous", "champion")]
     assert spoke[0] == ["edit-0", "edit-9", "edit-18", "edit-27", None]
     assert spoke[1] == [None, *spoke[0][1:]]
-    assert found["moved"] == found["table"] == found["champion"]
-    assert len(found["example"]) == 1
-    assert len(found["short"][0]["answer"]) == 1  # a token of the tiny base is a byte
-    assert found["wrong"].startswith("InputError: prompt: no column has this name")
-    assert found["none"].startswith("ConfigError: max_new_tokens: 0")
-    assert found["gone"].startswith("NotFoundError: store: there is no ledger at")
+    assert results["moved"] == results["table"] == results["champion"]
+    assert len(results["example"]) == 1
+    assert len(results["short"][0]["answer"]) == 1  # a token of the tiny base is a byte
+    assert results["wrong"].startswith("InputError: prompt: no column has this name")
+    assert results["none"].startswith("ConfigError: max_new_tokens: 0")
+    assert results["gone"].startswith("NotFoundError: store: there is no ledger at")

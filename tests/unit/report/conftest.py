@@ -19,8 +19,12 @@ QUICK = ("--set", "evaluation.locality_limit=4", "--set", "evaluation.locality_t
 
 def row(name: str, **values: Any) -> dict[str, Any]:
     """An edit in a file."""
-    told: dict[str, Any] = {"id": name, "prompt": f"Who founded {name}?", "target": f"=name {name}"}
-    return told | {"rephrases": [{"text": f"By whom was {name} founded?"}]} | values
+    fields: dict[str, Any] = {
+        "id": name,
+        "prompt": f"Who founded {name}?",
+        "target": f"=name {name}",
+    }
+    return fields | {"rephrases": [{"text": f"By whom was {name} founded?"}]} | values
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:

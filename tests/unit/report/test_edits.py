@@ -45,6 +45,6 @@ def test_worst_first_and_only_active_or_held_edits() -> None:
         row("gone", False, None, "revoked in version 3"),
         {"edit_id": "unmeasured", "status": "active"},
     ]
-    found = worst(rows)
-    assert [one["edit_id"] for one in found] == ["lost", "untrained", "known"]
-    assert [answered_by(one) for one in found] == ["edit fine", "itself", "the base"]
+    wrong = worst(rows)
+    assert [one["edit_id"] for one in wrong] == ["lost", "untrained", "known"]
+    assert [answered_by(one) for one in wrong] == ["edit fine", "itself", "the base"]

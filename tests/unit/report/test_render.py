@@ -66,7 +66,7 @@ class Page(HTMLParser):
 
     def values(self, tag: str, name: str) -> list[str]:
         """An attribute of all elements of a kind."""
-        return [attrs.get(name) or "" for found, attrs in self.tags if found == tag]
+        return [attrs.get(name) or "" for name_of, attrs in self.tags if name_of == tag]
 
 
 def report_of(storage: Storage, wanted: Wanted | None = None) -> Report:
@@ -93,10 +93,10 @@ def test_nothing_is_fetched_and_nothing_runs(page: Page) -> None:
 
 
 def test_ways_of_asking_have_a_table(page: Page, report: Report) -> None:
-    found = {row["way"]: row for row in json.loads(report.files["asking.json"])}
-    assert found["greeting"]["count"] == 5  # the active edits
-    assert 0 <= found["greeting"]["exact"] <= 1
-    assert found["task: translate"]["exact"] is None
+    ways = {row["way"]: row for row in json.loads(report.files["asking.json"])}
+    assert ways["greeting"]["count"] == 5  # the active edits
+    assert 0 <= ways["greeting"]["exact"] <= 1
+    assert ways["task: translate"]["exact"] is None
     assert "Edits asked in other ways, and tasks about them" in "".join(page.words)
 
 
@@ -184,12 +184,12 @@ def test_tables_are_files_too(report: Report) -> None:
 
 
 def test_key_figures(report: Report) -> None:
-    told = json.loads(report.files["report.json"])
-    assert told == report.figures
-    assert (told["version"], told["active_edits"], told["waves"]) == (4, 5, 4)
-    assert told["newest_wave"]["version"] == 3
-    assert told["newest_wave"]["edits answered exactly"] == {"share": 0.0, "asked": 2}
-    assert len(told["held"]) == 1
+    figures = json.loads(report.files["report.json"])
+    assert figures == report.figures
+    assert (figures["version"], figures["active_edits"], figures["waves"]) == (4, 5, 4)
+    assert figures["newest_wave"]["version"] == 3
+    assert figures["newest_wave"]["edits answered exactly"] == {"share": 0.0, "asked": 2}
+    assert len(figures["held"]) == 1
 
 
 def test_a_page_is_as_long_as_is_asked(made: Path) -> None:

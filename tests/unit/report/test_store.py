@@ -38,9 +38,9 @@ def test_the_life_of_a_store(facts: StoreFacts) -> None:
     assert facts.waves[-1].reasons == ("reliability 0 is below waves.min_reliability 1",)
 
 
-def test_every_edit_is_told_of_with_its_newest_answer(facts: StoreFacts) -> None:
-    told = {row["edit_id"]: (row["status"], row["measured_at"]) for row in facts.edits}
-    assert told == {
+def test_every_edit_has_its_newest_answer(facts: StoreFacts) -> None:
+    edits = {row["edit_id"]: (row["status"], row["measured_at"]) for row in facts.edits}
+    assert edits == {
         "f0": ("superseded by n0 in version 3", 2),
         "f1": ("revoked in version 4", 3),
         **dict.fromkeys(("f2", "f3", "f4", "n0", "n1"), ("active", 4)),
@@ -59,7 +59,7 @@ def test_evaluations_and_rows_set_aside(facts: StoreFacts) -> None:
     ]
 
 
-def test_an_earlier_version_is_told_as_it_was(made: Path) -> None:
+def test_an_earlier_version_is_reported_as_it_was(made: Path) -> None:
     facts = read_store(Storage(str(made)), Wanted(version=2))
     assert (facts.version, facts.newest, facts.life) == (2, 4, (0, 3, 5))
     assert [wave.version for wave in facts.waves] == [1, 2]
@@ -124,7 +124,7 @@ def test_a_wave_that_was_promoted(store: Storage) -> None:
     assert {row["status"] for row in facts.edits if row["stream"] == "late"} == {"active"}
 
 
-def test_a_store_without_journals_is_told_from_its_ledger(store: Storage) -> None:
+def test_a_store_without_journals_is_read_from_its_ledger(store: Storage) -> None:
     for name in [*store.names("waves"), *store.names("evaluations"), *store.names("quarantine")]:
         store.delete(name)
     facts = read_store(store, Wanted())
@@ -178,10 +178,10 @@ def test_reasons_of_one_kind_are_counted_together(tmp_path: Path) -> None:
         "is 301 tokens long",
         "is 302 tokens long",
     ])  # fmt: skip
-    found = group_reasons(read_quarantine(storage, None))
-    assert [(row["rows"], row["row"]) for row in found] == [(3, 3), (2, 1), (1, 0)]
-    assert found[1]["reason"] == "edit a is committed with the target 'x'"
-    assert found[0]["file"] == "news-00000000.parquet"
+    reasons = group_reasons(read_quarantine(storage, None))
+    assert [(row["rows"], row["row"]) for row in reasons] == [(3, 3), (2, 1), (1, 0)]
+    assert reasons[1]["reason"] == "edit a is committed with the target 'x'"
+    assert reasons[0]["file"] == "news-00000000.parquet"
 
 
 def test_a_stream_is_not_another_that_begins_with_its_name(tmp_path: Path) -> None:

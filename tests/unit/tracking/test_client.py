@@ -65,8 +65,8 @@ def kind_of(client: MlflowClient, name: str) -> str | None:
     """The tag that MLflow's pages read."""
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
-    found: str | None = experiment.tags.get(TAG)
-    return found
+    kind: str | None = experiment.tags.get(TAG)
+    return kind
 
 
 def test_a_stream_opens_on_its_runs(
@@ -96,3 +96,14 @@ def test_what_somebody_chose_stays(client: MlflowClient) -> None:
     chosen = client.create_experiment("stream/chosen", tags={TAG: "genai_development"})
     assert open_experiment(client, "stream/chosen", None) == chosen
     assert kind_of(client, "stream/chosen") == "genai_development"
+
+
+def test_trackers_import_neither_mlflow_nor_matplotlib() -> None:
+    """They take seconds, and a run without tracking needs neither."""
+    names = ("client", "tracker", "wave_runs", "studies", "models", "traces", "summaries")
+    imports = "; ".join(f"import scen.tracking.{name}" for name in names)
+    code = f"import sys; {imports}; print({{'mlflow', 'matplotlib', 'pandas'}} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n"

@@ -18,14 +18,14 @@ Row = dict[str, Any]
 @pytest.fixture
 def rows() -> list[Row]:
     """Two edits of a wave, two earlier ones, and questions that none should answer."""
-    told = [("reliability", "a", "a", 0.9), ("generality", "a", "a", 0.4)]
+    own = [("reliability", "a", "a", 0.9), ("generality", "a", "a", 0.4)]
     others = [("near_miss", "a", "a", 0.7), ("locality", None, "a", 0.1)]
     earlier = [("retention", "old", "old", 0.9), ("retention", "new", "a", 0.8)]
     return [
         {"kind": kind, "source": "orig", "edit_id": edit_id, "target": "x", "nearest": nearest}
         | {"score": score, "routed_to": nearest if score > 0.5 else None}
         | {"after": "x" if nearest == edit_id else "y"}
-        for kind, edit_id, nearest, score in [*told, *others, *earlier]
+        for kind, edit_id, nearest, score in [*own, *others, *earlier]
     ]
 
 
@@ -120,7 +120,7 @@ def test_retention_by_age(rows: list[Row]) -> None:
     assert retention_by_age_figure(own, "title") is None
 
 
-def test_a_source_is_told_letter_for_letter() -> None:
+def test_a_source_is_shown_letter_for_letter() -> None:
     """A source is any text; dollars would make mathematics of it."""
     source = r"$\frac$"
     rows = [

@@ -63,19 +63,19 @@ def test_a_model_is_code_and_a_pointer_and_nothing_is_pickled(
     client: MlflowClient, models: ModelRegistry, record: ModelRecord
 ) -> None:
     folder = artifacts(client, models, models.add(record).number)
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert found == {
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {
         "MLmodel", "logged_model.py", "artifacts/snapshot.json", "requirements.txt", "conda.yaml",
         "python_env.yaml", "input_example.json", "serving_input_example.json",
     }  # fmt: skip
     assert (folder / "logged_model.py").read_text() == CODE.read_text()
     assert json.loads((folder / "artifacts" / "snapshot.json").read_text()) == POINTER
     assert f"scen-platform=={__version__}" in (folder / "requirements.txt").read_text()
-    told = yaml.safe_load((folder / "MLmodel").read_text())
-    flavor = told["flavors"]["python_function"]
+    mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
+    flavor = mlmodel["flavors"]["python_function"]
     assert flavor["loader_module"] == "mlflow.pyfunc.loaders.code_model"
     assert flavor["config"] == record.places
-    columns = [column["name"] for column in json.loads(told["signature"]["outputs"])]
+    columns = [column["name"] for column in json.loads(mlmodel["signature"]["outputs"])]
     assert columns == ["answer", "edit_id", "score", "version"]
 
 

@@ -102,15 +102,15 @@ def benchmark(name: str, *methods: MethodRecord) -> BenchmarkRecord:
 
 
 def test_methods_are_runs_below_the_benchmark(client: MlflowClient, tracking_uri: str) -> None:
-    told = benchmark("whole", method("base"), method("platform", reliability=1.0))
-    run_id = track_benchmark(tracking_uri, told)
+    record = benchmark("whole", method("base"), method("platform", reliability=1.0))
+    run_id = track_benchmark(tracking_uri, record)
     run = client.get_run(run_id)
     assert client.get_experiment(run.info.experiment_id).name == "benchmark/whole"
     below = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
-    found = {run.data.params["method"]: run for run in below}
-    assert set(found) == {"base", "platform"}
-    assert found["platform"].data.metrics["reliability"] == 1.0
-    history = client.get_metric_history(found["base"].info.run_id, "retention_by_tenth")
+    runs = {run.data.params["method"]: run for run in below}
+    assert set(runs) == {"base", "platform"}
+    assert runs["platform"].data.metrics["reliability"] == 1.0
+    history = client.get_metric_history(runs["base"].info.run_id, "retention_by_tenth")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.8)]
     figures = {f.path: f.file_size for f in client.list_artifacts(run_id, "figures")}
     assert set(figures) == {f"figures/{n}.png" for n in ("quality", "retention", "cost")}
@@ -121,25 +121,27 @@ def test_methods_are_runs_below_the_benchmark(client: MlflowClient, tracking_uri
 
 
 def test_several_sizes_have_a_curve() -> None:
-    found = benchmark_figures([method("a", 10), method("a", 100), method("b", 100)])
-    assert set(found) == {"quality", "retention", "cost", "curve"}
-    panels = found["curve"].axes
+    figures = benchmark_figures([method("a", 10), method("a", 100), method("b", 100)])
+    assert set(figures) == {"quality", "retention", "cost", "curve"}
+    panels = figures["curve"].axes
     assert [axes.get_title() for axes in panels][:1] == ["edits"]
     assert np.asarray(panels[0].lines[0].get_xdata()).tolist() == [10, 100]
-    assert [bar.get_width() for bar in found["quality"].axes[0].containers[0]] == [90, 80, 100]
+    assert [bar.get_width() for bar in figures["quality"].axes[0].containers[0]] == [90, 80, 100]
 
 
 def test_passages_have_bars_of_perplexity() -> None:
     costs = {"seconds_per_edit": 1.0, "bytes_per_edit": 1.0}
-    told = MethodRecord("a", 5, {}, costs | {"perplexity/near": 8.0, "perplexity/edited": 2.0}, [])
-    found = benchmark_figures([told])
-    assert set(found) == {"perplexity"}
-    axes = found["perplexity"].axes[0]
+    record = MethodRecord(
+        "a", 5, {}, costs | {"perplexity/near": 8.0, "perplexity/edited": 2.0}, []
+    )
+    figures = benchmark_figures([record])
+    assert set(figures) == {"perplexity"}
+    axes = figures["perplexity"].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["edited", "near"]
     assert axes.get_xscale() == "log"
 
 
 def test_a_benchmark_that_mlflow_refuses_raises(tracking_uri: str) -> None:
-    told = benchmark("lost", MethodRecord("a", 1, {"not a name?": "1"}, METRICS, [1.0]))
+    record = benchmark("lost", MethodRecord("a", 1, {"not a name?": "1"}, METRICS, [1.0]))
     with pytest.raises(ScenError, match=r"^tracking: MLflow at sqlite:.* did not take"):
-        track_benchmark(tracking_uri, told)
+        track_benchmark(tracking_uri, record)

@@ -64,9 +64,9 @@ def test_text_is_shown_where_it_is_given(writer: TraceWriter, client: MlflowClie
     writer.stop()
     experiment = client.get_experiment_by_name(writer._place[1])
     assert experiment is not None
-    [found] = client.search_traces(locations=[experiment.experiment_id])
-    assert found.data.spans[0].inputs == found.data.spans[0].outputs == "Who is 市長?"
-    assert "市長" in found.info.request_preview
+    [written] = client.search_traces(locations=[experiment.experiment_id])
+    assert written.data.spans[0].inputs == written.data.spans[0].outputs == "Who is 市長?"
+    assert "市長" in written.info.request_preview
 
 
 def test_what_there_is_no_room_for_is_dropped(writer: TraceWriter) -> None:
@@ -96,7 +96,7 @@ def test_a_server_that_says_nothing_holds_nobody_up(silent_server: str) -> None:
     assert threading.active_count() == threads
 
 
-def test_a_server_that_is_away_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_is_down_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     writer = TraceWriter(f"http://127.0.0.1:{port}", "serving/tiny", limit=8)
@@ -104,6 +104,6 @@ def test_a_server_that_is_away_is_told_of_once(caplog: pytest.LogCaptureFixture)
     for number in range(3):
         writer.offer(trace(number))
     wait_until(lambda: writer.failed == 3)
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("scen.")]
-    assert [text[:22] for text in told if str(port) in text] == ["traces are not written"]
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("scen.")]
+    assert [text[:22] for text in messages if str(port) in text] == ["traces are not written"]
     writer.stop()

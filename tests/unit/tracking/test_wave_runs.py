@@ -148,7 +148,7 @@ def test_a_wave_is_tracked_once(
     assert points(client, stream_run.info.run_id, "eval/locality") == [(1, 1.0)]
 
 
-def test_a_half_told_wave_is_told_again(
+def test_an_unfinished_run_is_written_again(
     tracker: MlflowTracker, client: MlflowClient, record_of: RecordOf
 ) -> None:
     record = record_of()
@@ -197,7 +197,7 @@ def test_a_wave_without_training_has_no_figures(
     assert client.list_artifacts(run_id) == []
 
 
-def test_artifacts_go_where_they_are_told(
+def test_artifacts_go_to_the_given_root(
     tracking_uri: str, client: MlflowClient, record_of: RecordOf, tmp_path: Path
 ) -> None:
     run_id = MlflowTracker(tracking_uri, tmp_path / "kept").track_wave(record_of())
