@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from scen.errors import ConfigError
 from scen.fs import Storage, StoredFile
 from scen.ledger.actions import About, Drop
-from scen.ledger.bundles import edits_by_bundle, orphan_bundles, stored_bundles
+from scen.ledger.bundles import bundle_path, edits_by_bundle, orphan_bundles, stored_bundles
 from scen.ledger.events import Activated, Committed, Restored, Scheduled
 from scen.ledger.files import spare_checkpoints, stray_files
 from scen.ledger.ledger import Ledger
@@ -62,21 +62,32 @@ def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
         if digest in stored and not any(entry.edit_id in needed for entry in entries):
             edits += [entry.edit_id for entry in entries]
             files.append(stored[digest])
-    orphans = [*orphan_bundles(storage, ledger), *stray_files(storage)]
+    spared = _bundle_paths(ledger, needed)  # noted as deleted, and leased before they were
+    orphans = [file for file in orphan_bundles(storage, ledger) if file.path not in spared]
+    orphans += stray_files(storage)
     files += [file for file in orphans if file.written_at < keep.orphans_until]
     files += spare_checkpoints(storage, kept)
     return Plan(tuple(sorted(kept)), tuple(edits), tuple(files))
 
 
 def collect(storage: Storage, ledger: Ledger, plan: Plan, about: About) -> int:
-    """Do it; the newest version after that. Raises ConfigError where an edit of the plan has come
-    back meanwhile: nothing is deleted then."""
+    """Carry out a plan; the newest version after that. Bundles of versions that somebody has
+    leased, pinned or activated since the plan was made are spared. Raises ConfigError where an
+    edit of the plan has come back meanwhile: nothing is deleted then."""
     version = ledger.version()
     if plan.edit_ids:
         version = ledger.settle(Drop(plan.edit_ids, about)).version
+    # Who takes a lease from here on sees in the ledger what is gone (`Ledger.require_experts`).
+    spared = _bundle_paths(ledger, referenced_at(ledger, used_versions(storage)))
     for file in plan.files:
-        storage.delete(file.path)
+        if file.path not in spared:
+            storage.delete(file.path)
     return version
+
+
+def _bundle_paths(ledger: Ledger, edit_ids: Iterable[str]) -> set[str]:
+    entries = ledger.snapshot().state.entries
+    return {bundle_path(entries[edit_id].bundle) for edit_id in edit_ids}
 
 
 def kept_versions(storage: Storage, ledger: Ledger, keep: Keep) -> set[int]:

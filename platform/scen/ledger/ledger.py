@@ -189,6 +189,17 @@ class Ledger:
             raise IntegrityError(f"ledger: the log contradicts itself: {err}") from err
         return Snapshot(table.version(), state)
 
+    def require_experts(self, snapshot: Snapshot) -> None:
+        """Raises NotFoundError where `scen gc` has deleted, or is about to delete, an expert of a
+        snapshot. Where it does not, and the version was leased before, they stay."""
+        gone = self.snapshot().state.gone
+        lost = [name for name in snapshot.ids if name in gone and gone[name].is_dropped]
+        if lost:
+            raise NotFoundError(
+                f"version {snapshot.version}: `scen gc` deleted the experts of {len(lost)} of its "
+                f"edits, {lost[0]!r} among them; ask a newer version"
+            )
+
     def events(self, after: int = 0) -> list[Event]:
         """All events that came after a version, in their order. Raises IntegrityError."""
         return list(read_events(open_table(self._storage), self._texts, after))
