@@ -69,7 +69,7 @@ def sign_version(
     version = newest if version is None else version
     paths = signed_files(storage, ledger, version)
 
-    class StoreFiles(hashing.Config):  # type: ignore[misc]
+    class StoreFiles(hashing.Config):  # type: ignore[misc, name-defined]
         """Hashes the files of the version, whatever else lies beside them."""
 
         def hash(self, model_path: Path, **_: object) -> object:
