@@ -2,8 +2,8 @@
 
 import resource
 
-from scen.base.load import Base
 from scen.cli.output import say
+from scen.model.base import Base
 
 _KILO = 1024
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from scen.benchmark.material import Row
-from scen.benchmark.row_store import RowStore
+from scen.benchmark.material import Row, RowStore
 from scen.benchmark.run import run_benchmark
 from scen.benchmark.settings import BenchmarkSettings
 from scen.cli.benchmark_command import load, publish, summary, wanted

@@ -12,12 +12,12 @@ from functools import partial
 from scen.cli.drain_command import drain_config, drain_job, show_wave
 from scen.cli.output import say, show_warnings, step_progress
 from scen.cli.parser import build_parser
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts, read_on_crew
+from scen.cluster.parts import RayParts, read_on_crew
 from scen.cluster.session import ray_session
+from scen.cluster.worker_group import Crew
 from scen.errors import ScenError
 from scen.fs import Storage
-from scen.pipeline.drain_inbox import drain_inbox
+from scen.pipeline.drain import drain_inbox
 from scen.pipeline.runtime import Runtime
 from scen_jobs.driver_note import say_driver
 from scen_jobs.settle_dtype import settle_dtype

@@ -11,15 +11,15 @@ from functools import partial
 from scen.cli.eval_command import measure_version
 from scen.cli.output import step_progress
 from scen.cli.parser import build_parser
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts
+from scen.cluster.parts import RayParts
 from scen.cluster.session import ray_session
+from scen.cluster.worker_group import Crew
 from scen.config import Config
 from scen.errors import ScenError
 from scen.evaluation.metrics import Outcome
+from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork
 from scen.snapshot.open import OpenStore
 from scen.tracking.tracker import NullTracker
-from scen.waves.evaluation_work import EvaluationTask, EvaluationWork
 from scen_jobs.driver_note import say_driver
 from scen_jobs.settle_dtype import settle_dtype
 

@@ -1,7 +1,7 @@
 """A stream of edits as a Ray job: `python -m scen_jobs.run_stream EDITS --store URI ...`.
 
 Takes the arguments of `scen edit`; its workers are set under `cluster.*`. Safe to kill at any
-instant and to run again: see `scen.waves.run_wave`.
+instant and to run again: see `scen.pipeline.run_wave`.
 """
 
 import sys
@@ -11,9 +11,9 @@ from functools import partial
 from scen.cli.edit_command import edit_config, edit_job, show
 from scen.cli.output import say, show_warnings, step_progress
 from scen.cli.parser import build_parser
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts, read_on_crew
+from scen.cluster.parts import RayParts, read_on_crew
 from scen.cluster.session import ray_session
+from scen.cluster.worker_group import Crew
 from scen.errors import ScenError
 from scen.fs import Storage
 from scen.pipeline.apply import apply_edits

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 
 from scen.cli.settings import read_config
-from scen.cluster.strategy import measure_dtype
+from scen.cluster.sharding import measure_dtype
 from scen.config import ClusterConfig
 from scen.fs import Storage
 from scen.ledger.manifest import stored_method

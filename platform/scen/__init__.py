@@ -21,11 +21,11 @@ from scen.records import Edit, Rephrase
 if TYPE_CHECKING:
     from scen.api.snapshot import Snapshot
     from scen.api.store import Store, open  # noqa: A004
+    from scen.data.rows import Rejection
     from scen.evaluation.metrics import EvalReport
-    from scen.ingest.rows import Rejection
     from scen.ledger.log import LogEntry
+    from scen.pipeline.apply import EditReport
     from scen.pipeline.change import Change
-    from scen.pipeline.edit_report import EditReport
     from scen.pipeline.evaluate import Evaluation
     from scen.pipeline.forecast import Forecast
     from scen.snapshot.ask import Answer
@@ -57,12 +57,12 @@ __all__ = [
 _MODULES = {
     "Answer": "scen.snapshot.ask",
     "Change": "scen.pipeline.change",
-    "EditReport": "scen.pipeline.edit_report",
+    "EditReport": "scen.pipeline.apply",
     "EvalReport": "scen.evaluation.metrics",
     "Evaluation": "scen.pipeline.evaluate",
     "Forecast": "scen.pipeline.forecast",
     "LogEntry": "scen.ledger.log",
-    "Rejection": "scen.ingest.rows",
+    "Rejection": "scen.data.rows",
     "Snapshot": "scen.api.snapshot",
     "Store": "scen.api.store",
     "open": "scen.api.store",

@@ -24,7 +24,7 @@ from bench.serve_load import MAX_TOKENS
 from scen.ledger.actions import WaveCommit
 from scen.records import EncodedPrompt
 from scen.snapshot.open import OpenStore
-from scen_serve.request import Ended, Event, Failed, Request, Sampling
+from scen_serve.engine.request import Ended, Event, Failed, Request, Sampling
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
 

@@ -27,8 +27,8 @@ from mlflow import MlflowClient
 
 from bench.report import base_option, emit, new_parser, timed
 from cluster.ray_head import Head, settle_environment, start_head, stop_tree
+from scen.data import Validator, ingest
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
 from scen.ledger.ledger import open_ledger
 from scen.samples import sample_path
 

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 
 from cluster.ray_head import Head
 from cluster.synthetic_base import World, small_talk, write_synthetic_base
-from scen.base.load import load_base
-from scen.ingest import edits_to_table
+from scen.data import edits_to_table
+from scen.model.base import load_base
 from scen.snapshot.base_profile import find_profile
 from scen_jobs import run_calibrate
 

@@ -19,8 +19,8 @@ from cluster.submission import (
 )
 from cluster.wave_case import EDITS
 from scen.cli.main import main
+from scen.data.inbox import Inbox
 from scen.fs import Storage
-from scen.ingest.inbox import Inbox
 from scen.ledger.ledger import open_ledger
 from scen_jobs import run_drain, run_eval, run_wave
 

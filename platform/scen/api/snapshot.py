@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import overload
 
 from scen.config import Config
+from scen.data.read import Row, Source
 from scen.errors import ConfigError, InputError
-from scen.ingest.read_memory import Row, Source
 from scen.ledger.state import Snapshot as LedgerSnapshot
 from scen.pipeline.evaluate import EvalJob, Evaluation, evaluate, measure_here
 from scen.pipeline.runtime import Runtime

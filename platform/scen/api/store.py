@@ -13,10 +13,9 @@ from scen.ledger.actions import About, Action, Expire, Revoke, Rollback, os_user
 from scen.ledger.ledger import Ledger, open_ledger
 from scen.ledger.log import LogEntry
 from scen.ledger.manifest import stored_method
-from scen.pipeline.apply import run_edits
+from scen.pipeline.apply import EditJob, EditReport, run_edits
 from scen.pipeline.audit import find_commits
 from scen.pipeline.change import Change, change
-from scen.pipeline.edit_report import EditJob, EditReport
 from scen.pipeline.evaluate import Evaluation
 from scen.pipeline.forecast import Forecast, Look, forecast
 from scen.pipeline.runtime import Runtime, make_store

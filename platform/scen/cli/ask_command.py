@@ -10,8 +10,7 @@ from scen.cli.settings import read_config
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.ledger.state import Snapshot
-from scen.snapshot.ask import Answer
-from scen.snapshot.explain import LikelyEdit
+from scen.snapshot.ask import Answer, LikelyEdit
 from scen.snapshot.open import open_store
 
 _NUM_LIKELY = 5

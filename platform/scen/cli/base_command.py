@@ -2,10 +2,10 @@
 
 import argparse
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import load_base, resolve_base
 from scen.cli.output import out, say, write_json
 from scen.cli.render import facts_table
+from scen.model.base import load_base, resolve_base
+from scen.model.fetch import EMBEDDED_NAME
 
 
 def run(args: argparse.Namespace) -> None:

@@ -9,10 +9,7 @@ from typing import Any
 
 import torch
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import Base, load_base
-from scen.benchmark.material import Row
-from scen.benchmark.row_store import RowStore
+from scen.benchmark.material import Row, RowStore
 from scen.benchmark.run import run_benchmark, tune
 from scen.benchmark.settings import BenchmarkSettings, MethodSettings, load_benchmark
 from scen.benchmark.tables import Grid, grids, markdown
@@ -20,9 +17,10 @@ from scen.cli.output import out, say, show_warnings, step_progress, write_json
 from scen.cli.render import figures_table
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.tracking.benchmark_record import BenchmarkRecord, MethodRecord
-from scen.tracking.benchmark_run import track_benchmark
-from scen.tracking.tracking_uri import default_tracking_uri, ui_command
+from scen.model.base import Base, load_base
+from scen.model.fetch import EMBEDDED_NAME
+from scen.tracking.client import default_tracking_uri, ui_command
+from scen.tracking.studies import BenchmarkRecord, MethodRecord, track_benchmark
 
 _TABLES = "tables.md"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from scen.calibration.calibrate import Calibration
-from scen.calibration.choose_places import PlaceSearch
+from scen.calibration.places import PlaceSearch
 from scen.cli.render import figures_table, percent
 
 

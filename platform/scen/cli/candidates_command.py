@@ -8,7 +8,7 @@ from rich.table import Table
 from scen.cli.output import out, write_json
 from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
-from scen.waves.gate import Candidate, candidates
+from scen.pipeline.gate import Candidate, candidates
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,17 +6,17 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from scen.base.surface import bare_form
 from scen.cli.output import out, say, step_progress, write_json
 from scen.cli.render import shorten
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
 from scen.ledger.state import Snapshot
-from scen.routing.collisions import Collision, find_collisions
-from scen.routing.key_neurons import KeyNeurons
+from scen.model.surface import bare_form
+from scen.routing.explain import Collision, find_collisions
+from scen.routing.neurons import KeyNeurons
+from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.open import stored_router
-from scen.snapshot.rows import BundleRows, Place
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scen.base.embedded import EMBEDDED_NAME
 from scen.cli.demo_serving import show_served
 from scen.cli.output import out, say, show_warnings
 from scen.cli.render import answer_table, report_table
@@ -15,10 +14,10 @@ from scen.cli.runtime import RUNTIME
 from scen.config import load_config
 from scen.errors import ScenError
 from scen.fs import Storage
-from scen.pipeline.apply import apply_edits
-from scen.pipeline.edit_report import EditJob, EditReport
+from scen.model.fetch import EMBEDDED_NAME
+from scen.pipeline.apply import EditJob, EditReport, apply_edits
 from scen.samples import sample_path
-from scen.tracking.tracking_uri import ui_command
+from scen.tracking.client import ui_command
 
 _SHOWN_EDITS, _SHOWN_OTHERS = 6, 3
 

@@ -10,8 +10,7 @@ from scen.cli.settings import read_config
 from scen.config import Config
 from scen.fs import Storage
 from scen.ledger.manifest import stored_method
-from scen.pipeline.drain_inbox import DrainJob, drain_inbox
-from scen.waves.drain import Drained
+from scen.pipeline.drain import Drained, DrainJob, drain_inbox
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,10 +11,9 @@ from scen.cli.settings import read_config
 from scen.config import Config
 from scen.fs import Storage
 from scen.ledger.manifest import stored_method
-from scen.pipeline.apply import apply_edits
-from scen.pipeline.edit_report import EditJob, EditReport
+from scen.pipeline.apply import EditJob, EditReport, apply_edits
 from scen.pipeline.forecast import Look, forecast
-from scen.tracking.tracking_uri import ui_command
+from scen.tracking.client import ui_command
 
 
 def run(args: argparse.Namespace) -> None:

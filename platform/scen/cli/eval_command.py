@@ -8,10 +8,10 @@ from scen.cli.runtime import RUNTIME
 from scen.cli.settings import read_config
 from scen.fs import Storage
 from scen.ledger.manifest import stored_method
+from scen.pipeline.change import guard
 from scen.pipeline.evaluate import EvalJob, Evaluation, Measure, evaluate, measure_here
-from scen.pipeline.rollback_guard import guard
+from scen.pipeline.gate import broken_bounds
 from scen.snapshot.open import OpenStore, open_store
-from scen.waves.gate import broken_bounds
 
 
 def run(args: argparse.Namespace) -> None:

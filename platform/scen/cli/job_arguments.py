@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from scen.cli.parser_edit import edit_options
-from scen.cluster.zero3 import read_deepspeed
+from scen.cluster.sharding import read_deepspeed
 from scen.config import Config, load_config, read_settings
-from scen.ingest.location import locate
+from scen.data.files import locate
 from scen.records import digest_json
 
 _PATHS = ("file", "store", "locality", "profile", "base")

@@ -5,7 +5,7 @@ import argparse
 from scen.cli.output import out, show_warnings, write_json
 from scen.cli.settings import read_config
 from scen.fs import Storage
-from scen.pipeline.promote import promote_wave
+from scen.pipeline.apply import promote_wave
 
 
 def run(args: argparse.Namespace) -> None:

@@ -7,9 +7,9 @@ from rich.table import Table
 
 from scen.cli.output import out, say, show_warnings, write_json
 from scen.fs import Storage
-from scen.pipeline.model_sync import SyncReport, sync_models
+from scen.pipeline.models import SyncReport, sync_models
 from scen.pipeline.runtime import tracking_uri_of
-from scen.tracking.model_record import RegisteredVersion
+from scen.tracking.models import RegisteredVersion
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from scen.cli.output import out, write_json
 from scen.cli.settings import read_config
 from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
-from scen.waves.gate import reject
+from scen.pipeline.gate import reject
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from scen.cli.output import out, write_json
 from scen.fs import Storage
-from scen.report.read_store import Wanted, read_store
-from scen.report.write_report import INDEX, make_report, publish, require_place
+from scen.report.render import INDEX, make_report, publish, require_place
+from scen.report.store import Wanted, read_store
 
 
 def run(args: argparse.Namespace) -> None:

@@ -14,13 +14,13 @@ def run(args: argparse.Namespace) -> None:
     try:
         # By name: the server stands above this package, and its libraries are an extra.
         server = importlib.import_module("scen_serve.main")
-        server_args = importlib.import_module("scen_serve.server_args")
+        server_settings = importlib.import_module("scen_serve.settings")
     except ImportError as err:
         raise ConfigError(
             f"serve: {err.name} is not installed; pip install 'scen-platform[serve]'"
         ) from err
     show_warnings()
-    found = server_args.ServerArgs(
+    found = server_settings.ServerArgs(
         store=args.store,
         base=read_config(args).base,
         key_file=args.api_keys,

@@ -10,7 +10,7 @@ from scen.cli.output import out, say, write_json
 from scen.cluster.jobs import JobClient, StreamJob
 from scen.cluster.session import passed_on
 from scen.errors import ScenError
-from scen.waves.run_stream import check_name, name_stream
+from scen.pipeline.stream import check_name, name_stream
 
 _PACKAGES = ("scen", "scen_jobs")
 

@@ -22,8 +22,8 @@ from scen.ledger.ledger import CommitResult, Ledger, open_ledger
 from scen.ledger.markers import claim_epoch, read_published
 from scen.ledger.state import Snapshot, State
 from scen.ledger.view import Delta, Streams, View, delta_of, view_of
+from scen.pipeline.admit import Admission, admit
 from scen.records import Edit, normalise
-from scen.waves.admit import Admission, admit
 
 log = logging.getLogger(__name__)
 API = 1  # larger where callers of an older one would not understand

@@ -31,7 +31,7 @@ class SnapshotModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Open the store. Raises as `open_pointer` does."""
         # Here, so that a model can be logged without torch.
-        from scen.snapshot.open_pointer import open_pointer
+        from scen.snapshot.open import open_pointer
 
         path = Path(context.artifacts["snapshot"])
         pointer = SnapshotPointer.from_dict(json.loads(path.read_text(encoding="utf-8")))

@@ -20,8 +20,8 @@ from scen.fs import Storage
 from scen.ledger.events import LedgerEntry
 from scen.ledger.ledger import Ledger
 from scen.records import digest_bytes
+from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.method import StoreMethod
-from scen.snapshot.rows import BundleRows, Place
 
 _BATCH = 256
 INDEX = "index.jsonl"

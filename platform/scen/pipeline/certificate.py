@@ -17,10 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from scen.calibration.bare import bare_model
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, answer
-from scen.editor.route import Route
+from scen.calibration.choose_expert import bare_model
 from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.ledger.bundles import bundle_path
@@ -28,6 +25,9 @@ from scen.ledger.events import Dropped, LedgerEntry, Superseded
 from scen.ledger.files import log_paths
 from scen.ledger.ledger import Ledger, open_ledger
 from scen.ledger.pointer import store_id
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, answer
+from scen.model.route import Route
 from scen.records import Edit, digest_bytes
 from scen.snapshot.open import OpenStore
 

@@ -7,29 +7,28 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from scen.calibration.bare import bare_model
+from scen.calibration.choose_expert import bare_model
 from scen.config import Config
+from scen.data import Rejection, Validator, ingest
+from scen.data.read import read_prompts
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.ingest import Rejection, Validator, ingest
-from scen.ingest.prompts import read_prompts
 from scen.ledger.actions import WaveCommit, wave_events
 from scen.ledger.ledger import open_ledger
 from scen.ledger.manifest import read_manifest
 from scen.ledger.state import Snapshot, fold
-from scen.pipeline.edit_report import EditJob
-from scen.pipeline.runtime import make_validator
-from scen.pipeline.wave_pace import count_probes, find_pace
+from scen.pipeline.admit import Admission, admit
+from scen.pipeline.apply import EditJob
+from scen.pipeline.local import LocalParts
+from scen.pipeline.near import Near, NearFinder, require_keys, set_aside
+from scen.pipeline.plan import Wave, cut_waves
+from scen.pipeline.runtime import count_probes, find_pace, make_validator
+from scen.pipeline.stream import with_later
 from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.ask import VersionModel
 from scen.snapshot.open import OpenStore, Say, load_store_base, open_store
 from scen.tracking.tracker import NullTracker
-from scen.waves.admit import Admission, admit
-from scen.waves.local import LocalParts
-from scen.waves.near import Near, NearFinder, require_keys, set_aside
-from scen.waves.plan import Wave, cut_waves
-from scen.waves.run_stream import with_later
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from scen.config import Config
+from scen.data import Rejection
+from scen.data.files import locate_input
+from scen.data.rows import RawRow
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.ingest import Rejection
-from scen.ingest.location import locate_input
-from scen.ingest.rows import RawRow
 from scen.ledger.events import LedgerEntry
 from scen.ledger.ledger import open_ledger
-from scen.pipeline.apply import ReadEdits, Sink, apply_streams
-from scen.pipeline.edit_report import EditJob, EditReport
+from scen.pipeline.apply import EditJob, EditReport, ReadEdits, Sink, apply_streams
+from scen.pipeline.local import LocalParts
 from scen.pipeline.runtime import Runtime, make_validator
 from scen.records import Edit, edit_to_dict
-from scen.waves.local import LocalParts
 
 _BATCH = 1000
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scen.ledger.actions import About, Revoke
-from scen.pipeline.model_sync import sync_models
+from scen.pipeline.models import sync_models
 from scen.snapshot.open import OpenStore
 from unit.serve.conftest import serve_edits, store, unrelated
 from unit.tracking.conftest import tracking_uri

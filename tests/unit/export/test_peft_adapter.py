@@ -10,9 +10,6 @@ from transformers import AutoModelForCausalLM
 
 from conftest import write_tiny_base
 from scen.config import load_config
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import answer
-from scen.editor.route import Route
 from scen.errors import ConfigError
 from scen.export.peft_adapter import INDEX, Exporter, adapter_name
 from scen.fs import Storage
@@ -20,6 +17,9 @@ from scen.ledger.actions import WaveCommit
 from scen.ledger.ledger import create_or_open
 from scen.ledger.manifest import StoreManifest
 from scen.ledger.tensors import save_bundle
+from scen.model.batch import pad_prompts
+from scen.model.decode import answer
+from scen.model.route import Route
 from scen.records import Edit
 from scen.snapshot.open import OpenStore, create_store
 

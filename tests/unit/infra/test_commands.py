@@ -10,7 +10,7 @@ import click
 import pytest
 
 from scen.cli.parser import build_parser
-from scen.cluster.zero3 import read_deepspeed
+from scen.cluster.sharding import read_deepspeed
 from scen.config import load_config
 from unit.infra.manifests import IMAGE_CONFIGS, ROOT, commands, in_repository
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scen.base.load import Base, open_base
+from scen.model.base import Base, open_base
 from scen_jobs.driver_note import say_driver
 
 

@@ -1,6 +1,7 @@
 """Certificates of revocation, on a real store with a base that is run."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,14 +11,12 @@ from scen.errors import ConfigError, NotFoundError
 from scen.ledger.actions import About, Revoke
 from scen.ledger.collect import Keep, collect, plan_collection
 from scen.pipeline.certificate import certify
+from scen.pipeline.local import LocalParts
+from scen.pipeline.stream import run_stream
 from scen.records import Edit, Rephrase
-from scen.waves.local import LocalParts
-from scen.waves.run_stream import run_stream
-from unit.waves.conftest import MakeParts, facts, make_parts, parts
-
-__all__ = ["facts", "make_parts", "parts"]  # fixtures
 
 pytestmark = pytest.mark.slow
+MakeParts = Callable[..., LocalParts]
 LATER = datetime.now(UTC) + timedelta(days=365)
 
 

@@ -10,7 +10,7 @@ from scen.errors import NotFoundError
 from scen.ledger.actions import About, Revoke, Rollback
 from scen.ledger.collect import Keep, collect, plan_collection
 from scen.ledger.markers import pin, read_pins
-from scen.pipeline.model_sync import SyncReport, follow_ledger, sync_models
+from scen.pipeline.models import SyncReport, follow_ledger, sync_models
 from unit.ledger.conftest import Shop, add_wave, shop
 from unit.tracking.conftest import client, tracking_uri
 

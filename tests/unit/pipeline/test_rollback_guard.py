@@ -10,7 +10,7 @@ from scen.fs import Storage
 from scen.ledger.actions import Revoke, Rollback
 from scen.ledger.ledger import Ledger, WaveCommit, create_or_open
 from scen.ledger.manifest import StoreManifest
-from scen.pipeline.rollback_guard import guard, previous_version
+from scen.pipeline.change import guard, previous_version
 from scen.records import Edit
 
 BASE = {"name": "tiny", "fingerprint": "f" * 64, "template": "plain", "dtype": "float32"}
