@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from scen.fs import Storage
@@ -200,10 +201,14 @@ class Follower:
 
     def _lease_served(self) -> None:
         """Where nothing can be written to the store, the policy and pins must do."""
-        served = self._engine.snapshot
-        try:
+        with self._lock:  # not between the lease of another version and its swap
+            served = self._engine.snapshot
             if served is not None:
-                self._lease.hold(served.version)
+                self._lease_version(self._lease.hold, served.version)
+
+    def _lease_version(self, act: Callable[[int], object], version: int) -> None:
+        try:
+            act(version)
         except Exception as error:
             log.warning(
                 "the served version cannot be leased, so `scen gc` may delete it: %s", error
@@ -221,6 +226,7 @@ class Follower:
 
     def _swap(self, version: int) -> None:
         began = time.perf_counter()
+        self._lease_version(self._lease.take, version)  # before its files are read
         snapshot = self._find_kept(version) or self._reader.read(version)
         self._engine.snapshot = snapshot
         self.swaps += 1

@@ -29,6 +29,7 @@ _COMMANDS = {
     "candidates": "scen.cli.candidates_command",
     "promote": "scen.cli.promote_command",
     "reject": "scen.cli.reject_command",
+    "sign": "scen.cli.trust_command",
     "register": "scen.cli.register_command",
     "rebase": "scen.cli.rebase_command",
     "export": "scen.cli.export_command",

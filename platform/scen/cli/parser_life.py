@@ -3,6 +3,7 @@
 import argparse
 
 from scen.cli.options import RAW, base_options, count, json_option, moment, store_option
+from scen.cli.parser_trust import add_sign, certificate_options, signature_options
 
 _REVOKE = """\
 The edits speak no more from the next version on, and their prompts are answered by the base again,
@@ -12,6 +13,7 @@ can bring them back, until `scen gc` deletes them. All of the edits are revoked,
 examples:
   scen revoke mayor-paris --store ./my-store --why "the source was wrong"
   scen revoke e17 e18 --store ./my-store --why "withdrawn" --dry-run
+  scen revoke e17 --store ./my-store --why "withdrawn" --certificate e17.json
 """
 _EXPIRE = """\
 Edits may say from when and until when they are valid (`valid_from` and `valid_until` in the file
@@ -86,6 +88,7 @@ def add_life(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _add_show(commands)
     _add_publish(commands)
     _add_verify(commands)
+    add_sign(commands)
     _add_gc(commands)
 
 
@@ -94,6 +97,7 @@ def _add_revoke(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     revoke.add_argument("edit_ids", nargs="+", metavar="EDIT_ID")
     store_option(revoke)
     _about_options(revoke)
+    certificate_options(revoke)
 
 
 def _add_expire(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -161,6 +165,7 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     text = "check that all of a store is there and as it was written"
     verify = _command(commands, "verify", text, _VERIFY)
     store_option(verify)
+    signature_options(verify)
     json_option(verify)
 
 

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scen.cli.output import out, step_progress, write_json
+from scen.cli.trust_command import verify
 from scen.errors import IntegrityError
 from scen.fs import Storage
 from scen.ledger.verify import Finding, verify_store
@@ -14,6 +15,9 @@ from scen.ledger.verify import Finding, verify_store
 
 def run(args: argparse.Namespace) -> None:
     """Tell all findings. Raises IntegrityError after that where there is damage."""
+    if args.signature is not None:
+        verify(args)
+        return
     with step_progress() as bars:
         found = list(
             verify_store(Storage(args.store), lambda done, total: bars("bundles", done, total))

@@ -42,7 +42,7 @@ def os_user() -> str:
 
 @dataclass(frozen=True)
 class WaveCommit:
-    """A wave as it is committed: edit i lies in row i of the bundle. `supersedes` maps the id of an
+    """A wave as it is committed: edit i is in row i of the bundle. `supersedes` maps the id of an
     older edit to that of the edit in this wave that takes its place. Edits whose `valid_from` is
     after `as_of` (None: the moment of the commit) are scheduled. `metadata` (metrics) goes to the
     log. `epoch` is the writer's, where writers have one."""

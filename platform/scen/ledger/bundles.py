@@ -31,11 +31,11 @@ def read_bundle(storage: Storage, digest: str) -> bytes:
             "it, ask a newer version; else restore the file from a backup, or run the wave that "
             "made it again in a new store"
         ) from err
-    found = digest_bytes(data)
-    if found != digest:
+    actual = digest_bytes(data)
+    if actual != digest:
         raise IntegrityError(
             f"bundle {digest[:12]} is damaged ({storage.child_uri(path)} has sha256 "
-            f"{found[:12]}...): restore the file from a backup"
+            f"{actual[:12]}...): restore the file from a backup"
         )
     return data
 
@@ -52,7 +52,7 @@ def count_rows(data: bytes) -> int:
 
 
 def bundle_path(digest: str) -> str:
-    """Where a bundle lies in its store. Raises IntegrityError for what is no digest."""
+    """The path of a bundle in its store. Raises IntegrityError for what is not a digest."""
     if not _DIGEST.fullmatch(digest):
         raise IntegrityError(f"bundle: {digest!r} is not a sha256 in hex")
     return f"bundles/{digest}.safetensors"
@@ -60,20 +60,20 @@ def bundle_path(digest: str) -> str:
 
 def stored_bundles(storage: Storage) -> dict[str, StoredFile]:
     """The bundles that are there, by digest."""
-    found = {f.path[len(_FOLDER) : -len(_SUFFIX)]: f for f in storage.files("bundles")}
-    return {digest: file for digest, file in found.items() if file.path.endswith(_SUFFIX)}
+    by_digest = {f.path[len(_FOLDER) : -len(_SUFFIX)]: f for f in storage.files("bundles")}
+    return {digest: file for digest, file in by_digest.items() if file.path.endswith(_SUFFIX)}
 
 
 def edits_by_bundle(ledger: Ledger) -> Mapping[str, list[LedgerEntry]]:
-    """The edits whose experts lie in each bundle, active or not, less those whose expert was
+    """The edits whose experts are in each bundle, active or not, except those whose expert was
     deleted on purpose."""
     state = ledger.snapshot().state
-    found: dict[str, list[LedgerEntry]] = defaultdict(list)
+    by_bundle: dict[str, list[LedgerEntry]] = defaultdict(list)
     for entry in state.entries.values():
         gone = state.gone.get(entry.edit_id)
         if gone is None or not gone.is_dropped:
-            found[entry.bundle].append(entry)
-    return found
+            by_bundle[entry.bundle].append(entry)
+    return by_bundle
 
 
 def unfinished_bundles(storage: Storage, ledger: Ledger) -> set[str]:
@@ -82,18 +82,17 @@ def unfinished_bundles(storage: Storage, ledger: Ledger) -> set[str]:
     names = storage.names("waves")
     done = {entry.wave_key for entry in ledger.log()}
     done |= {name.split("/")[1] for name in names if name.endswith("/rejected.json")}
-    found: set[str] = set()
+    digests: set[str] = set()
     for name in names:
         _, key, *rest = name.split("/")
         is_trained = rest == ["trained.json"] or rest[:1] == ["parts"]
         if key not in done and is_trained and name.endswith(".json"):
-            found.add(storage.read_json(name)["bundle"])
-    return found
+            digests.add(storage.read_json(name)["bundle"])
+    return digests
 
 
 def orphan_bundles(storage: Storage, ledger: Ledger) -> list[StoredFile]:
-    """The bundles that neither an edit of the ledger, nor the store's method, nor a wave on its way
-    needs."""
+    """The bundles that no edit of the ledger, method of the store or unfinished wave references."""
     needed = {
         *edits_by_bundle(ledger),
         *ledger.manifest.artifacts.values(),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from scen.errors import ConfigError
 from scen.fs import Storage, StoredFile
 from scen.ledger.actions import About, Drop
-from scen.ledger.bundles import edits_by_bundle, orphan_bundles, stored_bundles
+from scen.ledger.bundles import bundle_path, edits_by_bundle, orphan_bundles, stored_bundles
 from scen.ledger.events import Activated, Committed, Restored, Scheduled
 from scen.ledger.files import spare_checkpoints, stray_files
 from scen.ledger.ledger import Ledger
@@ -20,9 +20,9 @@ from scen.ledger.markers import leased_versions, read_pins, read_policy
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What must stay: the newest version, all that were the newest at some moment since `since`,
-    these `versions`, and those that are in use (see `used_versions`). Files that nothing needs stay
-    until `orphans_until`, as somebody may be about to need them."""
+    """What is retained: the newest version, all that were the newest at some moment since `since`,
+    these `versions`, and those in use (see `used_versions`). Unreferenced files are retained if
+    written after `orphans_until`, since a writer may be about to reference them."""
 
     since: datetime
     orphans_until: datetime
@@ -30,15 +30,15 @@ class Keep:
 
     @classmethod
     def for_days(cls, now: datetime, days: float, versions: Iterable[int] = ()) -> "Keep":
-        """What was there in the last days; orphans for one."""
+        """The versions of the last days; orphans of the last day."""
         return cls(now - timedelta(days=days), now - timedelta(days=1), frozenset(versions))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`edit_ids` are those that could be rolled back to until now, and whose experts go with the
-    `files`. `kept` are the versions that can still be asked and rolled back to; the edits of every
-    version can still be read."""
+    """`edit_ids` are the edits whose experts are deleted with the `files`, so that they can no
+    longer be restored. `kept` are the versions that can still be asked and rolled back to; the
+    edits of every version can still be read."""
 
     kept: tuple[int, ...]
     edit_ids: tuple[str, ...]
@@ -62,25 +62,36 @@ def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
         if digest in stored and not any(entry.edit_id in needed for entry in entries):
             edits += [entry.edit_id for entry in entries]
             files.append(stored[digest])
-    orphans = [*orphan_bundles(storage, ledger), *stray_files(storage)]
+    spared = _bundle_paths(ledger, needed)  # noted as deleted, and leased before they were
+    orphans = [file for file in orphan_bundles(storage, ledger) if file.path not in spared]
+    orphans += stray_files(storage)
     files += [file for file in orphans if file.written_at < keep.orphans_until]
     files += spare_checkpoints(storage, kept)
     return Plan(tuple(sorted(kept)), tuple(edits), tuple(files))
 
 
 def collect(storage: Storage, ledger: Ledger, plan: Plan, about: About) -> int:
-    """Do it; the newest version after that. Raises ConfigError where an edit of the plan has come
-    back meanwhile: nothing is deleted then."""
+    """Carry out a plan; the newest version after that. Bundles of versions that were
+    leased, pinned or activated since the plan was made are spared. Raises ConfigError where an
+    edit of the plan has come back meanwhile: nothing is deleted then."""
     version = ledger.version()
     if plan.edit_ids:
         version = ledger.settle(Drop(plan.edit_ids, about)).version
+    # Whoever takes a lease after this line sees the deletion in the ledger (`require_experts`).
+    spared = _bundle_paths(ledger, referenced_at(ledger, used_versions(storage)))
     for file in plan.files:
-        storage.delete(file.path)
+        if file.path not in spared:
+            storage.delete(file.path)
     return version
 
 
+def _bundle_paths(ledger: Ledger, edit_ids: Iterable[str]) -> set[str]:
+    entries = ledger.snapshot().state.entries
+    return {bundle_path(entries[edit_id].bundle) for edit_id in edit_ids}
+
+
 def kept_versions(storage: Storage, ledger: Ledger, keep: Keep) -> set[int]:
-    """The versions that stay. Raises ConfigError for one that the ledger has not."""
+    """The versions that are retained. Raises ConfigError for one that the ledger does not have."""
     newest, log = ledger.version(), ledger.log()
     unknown = sorted(version for version in keep.versions if not 0 <= version <= newest)
     if unknown:
@@ -92,8 +103,8 @@ def kept_versions(storage: Storage, ledger: Ledger, keep: Keep) -> set[int]:
 
 
 def used_versions(storage: Storage) -> set[int]:
-    """The versions that somebody has pinned, that the serving policy names, or that a server
-    answers from now. Raises IntegrityError where the policy is damaged."""
+    """The versions that are pinned, named by the serving policy, or leased by a server now. Raises
+    IntegrityError where the policy is damaged."""
     pinned = read_pins(storage).values()
     served = leased_versions(storage, datetime.now(UTC))
     return {*pinned, *read_policy(storage).versions, *served}

@@ -26,19 +26,19 @@ _CUT_OFF = re.compile(rf"{LOG_FOLDER}/_commit_.*\.json\.tmp")
 
 @dataclass(frozen=True)
 class LogFile:
-    """What the log file of a version says. `told` is the platform's own note; `adds` are its data
+    """What the log file of a version says. `note` is the platform's own entry; `adds` are its data
     files by path under the store, with their sizes in bytes."""
 
     path: str
     version: int
-    told: LogEntry | None = None
+    note: LogEntry | None = None
     adds: dict[str, int] = field(default_factory=dict)
 
 
 def log_paths(storage: Storage) -> dict[int, str]:
     """The log files by version."""
-    found = (_LOG.fullmatch(name) for name in storage.names(LOG_FOLDER))
-    return {int(match[1]): match[0] for match in found if match}
+    matches = (_LOG.fullmatch(name) for name in storage.names(LOG_FOLDER))
+    return {int(match[1]): match[0] for match in matches if match}
 
 
 def read_log_file(storage: Storage, version: int, path: str) -> LogFile:
@@ -51,11 +51,11 @@ def read_log_file(storage: Storage, version: int, path: str) -> LogFile:
     infos = [action["commitInfo"] for action in actions if "commitInfo" in action]
     if len(infos) != 1:
         raise IntegrityError("is cut off: it does not say which commit it is")
-    told = read_note(version, infos[0][NOTE]) if NOTE in infos[0] else None
+    note = read_note(version, infos[0][NOTE]) if NOTE in infos[0] else None
     adds = [action["add"] for action in actions if "add" in action]
-    if told is not None and not (adds and any("txn" in action for action in actions)):
+    if note is not None and not (adds and any("txn" in action for action in actions)):
         raise IntegrityError("is cut off: it names no data file, or no action")
-    return LogFile(path, version, told, {f"{FOLDER}/{unquote(a['path'])}": a["size"] for a in adds})
+    return LogFile(path, version, note, {f"{FOLDER}/{unquote(a['path'])}": a["size"] for a in adds})
 
 
 def data_files(storage: Storage) -> list[StoredFile]:
@@ -88,7 +88,7 @@ _FIRST_LOOK = f"{LOG_FOLDER}/_last_checkpoint"  # names the checkpoint that read
 def stray_files(storage: Storage) -> list[StoredFile]:
     """What writers left behind that were killed amid a commit: data files that no commit names, and
     commits that were not put in their place. Raises IntegrityError where a log file is missing or
-    damaged, as nobody knows then which data it names."""
+    damaged, since the data that it names is then unknown."""
     data, table = data_files(storage), open_table(storage)
     if len(data) <= len(table.file_uris()):  # nothing but what the newest version has
         return cut_off_commits(storage)
@@ -96,8 +96,8 @@ def stray_files(storage: Storage) -> list[StoredFile]:
     missing = sorted(set(range(table.version() + 1)) - set(paths))
     if missing:
         raise IntegrityError(
-            f"ledger: the log files of versions {missing[:5]} are missing; `scen verify` tells "
-            "what to do"
+            f"ledger: the log files of versions {missing[:5]} are missing; `scen verify` "
+            "says what to do"
         )
     logs = [read_log_file(storage, version, path) for version, path in paths.items()]
     named = {name for log in logs for name in log.adds}
@@ -108,14 +108,14 @@ def spare_checkpoints(storage: Storage, kept: Collection[int]) -> list[StoredFil
     """The checkpoints (what all commits up to a version come to, so that not all of them need be
     read) that are neither the last before a kept version nor the one that readers begin with.
     Without them each version is read from its commits."""
-    found: dict[int, list[StoredFile]] = {}
+    by_version: dict[int, list[StoredFile]] = {}
     for file in storage.files(LOG_FOLDER):
         if match := _CHECKPOINT.fullmatch(file.path):
-            found.setdefault(int(match[1]), []).append(file)
-    if not found:
+            by_version.setdefault(int(match[1]), []).append(file)
+    if not by_version:
         return []
-    needed = {max((at for at in found if at <= version), default=0) for version in kept}
-    needed.add(max(found))
+    needed = {max((at for at in by_version if at <= version), default=0) for version in kept}
+    needed.add(max(by_version))
     if storage.exists(_FIRST_LOOK):
         needed.add(storage.read_json(_FIRST_LOOK)["version"])
-    return [file for at, files in found.items() if at not in needed for file in files]
+    return [file for at, files in by_version.items() if at not in needed for file in files]

@@ -84,7 +84,7 @@ class Ledger:
         self._storage = storage
         self.manifest = manifest
         self._texts = EditTexts(storage)
-        self._newest = Snapshot(0)  # the newest that was read; what it holds stays so
+        self._newest = Snapshot(0)  # the newest that was read; versions never change
 
     def version(self) -> int:
         """The newest version."""
@@ -119,16 +119,16 @@ class Ledger:
         about = About(commit.why, commit.who, epoch=commit.epoch)
         starts = [in_utc(e.valid_from) for e in commit.edits if starts_after(e, commit.as_of or at)]
         first = {"scheduled_from": min(map(str, starts))} if starts else {}
-        told = replace(
+        note = replace(
             log_entry("commit", about, fold(before, events), events, at),
             wave_key=commit.wave_key,
             metadata={"bundle": commit.bundle, **first, **commit.metadata},
         )
-        append(table, app, events, told)
-        return CommitResult(told.version, False)
+        append(table, app, events, note)
+        return CommitResult(note.version, False)
 
     def act(self, action: Action, expected_version: int) -> CommitResult:
-        """Do anything else on top of the version that the caller has seen.
+        """Commit any other action on top of the version that the caller has seen.
 
         Raises ConflictError as `commit` does, NotFoundError for an edit or version that is not
         there, ConfigError for what cannot be done. Nothing is written then.
@@ -145,12 +145,12 @@ class Ledger:
         if not events:
             return CommitResult(expected_version, True)
         to = action.to if isinstance(action, Rollback) else None
-        told = log_entry(NAMES[type(action)], about, after, events, at)
-        append(table, app, events, replace(told, to=to))
-        return CommitResult(told.version, False)
+        note = log_entry(NAMES[type(action)], about, after, events, at)
+        append(table, app, events, replace(note, to=to))
+        return CommitResult(note.version, False)
 
     def plan(self, action: Action) -> list[Event]:
-        """What an action would do to the newest version; nothing is written. Raises as `act`."""
+        """The events that an action would commit now; nothing is written. Raises as `act`."""
         return self._plan(action, self.snapshot())[0]
 
     def _plan(self, action: Action, before: Snapshot) -> tuple[list[Event], State]:
@@ -159,14 +159,14 @@ class Ledger:
         return events, fold(before.state, events)
 
     def settle(self, action: Action) -> CommitResult:
-        """Do an action on top of the newest version, checked again after each conflict. Raises
-        ConflictError where others always come first, and what `act` raises."""
+        """Commit an action on top of the newest version, planned again after each conflict. Raises
+        ConflictError after too many of them, and what `act` raises."""
         for _ in range(TRIES - 1):
             version = self.version()
             try:
                 return self.act(action, version)
             except ConflictError:
-                if self.version() == version:  # not for want of speed
+                if self.version() == version:  # not a lost race: the action itself conflicts
                     raise
         return self.act(action, self.version())
 
@@ -177,10 +177,10 @@ class Ledger:
         known = self._newest if table.version() >= self._newest.version else Snapshot(0)
         if table.version() == known.version:
             return known
-        found = self._read_on(table, known)
-        if found.version > self._newest.version:
-            self._newest = found
-        return found
+        snapshot = self._read_on(table, known)
+        if snapshot.version > self._newest.version:
+            self._newest = snapshot
+        return snapshot
 
     def _read_on(self, table: DeltaTable, known: Snapshot) -> Snapshot:
         try:
@@ -189,25 +189,37 @@ class Ledger:
             raise IntegrityError(f"ledger: the log contradicts itself: {err}") from err
         return Snapshot(table.version(), state)
 
+    def require_experts(self, snapshot: Snapshot) -> None:
+        """Raises NotFoundError where `scen gc` has deleted, or is about to delete, an expert of a
+        snapshot. If not, and the version was leased before this call, they are retained."""
+        gone = self.snapshot().state.gone
+        lost = [name for name in snapshot.ids if name in gone and gone[name].is_dropped]
+        if lost:
+            raise NotFoundError(
+                f"version {snapshot.version}: `scen gc` deleted the experts of {len(lost)} of its "
+                f"edits, {lost[0]!r} among them; ask a newer version"
+            )
+
     def events(self, after: int = 0) -> list[Event]:
         """All events that came after a version, in their order. Raises IntegrityError."""
         return list(read_events(open_table(self._storage), self._texts, after))
 
     def history(self, edit_id: str) -> list[tuple[Event, LogEntry]]:
-        """All that happened to an edit, and the commits that did it, oldest first; also to one that
-        is not active. Raises NotFoundError with the ids that look alike."""
-        found = read_edit_events(open_table(self._storage), self._texts, edit_id)
-        if not found:
+        """The events of an edit, active or not, with their commits, oldest first. Raises
+        NotFoundError naming similar ids."""
+        events = read_edit_events(open_table(self._storage), self._texts, edit_id)
+        if not events:
             raise self._unknown(edit_id, list(self.snapshot().state.entries), "the ledger")
-        told = {entry.version: entry for entry in self.log()}
-        return [(event, told[event.version]) for event in found]
+        commits = {entry.version: entry for entry in self.log()}
+        return [(event, commits[event.version]) for event in events]
 
     def log(self) -> list[LogEntry]:
         """All commits, oldest first."""
         return read_log(open_table(self._storage).history())
 
     def find(self, edit_id: str, version: int | None = None) -> LedgerEntry:
-        """An active edit. Raises NotFoundError with how it left, or the ids that look alike."""
+        """An active edit. Raises NotFoundError, saying why it is not active or naming similar
+        ids."""
         snapshot = self.snapshot(version)
         state, place = snapshot.state, f"version {snapshot.version}"
         if state.is_active(edit_id):

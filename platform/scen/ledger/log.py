@@ -40,7 +40,7 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Which commits are wanted; None leaves a question open. `versions` are those of one edit."""
+    """Which commits to keep; None matches all. `versions` are those of one edit."""
 
     stream: str | None = None
     action: str | None = None
@@ -48,7 +48,7 @@ class LogFilter:
     versions: frozenset[int] | None = None
 
     def keep(self, entries: Iterable[LogEntry]) -> list[LogEntry]:
-        """The commits that are wanted, in the same order."""
+        """The commits that match, in the same order."""
         return [entry for entry in entries if self._wants(entry)]
 
     def _wants(self, entry: LogEntry) -> bool:
@@ -61,27 +61,26 @@ class LogFilter:
 
 
 def note_of(entry: LogEntry) -> str:
-    """What the log of the table keeps of a commit; its version is the table's own."""
-    told = asdict(entry) | {"committed_at": entry.committed_at.isoformat()}
-    del told["version"]
-    return json.dumps(told, ensure_ascii=False)
+    """A log entry as the table stores it, less its version, which is the table's own."""
+    note = asdict(entry) | {"committed_at": entry.committed_at.isoformat()}
+    del note["version"]
+    return json.dumps(note, ensure_ascii=False)
 
 
 def read_log(commits: Sequence[Mapping[str, Any]]) -> list[LogEntry]:
-    """The log, oldest first, from the commits of a table. Raises IntegrityError where a commit is
-    none of this platform's."""
-    found = [read_note(int(c["version"]), c[NOTE]) for c in commits if NOTE in c]
-    return sorted(found, key=lambda entry: entry.version)
+    """The log, oldest first, from the commits of a table. Raises IntegrityError where a note is
+    damaged; commits without one, of other tools, are skipped."""
+    entries = [read_note(int(c["version"]), c[NOTE]) for c in commits if NOTE in c]
+    return sorted(entries, key=lambda entry: entry.version)
 
 
 def read_note(version: int, note: str) -> LogEntry:
     """The commit of a version from what `note_of` wrote. Raises IntegrityError."""
     try:
-        told = json.loads(note)
-        moment = datetime.fromisoformat(told.pop("committed_at"))
-        return LogEntry(version=version, committed_at=moment.astimezone(UTC), **told)
+        fields = json.loads(note)
+        moment = datetime.fromisoformat(fields.pop("committed_at"))
+        return LogEntry(version=version, committed_at=moment.astimezone(UTC), **fields)
     except (ValueError, TypeError, KeyError, AttributeError) as err:
         raise IntegrityError(
-            f"ledger: what version {version} says of itself cannot be read ({err}); `scen verify` "
-            "tells more"
+            f"ledger: the note of version {version} cannot be read ({err}); `scen verify` says more"
         ) from err

@@ -62,8 +62,7 @@ def read_manifest(storage: Storage) -> StoreManifest:
     damaged or of another release."""
     place = storage.child_uri(MANIFEST_PATH)
     try:
-        found = storage.read_json(MANIFEST_PATH)
-        manifest = StoreManifest(**found)
+        manifest = StoreManifest(**storage.read_json(MANIFEST_PATH))
     except (ValueError, TypeError) as err:
         raise IntegrityError(
             f"{place} is damaged or of another release ({err}): restore the file from a backup, "
@@ -78,7 +77,7 @@ def read_manifest(storage: Storage) -> StoreManifest:
 
 
 def stored_method(storage: Storage) -> str | None:
-    """The method of a store that exists, so that it need not be named again; else None."""
+    """The method of an existing store; None where there is no store."""
     try:
         return str(read_manifest(storage).method["method"])
     except NotFoundError:

@@ -55,36 +55,52 @@ def leased_versions(storage: Storage, now: datetime) -> set[int]:
 
 
 class Lease:
-    """The lease of one server on the version that it answers from, for an hour at a time."""
+    """The lease of one server on the version that it answers from, for an hour at a time.
+
+    While it lasts, `scen gc` deletes no expert of that version. One that was deleted before is
+    another matter: after `take`, ask `Ledger.require_experts`.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._holder = uuid.uuid4().hex
-        self._version: int | None = None
-        self._end = datetime.min.replace(tzinfo=UTC)
-        self._path: str | None = None
+        self._ends: dict[int, datetime] = {}  # by version, written or tried
+        self._paths: dict[int, str] = {}
 
-    def hold(self, version: int, now: datetime | None = None) -> None:
-        """Lease this version and release the previous one.
+    def take(self, version: int, now: datetime | None = None) -> bool:
+        """Lease a version besides those that are leased; True where a file was written.
 
-        Writes only where the version changes or half of the hour is over, so that it may be called
-        at any rate. A storage error is raised; the next call that is due tries again.
+        Writes for a new version and where half of the hour is over, so that it may be called at any
+        rate. A storage error is raised; the next call that is due tries again.
         """
         now = now or datetime.now(UTC)
-        if version == self._version and now < self._end - _RENEW_BEFORE_END:
-            return
-        self._version, self._end = version, now + LEASE
-        path = f"{_LEASES}/{self._holder}.{version}.{int(self._end.timestamp())}"
+        end = self._ends.get(version)
+        if end is not None and now < end - _RENEW_BEFORE_END:
+            return False
+        self._ends[version] = end = now + LEASE
+        path = f"{_LEASES}/{self._holder}.{version}.{int(end.timestamp())}"
         self._storage.put_new(path, b"")
-        old, self._path = self._path, path
-        expired = {name for name in self._storage.names(_LEASES) if _parse_lease(name)[1] <= now}
-        for name in (expired if old is None else expired | {old}) - {path}:
-            self._storage.delete(name)
+        old, self._paths[version] = self._paths.get(version, path), path
+        if old != path:
+            self._storage.delete(old)
+        return True
+
+    def hold(self, version: int, now: datetime | None = None) -> None:
+        """Lease this version and release all others; clears what killed servers left behind."""
+        now = now or datetime.now(UTC)
+        is_written = self.take(version, now)
+        if version not in self._paths or not (is_written or len(self._paths) > 1):
+            return
+        mine = self._paths[version]
+        stale = {name for name in self._storage.names(_LEASES) if _parse_lease(name)[1] <= now}
+        for path in (stale | set(self._paths.values())) - {mine}:
+            self._storage.delete(path)
+        self._ends, self._paths = {version: self._ends[version]}, {version: mine}
 
     def end(self) -> None:
-        """Release the version."""
-        if self._path is not None:
-            self._storage.delete(self._path)
+        """Release all versions."""
+        for path in self._paths.values():
+            self._storage.delete(path)
 
 
 def _parse_lease(name: str) -> tuple[int, datetime]:

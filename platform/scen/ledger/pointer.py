@@ -14,7 +14,7 @@ _BASE_FACTS = ("name", "fingerprint", "template", "dtype")
 
 @dataclass(frozen=True, slots=True)
 class HeldWave:
-    """A trained wave that is not in the ledger: edit i of `edit_ids` lies in row i of the bundle,
+    """A trained wave that is not in the ledger: edit i of `edit_ids` is in row i of the bundle,
     and the active edits `replaces` would give their place to it."""
 
     key: str
@@ -25,7 +25,7 @@ class HeldWave:
 
 @dataclass(frozen=True, slots=True)
 class BankRow:
-    """Where the expert and the neuron of one edit of a model lie."""
+    """The bundle and row of the expert and the neuron of one edit."""
 
     edit_id: str
     bundle: str

@@ -162,20 +162,20 @@ def log_entry(
     )
 
 
-def append(table: DeltaTable, app: str, events: Sequence[Event], told: LogEntry) -> None:
+def append(table: DeltaTable, app: str, events: Sequence[Event], note: LogEntry) -> None:
     """Write the events of one action on top of the version that `table` was opened at.
 
     `app` names the action for good: the table keeps under it the version that holds the action.
     Raises ConflictError where another commit came first; nothing is written then.
     """
-    rows = event_rows(events, told.committed_at)
-    transactions = [Transaction(app, told.version)]
-    if told.epoch is not None:
-        transactions.append(Transaction(_EPOCH_APP, told.epoch))
+    rows = event_rows(events, note.committed_at)
+    transactions = [Transaction(app, note.version)]
+    if note.epoch is not None:
+        transactions.append(Transaction(_EPOCH_APP, note.epoch))
     properties = CommitProperties(
         max_commit_retries=0,
         app_transactions=transactions,
-        custom_metadata={NOTE: note_of(replace(told, rows=rows_digest(rows.to_pylist())))},
+        custom_metadata={NOTE: note_of(replace(note, rows=rows_digest(rows.to_pylist())))},
     )
     try:
         write_deltalake(table, rows, mode="append", commit_properties=properties)

@@ -67,12 +67,12 @@ class State:
     @cached_property
     def reverses(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
         """The ids of active edits by (subject, target), both normalised."""
-        found: dict[tuple[str, str], tuple[str, ...]] = {}
+        ids: dict[tuple[str, str], tuple[str, ...]] = {}
         for entry in self.active:
             if entry.subject_key is not None:
                 pair = (entry.subject_key, entry.target_key)
-                found[pair] = (*found.get(pair, ()), entry.edit_id)
-        return found
+                ids[pair] = (*ids.get(pair, ()), entry.edit_id)
+        return ids
 
     def active_about(self, keys: Iterable[str]) -> list[LedgerEntry]:
         """The active edits that have one of these keys (see `LedgerEntry.keys`)."""
@@ -220,8 +220,8 @@ def diff_snapshots(before: Snapshot, after: Snapshot) -> Diff:
     gone = (after if is_forward else before).state.gone
     older, newer = (removed, added) if is_forward else (added, removed)
     there = {entry.edit_id for entry in newer}
-    found = [(entry.edit_id, _successor(gone, entry.edit_id)) for entry in older]
-    pairs = [(old, new) for old, new in found if new in there]
+    successors = [(entry.edit_id, _successor(gone, entry.edit_id)) for entry in older]
+    pairs = [(old, new) for old, new in successors if new in there]
     return Diff(added, removed, tuple(pairs if is_forward else [(new, old) for old, new in pairs]))
 
 

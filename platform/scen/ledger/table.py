@@ -95,19 +95,19 @@ def read_columns(
     names = ", ".join(f'"{name}"' for name in columns)
     query = f"select {names} from ledger where {where} order by {order}"
     try:
-        found = pa.table(QueryBuilder().register("ledger", table).execute(query).read_all())
+        rows = pa.table(QueryBuilder().register("ledger", table).execute(query).read_all())
     except Exception as err:  # deltalake has no class of its own for what its reader meets
         raise IntegrityError(
             f"ledger: a data file cannot be read ({str(err).splitlines()[0][:200]}); `scen verify` "
-            "tells which"
+            "says which"
         ) from err
-    return [column.to_pylist() for column in found.columns]
+    return [column.to_pylist() for column in rows.columns]
 
 
 def _unreadable(storage: Storage, err: DeltaError) -> str:
     return (
         f"ledger: the log in {storage.child_uri(FOLDER)}/_delta_log cannot be read "
-        f"({str(err).splitlines()[0][:200]}); `scen verify` tells which file is damaged"
+        f"({str(err).splitlines()[0][:200]}); `scen verify` names the damaged file"
     )
 
 

@@ -33,7 +33,7 @@ from scen.ledger.rows import rows_digest
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One file or commit that is not as it should be. `kind` is damaged, missing, contradiction or
-    orphan; orphans (files that nothing needs) are no damage."""
+    orphan; orphans (unreferenced files) are not damage."""
 
     kind: str
     where: str
@@ -46,76 +46,8 @@ class Finding:
         return self.kind != "orphan"
 
 
-BACKUP = "restore the file from a backup"
-
-
-def verify_ledger(storage: Storage) -> Iterator[Finding]:
-    """What is wrong with the ledger of a store."""
-    paths = log_paths(storage)
-    for version in sorted(set(range(max(paths, default=-1) + 1)) - set(paths)):
-        yield _log_finding("missing", f"{LOG_FOLDER}/{version:020d}.json", "is not there")
-    named: set[str] = set()
-    is_log_whole = True
-    for version, path in sorted(paths.items()):
-        try:
-            file = read_log_file(storage, version, path)
-        except IntegrityError as err:
-            is_log_whole = False
-            yield _log_finding("damaged", path, str(err))
-            continue
-        named |= set(file.adds)
-        yield from _verify_commit(storage, file)
-    if is_log_whole:
-        yield from _orphans(storage, named)
-        yield from _verify_whole(storage)
-
-
-def _verify_commit(storage: Storage, file: LogFile) -> Iterator[Finding]:
-    """The data files of one commit: are they there, and do they hold what the log says?"""
-    rows: list[dict[str, Any]] = []
-    for path, size in file.adds.items():
-        try:
-            rows += read_rows(storage, path, size)
-        except NotFoundError:
-            yield Finding("missing", path, f"version {file.version} has its rows in it", BACKUP)
-            return
-        except IntegrityError as err:
-            yield Finding("damaged", path, str(err), BACKUP)
-            return
-    if file.told is not None and rows_digest(rows) != file.told.rows:
-        counts = dict(Counter(row["event"] for row in rows))
-        what = (
-            f"its rows are not those of version {file.version}, which tells of "
-            f"{dict(file.told.counts)}; found are {counts}"
-        )
-        yield Finding("damaged", ", ".join(file.adds), what, BACKUP)
-
-
-def _orphans(storage: Storage, named: set[str]) -> Iterator[Finding]:
-    unnamed = [file for file in data_files(storage) if file.path not in named]
-    for file in [*unnamed, *cut_off_commits(storage)]:
-        what = "no commit names it: it was left by a commit that was cut off"
-        yield Finding("orphan", file.path, what, "nothing needs it; `scen gc` deletes it")
-
-
-def _verify_whole(storage: Storage) -> Iterator[Finding]:
-    """Do the events, one after the other, make sense?"""
-    try:
-        open_ledger(storage).snapshot()
-    except ScenError as err:
-        yield Finding("contradiction", "ledger", str(err), "restore the ledger from a backup")
-
-
-def _log_finding(kind: str, path: str, what: str) -> Finding:
-    version = int(path[-25:-5])
-    fix = (
-        f"{BACKUP}; where there is none and it is the newest, move it away: that takes version "
-        f"{version} back, and its wave or action can be done again"
-    )
-    return Finding(kind, path, what, fix)
-
-
 Progress = Callable[[int, int], None]  # bundles read now, of how many
+BACKUP = "restore the file from a backup"
 
 
 def verify_store(
@@ -140,10 +72,79 @@ def verify_store(
         if is_sound:
             raise
         yield Finding(
-            "contradiction", "bundles", f"not checked: {err}", "mend the ledger, verify again"
+            "contradiction",
+            "bundles",
+            f"not checked: {err}",
+            "repair the ledger, then verify again",
         )
         return
     yield from _verify_bundles(storage, ledger, by_bundle, progress)
+
+
+def verify_ledger(storage: Storage) -> Iterator[Finding]:
+    """What is wrong with the ledger of a store."""
+    paths = log_paths(storage)
+    for version in sorted(set(range(max(paths, default=-1) + 1)) - set(paths)):
+        yield _log_finding("missing", f"{LOG_FOLDER}/{version:020d}.json", "is not there")
+    named: set[str] = set()
+    is_log_whole = True
+    for version, path in sorted(paths.items()):
+        try:
+            file = read_log_file(storage, version, path)
+        except IntegrityError as err:
+            is_log_whole = False
+            yield _log_finding("damaged", path, str(err))
+            continue
+        named |= set(file.adds)
+        yield from _verify_commit(storage, file)
+    if is_log_whole:
+        yield from _orphans(storage, named)
+        yield from _verify_whole(storage)
+
+
+def _verify_commit(storage: Storage, file: LogFile) -> Iterator[Finding]:
+    """The data files of one commit: are they there, with the rows that the log names?"""
+    rows: list[dict[str, Any]] = []
+    for path, size in file.adds.items():
+        try:
+            rows += read_rows(storage, path, size)
+        except NotFoundError:
+            yield Finding("missing", path, f"version {file.version} has its rows in it", BACKUP)
+            return
+        except IntegrityError as err:
+            yield Finding("damaged", path, str(err), BACKUP)
+            return
+    if file.note is not None and rows_digest(rows) != file.note.rows:
+        counts = dict(Counter(row["event"] for row in rows))
+        what = (
+            f"its rows are not those of version {file.version}: the log says "
+            f"{dict(file.note.counts)}, the file has {counts}"
+        )
+        yield Finding("damaged", ", ".join(file.adds), what, BACKUP)
+
+
+def _orphans(storage: Storage, named: set[str]) -> Iterator[Finding]:
+    unnamed = [file for file in data_files(storage) if file.path not in named]
+    for file in [*unnamed, *cut_off_commits(storage)]:
+        what = "no commit names it: it was left by a commit that was cut off"
+        yield Finding("orphan", file.path, what, "unreferenced; `scen gc` deletes it")
+
+
+def _verify_whole(storage: Storage) -> Iterator[Finding]:
+    """Do the events follow from each other?"""
+    try:
+        open_ledger(storage).snapshot()
+    except ScenError as err:
+        yield Finding("contradiction", "ledger", str(err), "restore the ledger from a backup")
+
+
+def _log_finding(kind: str, path: str, what: str) -> Finding:
+    version = int(path[-25:-5])
+    fix = (
+        f"{BACKUP}; where there is none and it is the newest, move it away: that takes version "
+        f"{version} back, and its wave or action can be done again"
+    )
+    return Finding(kind, path, what, fix)
 
 
 def _verify_bundles(
@@ -159,7 +160,7 @@ def _verify_bundles(
         progress(1, len(wanted))
     for file in orphan_bundles(storage, ledger):
         yield Finding(
-            "orphan", file.path, f"nothing needs its {file.size} bytes", "`scen gc` deletes it"
+            "orphan", file.path, f"its {file.size} bytes are unreferenced", "`scen gc` deletes it"
         )
 
 

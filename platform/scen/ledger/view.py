@@ -19,8 +19,9 @@ Streams = Collection[str] | None  # None: all
 
 @dataclass(frozen=True)
 class View:
-    """The active edits of a version in the order of their commits: their ids, where their experts
-    lie (`bundle_N` points into `bundles`), and their places `order_N` among all ever committed."""
+    """The active edits of a version in the order of their commits: their ids, the bundles and
+    rows of their experts (`bundle_N` points into `bundles`), and their places `order_N` among all
+    ever committed."""
 
     version: int
     id_N: NDArray[np.str_]

@@ -108,11 +108,12 @@ class SnapshotReader:
         return self._store.ledger.version()
 
     def read(self, version: int | None = None) -> ServedSnapshot:
-        """A version (None: the newest). Raises NotFoundError where it or a bundle is missing,
-        IntegrityError where a bundle is damaged."""
+        """A version (None: the newest). Raises NotFoundError where it or a bundle is missing, or
+        was noted as deleted by `scen gc`, IntegrityError where a bundle is damaged."""
         snapshot = self._store.ledger.snapshot(version)
         places = self._find_places(snapshot)
         neurons = self._rows.neurons(snapshot) if self._rows else self._sigmoid(places)
+        self._store.ledger.require_experts(snapshot)
         return ServedSnapshot(snapshot.version, tuple(snapshot.ids), places, neurons)
 
     def _find_places(self, snapshot: Snapshot) -> tuple[Place, ...]:

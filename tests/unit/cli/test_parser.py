@@ -36,7 +36,7 @@ def test_these_are_the_commands() -> None:
         "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "revoke",
         "expire", "rollback", "diff", "log", "show", "verify", "gc", "candidates", "promote",
         "reject", "register", "rebase", "export", "drain", "submit", "jobs", "stop", "serve",
-        "demo", "report", "benchmark", "publish", "unpublish",
+        "demo", "report", "benchmark", "publish", "unpublish", "sign",
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scen.errors import ConfigError, IntegrityError
+from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.ledger.actions import About, Revoke, Rollback
 from scen.ledger.bundles import bundle_path
 from scen.ledger.collect import Keep, collect, plan_collection, referenced_at
@@ -157,6 +157,22 @@ def test_what_a_running_server_answers_from_stays_until_it_goes_on(emptied: Shop
     lease.hold(2)
     assert collect_now(emptied) == {"a", "b"}
     lease.hold(emptied.ledger.version())
+    assert collect_now(emptied) == set()
+
+
+def test_what_is_leased_between_the_plan_and_the_deletion_stays(emptied: Shop) -> None:
+    """Also for the next run, to which it is an orphan; whoever comes later is told."""
+    storage, ledger = emptied.storage, emptied.ledger
+    plan = plan_collection(storage, ledger, KEEP)
+    lease, snapshot = Lease(storage), ledger.snapshot(2)
+    assert lease.take(2)
+    ledger.require_experts(snapshot)
+    collect(storage, ledger, plan, ABOUT)
+    assert {name for name in emptied.bundles if emptied.bundle(name).exists()} == {"a", "b"}
+    assert collect_now(emptied) == {"a", "b"}
+    with pytest.raises(NotFoundError, match="deleted the experts of 4 of its edits, 'a-0' among"):
+        ledger.require_experts(snapshot)
+    lease.end()
     assert collect_now(emptied) == set()
 
 

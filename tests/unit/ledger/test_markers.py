@@ -72,6 +72,20 @@ def test_one_server_holds_one_version(storage: Storage) -> None:
     assert len(storage.names("leases")) == 1
 
 
+def test_a_version_that_is_about_to_be_served_is_leased_besides(storage: Storage) -> None:
+    lease = Lease(storage)
+    lease.hold(3, NOW)
+    assert (lease.take(4, NOW), lease.take(4, NOW)) == (True, False)
+    assert leased_versions(storage, NOW) == {3, 4}
+    lease.hold(3, NOW)  # 4 could not be read
+    assert leased_versions(storage, NOW) == {3}
+    lease.take(5, NOW)
+    lease.hold(5, NOW)
+    assert leased_versions(storage, NOW) == {5}
+    lease.end()
+    assert storage.names("leases") == []
+
+
 def test_it_is_renewed_long_before_it_is_over_and_not_at_each_call(storage: Storage) -> None:
     lease = Lease(storage)
     lease.hold(3, NOW)
