@@ -89,6 +89,5 @@ def test_calibrate_refuses_what_cannot_work(
 
 
 def test_a_bound_must_be_a_share(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["calibrate", "--edits", "a", "--out", "b", "--max-false-activation", "2"])
-    assert "not between 0 and 1" in capsys.readouterr().err
+    assert main(["calibrate", "--edits", "a", "--out", "b", "--max-false-activation", "2"]) == 2
+    assert "--max-false-activation: '2' is not between 0 and 1" in capsys.readouterr().err
