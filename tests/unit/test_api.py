@@ -117,8 +117,8 @@ def test_the_fields_of_results_are_these() -> None:
 def test_a_job_is_a_spec_that_python_and_the_command_line_share() -> None:
     spec = scen.StreamSpec(edits="e.jsonl", store="s")
     assert json.loads(spec.to_json()) == {"kind": "stream", "edits": "e.jsonl", "store": "s"}
-    with pytest.raises(scen.ConfigError, match="no Ray dashboard answers"):
-        scen.submit(spec, address="http://127.0.0.1:9")
+    with pytest.raises(scen.ConfigError, match="spec: store: is missing"):
+        scen.submit({"kind": "stream", "edits": "e.jsonl"}, address="http://127.0.0.1:9")
 
 
 def test_importing_it_loads_no_machinery() -> None:

@@ -22,7 +22,7 @@ from cyclopts import (
 
 from scen import __version__
 from scen.cli import edit, evaluate, gate, jobs, life, ops, serve, view
-from scen.cli.output import write_error
+from scen.cli.output import out, write_error
 from scen.errors import ConfigError, ScenError
 
 _HELP = """\
@@ -54,6 +54,7 @@ def build_app() -> App:
         name="scen",
         help=_HELP,
         help_format="plaintext",
+        console=out,
         version=f"scen {__version__}",
         default_parameter=parameter,
         result_action="return_value",

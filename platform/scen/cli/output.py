@@ -35,16 +35,28 @@ _UNSAFE = re.compile(
 def escape(text: str) -> str:
     """Text with its control characters spelt out (\\x1b, \\u202e): what it shows is all that it
     does to a terminal. Tabs and newlines stay."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _UNSAFE.sub(lambda found: _spelt_out(ord(found[0])), text)
+
+
+def _spelt_out(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 class SafeConsole(Console):
     """A console to which no text gets with control characters, whoever prints it."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, with control characters of strings spelt out."""
+        super().print(*(escape(one) if isinstance(one, str) else one for one in objects), **options)
+
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer(
             part if part.control else part._replace(text=escape(part.text)) for part in buffer
         )
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the program: rich would end it with code 1."""
+        raise BrokenPipeError
 
 
 # No markup: paths and what people wrote may have brackets and colons in them.
@@ -59,7 +71,7 @@ def say(text: str) -> None:
 
 def line(text: str) -> None:
     """A line of the result, which is not wrapped."""
-    out.print(escape(text), soft_wrap=True)
+    out.print(text, soft_wrap=True)
 
 
 def write_json(value: Any) -> None:

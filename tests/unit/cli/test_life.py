@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from scen.cli.main import main
+from scen.cli.output import out
 from scen.fs import Storage
 from scen.records import Edit
 from scen.registry.actions import os_user
-from scen.registry.ledger import WaveCommit, create_or_open
+from scen.registry.ledger import WaveCommit, create_or_open, open_ledger
 from scen.registry.manifest import StoreManifest
 from scen.store.bundles import save_bundle
 
@@ -125,6 +126,31 @@ def test_show_tells_the_whole_life(store: str, capsys: pytest.CaptureFixture[str
     assert told(capsys, "show", "b0", "--store", store)["status"] == "revoked in version 3"
     assert main(["show", "b0", "--store", store]) == 0
     assert "History" in capsys.readouterr().out
+
+
+EVIL = "\x1b]0;owned\x07\u202e\x9b2J\rx"
+SHOWN = "\\x1b]0;owned\\x07\\u202e\\x9b2J\\x0dx"
+
+
+def test_control_characters_of_user_text_never_reach_a_terminal(
+    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out, "width", 600)
+    storage = Storage(store)
+    bundle = save_bundle(storage, {"key": torch.full((1, 2), 7.0)})
+    edit = Edit("evil", f"Who?{EVIL}", f"me{EVIL}", author=f"ann{EVIL}", source=EVIL)
+    open_ledger(storage).commit(WaveCommit("c", "s2", 2, bundle, [edit]), 2)
+    why = ["--why", f"because{EVIL}", "--who", f"eve{EVIL}"]
+    assert main(["revoke", "a2", "--store", store, *why]) == 0
+    assert main(["show", f"evil{EVIL}", "--store", store]) == 5
+    for argv in (["log"], ["show", "evil"], ["show", "a2"], ["diff", "2", "3"], ["candidates"]):
+        assert main([*argv, "--store", store]) == 0
+    shown = "".join(capsys.readouterr())
+    assert not set(shown) & {*EVIL} - {*"]0;owned2Jx"}
+    for word in ("Who?", "me", "ann", "because", "eve"):
+        assert word + SHOWN in shown
+    facts = told(capsys, "show", "evil", "--store", store)
+    assert (facts["prompt"], facts["target"]) == (edit.prompt, edit.target)
 
 
 def test_verify(store: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from scen.cli.main import main
 from scen.cluster.registry import Registry
-from unit.cli.test_life_commands import store, told
+from unit.cli.test_life import store, told
 
 __all__ = ["store"]  # a fixture: stream s0 has a1 and a2, stream s1 has b0
 
