@@ -7,24 +7,24 @@ import resource
 from collections.abc import Callable
 from functools import partial
 
-from scen.base.load import Base
 from scen.cli.edit import show_report, show_wave
 from scen.cli.evaluate import show_evaluation
 from scen.cli.output import say, step_progress
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts, read_on_crew
+from scen.cluster.parts import RayParts, read_on_crew
 from scen.cluster.session import ray_session
-from scen.cluster.strategy import measure_dtype
+from scen.cluster.sharding import measure_dtype
+from scen.cluster.worker_group import Crew
 from scen.config import ClusterConfig, Config
 from scen.evaluation.metrics import Outcome
 from scen.fs import Storage
+from scen.ledger.manifest import stored_method
+from scen.model.base import Base
+from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork
 from scen.pipeline.job_spec import DrainSpec, EvalSpec, StreamSpec
 from scen.pipeline.run_job import job_config, run_drain_spec, run_eval_spec, run_stream_spec
 from scen.pipeline.runtime import Runtime
-from scen.registry.manifest import stored_method
 from scen.snapshot.open import OpenStore
 from scen.tracking.tracker import NullTracker
-from scen.waves.evaluation_work import EvaluationTask, EvaluationWork
 
 _KIB_PER_MIB = 1024
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
-from scen.benchmark.material import Row
+from scen.benchmark.material import Row, RowStore
 from scen.benchmark.publish import (
     load_benchmark_base,
     publish,
     read_benchmark,
     summary,
 )
-from scen.benchmark.row_store import RowStore
 from scen.benchmark.run import run_benchmark
 from scen.benchmark.settings import BenchmarkSettings
 from scen.cli.evaluate import show_benchmark, show_calibration

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from scen.api.store import Store, open  # noqa: A004
     from scen.cluster.jobs import Submitted
     from scen.cluster.submit import submit
+    from scen.data.rows import Rejection
     from scen.evaluation.metrics import EvalReport
-    from scen.ingest.rows import Rejection
+    from scen.ledger.log import LogEntry
+    from scen.pipeline.apply import EditReport
     from scen.pipeline.change import Change
-    from scen.pipeline.edit_report import EditReport
     from scen.pipeline.evaluate import Evaluation
     from scen.pipeline.forecast import Forecast
     from scen.pipeline.job_spec import (
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         EvalSpec,
         StreamSpec,
     )
-    from scen.registry.log import LogEntry
     from scen.snapshot.ask import Answer
 
 __version__ = "0.1.0"
@@ -77,13 +77,13 @@ _MODULES = {
     "CalibrateSpec": "scen.pipeline.job_spec",
     "Change": "scen.pipeline.change",
     "DrainSpec": "scen.pipeline.job_spec",
-    "EditReport": "scen.pipeline.edit_report",
+    "EditReport": "scen.pipeline.apply",
     "EvalReport": "scen.evaluation.metrics",
     "EvalSpec": "scen.pipeline.job_spec",
     "Evaluation": "scen.pipeline.evaluate",
     "Forecast": "scen.pipeline.forecast",
-    "LogEntry": "scen.registry.log",
-    "Rejection": "scen.ingest.rows",
+    "LogEntry": "scen.ledger.log",
+    "Rejection": "scen.data.rows",
     "Snapshot": "scen.api.snapshot",
     "Store": "scen.api.store",
     "StreamSpec": "scen.pipeline.job_spec",

@@ -1,25 +1,68 @@
-"""Serving a store on one address: in this process, or by replicas on a Ray of its own."""
+"""Serving a store at one address: in this process, or by replicas on a Ray of its own."""
 
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from scen.cluster.session import ray_session
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
-from scen_serve.access import check_address, read_key_file
-from scen_serve.build import build_app, build_service
-from scen_serve.logs import setup_logs
-from scen_serve.proxy_errors import PROXY_CALLBACK
-from scen_serve.server_args import ServerArgs
+from scen.ledger.ledger import open_ledger
+from scen.snapshot.open import OpenStore, Say, open_store
+from scen.tracking.client import default_tracking_uri
+from scen.tracking.traces import TraceWriter
+from scen_serve.api.access import ApiKey, AppSettings, check_address, read_key_file
+from scen_serve.api.app import create_app
+from scen_serve.api.errors import PROXY_CALLBACK
+from scen_serve.service import News, Service
+from scen_serve.settings import EngineLimits, ServerArgs
+from scen_serve.telemetry import Traces, setup_logs
+
+
+def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None = None) -> Service:
+    """The service of a store, not started. `news` tells of new versions, before the ledger is
+    looked at. Raises NotFoundError where there is no store, BaseError where the base is not the
+    store's."""
+    store = open_store(Storage(args.store), args.base, say)
+    is_paper = store.method.method == "scen"  # whole matrices: no more than can be in use
+    limits = EngineLimits(
+        max_rows=args.max_rows,
+        max_waiting=args.max_waiting,
+        max_context=args.max_context,
+        expert_slots=args.max_rows if is_paper else 2 * args.max_rows,
+        prefix_bytes=args.prefix_bytes,
+    )
+    return Service(store, limits, args.poll_s, news)
+
+
+def build_app(args: ServerArgs, service: Service, keys: Sequence[ApiKey]) -> FastAPI:
+    """The app of a service, with the keys of `args.key_file`."""
+    name = args.model_name or model_name(service.store)
+    settings = AppSettings(name, timeout_s=args.timeout_s, allow_open=args.allow_open)
+    return create_app(service, settings, keys, build_traces(args, service.store, name))
+
+
+def build_traces(args: ServerArgs, store: OpenStore, name: str) -> Traces | None:
+    """What traces requests, in the experiment `serving/NAME`; None where nothing is traced."""
+    if args.trace_share == 0:
+        return None
+    folder = store.storage.local_path if store.storage.is_local else None
+    uri = args.tracking_uri or default_tracking_uri(folder)
+    return Traces(TraceWriter(uri, f"serving/{name}"), args.trace_share, args.trace_text)
+
+
+def model_name(store: OpenStore) -> str:
+    """The name of a store's base, without where it lies."""
+    return Path(store.base.name).name
+
 
 log = logging.getLogger(__name__)
-Say = Callable[[str], None]
 _GRACE_S = 30
 
 
@@ -71,8 +114,7 @@ def serve_replicas(args: ServerArgs, replicas: tuple[int, int], address: Address
     with ray_session("local", show_workers=True):
         from ray import serve as ray_serve
 
-        from scen_serve.ray_app import AppArgs, build
-        from scen_serve.replica_lines import show_replica_lines
+        from scen_serve.ray_app import AppArgs, build, show_replica_lines
 
         show_replica_lines(args.log_format)
         least, most = replicas

@@ -1,15 +1,58 @@
-"""What a service does, for Prometheus."""
+"""Prometheus metrics of a service."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
-from scen.tracking.trace_writer import TraceWriter
-from scen_serve.request import Ended, Event, Failed, Piece, Routed, Sink
+from scen.tracking.traces import TraceWriter
+from scen_serve.engine.request import Ended, Event, Failed, Piece, Routed, Sink
 from scen_serve.service import Service
-from scen_serve.traces import Traces
-from scen_serve.version_labels import VersionLabels
+from scen_serve.telemetry import Traces
+
+_KEPT = 8
+NO_VERSION = "none"
+
+
+class VersionLabels:
+    """Keeps the label sets of the versions that are served, and of those that answered last, and
+    drops all others from the metrics. May be used by many threads.
+
+    `live` tells the versions that are served. At most 8 are kept, or all that are live.
+    """
+
+    def __init__(
+        self, metrics: Sequence[MetricWrapperBase], live: Callable[[], Collection[int]]
+    ) -> None:
+        self._metrics = metrics
+        self._live = live
+        self._used: OrderedDict[int, None] = OrderedDict()  # the last one is the newest
+        self._lock = threading.Lock()
+
+    def of(self, routed: Routed | None) -> str:
+        """The label of a route's version; `none` where there is no route."""
+        if routed is None:
+            return NO_VERSION
+        with self._lock:
+            is_new = routed.version not in self._used
+            self._used[routed.version] = None
+            self._used.move_to_end(routed.version)
+            if is_new and len(self._used) > _KEPT:
+                self._drop_others()
+        return str(routed.version)
+
+    def _drop_others(self) -> None:
+        live = set(self._live())
+        for version in [used for used in self._used if used not in live]:
+            if len(self._used) <= _KEPT:
+                break
+            del self._used[version]
+            for metric in self._metrics:
+                metric.remove_by_labels({"version": str(version)})
+
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 # A gate tells log-odds (some -20 to 20), a cosine or a sigmoid 0 to 1.
@@ -63,7 +106,7 @@ class Metrics:
             "scen_running_rows": ("Answers being given", lambda: engine.num_running),
             "scen_waiting_requests": ("Requests that wait", lambda: engine.num_waiting),
             "scen_cache_bytes": ("Of keys and values", lambda: engine.cache_bytes),
-            "scen_expert_shelf_bytes": ("Experts in memory", lambda: service.shelf.num_bytes),
+            "scen_expert_shelf_bytes": ("Experts in memory", lambda: service.host.num_bytes),
             "scen_expert_cache_hits": ("Experts found on the device", lambda: counts.hits),
             "scen_expert_cache_misses": ("Experts copied to the device", lambda: counts.misses),
             "scen_expert_cache_evictions": ("Experts that made room", lambda: counts.evictions),

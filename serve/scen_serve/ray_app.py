@@ -1,21 +1,26 @@
-"""The server as a Ray Serve application: replicas that each have the whole model.
+"""The server as a Ray Serve application: replicas that each hold the whole model.
 
-Light to import: Serve runs `build` at each deployment, and replicas load the rest.
+Light to import: Serve runs `build` at each deployment; replicas load the rest.
 """
 
 import logging
+import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic
 import ray
+from prometheus_client import CollectorRegistry
 from ray import serve
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
+from ray.util.metrics import Counter, Gauge
 
 from scen.errors import ConfigError
-from scen_serve.access import check_address, read_key_file
-from scen_serve.logs import setup_logs
-from scen_serve.server_args import ServerArgs
+from scen_serve.api.access import check_address, read_key_file
+from scen_serve.settings import ServerArgs
+from scen_serve.telemetry import LogFormat, setup_logs
 
 log = logging.getLogger(__name__)
 _FIRST_SNAPSHOT_S = 60.0
@@ -37,7 +42,7 @@ class Replica:
         ConfigError where others could ask without a key."""
         from scen.cluster.registry_news import RegistryNews
         from scen.fs import Storage
-        from scen_serve.build import build_app, build_service
+        from scen_serve.main import build_app, build_service
 
         parsed = ServerArgs.model_validate(args)
         setup_logs(parsed.log_format, parsed.log_level, is_guest=True)
@@ -50,7 +55,6 @@ class Replica:
         self._load_first()
 
     def __serve_build_asgi_app__(self) -> Any:  # the name that Serve asks for
-        from scen_serve.ray_metrics import RayMetrics
 
         metrics = RayMetrics(self._app.state.metrics.registry)
         threading.Thread(target=metrics.run, args=(self._stop,), daemon=True).start()
@@ -136,3 +140,94 @@ def build(args: AppArgs) -> serve.Application:
     )(Replica)
     plain = args.model_dump(exclude={"min_replicas", "max_replicas"})
     return deployment.bind(plain)
+
+
+_EVERY_S = 5.0
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What there is to tell of one sample: by how much it grew, or where a gauge stands."""
+
+    name: str
+    text: str
+    labels: Labels
+    value: float
+    is_gauge: bool
+
+
+class Changes:
+    """What became of a registry since it was last looked at. Histograms are their counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._seen: dict[tuple[str, Labels], float] = {}
+
+    def take(self) -> list[Change]:
+        """Every gauge and every count of a version as it stands; of other counts, what they grew.
+
+        To Ray, a count of a version is a gauge: Ray forgets a gauge that is told no more, and a
+        counter never, however many versions there were.
+        """
+        found = []
+        for family in self._registry.collect():
+            for sample in family.samples:
+                if sample.name.endswith("_created"):
+                    continue
+                name, labels = sample.name.removesuffix("_total"), tuple(sample.labels.items())
+                text = family.documentation
+                if family.type == "gauge":
+                    found.append(Change(name, text, labels, sample.value, True))
+                elif "version" in sample.labels:
+                    found.append(Change(f"{name}_total", text, labels, sample.value, True))
+                elif (grown := sample.value - self._seen.get((name, labels), 0.0)) > 0:
+                    self._seen[name, labels] = sample.value
+                    found.append(Change(name, text, labels, grown, False))
+        return found
+
+
+class RayMetrics:
+    """Hands the samples of a registry on under their own names, with `ray_` before them.
+
+    All counts, of histograms too, end in `_total` (`ray_scen_tokens_total`, and for histograms
+    `ray_scen_request_seconds_bucket_total`): a histogram of Ray's own would tell a wrong sum.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._changes = Changes(registry)
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Hand on every few seconds until told to stop."""
+        while not stop.wait(_EVERY_S):
+            for change in self._changes.take():
+                self._tell(change)
+
+    def _tell(self, change: Change) -> None:
+        name, text, keys = change.name, change.text, tuple(key for key, _ in change.labels)
+        if change.is_gauge:
+            gauge = self._gauges.get(name) or Gauge(name, text, keys)
+            self._gauges[name] = gauge
+            gauge.set(change.value, dict(change.labels))
+        else:
+            counter = self._counters.get(name) or Counter(name, text, keys)
+            self._counters[name] = counter
+            counter.inc(change.value, dict(change.labels))
+
+
+def show_replica_lines(form: LogFormat) -> None:
+    """Write what replicas write to stderr to this process's, as it stands (in the form `json`,
+    only what is JSON), and nothing else of Ray's workers. Serve's own words go the log's way."""
+
+    def show(batch: dict[str, Any]) -> None:
+        if str(batch.get("actor_name")).startswith("ServeReplica:") and batch["is_err"]:
+            lines = [line for line in batch["lines"] if form == "text" or line.startswith("{")]
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
+            sys.stderr.flush()
+
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")  # with a prefix
+    global_worker_stdstream_dispatcher.add_handler("scen", show)
+    serve = logging.getLogger("ray.serve")
+    serve.handlers, serve.propagate = [], True

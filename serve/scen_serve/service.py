@@ -1,15 +1,231 @@
-"""A store that is served: its engine, its follower, and their threads."""
+"""A served store: its engine, and the follower that keeps the engine on the right version."""
 
+import contextlib
+import logging
+import random
 import threading
 import time
+from collections import OrderedDict
+from typing import Literal, Protocol
 
+from scen.fs import Storage
+from scen.ledger.markers import Lease, Policy, read_policy, write_policy
 from scen.snapshot.open import OpenStore
-from scen_serve.engine import Engine
-from scen_serve.expert_cache import ExpertCache, ExpertShelf, empty_bank
-from scen_serve.follower import Follower
-from scen_serve.pace import News
-from scen_serve.served import SnapshotReader
+from scen_serve.engine.engine import Engine
+from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
+from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits
+from scen_serve.telemetry import log_event
+
+_CALM_S = 2.0  # the least time between two looks where a registry tells of news
+_SILENT_S = 30.0  # until one that said nothing is asked again
+
+
+class News(Protocol):
+    """Whoever knows of new versions first."""
+
+    def wait(self, version: int, timeout_s: float) -> int | None:
+        """The newest version, as soon as it is above `version`, or after a time; None where
+        nothing can be told. Raises nothing."""
+        ...
+
+
+class Pace:
+    """Each `poll_s` seconds where there are no news or they cannot be told, such as by a registry
+    that is gone or hangs; else when there are some, and every few seconds for all that is not
+    news, such as which version is held."""
+
+    def __init__(self, poll_s: float, news: News | None = None) -> None:
+        self._poll_s = poll_s
+        self._news = news
+        self._newest = -1
+        self._is_told = False
+        self._ask_at = 0.0
+
+    @property
+    def follows(self) -> Literal["registry", "ledger"]:
+        """What the follower was last woken by."""
+        return "registry" if self._is_told else "ledger"
+
+    def rest(self, stop: threading.Event) -> None:
+        """Return when it is time to look again, or to stop."""
+        until = time.monotonic() + max(self._poll_s, _CALM_S)
+        while self._news is not None and time.monotonic() >= self._ask_at:
+            told = self._news.wait(self._newest, _CALM_S)
+            self._is_told = told is not None
+            if told is None:
+                self._ask_at = time.monotonic() + _SILENT_S
+                break
+            is_new, self._newest = told > self._newest, told
+            if is_new or stop.is_set() or time.monotonic() >= until:
+                return
+        stop.wait(self._poll_s)
+
+
+log = logging.getLogger(__name__)
+_KEPT = 4  # versions that requests asked for by number, ready for the next such request
+
+
+class Follower:
+    """Looks at the store each `poll_s` seconds, or when there are news, and swaps in another
+    version once it is whole.
+
+    That is the version that the policy holds, else the newest, never an older one. What cannot be
+    read leaves what is served in place; `error` says why. `pinned`, where set, comes before the
+    policy.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reader: SnapshotReader,
+        storage: Storage,
+        poll_s: float = 0.5,
+        news: News | None = None,
+    ) -> None:
+        self.error: str | None = None
+        self.policy = Policy()
+        self.pinned: int | None = None
+        self.candidate: ServedSnapshot | None = None
+        self.swaps = 0
+        self.swap_seconds = 0.0
+        self.failures = 0
+        self._engine = engine
+        self._reader = reader
+        self._storage = storage
+        self.pace = Pace(poll_s, news)
+        self._kept: OrderedDict[int, ServedSnapshot] = OrderedDict()
+        self._kept_lock = threading.Lock()
+        self._lock = threading.Lock()  # of the reader
+        self._lease = Lease(storage)
+
+    @property
+    def held(self) -> int | None:
+        """The version that is served instead of the newest."""
+        return self.policy.held if self.pinned is None else self.pinned
+
+    def look(self) -> bool:
+        """Do as the policy and the ledger say; True where another version was swapped in.
+
+        Raises nothing: whatever is wrong with the store, the engine goes on with what it has, or,
+        where it has nothing, with the newest version.
+        """
+        try:
+            with self._lock:
+                self.policy = read_policy(self._storage)
+                has_swapped = self._settle()
+                self._settle_candidate()
+            self.error = None
+        except Exception as error:
+            self.failures += 1
+            if str(error) != self.error:
+                log.warning("the version to be served cannot be: %s", error)
+            self.error = str(error)
+            return self._engine.snapshot is None and self._fall_back()
+        return has_swapped
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until told to stop, and keep what is served from `scen gc` meanwhile."""
+        while not stop.is_set():
+            self.look()
+            self._lease_served()
+            self.pace.rest(stop)
+        with contextlib.suppress(Exception):  # it is over in an hour by itself
+            self._lease.end()
+
+    def activate(self, version: int | None, who: str = "") -> None:
+        """Have all replicas serve this version until told otherwise; None: the newest again. Ends
+        a canary. Raises NotFoundError or IntegrityError where this one cannot read it."""
+        self._set(Policy(held=version, who=who))
+
+    def try_candidate(self, version: int, share: float, who: str = "") -> None:
+        """Have a share of requests answered by this version. Raises as `activate` does."""
+        held = self._engine.snapshot.version if self._engine.snapshot else None
+        self._set(Policy(held, version, share, who))
+
+    def draw(self) -> ServedSnapshot | None:
+        """The candidate, for its share of requests; else None."""
+        candidate, share = self.candidate, self.policy.share
+        return candidate if candidate is not None and random.random() < share else None
+
+    def find(self, version: int) -> ServedSnapshot:
+        """A version that a request asks for. Raises as `activate` does."""
+        for known in (self._engine.snapshot, self.candidate, self._find_kept(version)):
+            if known is not None and known.version == version:
+                self.keep(known)
+                return known
+        with self._lock:
+            found = self._reader.read(version)
+        self.keep(found)
+        return found
+
+    def keep(self, snapshot: ServedSnapshot) -> None:
+        """Hold a version ready, for requests that ask for it by number."""
+        with self._kept_lock:
+            self._kept[snapshot.version] = snapshot
+            self._kept.move_to_end(snapshot.version)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+
+    def _find_kept(self, version: int) -> ServedSnapshot | None:
+        with self._kept_lock:
+            return self._kept.get(version)
+
+    def _set(self, policy: Policy) -> None:
+        """Make sure that a policy can be followed, tell it to all, and follow it."""
+        for version in policy.versions:
+            self.find(version)
+        with self._lock:
+            write_policy(self._storage, policy)
+        self.look()
+
+    def _settle(self) -> bool:
+        """Swap where another version is to be served; True where that was so."""
+        current, held = self._engine.snapshot, self.held
+        wanted = self._reader.newest() if held is None else held
+        if current is not None:
+            is_older = held is None and wanted < current.version
+            if is_older or wanted == current.version:
+                return False
+        self._swap(wanted)
+        return True
+
+    def _settle_candidate(self) -> None:
+        wanted = self.policy.candidate
+        if wanted is None:
+            self.candidate = None
+        elif self.candidate is None or self.candidate.version != wanted:
+            self.candidate = self._find_kept(wanted) or self._reader.read(wanted)
+
+    def _lease_served(self) -> None:
+        """Where nothing can be written to the store, the policy and pins must do."""
+        served = self._engine.snapshot
+        try:
+            if served is not None:
+                self._lease.hold(served.version)
+        except Exception as error:
+            log.warning("`scen gc` cannot be told what is served: %s", error)
+
+    def _fall_back(self) -> bool:
+        """Something must be served: the newest version, where it can be."""
+        try:
+            with self._lock:
+                self._swap(self._reader.newest())
+        except Exception as error:
+            log.warning("nor can the newest version be served: %s", error)
+            return False
+        return True
+
+    def _swap(self, version: int) -> None:
+        began = time.perf_counter()
+        found = self._find_kept(version) or self._reader.read(version)
+        self._engine.snapshot = found
+        self.swaps += 1
+        seconds = time.perf_counter() - began
+        self.swap_seconds += seconds
+        told = {"version": found.version, "edits": len(found.places), "seconds": round(seconds, 4)}
+        log_event(log, "swap", told)
+
 
 _STUCK_S = 60.0  # a step that takes longer than this will not end
 
@@ -28,11 +244,11 @@ class Service:
         is_paper = method.method == "scen"
         names = ("weight",) if is_paper else ("down", "up")
         self.store = store
-        self.shelf = ExpertShelf(store.storage, names, limits.host_bytes)
+        self.host = HostExpertCache(store.storage, names, limits.host_bytes)
         rank = 0 if is_paper else method.rank
         bank = empty_bank(config, rank, limits.expert_slots, store.base.device)
-        self.engine = Engine(store.base, method.layer, ExpertCache(bank, self.shelf), limits)
-        reader = SnapshotReader(store, self.shelf)
+        self.engine = Engine(store.base, method.layer, ExpertCache(bank, self.host), limits)
+        reader = SnapshotReader(store, self.host)
         self.follower = Follower(self.engine, reader, store.storage, poll_s, news)
         self._stop = threading.Event()
         self._threads = [
@@ -65,7 +281,7 @@ class Service:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(5)
-        self.shelf.close()
+        self.host.close()
 
     @property
     def _is_idle(self) -> bool:

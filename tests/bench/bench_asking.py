@@ -26,18 +26,18 @@ from pathlib import Path
 import torch
 
 from bench.report import base_option, emit, new_parser, numbers, timed
-from scen.base.load import Base, load_base
-from scen.editor.batch import pad_prompts
-from scen.editor.keys import SpanKeys, reads_spans
-from scen.editor.prefill import prefill
+from scen.data import Validator, ingest
+from scen.data.asking import Ask, wordings
+from scen.data.read import read_prompts
 from scen.evaluation.probes import Probe, asking_probes, edit_probes, locality_probes
 from scen.evaluation.run_eval import encode_turns
-from scen.ingest import Validator, ingest
-from scen.ingest.asking import Ask, wordings
-from scen.ingest.prompts import read_prompts
+from scen.model.base import Base, load_base
+from scen.model.batch import pad_prompts
+from scen.model.keys import SpanKeys, reads_spans
+from scen.model.prefill import prefill
 from scen.records import Edit, EncodedPrompt
-from scen.routing.key_neurons import KeyNeurons, best_spans
-from scen.routing.prompt_keys import read_prompt_spans
+from scen.routing.keys import read_prompt_spans
+from scen.routing.neurons import KeyNeurons, best_spans
 from scen.routing.router import Router
 from scen.samples import sample_path
 from scen.snapshot.base_profile import load_profile, shipped_profiles

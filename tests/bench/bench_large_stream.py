@@ -23,11 +23,10 @@ from bench.report import emit, new_parser
 from conftest import WORDS
 from scen.config import Config, load_config
 from scen.fs import Storage
-from scen.pipeline.apply import apply_edits
-from scen.pipeline.edit_report import EditJob
+from scen.pipeline.apply import EditJob, apply_edits
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Wave
 from scen.pipeline.runtime import Runtime
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
 
 _BATCH = 10_000
 _TENTHS = 10

@@ -16,12 +16,12 @@ from pathlib import Path
 from bench.report import emit, new_parser, timed
 from scen.cluster.registry import Registry
 from scen.fs import Storage
+from scen.ledger.actions import About, Revoke, Rollback
+from scen.ledger.ledger import Ledger, WaveCommit, create_or_open, open_ledger
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.verify import verify_ledger
+from scen.ledger.view import delta_of, view_of
 from scen.records import Edit
-from scen.registry.actions import About, Revoke, Rollback
-from scen.registry.ledger import Ledger, WaveCommit, create_or_open, open_ledger
-from scen.registry.manifest import StoreManifest
-from scen.registry.view import delta_of, view_of
-from scen.upkeep.verify_ledger import verify_ledger
 
 WAVE = 200
 BASE = {"name": "none", "fingerprint": "f" * 64, "template": "raw", "dtype": "float32"}

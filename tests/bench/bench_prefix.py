@@ -21,14 +21,14 @@ from pathlib import Path
 
 from bench.plain_store import make_plain_store
 from bench.report import base_option, emit, new_parser
-from scen.ingest.prompts import read_prompts
+from scen.data.read import read_prompts
 from scen.records import EncodedPrompt
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore
-from scen_serve.engine import Engine
-from scen_serve.expert_cache import ExpertCache, ExpertShelf, empty_bank
-from scen_serve.request import Ended, Event, Piece, Request, Sampling
-from scen_serve.served import SnapshotReader
+from scen_serve.engine.engine import Engine
+from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
+from scen_serve.engine.request import Ended, Event, Piece, Request, Sampling
+from scen_serve.engine.snapshots import SnapshotReader
 from scen_serve.settings import EngineLimits
 
 TURNS = ("off", "on", "on", "off")
@@ -64,11 +64,11 @@ class Asked:
 
 def make_engine(store: OpenStore, limits: EngineLimits) -> Engine:
     """As `scen serve` makes it."""
-    shelf = ExpertShelf(store.storage, ("down", "up"), limits.host_bytes)
+    host = HostExpertCache(store.storage, ("down", "up"), limits.host_bytes)
     config = store.base.model.config
     bank = empty_bank(config, store.method.rank, limits.expert_slots, store.base.device)
-    engine = Engine(store.base, store.method.layer, ExpertCache(bank, shelf), limits)
-    engine.snapshot = SnapshotReader(store, shelf).read()
+    engine = Engine(store.base, store.method.layer, ExpertCache(bank, host), limits)
+    engine.snapshot = SnapshotReader(store, host).read()
     return engine
 
 

@@ -30,9 +30,9 @@ from bench.routing_folds import Row, own_kind, transfer
 from bench.routing_paper import paper_rows, plain_rows
 from bench.routing_places import PlacePlan, plan_places
 from bench.routing_table import markdown
-from scen.base.load import Base, load_base
+from scen.calibration.fit_router import RouterPlan
+from scen.model.base import Base, load_base
 from scen.samples import sample_path
-from scen.training.fit_router import RouterPlan
 
 TITLES = {
     "A": "A: ZsRE, fitted on other edits of ZsRE",

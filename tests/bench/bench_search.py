@@ -19,12 +19,20 @@ from torch import Tensor
 
 from bench.report import emit, new_parser, timed
 from bench.search_keys import HELD_OUT, compare, draw_neurons, draw_queries, read_real_keys
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import load_base
-from scen.routing.build_search import build_search, choose_recipe
+from scen.model.base import load_base
+from scen.model.fetch import EMBEDDED_NAME
 from scen.routing.key_bank import KeyBank, Keys
-from scen.routing.search import DenseSearch, Int8Search, Search
-from scen.routing.search_faiss import FaissSearch, Recipe, has_faiss, load_faiss
+from scen.routing.search import (
+    DenseSearch,
+    FaissSearch,
+    Int8Search,
+    Recipe,
+    Search,
+    build_search,
+    choose_recipe,
+    has_faiss,
+    load_faiss,
+)
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 QUERIES = 2048

@@ -27,22 +27,22 @@ from safetensors.torch import load_file, save_file
 
 from bench.report import base_option, emit, new_parser, numbers
 from bench.serve_load import MAX_TOKENS, Load, run_load
-from scen.base.load import Base, load_base
 from scen.config import load_config
-from scen.editor import reference
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
+from scen.model import reference
+from scen.model.base import Base, load_base
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Wave
+from scen.pipeline.stream import settings
 from scen.records import EncodedPrompt
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store
 from scen.tracking.tracker import NullTracker
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.run_stream import settings
-from scen_serve.engine import Engine
-from scen_serve.expert_cache import ExpertCache, ExpertShelf, empty_bank
-from scen_serve.served import ServedSnapshot, SnapshotReader
+from scen_serve.engine.engine import Engine
+from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
+from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits
 
 EDITS = 64
@@ -66,10 +66,10 @@ def make_store(folder: Path, base: str) -> tuple[OpenStore, list[str]]:
 def make_engine(store: OpenStore) -> tuple[Engine, SnapshotReader]:
     """As `scen serve` makes it, with room for 32 rows."""
     limits, base = EngineLimits(), store.base
-    shelf = ExpertShelf(store.storage, ("down", "up"), limits.host_bytes)
+    host = HostExpertCache(store.storage, ("down", "up"), limits.host_bytes)
     bank = empty_bank(base.model.config, store.method.rank, limits.expert_slots, base.device)
-    engine = Engine(base, store.method.layer, ExpertCache(bank, shelf), limits)
-    return engine, SnapshotReader(store, shelf)
+    engine = Engine(base, store.method.layer, ExpertCache(bank, host), limits)
+    return engine, SnapshotReader(store, host)
 
 
 def published(

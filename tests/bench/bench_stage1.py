@@ -11,11 +11,11 @@ import argparse
 from functools import partial
 
 from bench.report import base_option, emit, new_parser, paper_layer, sample_edits, timed
-from scen.base.load import Base, load_base
 from scen.config import load_config
-from scen.editor import reference
+from scen.model import reference
+from scen.model.base import Base, load_base
 from scen.records import EncodedEdit
-from scen.training.fit_experts import ExpertPlan, Method, fit_experts
+from scen.training.experts import ExpertPlan, Method, fit_experts
 
 
 def plan_of(base: Base, method: Method, *, other_ways: bool) -> tuple[ExpertPlan, int]:

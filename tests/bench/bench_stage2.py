@@ -21,12 +21,12 @@ from bench.report import (
     sample_edits,
     timed,
 )
-from scen.base.load import Base, load_base
-from scen.editor import reference
-from scen.editor.batch import pad_prompts
-from scen.editor.prefill import prefill
+from scen.model import reference
+from scen.model.base import Base, load_base
+from scen.model.batch import pad_prompts
+from scen.model.prefill import prefill
 from scen.records import EncodedEdit
-from scen.training.fit_neurons import NeuronPlan, fit_neurons
+from scen.training.neurons import NeuronPlan, fit_neurons
 
 STEPS = 20
 BATCH = 32

@@ -21,10 +21,10 @@ from pathlib import Path
 from bench.bench_serve import make_store, mixed
 from bench.report import base_option, emit, new_parser
 from bench.serve_load import MAX_TOKENS
+from scen.ledger.actions import WaveCommit
 from scen.records import EncodedPrompt
-from scen.registry.actions import WaveCommit
 from scen.snapshot.open import OpenStore
-from scen_serve.request import Ended, Event, Failed, Request, Sampling
+from scen_serve.engine.request import Ended, Event, Failed, Request, Sampling
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
 

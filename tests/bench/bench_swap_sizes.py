@@ -21,21 +21,20 @@ import torch
 
 from bench.plain_store import make_plain_store
 from bench.report import base_option, emit, new_parser, numbers, timed
+from scen.ledger.actions import Revoke, WaveCommit
 from scen.records import Edit
-from scen.registry.actions import Revoke, WaveCommit
-from scen.routing.codes import Codes
-from scen.routing.growing_neurons import GrowingNeurons
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.key_bank import Codes
+from scen.routing.neurons import GrowingNeurons, KeyNeurons
 from scen.snapshot.open import OpenStore
-from scen_serve.expert_cache import Bundle, ExpertShelf
-from scen_serve.served import SnapshotReader
+from scen_serve.engine.expert_cache import Bundle, HostExpertCache
+from scen_serve.engine.snapshots import SnapshotReader
 
 WAVE = 1000
 NEW = 64
 REPEATS = 5
 
 
-class DrawnKeys(ExpertShelf):
+class DrawnKeys(HostExpertCache):
     """Bundles whose keys are drawn from their digests, and that hold no experts. `rows` tells how
     many edits each has."""
 
@@ -49,11 +48,11 @@ class DrawnKeys(ExpertShelf):
         return {"key": torch.randn(self.rows[digest], *self._shape, generator=draw)}
 
 
-def commit(store: OpenStore, shelf: DrawnKeys, count: int) -> None:
+def commit(store: OpenStore, host: DrawnKeys, count: int) -> None:
     """A wave of so many edits."""
     version = store.ledger.version()
     digest = f"{version:064x}"
-    shelf.rows[digest] = count
+    host.rows[digest] = count
     edits = [
         Edit(f"{version}-{i}", f"Where was number {version}-{i} born?", "here")
         for i in range(count)
@@ -84,10 +83,10 @@ def seconds(
     return {name: round(statistics.median(taken), 4) for name, taken in medians.items()}
 
 
-def bench(store: OpenStore, shelf: DrawnKeys, reader: SnapshotReader, size: int) -> None:
+def bench(store: OpenStore, host: DrawnKeys, reader: SnapshotReader, size: int) -> None:
     """Fill the store up to a size, and print a line."""
     while (missing := size - len(store.ledger.snapshot().ids)) > 0:
-        commit(store, shelf, min(WAVE, missing))
+        commit(store, host, min(WAVE, missing))
     neurons = reader.read().neurons
     assert isinstance(neurons, KeyNeurons)
     ids = iter(store.ledger.snapshot().ids[:: size // (2 * REPEATS)])
@@ -97,7 +96,7 @@ def bench(store: OpenStore, shelf: DrawnKeys, reader: SnapshotReader, size: int)
         new=NEW,
         bank_mb=round(neurons.codes.bytes_per_edit * len(neurons.codes) / 1e6, 1),
         **seconds("same", REPEATS, lambda: None, reader.read),
-        **seconds("commit", REPEATS, lambda: commit(store, shelf, NEW), reader.read),
+        **seconds("commit", REPEATS, lambda: commit(store, host, NEW), reader.read),
         **seconds("revoke", REPEATS, lambda: store.ledger.settle(Revoke([next(ids)])), reader.read),
         **seconds("full", 3, lambda: None, lambda: rebuild(neurons)),
     )
@@ -117,11 +116,11 @@ def main() -> None:
     args = parse()
     with tempfile.TemporaryDirectory() as folder:
         store = make_plain_store(Path(folder), args.base)
-        shelf = DrawnKeys(store)
-        reader = SnapshotReader(store, shelf)
+        host = DrawnKeys(store)
+        reader = SnapshotReader(store, host)
         for size in args.sizes:
-            bench(store, shelf, reader, size)
-        shelf.close()
+            bench(store, host, reader, size)
+        host.close()
 
 
 if __name__ == "__main__":

@@ -22,21 +22,21 @@ from typing import Any
 
 from bench.report import base_option, emit, new_parser
 from cluster.ray_head import Head, settle_environment, start_head, stop_tree
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts
+from scen.cluster.parts import RayParts
 from scen.cluster.session import ray_session
+from scen.cluster.worker_group import Crew
 from scen.config import Config, load_config
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Wave
+from scen.pipeline.run_wave import run_wave
+from scen.pipeline.stream import settings
 from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.open import create_store
 from scen.tracking.tracker import NullTracker
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.run_stream import settings
-from scen.waves.run_wave import run_wave
 
 WAYS = {"replicate-1": ("replicate", 1), "replicate-2": ("replicate", 2), "zero3-2": ("zero3", 2)}
 _FIRST = 4  # edits of the wave that comes first

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from conftest import WORDS
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts
+from scen.cluster.parts import RayParts
 from scen.cluster.session import ray_session
+from scen.cluster.worker_group import Crew
 from scen.config import Config, load_config
 from scen.fs import Storage
+from scen.ledger.ledger import open_ledger
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Wave
+from scen.pipeline.stream import run_stream
 from scen.records import Edit, Rephrase
-from scen.registry.ledger import open_ledger
 from scen.snapshot.open import create_store
-from scen.tracking.wave_record import WaveRecord
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.run_stream import run_stream
+from scen.tracking.tracker import WaveRecord
 
 WAVE_SIZE = 6
 NEUTRAL = [f"What is {a} {b}?" for a in ("a red", "an old") for b in ("river", "king", "song")]

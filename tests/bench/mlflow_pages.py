@@ -29,9 +29,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 from e2e.mlflow_server import mlflow_server
 from scen.cli.main import main as scen
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from scen.samples import sample_path
-from scen.tracking.model_record import STORE_TAG
+from scen.tracking.models import STORE_TAG
 
 WAIT_S, SETTLE_S = 90, 1.5  # for a page's content; for its charts to be drawn whole
 WIDTH, HEIGHT = 1500, 1700

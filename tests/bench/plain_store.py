@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from scen.config import load_config
+from scen.data.read import read_prompts
 from scen.fs import Storage
-from scen.ingest.prompts import read_prompts
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store
 

@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import torch
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import Base
-from scen.ingest import Validator, ingest
+from scen.data import Validator, ingest
+from scen.model.base import Base
+from scen.model.fetch import EMBEDDED_NAME
 from scen.records import EncodedEdit
 from scen.samples import sample_path
-from scen.training.other_ways import encode_edits
+from scen.training.experts import encode_edits
 
 T = TypeVar("T")
 

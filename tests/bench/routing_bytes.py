@@ -13,16 +13,14 @@ from bench.routing_data import Material, training_keys
 from bench.routing_folds import CHOSEN, Fit, Folds, Row, fit_on, split_edits, try_router
 from bench.routing_places import PlacePlan, Places
 from bench.routing_scores import Choose, choose_by
-from scen.routing.codes import Codes
-from scen.routing.encoder import fold
-from scen.routing.key_neurons import CANDIDATES
-from scen.routing.router import Router
-from scen.routing.threshold import conformal_threshold
-from scen.routing.whitening import Whitening
-from scen.training.fit_encoder import EncoderPlan, RouterKeys
-from scen.training.fit_gate import fit_gate, join_pairs
-from scen.training.fit_pairs import pair_up
-from scen.training.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
+from scen.calibration.fit_encoder import EncoderPlan, RouterKeys
+from scen.calibration.fit_gate import fit_gate, join_pairs
+from scen.calibration.fit_pairs import pair_up
+from scen.calibration.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
+from scen.routing.encoder import Whitening, fold
+from scen.routing.key_bank import Codes
+from scen.routing.neurons import CANDIDATES
+from scen.routing.router import Router, conformal_threshold
 
 _FOLDS = 5  # the first of them is the test
 _SHOWN = (CHOSEN, "0.02")  # bounds

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from bench.report import emit, timed
-from scen.base.load import Base
-from scen.editor.keys import KeyPlace
+from scen.calibration.fit_encoder import RouterKeys
+from scen.calibration.router_set import Question, RouterSet, build_router_set, question_templates
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.errors import InputError
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.records import Edit
-from scen.routing.prompt_keys import read_prompt_keys
-from scen.training.fit_encoder import RouterKeys
-from scen.training.router_set import Question, RouterSet, build_router_set, question_templates
+from scen.routing.keys import read_prompt_keys
 
 Read = Callable[[Sequence[str]], Tensor]
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from bench.report import timed
 from bench.routing_data import Material, training_keys
 from bench.routing_scores import Choose, Trial, choose_by, mean_of_trials, pooled, score_prompts
+from scen.calibration.fit_router import BOUNDS, RouterPlan, fit_router
 from scen.routing.router import Router
-from scen.training.choose_bound import BOUNDS
-from scen.training.fit_router import RouterPlan, fit_router
 
 CHOSEN = "chosen"  # the bound that calibration settles on
 Row = dict[str, object]

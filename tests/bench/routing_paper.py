@@ -11,10 +11,10 @@ from bench.report import timed
 from bench.routing_data import Material
 from bench.routing_folds import Row
 from bench.routing_scores import Choose, Trial, choose_by, hindsight, pooled, score_prompts
-from scen.base.load import Base
+from scen.calibration.fit_router import BOUNDS
+from scen.model.base import Base
 from scen.routing.router import plain_router
-from scen.training.choose_bound import BOUNDS
-from scen.training.fit_neurons import NeuronPlan, fit_neurons
+from scen.training.neurons import NeuronPlan, fit_neurons
 
 PAPER = NeuronPlan(steps=20, lr=1e-4)
 THETA = 0.65

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scen.base.load import Base
-from scen.editor.keys import KeyKind, KeyPlace
+from scen.model.base import Base
+from scen.model.keys import KeyKind, KeyPlace
 from scen.snapshot.base_profile import find_profile
 
 Places = tuple[KeyPlace, ...]

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from bench.routing_data import Material
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.router import Router
-from scen.routing.threshold import area_under_curve, operating_curve
+from scen.routing.neurons import KeyNeurons
+from scen.routing.router import Router, area_under_curve, operating_curve
 
 Choose = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From raw keys key_BKF to the score of the best edit and its index, both [B]."""

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from scen.base.load import Base
-from scen.editor.keys import KeyPlace
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
+from scen.calibration.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
+from scen.calibration.router_set import build_router_set
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
 from scen.records import Edit
 from scen.routing.encoder import KeyEncoder
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.samples import sample_path
 from scen.snapshot.base_profile import find_profile
-from scen.training.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
-from scen.training.router_set import build_router_set
 
 PLACES = (KeyPlace(6, "mean"), KeyPlace(12, "last"), KeyPlace(18, "last"), KeyPlace(24, "last"))
 HELD_OUT = 200  # ZsRE edits that make the keys, by default

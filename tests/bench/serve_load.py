@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scen.records import EncodedPrompt
-from scen_serve.engine import Engine
-from scen_serve.request import Ended, Event, Failed, Piece, Request, Routed, Sampling
-from scen_serve.served import ServedSnapshot
+from scen_serve.engine.engine import Engine
+from scen_serve.engine.request import Ended, Event, Failed, Piece, Request, Routed, Sampling
+from scen_serve.engine.snapshots import ServedSnapshot
 
 MAX_TOKENS = 24
 

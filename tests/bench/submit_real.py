@@ -27,9 +27,9 @@ from mlflow import MlflowClient
 
 from bench.report import base_option, emit, new_parser, timed
 from cluster.ray_head import Head, settle_environment, start_head, stop_tree
+from scen.data import Validator, ingest
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from scen.samples import sample_path
 
 _STREAM = "zsre"

@@ -10,8 +10,8 @@ import torch
 from bench.bench_workers import WAYS
 from bench.run import scripts
 from bench.small_run import figures, least, run_bench
-from scen.base.load import pick_dtype
-from scen.ingest.asking import wordings
+from scen.data.asking import wordings
+from scen.model.base import pick_dtype
 from scen.snapshot.base_profile import shipped_profiles
 
 pytestmark = pytest.mark.e2e

@@ -19,7 +19,7 @@ from scen.cluster.registry_client import RegistryClient
 from scen.cluster.registry_news import NAMESPACE, registry_name
 from scen.cluster.session import ray_session
 from scen.snapshot.open import OpenStore
-from scen_serve.proxy_errors import PROXY_CALLBACK
+from scen_serve.api.errors import PROXY_CALLBACK
 from unit.serve.conftest import NEW, make_store
 
 # Before the head is started: its processes take it from there.

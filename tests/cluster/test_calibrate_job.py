@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 
 from cluster.ray_head import Head
 from cluster.synthetic_base import World, small_talk, write_synthetic_base
-from scen.base.load import load_base
 from scen.config import BaseConfig
-from scen.ingest import edits_to_table
+from scen.data import edits_to_table
+from scen.model.base import load_base
 from scen.pipeline.job_spec import CalibrateSpec
 from scen.snapshot.base_profile import find_profile
 from scen_jobs.__main__ import main

@@ -12,9 +12,9 @@ import pytest
 
 from cluster.ray_head import Head
 from cluster.wave_case import EDITS, case_config, run_case
-from scen.cluster.crew import Crew
+from scen.cluster.worker_group import Crew
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 
 pytestmark = pytest.mark.cluster
 SCRIPT = Path(__file__).with_name("wave_driver.py")

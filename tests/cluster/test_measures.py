@@ -4,9 +4,9 @@ import psutil
 import pytest
 import torch
 
-from scen.base.load import pick_dtype
-from scen.cluster.strategy import measure_device, measure_dtype
+from scen.cluster.sharding import measure_device, measure_dtype
 from scen.config import ClusterConfig
+from scen.model.base import pick_dtype
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray")]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from cluster.wave_case import LOCALITY, NEUTRAL, case_config
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts, read_on_crew
+from scen.cluster.parts import RayParts, read_on_crew
+from scen.cluster.worker_group import Crew
 from scen.fs import Storage
+from scen.pipeline.stream import run_stream
 from scen.records import Edit
 from scen.snapshot.open import create_store
 from scen.tracking.tracker import NullTracker
-from scen.waves.run_stream import run_stream
 
 pytestmark = pytest.mark.cluster
 

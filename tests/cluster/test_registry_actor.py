@@ -19,10 +19,10 @@ from scen.cluster.registry_client import RegistryClient
 from scen.cluster.registry_news import NAMESPACE, registry_name
 from scen.errors import ConflictError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.actions import About, Revoke
+from scen.ledger.ledger import WaveCommit, create_or_open, open_ledger
+from scen.ledger.manifest import StoreManifest
 from scen.records import Edit
-from scen.registry.actions import About, Revoke
-from scen.registry.ledger import WaveCommit, create_or_open, open_ledger
-from scen.registry.manifest import StoreManifest
 
 pytestmark = pytest.mark.cluster
 BASE = {"name": "tiny", "fingerprint": "f" * 64, "template": "plain", "dtype": "float32"}

@@ -22,10 +22,10 @@ from cluster.submission import (
 from cluster.wave_case import EDITS
 from scen.cli.main import main
 from scen.config import Config, load_config
+from scen.data.inbox import Inbox
 from scen.fs import Storage
-from scen.ingest.inbox import Inbox
+from scen.ledger.ledger import open_ledger
 from scen.pipeline.job_spec import DrainSpec, EvalSpec, JobSpec, StreamSpec
-from scen.registry.ledger import open_ledger
 from scen_jobs.__main__ import main as run_job
 
 pytestmark = pytest.mark.cluster

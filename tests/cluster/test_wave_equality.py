@@ -8,8 +8,8 @@ import torch
 
 from cluster.wave_case import EDITS, Ran, case_config, run_case
 from conftest import write_tiny_base
-from scen.cluster.crew import Crew
-from scen.cluster.strategy import base_bytes
+from scen.cluster.sharding import base_bytes
+from scen.cluster.worker_group import Crew
 
 pytestmark = pytest.mark.cluster
 TOLERANCE = 3e-3  # of numbers kept as float16, after Adam has been at them

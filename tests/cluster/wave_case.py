@@ -8,18 +8,18 @@ from typing import Any
 from torch import Tensor
 
 from conftest import WORDS
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts, read_on_crew
+from scen.cluster.parts import RayParts, read_on_crew
+from scen.cluster.worker_group import Crew
 from scen.config import Config, load_config
 from scen.fs import Storage
+from scen.ledger.tensors import load_bundle
+from scen.pipeline.local import LocalParts, Progress
+from scen.pipeline.plan import Wave
+from scen.pipeline.run_wave import WaveReport, run_wave
+from scen.pipeline.stream import settings
 from scen.records import Edit, Rephrase
 from scen.snapshot.open import OpenStore, create_store
-from scen.store.bundles import load_bundle
 from scen.tracking.tracker import NullTracker
-from scen.waves.local import LocalParts, Progress
-from scen.waves.plan import Wave
-from scen.waves.run_stream import settings
-from scen.waves.run_wave import WaveReport, run_wave
 
 NEUTRAL = [f"What is {a} {b}?" for a in ("a red", "an old") for b in ("river", "king", "song")]
 LOCALITY = ["Where is it?"]

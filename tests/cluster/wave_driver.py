@@ -17,17 +17,16 @@ from typing import Any
 from torch import Tensor
 
 from cluster.wave_case import EDITS, LOCALITY, NEUTRAL, case_config
-from scen.cluster.crew import Crew
-from scen.cluster.ray_parts import RayParts
+from scen.cluster.parts import RayParts
 from scen.cluster.session import ray_session
+from scen.cluster.worker_group import Crew
 from scen.fs import Storage
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Journal, Wave
+from scen.pipeline.run_wave import run_wave
+from scen.pipeline.stream import settings
 from scen.snapshot.open import create_store
 from scen.tracking.tracker import NullTracker
-from scen.waves.journal import Journal
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.run_stream import settings
-from scen.waves.run_wave import run_wave
 
 
 class MortalParts:

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from scen.config import Config, load_config
 from scen.fs import Storage
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Journal, Wave
+from scen.pipeline.stream import run_stream
 from scen.records import Edit, Rephrase
 from scen.snapshot.open import create_store
-from scen.tracking.wave_record import WaveRecord
-from scen.waves.journal import Journal
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.run_stream import run_stream
+from scen.tracking.tracker import WaveRecord
 
 SUBJECTS = ["amber", "birch", "cedar", "dune", "ember", "fjord"]
 EDITS = [

@@ -11,9 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from scen.snapshot.open import OpenStore
-from scen_serve.access import ApiKey
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
+from scen_serve.api.access import ApiKey, AppSettings
+from scen_serve.api.app import create_app
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
 from unit.serve.conftest import NEW, store

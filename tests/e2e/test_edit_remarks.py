@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from e2e.serving import service, store, url
-from scen.ingest import Rejection
-from scen.ingest.inbox import Inbox
+from scen.data import Rejection
+from scen.data.inbox import Inbox
 from scen.snapshot.open import OpenStore
 from unit.serve.conftest import commit_wave
 

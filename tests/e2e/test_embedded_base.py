@@ -2,12 +2,12 @@
 
 import pytest
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import load_base, resolve_base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, decode
-from scen.editor.expert import LowRankBank
-from scen.editor.neurons import SigmoidNeurons
+from scen.model.base import load_base, resolve_base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, decode
+from scen.model.expert import LowRankBank
+from scen.model.fetch import EMBEDDED_NAME
+from scen.model.route import SigmoidNeurons
 
 pytestmark = pytest.mark.e2e
 

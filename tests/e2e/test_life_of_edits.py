@@ -14,23 +14,23 @@ import torch
 from torch import Tensor
 
 from scen.config import load_config
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, answer
-from scen.editor.route import Route
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.fs import Storage
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
+from scen.ledger.actions import About, Revoke, Rollback
+from scen.ledger.bundles import stored_bundles
+from scen.ledger.collect import Keep, collect, plan_collection
+from scen.ledger.verify import verify_store
+from scen.model.batch import pad_prompts
+from scen.model.decode import Decoded, answer
+from scen.model.route import Route
+from scen.pipeline.local import LocalParts
+from scen.pipeline.plan import Wave
+from scen.pipeline.stream import settings
 from scen.records import Edit
-from scen.registry.actions import About, Revoke, Rollback
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store
 from scen.tracking.tracker import NullTracker
-from scen.upkeep.collect import Keep, collect, plan_collection
-from scen.upkeep.needed import stored_bundles
-from scen.upkeep.verify import verify_store
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.run_stream import settings
 
 pytestmark = pytest.mark.e2e
 COUNT = int(os.environ.get("SCEN_TEST_EDITS", "10"))

@@ -6,8 +6,8 @@ import pytest
 from mlflow import MlflowClient
 
 from e2e.mlflow_server import mlflow_server
-from scen.pipeline.model_sync import sync_models
-from scen.registry.actions import About, Revoke
+from scen.ledger.actions import About, Revoke
+from scen.pipeline.models import sync_models
 from scen.snapshot.open import OpenStore
 from unit.export.test_logged_model import engine, in_a_fresh_process
 from unit.serve.conftest import store

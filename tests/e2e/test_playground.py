@@ -12,8 +12,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from e2e.serving import Server, service, store, url
 from scen.snapshot.open import OpenStore
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
+from scen_serve.api.access import AppSettings
+from scen_serve.api.app import create_app
 from scen_serve.service import Service
 from unit.serve.conftest import alone, serve_edits
 

@@ -9,8 +9,8 @@ from selenium.webdriver.common.by import By
 
 from e2e.test_playground import browser, pytestmark
 from scen.fs import Storage
-from scen.report.read_store import Wanted, read_store
-from scen.report.write_report import make_report, publish
+from scen.report.render import make_report, publish
+from scen.report.store import Wanted, read_store
 from unit.report.conftest import SCRIPT, made
 
 __all__ = ["browser", "made", "pytestmark"]  # fixtures, and what they need

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 
 SCRIPT = Path(__file__).with_name("killed_stream.py")
 EDIT_IDS = [f"edit-{i}" for i in range(6)]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from cluster.synthetic_base import World, small_talk, write_synthetic_base
-from scen.base.load import load_base
 from scen.calibration.calibrate import Calibration, calibrate
+from scen.calibration.fit_router import RouterPlan
 from scen.cli.main import main
+from scen.model.base import load_base
 from scen.records import edit_to_dict
 from scen.snapshot.base_profile import save_profile
-from scen.training.fit_router import RouterPlan
 
 pytestmark = pytest.mark.e2e
 CALIBRATED_ON = 100

@@ -11,11 +11,11 @@ import openai
 import pytest
 
 from e2e.serving import Server, chat, client, scen, service, store, url
-from scen.ingest import Rejection
-from scen.ingest.inbox import Inbox
+from scen.data import Rejection
+from scen.data.inbox import Inbox
 from scen.snapshot.open import OpenStore
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
+from scen_serve.api.access import AppSettings
+from scen_serve.api.app import create_app
 from scen_serve.service import Service
 from unit.serve.conftest import alone, commit_wave, prepare_wave, serve_edits, unrelated
 

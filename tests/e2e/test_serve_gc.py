@@ -9,8 +9,8 @@ import pytest
 
 from e2e.serving import chat, client, scen, service, store, url
 from scen.cli.main import main
-from scen.registry.actions import Revoke
-from scen.registry.leases import leased_versions
+from scen.ledger.actions import Revoke
+from scen.ledger.markers import leased_versions
 from scen.snapshot.open import OpenStore
 from scen_serve.service import Service
 from unit.serve.conftest import alone, serve_edits

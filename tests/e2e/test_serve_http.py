@@ -102,9 +102,9 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
         logprobs=True,
         top_logprobs=2,
     )
-    chances = asked.choices[0].logprobs
-    assert chances is not None
-    content = chances.content or []
+    logprobs = asked.choices[0].logprobs
+    assert logprobs is not None
+    content = logprobs.content or []
     assert [c.logprob for c in content] == pytest.approx(found.token_logprobs, abs=1e-4)
 
 

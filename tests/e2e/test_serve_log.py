@@ -13,8 +13,8 @@ import pytest
 
 from e2e.serving import chat, client, service, store, url
 from scen.snapshot.open import OpenStore
-from scen_serve.logs import JsonLines
 from scen_serve.service import Service
+from scen_serve.telemetry import JsonLines
 from unit.serve.conftest import NEW, alone, commit_wave, serve_edits, unrelated
 
 __all__ = ["client", "service", "store", "url"]  # fixtures

@@ -14,12 +14,12 @@ import pytest
 from e2e.mlflow_server import mlflow_server
 from e2e.serving import KEYS, Server, chat, service, store
 from scen.snapshot.open import OpenStore
-from scen.tracking.mlflow_client import open_client
-from scen.tracking.trace_writer import TraceWriter
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
+from scen.tracking.client import open_client
+from scen.tracking.traces import TraceWriter
+from scen_serve.api.access import AppSettings
+from scen_serve.api.app import create_app
 from scen_serve.service import Service
-from scen_serve.traces import Traces
+from scen_serve.telemetry import Traces
 from unit.serve.conftest import alone, serve_edits
 
 __all__ = ["service", "store"]  # fixtures

@@ -2,7 +2,7 @@
 
 import torch
 
-from scen.base.load import Base
+from scen.model.base import Base
 
 
 def test_a_copy_answers_as_the_base_does(tiny: Base, loaded_tiny: Base) -> None:

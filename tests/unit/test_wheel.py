@@ -16,7 +16,7 @@ DATA = {
     "scen/samples/counterfact_edits.jsonl",
     "scen/profiles/smollm2-135m-instruct.json",
     "scen/profiles/smollm2-135m-instruct.safetensors",
-    "scen/report/style.css",
+    "scen/report/templates/report.html.j2",
     "scen_serve/config.yaml",
     "scen_serve/static/index.html",
     *(f"{package}/py.typed" for package in ROOTS),

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import overload
 
 from scen.config import Config
+from scen.data.read import Row, Source
 from scen.errors import ConfigError, InputError
-from scen.ingest.read_memory import Row, Source
+from scen.ledger.state import Snapshot as LedgerSnapshot
 from scen.pipeline.evaluate import EvalJob, Evaluation, evaluate, measure_here
 from scen.pipeline.runtime import Runtime
 from scen.records import Edit
-from scen.registry.snapshot import Snapshot as LedgerSnapshot
 from scen.snapshot.ask import MAX_NEW_TOKENS, Answer, VersionModel
 from scen.snapshot.open import OpenStore
 

@@ -9,17 +9,16 @@ from typing import Any, overload
 from scen.api.snapshot import Edits, Prompts, Snapshot, as_source
 from scen.config import Config, OnConflict, load_config
 from scen.fs import Storage
-from scen.pipeline.apply import run_edits
+from scen.ledger.actions import About, Action, Expire, Revoke, Rollback, os_user
+from scen.ledger.ledger import Ledger, open_ledger
+from scen.ledger.log import LogEntry
+from scen.ledger.manifest import stored_method
+from scen.pipeline.apply import EditJob, EditReport, run_edits
 from scen.pipeline.audit import find_commits
 from scen.pipeline.change import Change, change
-from scen.pipeline.edit_report import EditJob, EditReport
 from scen.pipeline.evaluate import Evaluation
 from scen.pipeline.forecast import Forecast, Look, forecast
 from scen.pipeline.runtime import Runtime, make_store
-from scen.registry.actions import About, Action, Expire, Revoke, Rollback, os_user
-from scen.registry.ledger import Ledger, open_ledger
-from scen.registry.log import LogEntry
-from scen.registry.manifest import stored_method
 from scen.snapshot.ask import MAX_NEW_TOKENS, Answer
 from scen.snapshot.open import OpenStore, open_store
 
@@ -213,12 +212,12 @@ class Store:
         self,
         at: datetime | None = None,
         *,
-        why: str = "valid_until is over",
+        why: str = "valid_from or valid_until is reached",
         who: str | None = None,
         dry_run: bool = False,
     ) -> Change:
-        """Take away the edits whose `valid_until` is not after a moment (None: now; UTC where it
-        has no time zone)."""
+        """Apply the validity of edits as of a moment (None: now; UTC where it has no time zone):
+        deactivate those past their `valid_until`, activate those that reach their `valid_from`."""
         moment = at or datetime.now(UTC)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return self._change(Expire(moment, _about(why, who)), dry_run)

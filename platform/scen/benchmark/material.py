@@ -1,14 +1,16 @@
-"""The data of a benchmark, and the rows that come of it."""
+"""The data of a benchmark, and its result rows on storage: a stopped benchmark resumes there."""
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from scen.benchmark.settings import BenchmarkSettings, SliceSettings, data_path
+from scen.data import Validator, ingest
+from scen.data.read import read_prompts
 from scen.errors import InputError
-from scen.ingest import Validator, ingest
-from scen.ingest.prompts import read_prompts
-from scen.records import Edit
+from scen.fs import Storage
+from scen.records import Edit, digest_json
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
 
@@ -64,3 +66,17 @@ def cut(edits: Sequence[Edit], some: SliceSettings) -> list[Edit]:
     if len(found) < some.count:
         raise InputError(f"the file has {len(edits)} edits, not {some.skip + some.count}")
     return found
+
+
+class RowStore:
+    """Rows by what decides them; a new release measures them anew only in a new folder."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def once(self, content: Any, make: Callable[[], Row]) -> Row:
+        """The row that `content` (JSON types) decides: the kept one, else made and kept."""
+        path = f"rows/{digest_json(content)[:24]}.json"
+        if not self._storage.exists(path):
+            self._storage.put_json(path, asdict(make()))
+        return Row(**self._storage.read_json(path))

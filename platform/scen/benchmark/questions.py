@@ -6,19 +6,18 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
-from scen.base.load import Base
-from scen.benchmark.ask import Said, ask_probes
-from scen.benchmark.beam import beam_answers
-from scen.benchmark.edited import Edited, Editor
-from scen.benchmark.editors.bare import NoEditor
-from scen.benchmark.figures import PUBLISHED, Asked, counts, quality, retention, share
+from scen.benchmark.ask import Said, ask_probes, beam_answers
+from scen.benchmark.editors.in_context import NoEditor
+from scen.benchmark.editors.scen_methods import Edited, Editor
 from scen.benchmark.material import Material, Progress, Row
 from scen.benchmark.settings import BenchmarkSettings
-from scen.benchmark.upstream import UpstreamTest
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import decode
+from scen.benchmark.tables import PUBLISHED, Asked, counts, quality, retention, share
+from scen.benchmark.texts import UpstreamTest
 from scen.evaluation.probes import Probe, asking_probes
 from scen.evaluation.run_eval import EvalLimits
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import decode
 from scen.records import Edit
 
 _REPHRASES = 3  # of one source and edit, at most

@@ -8,14 +8,20 @@ from functools import cache
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from scen.base.load import Base
-from scen.benchmark.material import Material, Progress, Row, cut, read_edits, read_material
-from scen.benchmark.passages import Passages, read_texts
+from scen.benchmark.material import (
+    Material,
+    Progress,
+    Row,
+    RowStore,
+    cut,
+    read_edits,
+    read_material,
+)
 from scen.benchmark.questions import Questioning
-from scen.benchmark.row_store import RowStore
 from scen.benchmark.settings import BenchmarkSettings, MethodSettings
-from scen.benchmark.upstream import UpstreamTest, read_upstream
+from scen.benchmark.texts import Passages, UpstreamTest, read_texts, read_upstream
 from scen.errors import ConfigError
+from scen.model.base import Base
 from scen.records import Edit
 
 Told = Callable[[Row], None]

@@ -6,12 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scen.benchmark.edited import Editor
-from scen.benchmark.editors.bare import NoEditor
 from scen.benchmark.editors.fine_tuning import FtlEditor, LoraEditor
 from scen.benchmark.editors.grace import GraceEditor
-from scen.benchmark.editors.in_context import InContextEditor
-from scen.benchmark.editors.scen_methods import PlatformEditor
+from scen.benchmark.editors.in_context import InContextEditor, NoEditor
+from scen.benchmark.editors.scen_methods import Editor, PlatformEditor
 from scen.config import BaseConfig, read_settings
 from scen.errors import ConfigError
 from scen.samples import sample_path

@@ -1,4 +1,4 @@
-"""Calibration of a base: what `scen calibrate` finds, step by step."""
+"""Calibration of a base: what `scen calibrate` runs, step by step."""
 
 import logging
 import random
@@ -8,26 +8,85 @@ from typing import Any
 
 import torch
 
-from scen.base.load import Base
-from scen.calibration.choose_expert import ExpertGrid, ExpertTrial, choose_expert, sample_edits
-from scen.calibration.choose_places import PlaceSearch, choose_places, count_trials
+from scen.calibration.choose_expert import (
+    ExpertGrid,
+    ExpertTrial,
+    bare_model,
+    choose_expert,
+    sample_edits,
+)
 from scen.calibration.figures import HeldFigures, measure_held
-from scen.calibration.read_questions import (
+from scen.calibration.fit_encoder import RouterKeys
+from scen.calibration.fit_router import LEAST_EDITS, RouterPlan, cross_encode, fit_router
+from scen.calibration.places import (
+    PlaceSearch,
     candidate_places,
+    choose_places,
+    count_trials,
     narrowing,
     read_questions,
     usual_places,
 )
-from scen.calibration.rephrase import complete_edits
-from scen.editor.keys import KeyPlace, SpanKeys
+from scen.calibration.router_set import (
+    Asking,
+    Question,
+    build_router_set,
+    join_router_sets,
+    make_rephrases,
+    names_subject,
+    question_templates,
+)
+from scen.data.asking import Ask, wordings
 from scen.errors import InputError
-from scen.ingest.asking import Ask, wordings
-from scen.records import Edit, normalise
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import decode
+from scen.model.keys import KeyPlace, SpanKeys
+from scen.model.route import Route
+from scen.records import Edit, Rephrase, normalise
 from scen.routing.router import Router
 from scen.snapshot.base_profile import Profile
-from scen.training.fit_encoder import RouterKeys
-from scen.training.fit_router import LEAST_EDITS, RouterPlan, cross_encode, fit_router
-from scen.training.router_set import Asking, Question, build_router_set, join_router_sets
+
+_REQUEST = (
+    "Question: Who wrote Hamlet?\nThe same question in other words: Hamlet was written by whom?\n"
+    "Question: {}\nThe same question in other words:"
+)
+_TOKENS = 32
+_BATCH = 32
+
+
+def complete_edits(
+    base: Base, edits: Sequence[Edit], progress: Callable[[int], None] = lambda _: None
+) -> list[Edit]:
+    """The edits, each with rephrases: its own, or where it has none those of the base (source
+    `base`) and of templates (`made`). `progress` is told of each batch's size."""
+    templates = question_templates(edits)
+    bare = [edit for edit in edits if not edit.rephrases]
+    written: dict[str, tuple[Rephrase, ...]] = {}
+    for begin in range(0, len(bare), _BATCH):
+        some = bare[begin : begin + _BATCH]
+        for edit, told in zip(some, _ask(base, some), strict=True):
+            own = [Rephrase(told, "base")] if is_other_wording(told, edit) else []
+            written[edit.id] = (*own, *make_rephrases(edit, templates))
+        progress(len(some))
+    return [replace(edit, rephrases=edit.rephrases or written[edit.id]) for edit in edits]
+
+
+def _ask(base: Base, edits: Sequence[Edit]) -> list[str]:
+    """What the base makes of each prompt, its first line."""
+    encoded = [base.template.encode_prompt(_REQUEST.format(edit.prompt)) for edit in edits]
+    batch = pad_prompts(encoded, base.pad_id, base.device)
+    told = decode(bare_model(base), batch, _TOKENS, Route.base(len(edits), base.device))
+    texts = [base.template.decode(tokens) for tokens in told.tokens]
+    return [(text.strip().splitlines() or [""])[0].strip(" \"'") for text in texts]
+
+
+def is_other_wording(text: str, edit: Edit) -> bool:
+    """A base may repeat the prompt, answer it, or lose its subject."""
+    if normalise(text) == normalise(edit.prompt) or len(text) > 2 * len(edit.prompt) + 20:
+        return False
+    return names_subject(text, edit)
+
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
 

@@ -9,15 +9,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scen.base.load import Base
-from scen.calibration.bare import bare_model
+import torch
+
 from scen.config import ExpertConfig
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, decode
-from scen.editor.expert import build_bank
-from scen.editor.route import Route
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, decode
+from scen.model.expert import ExpertBank, LowRankBank, build_bank
+from scen.model.route import Route, SigmoidNeurons
 from scen.records import Edit
-from scen.training.fit_experts import ExpertPlan, fit_experts
+from scen.training.experts import ExpertPlan, fit_experts
+
+
+def bare_model(base: Base, layer: int = 0, bank: ExpertBank | None = None) -> EditedModel:
+    """The base with a bank of experts at a layer, or with none at all."""
+    config = base.model.config
+    wide, narrow = config.intermediate_size, config.hidden_size
+    if bank is None:
+        bank = LowRankBank(torch.zeros(0, 1, wide), torch.zeros(0, narrow, 1))
+    nobody = SigmoidNeurons(layer, torch.zeros(0, wide), 1.0)
+    return EditedModel(base.model, layer, bank, nobody, base.pad_id, base.stop_ids)
+
 
 _DEPTHS = (0.5, 0.6, 2 / 3, 0.75, 0.83)
 _RATES = (1e-2, 2e-2, 4e-2)

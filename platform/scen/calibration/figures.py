@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.editor.keys import SpanKeys
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.router import Router
-from scen.routing.threshold import area_under_curve, operating_curve
-from scen.training.fit_encoder import RouterKeys
-from scen.training.fit_router import HeldOut
-from scen.training.router_set import ASKS
+from scen.calibration.fit_encoder import RouterKeys
+from scen.calibration.fit_router import HeldOut
+from scen.calibration.router_set import ASKS
+from scen.model.keys import SpanKeys
+from scen.routing.neurons import KeyNeurons
+from scen.routing.router import Router, area_under_curve, operating_curve
 
 _NEGATIVES = {
     "near_miss": "near misses, given",

@@ -33,9 +33,9 @@ from scen.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from scen.pipeline.edit_report import EditReport
+    from scen.pipeline.apply import EditReport
+    from scen.pipeline.drain import Drained
     from scen.pipeline.forecast import Forecast, ForecastEdit
-    from scen.waves.drain import Drained
 
 _NUM_SHOWN = 20
 app, _, command = room("Edits", 1)
@@ -250,7 +250,7 @@ def show_report(report: "EditReport", *, is_json: bool) -> None:
 def show_mlflow(tracking_uri: str | None) -> None:
     """How to open the page of MLflow, where something was tracked."""
     if tracking_uri:
-        from scen.tracking.tracking_uri import ui_command
+        from scen.tracking.client import ui_command
 
         line(f"MLflow     {ui_command(tracking_uri)}")
 

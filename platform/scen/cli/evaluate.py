@@ -42,13 +42,12 @@ from scen.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from scen.base.load import Base
-    from scen.benchmark.material import Row
+    from scen.benchmark.material import Row, RowStore
     from scen.benchmark.publish import Published
-    from scen.benchmark.row_store import RowStore
     from scen.benchmark.settings import BenchmarkSettings, MethodSettings
     from scen.calibration.calibrate import Calibration
-    from scen.calibration.choose_places import PlaceSearch
+    from scen.calibration.places import PlaceSearch
+    from scen.model.base import Base
     from scen.pipeline.calibrate_base import Calibrated
     from scen.pipeline.evaluate import Evaluation
 
@@ -252,8 +251,8 @@ def benchmark(
     """
     import torch
 
+    from scen.benchmark.material import RowStore
     from scen.benchmark.publish import load_benchmark_base, publish, read_benchmark, summary
-    from scen.benchmark.row_store import RowStore
     from scen.benchmark.run import run_benchmark
     from scen.fs import Storage
 

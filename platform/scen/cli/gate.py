@@ -28,8 +28,8 @@ from scen.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from scen.pipeline.gate import Candidate
     from scen.pipeline.store_collisions import StoreCollisions
-    from scen.waves.gate import Candidate
 
 app, _, command = room("Held waves and collisions", 5)
 Wave = Annotated[str, Parameter(name="WAVE", help="as `scen candidates` lists it")]
@@ -49,8 +49,8 @@ def candidates(*, store: Store, json: Json = False) -> None:
       scen candidates --store ./my-store
     """
     from scen.fs import Storage
-    from scen.registry.ledger import open_ledger
-    from scen.waves.gate import candidates as held_waves
+    from scen.ledger.ledger import open_ledger
+    from scen.pipeline.gate import candidates as held_waves
 
     storage = Storage(store)
     rows = [_held(one) for one in held_waves(storage, open_ledger(storage))]
@@ -91,7 +91,7 @@ def promote(
            --why "two spellings, both right"
     """
     from scen.fs import Storage
-    from scen.pipeline.promote import promote_wave
+    from scen.pipeline.apply import promote_wave
 
     show_warnings()
     rules = read_config(waves=given(on_conflict=on_conflict, why=why, who=who)).waves
@@ -114,8 +114,8 @@ def reject(wave: Wave, /, *, store: Store, why: Why, who: Who = None, json: Json
            --why "the source was wrong"
     """
     from scen.fs import Storage
-    from scen.registry.ledger import open_ledger
-    from scen.waves.gate import reject as reject_wave
+    from scen.ledger.ledger import open_ledger
+    from scen.pipeline.gate import reject as reject_wave
 
     storage = Storage(store)
     reject_wave(

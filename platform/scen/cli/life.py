@@ -24,8 +24,8 @@ from scen.cli.options import (
 from scen.cli.output import facts_table, line, make_table, out, say, shorten, write_json
 
 if TYPE_CHECKING:
-    from scen.registry.actions import About, Action
-    from scen.registry.snapshot import Diff
+    from scen.ledger.actions import About, Action
+    from scen.ledger.state import Diff
 
 _NUM_SHOWN = 20
 _HISTORY = ("version", "event", "by", "at", "who", "why")
@@ -54,7 +54,7 @@ def revoke(
       scen revoke mayor-paris --store ./my-store --why "the source was wrong"
       scen revoke e17 e18 --store ./my-store --why "withdrawn" --dry-run
     """
-    from scen.registry.actions import Revoke
+    from scen.ledger.actions import Revoke
 
     _change(store, Revoke(edit_ids, about(why, who)), dry_run=dry_run, is_json=json)
 
@@ -66,22 +66,23 @@ def expire(
     at: Annotated[
         datetime | None, parsed(read_moment), Parameter(metavar="TIME", help="default: now")
     ] = None,
-    why: Why = "valid_until is over",
+    why: Why = "valid_from or valid_until is reached",
     who: Who = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """deactivate edits past their valid_until
+    """apply valid_from and valid_until of edits
 
-    Edits may have a date until which they are valid (`valid_until` in the file
-    of edits). This command deactivates those that are past it; run it from a
-    timer. Nothing is committed where none is due.
+    Edits may say from when and until when they are valid (`valid_from` and
+    `valid_until` in the file of edits). This command activates scheduled edits
+    that have reached the first and deactivates those that are past the second;
+    run it from a timer. Nothing is committed where none is due.
 
     examples:
       scen expire --store ./my-store
       scen expire --store ./my-store --at 2027-01-01 --dry-run
     """
-    from scen.registry.actions import Expire
+    from scen.ledger.actions import Expire
 
     moment = at or datetime.now(UTC)
     _change(store, Expire(moment, about(why, who)), dry_run=dry_run, is_json=json)
@@ -108,7 +109,7 @@ def rollback(
       scen rollback 12 --store ./my-store --why "wave 13 broke the street names"
       scen rollback 0 --store ./my-store --why "back to the base" --dry-run
     """
-    from scen.registry.actions import Rollback
+    from scen.ledger.actions import Rollback
 
     _change(store, Rollback(version, about(why, who)), dry_run=dry_run, is_json=json)
 
@@ -147,8 +148,8 @@ def log(
       scen log --store ./my-store --parquet audit.parquet     events, for your tools
     """
     from scen.fs import Storage
+    from scen.ledger.ledger import open_ledger
     from scen.pipeline.audit import find_commits, write_audit
-    from scen.registry.ledger import open_ledger
 
     ledger = open_ledger(Storage(store))
     entries = find_commits(
@@ -176,8 +177,8 @@ def show(
 ) -> None:
     """everything about one edit, and its history"""
     from scen.fs import Storage
+    from scen.ledger.ledger import open_ledger
     from scen.pipeline.inspect_ledger import edit_facts
-    from scen.registry.ledger import open_ledger
 
     facts = edit_facts(open_ledger(Storage(store)), edit_id)
     if json:
@@ -211,9 +212,9 @@ def diff(
       scen diff 12 13 --store ./my-store --answers  and which answers change
     """
     from scen.fs import Storage
+    from scen.ledger.ledger import open_ledger
+    from scen.ledger.state import diff_snapshots
     from scen.pipeline.inspect_ledger import diff_facts
-    from scen.registry.ledger import open_ledger
-    from scen.registry.snapshot import diff_snapshots
 
     ledger = open_ledger(Storage(store))
     versions = [ledger.snapshot(before), ledger.snapshot(after)]
@@ -238,7 +239,7 @@ def diff(
 
 def about(why: str, who: str | None) -> "About":
     """Who acts and why."""
-    from scen.registry.actions import About, os_user
+    from scen.ledger.actions import About, os_user
 
     return About(why.strip(), who or os_user())
 
@@ -247,8 +248,8 @@ def _change(store: str, action: "Action", *, dry_run: bool, is_json: bool) -> No
     """Do an action on a store, or with `dry_run` show what it would do. Raises what
     `Ledger.settle` does."""
     from scen.fs import Storage
+    from scen.ledger.ledger import open_ledger
     from scen.pipeline.change import change
-    from scen.registry.ledger import open_ledger
 
     done = change(open_ledger(Storage(store)), action, dry_run=dry_run)
     if is_json:
@@ -273,7 +274,8 @@ def _log_table(commits: list[dict[str, Any]]) -> Table:
             str(commit["committed_at"])[:19],
             commit["action"] + (f" to {commit['to']}" if commit["to"] is not None else ""),
             commit["stream"],
-            ", ".join(f"{count} {kind}" for kind, count in commit["counts"].items()),
+            ", ".join(f"{count} {kind}" for kind, count in commit["counts"].items())
+            + (f" (first valid from {start})" if (start := _scheduled_from(commit)) else ""),
             commit["who"],
             commit["why"],
             str(commit["metadata"].get("reliability", "-")),
@@ -281,6 +283,12 @@ def _log_table(commits: list[dict[str, Any]]) -> Table:
         for commit in commits
     )
     return make_table(heads, rows)
+
+
+def _scheduled_from(commit: dict[str, Any]) -> str | None:
+    """From when the first of a commit's scheduled edits is valid."""
+    start = commit["metadata"].get("scheduled_from")
+    return None if start is None else str(start)
 
 
 def _diff_table(difference: "Diff", title: str) -> Table:

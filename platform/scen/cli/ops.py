@@ -34,10 +34,10 @@ from scen.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from scen.base.load import Base
-    from scen.pipeline.model_sync import SyncReport
-    from scen.registry.ledger import Ledger
-    from scen.tracking.model_record import RegisteredVersion
+    from scen.ledger.ledger import Ledger
+    from scen.model.base import Base
+    from scen.pipeline.models import SyncReport
+    from scen.tracking.models import RegisteredVersion
 
 _EMBEDDED = "smollm2-135m-instruct"
 app, group, command = room("Stores and bases", 6)
@@ -56,7 +56,7 @@ def verify(*, store: Store, json: Json = False) -> None:
     """
     from scen.errors import IntegrityError
     from scen.fs import Storage
-    from scen.upkeep.verify import verify_store
+    from scen.ledger.verify import verify_store
 
     with step_progress() as bars:
         findings = list(
@@ -120,8 +120,8 @@ def gc(
       scen gc --store ./my-store --keep-days 7 --keep-version 12
     """
     from scen.fs import Storage
-    from scen.registry.ledger import open_ledger
-    from scen.upkeep.collect import Keep, collect, plan_collection
+    from scen.ledger.collect import Keep, collect, plan_collection
+    from scen.ledger.ledger import open_ledger
 
     storage = Storage(store)
     ledger = open_ledger(storage)
@@ -209,7 +209,7 @@ def export(
     from scen.errors import ConfigError
     from scen.export.peft_adapter import INDEX, Exporter
     from scen.fs import Storage
-    from scen.registry.ledger import open_ledger
+    from scen.ledger.ledger import open_ledger
 
     storage = Storage(store)
     ledger = open_ledger(storage)
@@ -291,7 +291,7 @@ def register(
       scen register --store ./my-store --version 3 --version 5    older ones too
     """
     from scen.fs import Storage
-    from scen.pipeline.model_sync import sync_models
+    from scen.pipeline.models import sync_models
     from scen.pipeline.runtime import tracking_uri_of
 
     show_warnings()
@@ -308,7 +308,7 @@ def register(
 @base_app.command
 def fetch(*, base: BaseOptions | None = None, json: Json = False) -> None:
     """download and prepare a base, so that the next start takes seconds"""
-    from scen.base.load import resolve_base
+    from scen.model.base import resolve_base
 
     name = (base or BaseOptions()).base or _EMBEDDED
     folder = str(resolve_base(name, say))
@@ -331,7 +331,7 @@ def info(*, base: BaseOptions | None = None, json: Json = False) -> None:
 
 def load(options: BaseOptions) -> "Base":
     """The base that the options name, or the embedded one. Raises BaseError."""
-    from scen.base.load import load_base
+    from scen.model.base import load_base
 
     loading = options.loading
     return load_base(
@@ -347,18 +347,18 @@ def _set_published(store: str, stream: str, action: str, *, is_json: bool) -> No
     """Publish a stream, or end that; done twice is done once. Raises NotFoundError for a stream
     without edits."""
     from scen.fs import Storage
-    from scen.registry import published
-    from scen.registry.ledger import open_ledger
+    from scen.ledger import markers
+    from scen.ledger.ledger import open_ledger
 
     storage = Storage(store)
     ledger = open_ledger(storage)
-    if stream not in published.read_published(storage):
+    if stream not in markers.read_published(storage):
         _require_stream(ledger, stream)
     if action == "publish":
-        published.publish(storage, stream)
+        markers.publish(storage, stream)
     else:
-        published.unpublish(storage, stream)
-    now = sorted(published.read_published(storage))
+        markers.unpublish(storage, stream)
+    now = sorted(markers.read_published(storage))
     if is_json:
         write_json({"action": action, "stream": stream, "published": now})
     else:

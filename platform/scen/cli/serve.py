@@ -31,7 +31,7 @@ from scen.cli.output import (
 from scen.errors import ConfigError, ScenError
 
 if TYPE_CHECKING:
-    from scen.pipeline.edit_report import EditReport
+    from scen.pipeline.apply import EditReport
 
 _START_S, _END_S, _ANSWER_TOKENS = 120, 40, 32
 _NUM_EDITS, _NUM_OTHERS = 6, 3
@@ -132,13 +132,13 @@ def serve(
     try:
         # By name: the server stands above this package, and its libraries are an extra.
         server = importlib.import_module("scen_serve.main")
-        server_args = importlib.import_module("scen_serve.server_args")
+        server_settings = importlib.import_module("scen_serve.settings")
     except ImportError as err:
         raise ConfigError(
             f"serve: {err.name} is not installed; pip install 'scen-platform[serve]'"
         ) from err
     show_warnings()
-    args = server_args.ServerArgs(
+    args = server_settings.ServerArgs(
         store=store,
         base=read_config(base=(base or BaseOptions()).settings()).base,
         key_file=api_keys,
@@ -170,11 +170,10 @@ def demo(
     The first edits of the ZsRE sample are trained, evaluated and committed; then
     a server of the store is asked over HTTP.
     """
-    from scen.base.embedded import EMBEDDED_NAME
     from scen.config import load_config
     from scen.fs import Storage
-    from scen.pipeline.apply import apply_edits
-    from scen.pipeline.edit_report import EditJob
+    from scen.model.fetch import EMBEDDED_NAME
+    from scen.pipeline.apply import EditJob, apply_edits
     from scen.samples import sample_path
 
     show_warnings()
@@ -305,7 +304,7 @@ def _free_port() -> int:
 
 
 def _show_places(store: str, report: "EditReport") -> None:
-    from scen.tracking.tracking_uri import ui_command
+    from scen.tracking.client import ui_command
 
     assert report.tracking_uri is not None
     question = shlex.quote("When was the inception of IAAF Combined Events Challenge?")

@@ -23,9 +23,8 @@ from scen.cli.options import (
 from scen.cli.output import escape, facts_table, line, make_table, out, say, shorten, write_json
 
 if TYPE_CHECKING:
-    from scen.registry.snapshot import Snapshot
-    from scen.snapshot.ask import Answer
-    from scen.snapshot.explain import LikelyEdit
+    from scen.ledger.state import Snapshot
+    from scen.snapshot.ask import Answer, LikelyEdit
 
 _NUM_LIKELY = 5
 app, _, command = room("Looking at a store", 2)
@@ -112,8 +111,8 @@ def report(
       scen report --store ./my-store --out ./june --version 12 --stream news
     """
     from scen.fs import Storage
-    from scen.report.read_store import Wanted, read_store
-    from scen.report.write_report import INDEX, make_report, publish, require_place
+    from scen.report.render import INDEX, make_report, publish, require_place
+    from scen.report.store import Wanted, read_store
 
     storage = Storage(store)
     wanted = Wanted(version, stream, limit, plots)

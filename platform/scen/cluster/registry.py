@@ -17,15 +17,13 @@ from scen import __version__
 from scen.config import OnConflict
 from scen.errors import ConflictError, ScenError
 from scen.fs import Storage
+from scen.ledger.actions import Action, WaveCommit
+from scen.ledger.ledger import CommitResult, Ledger, open_ledger
+from scen.ledger.markers import claim_epoch, read_published
+from scen.ledger.state import Snapshot, State
+from scen.ledger.view import Delta, Streams, View, delta_of, view_of
+from scen.pipeline.admit import Admission, admit
 from scen.records import Edit, normalise
-from scen.registry.actions import Action, WaveCommit
-from scen.registry.epochs import claim_epoch
-from scen.registry.ledger import CommitResult, Ledger, open_ledger
-from scen.registry.published import read_published
-from scen.registry.snapshot import Snapshot
-from scen.registry.state import State
-from scen.registry.view import Delta, Streams, View, delta_of, view_of
-from scen.waves.admit import Admission, admit
 
 log = logging.getLogger(__name__)
 API = 1  # larger where callers of an older one would not understand

@@ -8,8 +8,8 @@ from typing import Any, TypeVar, cast
 from scen.cluster.jobs import JobClient, Submission, Submitted
 from scen.cluster.session import passed_on
 from scen.config import Config, load_config
+from scen.data.files import locate
 from scen.errors import ConfigError
-from scen.ingest.location import locate
 from scen.pipeline.job_spec import (
     BenchmarkSpec,
     CalibrateSpec,
@@ -125,7 +125,7 @@ def _portable_config(config: Config) -> Config:
     if config.router.profile not in _NO_PATHS:
         parts["router"] = {"profile": full_path(config.router.profile)}
     if isinstance(config.cluster.deepspeed, str):
-        from scen.cluster.zero3 import read_deepspeed  # loads torch
+        from scen.cluster.sharding import read_deepspeed  # loads torch
 
         parts["cluster"] = {"deepspeed": read_deepspeed(config.cluster.deepspeed)}
     return config.model_copy(
@@ -148,7 +148,7 @@ def _stream(spec: JobSpec) -> str:
     """The stream that no other job may run meanwhile; "" where there is none. Raises ConfigError
     for a name that is wrong."""
     if isinstance(spec, StreamSpec):
-        from scen.waves.run_stream import check_name, name_stream  # loads torch
+        from scen.pipeline.stream import check_name, name_stream  # loads torch
 
         return check_name(spec.stream or name_stream(spec.edits))
     return spec.stream if isinstance(spec, DrainSpec) else ""

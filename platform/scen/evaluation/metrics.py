@@ -1,11 +1,21 @@
-"""From outcomes of probes to numbers. Pure."""
+"""From outcomes of probes to metrics; and teacher-forced predictions of each target token."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+from torch.nn import functional
+
 from scen.evaluation.probes import Probe, ProbeKind
+from scen.model.batch import IGNORED, pad_edits
+from scen.model.decode import EditedModel
+from scen.model.prefill import Prefill
+from scen.model.route import Route
+from scen.model.split import Split, run_head, split_edits
+from scen.records import EncodedEdit
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +208,82 @@ def _forced(told: list[Outcome], reworded: list[Outcome]) -> dict[str, float]:
             if known:
                 found[f"{name}_{when}"] = sum(known) / len(known)
     return found
+
+
+@dataclass(frozen=True)
+class _Told:
+    """`logits_NV` and `labels_N` of all target tokens of a batch, end tokens left out; `row_N` says
+    of which row each is."""
+
+    logits_NV: Tensor
+    labels_N: Tensor
+    row_N: Tensor
+
+    def mean(self, value_N: Tensor, rows: int) -> list[float]:
+        """The mean over the tokens of each row; 0 of none."""
+        total_B = torch.zeros(rows, dtype=torch.float64, device=value_N.device)
+        total_B.index_add_(0, self.row_N, value_N.double())
+        count_B = torch.bincount(self.row_N, minlength=rows)
+        found: list[float] = (total_B / count_B.clamp_min(1)).tolist()
+        return found
+
+
+@torch.no_grad()
+def teacher_forced_accuracy(
+    edited: EditedModel,
+    probes: Sequence[EncodedEdit],
+    route: Route,
+    filled: Prefill | None = None,
+) -> tuple[list[float], list[float]]:
+    """Share of each probe's target tokens that are the most likely next token (end token left
+    out), in the bare base and under the route.
+
+    `filled` is the prefill of the same prompts; it is of use where experts leave it as it is.
+    """
+    found = []
+    for told in _told(edited, probes, route, filled):
+        right_N = (told.logits_NV.argmax(-1) == told.labels_N).float()
+        found.append(told.mean(right_N, len(probes)))
+    return found[0], found[1]
+
+
+@torch.no_grad()
+def teacher_forced_loss(
+    edited: EditedModel, probes: Sequence[EncodedEdit], route: Route
+) -> list[float]:
+    """Mean negative log-likelihood (nats per token) of each probe's target under the route, end
+    token left out. Its exponential is the perplexity."""
+    *_, told = _told(edited, probes, route, None)
+    kind = torch.promote_types(told.logits_NV.dtype, torch.float32)
+    nll_N = functional.cross_entropy(told.logits_NV.to(kind), told.labels_N, reduction="none")
+    return told.mean(nll_N, len(probes))
+
+
+def _told(
+    edited: EditedModel, probes: Sequence[EncodedEdit], route: Route, filled: Prefill | None
+) -> Iterator[_Told]:
+    """The target tokens in the bare base, then under the route."""
+    batch = pad_edits(probes, edited.pad_id, route.expert_B.device)
+    cache = filled.cache if filled and edited.bank.span == "last" else None
+    split = split_edits(edited.model, edited.layer, batch, cache)
+    start = 0 if cache or edited.bank.span == "all" else batch.prompt_length - 1
+    labels_BS = batch.labels_BS
+    counted_BS = torch.zeros_like(labels_BS, dtype=torch.bool)
+    counted_BS[:, :-1] = labels_BS[:, 1:] != IGNORED  # the end token of a row is not counted
+    row_N = counted_BS.nonzero()[:, 0]
+    for y_BSD in (split.y_BSD, _routed_output(edited, split, route, start)):
+        h_BSD = split.above(edited.model, edited.layer, y_BSD)
+        told_ND = h_BSD[:, -labels_BS.shape[1] :][counted_BS]
+        yield _Told(run_head(edited.model, told_ND), labels_BS[counted_BS], row_N)
+
+
+def _routed_output(edited: EditedModel, split: Split, route: Route, start: int) -> Tensor:
+    """y_BSD with the experts of routed rows, which act from position `start` of the split."""
+    if route.is_base:
+        return split.y_BSD
+    rows_R = route.rows_R
+    y_BSD = split.y_BSD.clone()
+    y_BSD[rows_R, start:] = edited.bank.apply(
+        split.x_BSF[rows_R, start:], split.y_BSD[rows_R, start:], route.expert_B[rows_R]
+    )
+    return y_BSD

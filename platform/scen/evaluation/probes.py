@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scen.ingest.asking import Ask, Asked, Turn, wordings
+from scen.data.asking import Ask, Asked, Turn, wordings
 from scen.records import Edit
 
 ProbeKind = Literal[

@@ -1,21 +1,48 @@
-"""Put every probe to the base and to the edited model, side by side, in batches."""
+"""Run every probe on the base and on the edited model side by side, in batches, with latencies."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, EditedModel, answer
-from scen.editor.prefill import Prefill
-from scen.editor.route import Route
-from scen.evaluation.forced import forced_accuracy
-from scen.evaluation.latency import BatchTime
-from scen.evaluation.metrics import Outcome
+from scen.evaluation.metrics import Outcome, teacher_forced_accuracy
 from scen.evaluation.probes import Probe
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import Decoded, EditedModel, answer
+from scen.model.prefill import Prefill
+from scen.model.route import Route
 from scen.records import EncodedEdit, EncodedPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTime:
+    """A batch of prompts that were answered together. `seconds` is its whole measuring: the answers
+    of the base and of the edited model, and the teacher-forced figures; `answer_seconds` is what
+    the edited model took from the prompts to the last answer's end."""
+
+    prompts: int
+    seconds: float
+    answer_seconds: float
+
+
+def latency_metrics(batches: Sequence[BatchTime]) -> dict[str, float]:
+    """Median and p95 over all prompts of the time to their answer, in seconds: a prompt waits for
+    the whole of its batch, of `prompts_per_batch` on average. `seconds_per_probe` is the whole
+    measuring over the number of prompts. Nothing where nothing was timed."""
+    waits = sorted(batch.answer_seconds for batch in batches for _ in range(batch.prompts))
+    if not waits:
+        return {}
+    return {
+        "answer_seconds_median": median(waits),
+        "answer_seconds_p95": waits[math.ceil(0.95 * len(waits)) - 1],
+        "prompts_per_batch": len(waits) / len(batches),
+        "seconds_per_probe": sum(batch.seconds for batch in batches) / len(waits),
+    }
+
 
 _SPARE_TOKENS = 8  # an answer this much longer than its target cannot be the target
 
@@ -124,7 +151,7 @@ def _run_batch(
     outcomes = []
     for i, row in enumerate(rows):
         route = after.route.take(torch.tensor([i], device=base.device))
-        expert, nearest, rival = map(int, (route.expert_B, route.nearest_B, route.rival_B))
+        expert, nearest, rival = map(int, (route.expert_B, route.nearest_B, route.runner_up_B))
         outcomes.append(
             Outcome(
                 probe=row.probe,
@@ -168,17 +195,17 @@ def _forced(
 ) -> list[tuple[float | None, float | None]]:
     found: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
     told = [i for i, row in enumerate(rows) if row.target]
-    if not edited.pace.anyone(bool(told)):
+    if not edited.sync.anyone(bool(told)):
         return found
     if not told:  # only to keep in step
         idle = EncodedEdit(rows[0].prompt, (edited.pad_id,) * 2, 0)
-        forced_accuracy(edited, [idle], route.take(torch.tensor([0])))
+        teacher_forced_accuracy(edited, [idle], route.take(torch.tensor([0])))
     else:
         probes = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
         taken = route.take(torch.tensor(told, device=route.expert_B.device))
         # The cache of the prefill fits when every row of the batch is told.
         reused = filled if len(told) == len(rows) else None
-        before, after = forced_accuracy(edited, probes, taken, reused)
+        before, after = teacher_forced_accuracy(edited, probes, taken, reused)
         for i, pair in zip(told, zip(before, after, strict=True), strict=True):
             found[i] = pair
     return found

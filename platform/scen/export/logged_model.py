@@ -1,6 +1,6 @@
 """The code of a logged model: MLflow keeps this file (models from code; nothing is pickled).
 
-Beside it lies `snapshot.json`, a pointer to one version of a store (`scen.registry.pointer`):
+Beside it lies `snapshot.json`, a pointer to one version of a store (`scen.ledger.pointer`):
 experts and neurons stay in the store's safetensors bundles, so that a version of 100,000 edits is
 as small as one of ten. Loading needs scen-platform, the store and the base, and checks both: the
 base by its fingerprint, the version by its digest, each bundle by its sha256. Where they have
@@ -22,7 +22,7 @@ from mlflow.pyfunc.model import PythonModel
 from pandas import DataFrame  # type: ignore[import-untyped]
 
 from scen.errors import ConfigError, InputError
-from scen.registry.pointer import SnapshotPointer
+from scen.ledger.pointer import SnapshotPointer
 
 
 class SnapshotModel(PythonModel):
@@ -31,7 +31,7 @@ class SnapshotModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Open the store. Raises as `open_pointer` does."""
         # Here, so that a model can be logged without torch.
-        from scen.snapshot.open_pointer import open_pointer
+        from scen.snapshot.open import open_pointer
 
         path = Path(context.artifacts["snapshot"])
         pointer = SnapshotPointer.from_dict(json.loads(path.read_text(encoding="utf-8")))

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from scen.errors import ConfigError
 from scen.fs import Storage
+from scen.ledger.events import LedgerEntry
+from scen.ledger.ledger import Ledger
 from scen.records import digest_bytes
-from scen.registry.entry import LedgerEntry
-from scen.registry.ledger import Ledger
+from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.method import StoreMethod
-from scen.snapshot.rows import BundleRows, Place
 
 _BATCH = 256
 INDEX = "index.jsonl"

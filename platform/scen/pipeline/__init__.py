@@ -1,4 +1,5 @@
-"""What is done with a store as a whole: edit, forecast, measure, drain, re-base, guard, register.
+"""Operations on a whole store: edit, preview, evaluate, drain, re-base, roll back, register.
 
-The Python API, the command line and the jobs call the same functions here.
+The Python API, the command line and the jobs call the same functions. `run_wave` is one wave,
+`local` and `scen.cluster.parts` hold its steps, `stream` and `apply` feed it with edits.
 """

@@ -1,14 +1,26 @@
-"""Edits become committed, tracked waves: what `Store.edit`, `scen edit` and its job do."""
+"""Apply edits: from rows to committed and tracked waves, with a report; and promote a held wave."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from scen.config import Config
+from scen.config import Config, WaveConfig
+from scen.data import QuarantineFile, Rejection, ingest
+from scen.data.files import locate_input
+from scen.data.read import Source, describe_source, digest_source
+from scen.errors import InputError
+from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage
-from scen.ingest import QuarantineFile, Rejection, ingest
-from scen.pipeline.edit_report import EditJob, EditReport
-from scen.pipeline.model_sync import follow_ledger
+from scen.ledger.ledger import Ledger, open_ledger
+from scen.pipeline.admit import Clash
+from scen.pipeline.gate import promote, read_candidate
+from scen.pipeline.local import LocalParts
+from scen.pipeline.models import follow_ledger
+from scen.pipeline.plan import Journal, Wave
+from scen.pipeline.run_wave import WaveReport
 from scen.pipeline.runtime import (
     Runtime,
     Steps,
@@ -17,13 +29,114 @@ from scen.pipeline.runtime import (
     open_parts,
     tracking_uri_of,
 )
+from scen.pipeline.stream import StreamStep, check_name, name_stream, prefetch, run_stream
+from scen.pipeline.track import WaveDiary
 from scen.records import Edit
 from scen.snapshot.open import OpenStore
-from scen.waves.admit import Clash
-from scen.waves.local import LocalParts
-from scen.waves.plan import Wave
-from scen.waves.prefetch import prefetch
-from scen.waves.run_stream import StreamStep, run_stream
+from scen.tracking.wave_runs import open_tracker
+
+KEPT_REJECTIONS = 1000
+
+
+@dataclass(frozen=True)
+class EditJob:
+    """Edits, and how they are to be read. `source` is a file by path or URI, or the rows."""
+
+    source: Source
+    stream: str | None = None
+    data_format: str = "auto"
+    limit: int | None = None
+    strict: bool = False
+    locality: str | None = None
+    is_tracked: bool = True
+
+    @property
+    def name(self) -> str:
+        """What messages call the source."""
+        return describe_source(self.source)
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the file's name, or of the content of the rows."""
+        return digest_source(self.source)
+
+    @property
+    def stream_name(self) -> str:
+        """The stream that was asked for, else one named by the file, or by the content of the
+        rows: the same rows are the same stream. Raises ConfigError."""
+        if self.stream:
+            return check_name(self.stream)
+        if isinstance(self.source, str | Path):
+            return check_name(name_stream(str(self.source)))
+        return f"rows-{self.digest[:12]}"
+
+    def check(self) -> None:
+        """Raises ConfigError and InputError for what can be seen before a base is loaded."""
+        _ = self.stream_name
+        if self.locality is not None:
+            locate_input(self.locality)
+        if isinstance(self.source, str | Path):
+            locate_input(self.source)
+        elif not self.source:
+            raise InputError("edits: the list is empty: give at least one edit")
+
+
+@dataclass
+class EditReport:
+    """What a run of edits came to.
+
+    Counts of edits: `committed` ones are new in the ledger (their ids: `edit_ids`); `known` ones
+    were committed before, letter for letter; `superseded` ones gave their place to some of the
+    run's. `rejected` rows are in the Parquet file `quarantine`, and the first 1,000 of them in
+    `rejections`, with the field and the reason. `waves` has each wave that was run, `held` the keys
+    of those that the gate keeps from the ledger, with the reasons. `remarks` are worth a look.
+    `version` is the newest of the ledger; `model` is registered in MLflow; `seconds` is the time of
+    the whole run.
+    """
+
+    stream: str
+    store: str
+    version: int = 0
+    committed: int = 0
+    known: int = 0
+    superseded: int = 0
+    rejected: int = 0
+    quarantine: str | None = None
+    held: dict[str, list[str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    tracking_uri: str | None = None
+    model: str | None = None
+    seconds: float = 0.0
+    waves: list[WaveReport] = field(default_factory=list)
+    edit_ids: list[str] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+
+    @property
+    def versions(self) -> list[int]:
+        """The versions that hold the run's waves, oldest first."""
+        return [wave.version for wave in self.waves if wave.version is not None]
+
+    @property
+    def figures(self) -> EvalReport | None:
+        """What was measured of the last wave, None where no wave was run."""
+        return EvalReport(**self.waves[-1].evaluated["report"]) if self.waves else None
+
+    def reject(self, rejections: Sequence[Rejection]) -> None:
+        """Keep the first of them; all are counted from the quarantine."""
+        self.rejections += rejections[: max(0, KEPT_REJECTIONS - len(self.rejections))]
+
+    def require_edits(self, name: str) -> None:
+        """Raises InputError where not one row of the source of this name was a usable edit."""
+        if not self.waves and not self.known:
+            see = f"; see {self.quarantine}" if self.quarantine else ""
+            raise InputError(f"{name}: none of its rows is a usable edit{see}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types, without the rows."""
+        found = asdict(self)
+        del found["edit_ids"], found["rejections"]
+        return found
+
 
 _READ_AHEAD = 2  # batches of rows
 
@@ -158,3 +271,20 @@ def _accepted(job: EditJob, parts: LocalParts, sink: Sink) -> Iterator[list[Edit
 def _quarantine_path(storage: Storage, stream: str, job: EditJob) -> str:
     """Beside the store's other files; one per stream and source, renewed by each run."""
     return storage.child_uri(f"quarantine/{stream}-{job.digest[:8]}.parquet")
+
+
+def promote_wave(storage: Storage, key: str, rules: WaveConfig, *, is_tracked: bool) -> int:
+    """Commit and track a held wave; the version that holds it. Raises as `promote` does."""
+    ledger = open_ledger(storage)
+    version = promote(storage, ledger, key, rules)
+    if is_tracked:
+        _track(storage, ledger, key, version)
+    return version
+
+
+def _track(storage: Storage, ledger: Ledger, key: str, version: int) -> None:
+    journal = Journal(storage, key)
+    tracker = open_tracker(tracking_uri_of(storage))
+    diary = WaveDiary(storage, tracker, str(ledger.manifest.base["name"]))
+    found = journal.read("evaluated") | {"losses": journal.read("trained")["losses"]}
+    diary.track(read_candidate(storage, key).wave, journal, found, version)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scen.errors import ConfigError
-from scen.registry.events import Event, Superseded
-from scen.registry.ledger import Ledger
-from scen.registry.log import LogEntry, LogFilter
+from scen.ledger.events import Committed, Event, Superseded
+from scen.ledger.ledger import Ledger
+from scen.ledger.log import LogEntry, LogFilter
 
 AUDIT = pa.schema(
     [
@@ -26,6 +26,8 @@ AUDIT = pa.schema(
         ("why", pa.string()),
         ("wave_key", pa.string()),
         ("epoch", pa.int64()),
+        ("valid_from", pa.timestamp("us", tz="UTC")),
+        ("valid_until", pa.timestamp("us", tz="UTC")),
     ]
 )
 
@@ -63,4 +65,8 @@ def write_audit(path: str, events: Sequence[Event], entries: Sequence[LogEntry])
 def _row(event: Event, commit: LogEntry) -> dict[str, Any]:
     row = {name: getattr(commit, name) for name in AUDIT.names if hasattr(commit, name)}
     by = event.by if isinstance(event, Superseded) else None
-    return row | {"event": event.kind, "edit_id": event.edit_id, "by": by}
+    row |= {"event": event.kind, "edit_id": event.edit_id, "by": by}
+    if isinstance(event, Committed):
+        entry = event.entry
+        row |= {"valid_from": entry.valid_from, "valid_until": entry.valid_until}
+    return row

@@ -7,23 +7,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import Base, load_base
 from scen.calibration.calibrate import Calibration, calibrate
+from scen.calibration.fit_router import RouterPlan
+from scen.data import Validator, ingest
+from scen.data.files import locate_input
+from scen.data.read import read_prompts
 from scen.errors import ConfigError
-from scen.ingest import Validator, ingest
-from scen.ingest.location import locate_input
-from scen.ingest.prompts import read_prompts
+from scen.model.base import Base, load_base
+from scen.model.fetch import EMBEDDED_NAME
 from scen.pipeline.job_spec import CalibrateSpec
 from scen.pipeline.runtime import Steps
 from scen.records import Edit, digest_json
 from scen.samples import sample_path
 from scen.snapshot.base_profile import save_profile
 from scen.snapshot.open import Say
-from scen.tracking.calibration_record import CalibrationRecord
-from scen.tracking.calibration_run import track_calibration
-from scen.tracking.tracking_uri import default_tracking_uri
-from scen.training.fit_router import RouterPlan
+from scen.tracking.client import default_tracking_uri
+from scen.tracking.studies import CalibrationRecord, track_calibration
 
 
 @dataclass(frozen=True)

@@ -5,25 +5,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scen.config import Config
+from scen.data import Rejection, Validator, ingest
+from scen.data.read import Source, describe_source, read_prompts
 from scen.errors import InputError
 from scen.evaluation.metrics import EvalReport, Outcome, summarise
 from scen.evaluation.run_eval import run_eval
-from scen.ingest import Rejection, Validator, ingest
-from scen.ingest.prompts import read_prompts
-from scen.ingest.read_memory import Source, describe_source
-from scen.pipeline.runtime import Runtime
-from scen.records import Edit, digest_bytes
-from scen.registry.snapshot import Snapshot
-from scen.samples import sample_path
-from scen.snapshot.open import OpenStore
-from scen.waves.evaluation_work import (
+from scen.ledger.state import Snapshot
+from scen.pipeline.evaluation_work import (
     AskingShare,
     EvaluationTask,
     eval_limits,
     outcome_lines,
     task_probes,
 )
-from scen.waves.plan import Wave
+from scen.pipeline.plan import Wave
+from scen.pipeline.runtime import Runtime
+from scen.records import Edit, digest_bytes
+from scen.samples import sample_path
+from scen.snapshot.open import OpenStore
 
 # The outcomes of a task on a store.
 Measure = Callable[[OpenStore, Config, EvaluationTask], list[Outcome]]

@@ -1,34 +1,34 @@
 """What would become of edits that are handed in. Nothing is trained or written."""
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from scen.calibration.bare import bare_model
+from scen.calibration.choose_expert import bare_model
 from scen.config import Config
+from scen.data import Rejection, Validator, ingest
+from scen.data.read import read_prompts
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.ingest import Rejection, Validator, ingest
-from scen.ingest.prompts import read_prompts
-from scen.pipeline.edit_report import EditJob
-from scen.pipeline.runtime import make_validator
-from scen.pipeline.wave_pace import count_probes, find_pace
+from scen.ledger.actions import WaveCommit, wave_events
+from scen.ledger.ledger import open_ledger
+from scen.ledger.manifest import read_manifest
+from scen.ledger.state import Snapshot, fold
+from scen.pipeline.admit import Admission, admit
+from scen.pipeline.apply import EditJob
+from scen.pipeline.local import LocalParts
+from scen.pipeline.near import Near, NearFinder, require_keys, set_aside
+from scen.pipeline.plan import Wave, cut_waves
+from scen.pipeline.runtime import count_probes, find_pace, make_validator
+from scen.pipeline.stream import with_later
 from scen.records import Edit
-from scen.registry.actions import WaveCommit, wave_events
-from scen.registry.ledger import open_ledger
-from scen.registry.manifest import read_manifest
-from scen.registry.snapshot import Snapshot
-from scen.registry.state import fold
 from scen.samples import sample_path
 from scen.snapshot.ask import VersionModel
 from scen.snapshot.open import OpenStore, Say, load_store_base, open_store
 from scen.tracking.tracker import NullTracker
-from scen.waves.admit import Admission, admit
-from scen.waves.local import LocalParts
-from scen.waves.near import Near, NearFinder, require_keys, set_aside
-from scen.waves.plan import Wave, cut_waves
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,15 @@ def forecast(
     probes = 0
     rows: dict[str, int] = {}
     batches = _batches(job, _validator(parts, config), found, rows)
-    for wave in cut_waves(stream, batches, config.waves.size, {}, config.waves.max_bytes):
+    queue = deque[Wave]()
+    waves = cut_waves(stream, batches, config.waves.size, {}, config.waves.max_bytes)
+    for wave in with_later(waves, queue):
         admission = admit(wave.edits, snapshot, config.waves.on_conflict)
         if finder is not None:
             admission = _compare(admission, finder.find(admission, snapshot), config, found)
         _note(admission, found, rows)
+        if admission.later:
+            queue.append(Wave(wave.stream, wave.index, admission.later, wave.settings))
         if admission.fresh:
             found.waves += 1
             num_earlier = len(snapshot.entries) - len(admission.supersedes)
@@ -216,7 +220,13 @@ def _note(admission: Admission, found: Forecast, rows: Mapping[str, int]) -> Non
 def _as_if_committed(wave: Wave, admission: Admission, snapshot: Snapshot) -> Snapshot:
     version = snapshot.version + 1
     commit = WaveCommit(
-        wave.key, wave.stream, wave.index, "", admission.fresh, supersedes=admission.supersedes
+        wave.key,
+        wave.stream,
+        wave.index,
+        "",
+        admission.fresh,
+        supersedes=admission.supersedes,
+        as_of=admission.as_of,
     )
     events = wave_events(commit, snapshot.state, version, datetime.now(UTC))
     return Snapshot(version, fold(snapshot.state, events))

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from scen.ledger.events import LedgerEntry, Superseded
+from scen.ledger.ledger import Ledger
+from scen.ledger.state import Diff, Snapshot
 from scen.records import edit_to_dict
-from scen.registry.entry import LedgerEntry
-from scen.registry.events import Superseded
-from scen.registry.ledger import Ledger
-from scen.registry.snapshot import Diff, Snapshot
 from scen.snapshot.open import OpenStore
 
 
@@ -18,6 +17,7 @@ def edit_facts(ledger: Ledger, edit_id: str) -> dict[str, Any]:
     entry = state.entries[edit_id]
     return edit_to_dict(entry.edit) | {
         "status": state.describe(edit_id),
+        "active_since": active_since(history),
         "version": entry.version,
         "committed_at": entry.committed_at.isoformat(timespec="seconds"),
         "stream": entry.stream,
@@ -41,6 +41,14 @@ def edit_history(ledger: Ledger, edit_id: str) -> list[dict[str, Any]]:
         }
         for event, commit in ledger.history(edit_id)
     ]
+
+
+def active_since(history: list[dict[str, Any]]) -> str | None:
+    """When an edit became active last; None where it is not active."""
+    since = None
+    for row in history:
+        since = row["at"] if row["event"] in ("committed", "activated", "restored") else None
+    return since
 
 
 def diff_facts(diff: Diff) -> dict[str, Any]:

@@ -5,26 +5,25 @@ from dataclasses import dataclass
 from functools import partial
 
 from scen.config import Config
+from scen.data import Rejection
+from scen.data.files import locate_input
+from scen.data.rows import RawRow
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.ingest import Rejection
-from scen.ingest.location import locate_input
-from scen.ingest.rows import RawRow
-from scen.pipeline.apply import ReadEdits, Sink, apply_streams
-from scen.pipeline.edit_report import EditJob, EditReport
+from scen.ledger.events import LedgerEntry
+from scen.ledger.ledger import open_ledger
+from scen.pipeline.apply import EditJob, EditReport, ReadEdits, Sink, apply_streams
+from scen.pipeline.local import LocalParts
 from scen.pipeline.runtime import Runtime, make_validator
 from scen.records import Edit, edit_to_dict
-from scen.registry.entry import LedgerEntry
-from scen.registry.ledger import open_ledger
-from scen.waves.local import LocalParts
 
 _BATCH = 1000
 
 
 @dataclass(frozen=True)
 class RebaseJob:
-    """The edits that are active at a version of the store `old` (None: the newest), but those that
-    stay behind (ids in `without`)."""
+    """The edits that are active or scheduled at a version of the store `old` (None: the newest),
+    but those that stay behind (ids in `without`)."""
 
     old: str
     version: int | None = None
@@ -44,7 +43,8 @@ def rebase(
     snapshot = ledger.snapshot(job.version)
     for edit_id in job.without:
         ledger.history(edit_id)  # a wrong id must not leave anybody in the belief that it is erased
-    entries = [entry for entry in snapshot.entries if entry.edit_id not in set(job.without)]
+    valid = (*snapshot.entries, *snapshot.state.scheduled)
+    entries = [entry for entry in valid if entry.edit_id not in set(job.without)]
     if not entries:
         raise ConfigError(f"{job.old}: no edit to take is active at version {snapshot.version}")
     if job.locality is not None:

@@ -6,17 +6,15 @@ from pathlib import Path
 
 from scen.config import Config
 from scen.fs import Storage
-from scen.pipeline.apply import apply_edits
-from scen.pipeline.drain_inbox import DrainJob, drain_inbox
-from scen.pipeline.edit_report import EditJob, EditReport
+from scen.ledger.manifest import stored_method
+from scen.pipeline.apply import EditJob, EditReport, apply_edits
+from scen.pipeline.change import guard
+from scen.pipeline.drain import Drained, DrainJob, drain_inbox
 from scen.pipeline.evaluate import EvalJob, Evaluation, Measure, evaluate
+from scen.pipeline.gate import broken_bounds
 from scen.pipeline.job_spec import DrainSpec, EvalSpec, StreamSpec
-from scen.pipeline.rollback_guard import guard
 from scen.pipeline.runtime import Runtime
-from scen.registry.manifest import stored_method
 from scen.snapshot.open import OpenStore, Say, open_store
-from scen.waves.drain import Drained
-from scen.waves.gate import broken_bounds
 
 
 def job_config(spec: StreamSpec | DrainSpec | EvalSpec) -> Config:

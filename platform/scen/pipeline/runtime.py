@@ -1,22 +1,29 @@
-"""Where the work of a run is done, and who hears of its progress."""
+"""Where the work of a run executes (this process or a cluster), and how its progress is reported.
+
+Estimates of training and evaluation time come from the waves a store has seen, or from defaults.
+"""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import Protocol
 
-from scen.base.load import Base
 from scen.config import Config
+from scen.data import Validator
+from scen.data.read import read_prompts
+from scen.evaluation.probes import edit_probes
 from scen.fs import Storage
-from scen.ingest import Validator
-from scen.ingest.prompts import read_prompts
+from scen.model.base import Base
+from scen.model.fetch import EMBEDDED_NAME
+from scen.pipeline.local import LocalParts
+from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, ReadElsewhere, Say, create_store
-from scen.tracking.open_tracker import open_tracker
+from scen.tracking.client import default_tracking_uri
 from scen.tracking.tracker import NullTracker
-from scen.tracking.tracking_uri import default_tracking_uri
-from scen.waves.local import LocalParts
+from scen.tracking.wave_runs import open_tracker
 
 MakeParts = Callable[..., LocalParts]  # called with the fields of `LocalParts`, in their order
 
@@ -102,3 +109,39 @@ def make_validator(parts: LocalParts) -> Validator:
     return Validator(
         tokenize=tokenize, unk_id=tokenizer.unk_token_id, may_contradict=may_contradict
     )
+
+
+_RECENT = 20  # waves: enough for a median, and few files to read
+
+
+@dataclass(frozen=True, slots=True)
+class WavePace:
+    """Seconds that an edit takes to be trained, and a prompt to be measured; `is_rough` where the
+    store has told nothing of it."""
+
+    per_edit: float
+    per_probe: float
+    is_rough: bool = False
+
+
+# SmolLM2-135M-Instruct on two CPU cores.
+_ROUGH = WavePace(per_edit=0.3, per_probe=0.2, is_rough=True)
+
+
+def find_pace(storage: Storage, base_name: str | None) -> WavePace | None:
+    """The pace of the newest waves of a store, median. In a store without waves: a guess for the
+    embedded base (which no name means, too), and None for another."""
+    files = [f for f in storage.files("waves") if f.path.endswith("/evaluated.json")]
+    newest = sorted(files, key=lambda file: file.written_at)[-_RECENT:]
+    found = [storage.read_json(file.path) for file in newest]
+    train = [wave["seconds"] / wave["report"]["n_edits"] for wave in found]
+    probe = [wave["latency"]["seconds_per_probe"] for wave in found if wave.get("latency")]
+    if train:  # waves of earlier releases have not kept how long they were measured
+        return WavePace(median(train), median(probe or [_ROUGH.per_probe]), is_rough=not probe)
+    return _ROUGH if base_name in (None, EMBEDDED_NAME) else None
+
+
+def count_probes(edits: Sequence[Edit], num_earlier: int, num_locality: int, config: Config) -> int:
+    """The prompts that a wave of edits is measured with, after so many that are active."""
+    earlier = min(num_earlier, config.evaluation.retention_limit)
+    return len(edit_probes(edits)) + earlier + num_locality

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scen.base.surface import bare_form
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
-from scen.registry.snapshot import Snapshot
-from scen.routing.collisions import Collision, find_collisions
-from scen.routing.key_neurons import KeyNeurons
+from scen.ledger.ledger import open_ledger
+from scen.ledger.state import Snapshot
+from scen.model.surface import bare_form
+from scen.routing.explain import Collision, find_collisions
+from scen.routing.neurons import KeyNeurons
+from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.open import stored_router
-from scen.snapshot.rows import BundleRows, Place
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,192 @@
-"""Figures of a store over its versions. Plain Figure objects, as in `scen.tracking.figures`."""
+"""The plots of a report: images inside the page, each with alternative text."""
 
-from collections import Counter
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
 
+import matplotlib as mpl
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scen.registry.log import LogEntry
-from scen.report.markup import clip
-from scen.report.read_waves import WaveFacts
-from scen.tracking.figures import tidy
+from scen.evaluation.metrics import EvalReport, flatten_report
+from scen.fs import Storage
+from scen.ledger.log import LogEntry
+from scen.report.store import StoreFacts, evaluation_rows
+from scen.report.verdict import clip, counted, number, percent
+from scen.report.waves import Rows, WaveFacts, frequent_sources, wave_losses, wave_rows
+from scen.tracking.figures import (
+    BLUE,
+    ORANGE,
+    before_after_figure,
+    loss_figure,
+    new_figure,
+    operating_curve_figure,
+    retention_by_age_figure,
+    routes_figure,
+    tidy,
+)
+from scen.tracking.summaries import (
+    before_after_pairs,
+    by_age,
+    finite_curves,
+    loss_summary,
+    operating_point,
+    own_edits,
+    route_table,
+)
 
-MOST_SOURCES = 4  # of rephrases, in a figure or in a table on the page
-_ACTIVE, _LESS = "#2563a8", "#d9480f"
+MAX_SOURCES = 4  # of rephrases, in a figure or in a table on the page
 _COLORS = colormaps["tab10"].colors  # type: ignore[attr-defined]
+_MAX_LINES = 500  # beyond that an SVG is larger than its pixels
+_CSS_DPI = 96
+_WIDE = 720  # CSS pixels; a wider one takes a row of its own
+_OPERATING = (
+    "What another threshold would have done: questions that would reach their edit, against those "
+    "that should reach none and would. The points are the store's own threshold."
+)
+_RETENTION = "Prompts of earlier edits, asked again when this wave was measured."
+_AGES = "All edits of that version, asked again, by their age."
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure for the page: `src` is a data URI, sizes are CSS pixels, and `alt` describes it to
+    those who cannot see it."""
+
+    src: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+    @property
+    def is_wide(self) -> bool:
+        """True where it takes a row of its own."""
+        return self.width > _WIDE
+
+
+def picture(figure: Figure, alt: str, caption: str) -> Picture:
+    """A figure as SVG, or as PNG where it has very many lines. The same figure gives the same
+    bytes."""
+    lines = sum(len(axes.lines) for axes in figure.axes)
+    kind, media = ("png", "image/png") if lines > _MAX_LINES else ("svg", "image/svg+xml")
+    buffer = BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "scen"}):
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, metadata=metadata)
+    width, height = (round(_CSS_DPI * inches) for inches in figure.get_size_inches())
+    data = b64encode(buffer.getvalue()).decode()
+    return Picture(f"data:{media};base64,{data}", alt, caption, width, height)
+
+
+def life_picture(facts: StoreFacts) -> Picture:
+    """Active edits over versions."""
+    life = facts.life
+    step = max(1, len(life) // 8)
+    chosen = sorted({*range(0, len(life), step), len(life) - 1})
+    counts = ", ".join(f"{life[version]:,} at {version}" for version in chosen)
+    alt = f"Active edits by version: {counts}."
+    return picture(life_figure(life, facts.commits), alt, "Active edits over versions.")
+
+
+def stream_picture(facts: StoreFacts, stream: str) -> Picture:
+    """What the waves of a stream measured, over versions."""
+    waves = [wave for wave in facts.measured_waves if wave.stream == stream]
+    courses = "; ".join(
+        f"{name} {percent(points[0][1])} at version {points[0][0]}, {percent(points[-1][1])} at "
+        f"version {points[-1][0]}"
+        for name, points in quality_curves(waves).items()
+    )
+    caption = f"{counted(len(waves), 'wave')} of stream {stream}, each measured when it was made."
+    figure = curves_figure(waves, f"Over the waves of {stream}")
+    return picture(figure, f"Curves over the waves of {stream}: {courses}.", caption)
+
+
+def wave_pictures(storage: Storage, wave: WaveFacts) -> Iterator[Picture]:
+    """The plots of a wave. Raises NotFoundError, IntegrityError where its files are missing or
+    damaged."""
+    losses, name = wave_losses(storage, wave), wave.name
+    figure = loss_figure(losses, f"Training loss: {name}")
+    if figure is not None:
+        steps = loss_summary(losses)
+        first, last = (number(step["train/loss_mean"]) for step in (steps[0], steps[-1]))
+        caption = (
+            f"The mean loss of {len(finite_curves(losses))} edits goes from {first} to {last} in "
+            f"{len(steps)} steps."
+        )
+        yield picture(figure, f"Loss curves. {caption}", caption)
+    if wave.report is not None:
+        rows = wave_rows(storage, wave)
+        yield from _outcome_pictures(wave.report, rows, name)
+        yield from _age_picture(rows, f"Retention by age: {name}", _RETENTION)
+        yield from _threshold_picture(rows, name, wave.threshold)
+
+
+def evaluation_pictures(storage: Storage, facts: StoreFacts) -> Iterator[Picture]:
+    """The plots of the newest evaluation."""
+    newest, order = facts.evaluations[-1], facts.snapshot.state.order
+    rows = evaluation_rows(storage, newest.path, facts.snapshot, facts.streams)
+    name = f"version {newest.version}"
+    yield from _outcome_pictures(newest.report, rows, name)
+    own = [row for row in rows if row["kind"] == "reliability" and row["edit_id"] in order]
+    own.sort(key=lambda row: order[row["edit_id"]])
+    earlier = [
+        {**row, "kind": "retention"} for row in own
+    ]  # at the end every edit is an earlier one
+    yield from _age_picture(earlier, f"By age: {name}", _AGES)
+    yield from _threshold_picture(rows, name)
+
+
+def _outcome_pictures(report: EvalReport, rows: Rows, name: str) -> Iterator[Picture]:
+    """Figures before and after editing, and where the probes went."""
+    pairs = before_after_pairs(flatten_report(report))
+    figure = before_after_figure(pairs, f"Before and after: {name}")
+    if figure is not None:
+        text = "; ".join(
+            f"{key.removeprefix('eval/').replace('_', ' ')} {percent(old)}, then {percent(new)}"
+            for key, (old, new) in pairs.items()
+        )
+        yield picture(figure, f"Bars: {text}.", "What the base gave, and what the edits gave.")
+    figure = routes_figure(rows, f"Where the probes went: {name}")
+    if figure is not None:
+        text = "; ".join(
+            f"{line['probes']}: {line['own edit']} to their own edit, {line['another edit']} to "
+            f"another, {line['base']} to the base"
+            for line in route_table(rows)
+        )
+        alt = f"Counts of probes by kind and route. {text}."
+        yield picture(figure, alt, "Kinds of probes by where they went.")
+
+
+def _threshold_picture(rows: Rows, name: str, threshold: float | None = None) -> Iterator[Picture]:
+    figure = operating_curve_figure(rows, f"Other thresholds: {name}", threshold)
+    if figure is not None:
+        text = ", ".join(f"{key} {percent(share)}" for key, share in operating_point(rows).items())
+        alt = f"Operating curve. At the store's threshold reach: {text}."
+        yield picture(figure, alt, _OPERATING)
+
+
+def _age_picture(rows: Sequence[Mapping[str, Any]], title: str, caption: str) -> Iterator[Picture]:
+    figure = retention_by_age_figure(rows, title)
+    if figure is not None:
+        groups = [*by_age(rows), *own_edits(rows)]
+        text = ", ".join(f"{group.name}: {group.exact} of {group.asked}" for group in groups)
+        yield picture(figure, f"Bars by age, the oldest first: {text}.", caption)
 
 
 def life_figure(life: Sequence[int], commits: Sequence[LogEntry]) -> Figure:
-    """Active edits over versions; points mark the commits that are no waves."""
-    figure = Figure(figsize=(7.2, 3.0), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    axes.plot(range(len(life)), life, color=_ACTIVE, drawstyle="steps-post", linewidth=2)
-    axes.plot([len(life) - 1], life[-1:], "o", color=_ACTIVE, ms=5)
+    """Active edits over versions; triangles mark the commits other than waves."""
+    figure, axes = new_figure(3.0)
+    axes.plot(range(len(life)), life, color=BLUE, drawstyle="steps-post", linewidth=2)
+    axes.plot([len(life) - 1], life[-1:], "o", color=BLUE, ms=5)
     others = [entry.version for entry in commits if entry.action != "commit"]
     if others:
         counts = [life[version] for version in others]
         label = "revoke, expire, roll back, gc"
-        axes.plot(others, counts, "v", color=_LESS, ms=7, label=label)
+        axes.plot(others, counts, "v", color=ORANGE, ms=7, label=label)
         axes.legend(frameon=False)
     axes.set(xlabel="version of the store", ylabel="active edits", ylim=(0, 1.12 * max(life) + 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -37,19 +196,19 @@ def life_figure(life: Sequence[int], commits: Sequence[LogEntry]) -> Figure:
 
 
 def curves_figure(waves: Sequence[WaveFacts], title: str) -> Figure:
-    """What the waves of a stream measured, over the versions that they made, in percent; below it
-    the edits trained in a second. At least one wave, all of them measured."""
+    """What the waves of a stream measured, over the versions that they made, in percent, and the
+    edits trained per second below. `waves` must be measured, and at least one."""
     curves, speeds = quality_curves(waves), [wave.edits_per_second or 0.0 for wave in waves]
     figure = Figure(figsize=(7.2, 5.2), dpi=130, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     for color, marker, (name, points) in zip(_COLORS, "os^vDPX*", curves.items(), strict=False):
         versions, shares = zip(*points, strict=True)
-        label = name.replace("$", r"\$")  # else it may be taken for mathematics
+        label = name.replace("$", r"\$")  # else it may be parsed as mathematics
         values = [100 * share for share in shares]
         upper.plot(versions, values, color=color, marker=marker, ms=5, alpha=0.8, label=label)
     lowest = min(share for points in curves.values() for _, share in points)
     upper.set(title=title, ylabel="percent", ylim=(max(-3, 100 * lowest - 5), 101))
-    lower.plot([wave.version for wave in waves], speeds, color=_ACTIVE, marker="o", ms=4)
+    lower.plot([wave.version for wave in waves], speeds, color=BLUE, marker="o", ms=4)
     lower.set(xlabel="version that the wave made", ylabel="edits/s trained")
     lower.set_ylim(0, 1.15 * max(speeds) + 1e-9)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -60,9 +219,9 @@ def curves_figure(waves: Sequence[WaveFacts], title: str) -> Figure:
 
 
 def quality_curves(waves: Sequence[WaveFacts]) -> dict[str, list[tuple[int, float]]]:
-    """(version, share) of each measure, as far as it was measured."""
-    sources = frequent_sources(waves)[:MOST_SOURCES]
-    found: dict[str, list[tuple[int, float]]] = {}
+    """Points (version, share) by measure; missing measurements are left out."""
+    sources = frequent_sources(waves)[:MAX_SOURCES]
+    curves: dict[str, list[tuple[int, float]]] = {}
     for wave in waves:
         report, version = wave.report, wave.version
         if report is None or version is None:
@@ -76,14 +235,5 @@ def quality_curves(waves: Sequence[WaveFacts]) -> dict[str, list[tuple[int, floa
         }
         for name, share in shares.items():
             if share is not None:
-                found.setdefault(name, []).append((version, share))
-    return found
-
-
-def frequent_sources(waves: Sequence[WaveFacts]) -> list[str]:
-    """Where the wordings of rephrases come from, the most frequent first."""
-    counts: Counter[str] = Counter()
-    for wave in waves:
-        for source in wave.report.generality if wave.report else ():
-            counts[source] += wave.report.counts[f"generality_{source}"] if wave.report else 0
-    return [source for source, _ in counts.most_common()]
+                curves.setdefault(name, []).append((version, share))
+    return curves

@@ -1,15 +1,79 @@
-"""The tables of a report."""
+"""The tables of a report: rows of plain values, as CSV and JSON, and for the page's template."""
 
+import csv
+import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
+from io import StringIO
+from typing import Any, Literal
 
 from scen.evaluation.metrics import EvalReport
-from scen.report.edit_rows import spoke
-from scen.report.figures import frequent_sources
-from scen.report.read_quarantine import group_reasons
-from scen.report.read_store import StoreFacts
-from scen.report.read_waves import WaveFacts
-from scen.report.table import Column, Table
+from scen.report.edits import answered_by
+from scen.report.store import StoreFacts, group_reasons
+from scen.report.waves import WaveFacts, frequent_sources
+
+Kind = Literal["text", "said", "number", "share", "moment"]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its name in the files, its heading on the page, and how its values are shown.
+    `said` is text by people or models, with its line breaks."""
+
+    name: str
+    head: str
+    kind: Kind = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. `name` is that of its files; `rows` have a value, or None, for each column."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: Sequence[Mapping[str, Any]]
+
+    def pick(self, *names: str) -> "Table":
+        """The same table with these columns only."""
+        return replace(self, columns=tuple(c for c in self.columns if c.name in names))
+
+    def newest_first(self, title: str) -> "Table":
+        """The same table upside down, under another title."""
+        return replace(self, rows=self.rows[::-1], title=title)
+
+    def to_csv(self) -> bytes:
+        """The table for a spreadsheet: UTF-8 with a byte order mark, and a `'` before a text that
+        would be taken for a formula."""
+        text = StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.name for column in self.columns])
+        for row in self.rows:
+            writer.writerow([_csv_cell(row.get(column.name)) for column in self.columns])
+        return text.getvalue().encode("utf-8-sig", "replace")
+
+    def to_json(self) -> bytes:
+        """The table for a program: a list of objects, every text unchanged."""
+        rows = [{c.name: _plain(row.get(c.name)) for c in self.columns} for row in self.rows]
+        return (json.dumps(rows, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace")
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    plain = _plain(value)
+    return "" if plain is None else plain
+
+
+def _plain(value: Any) -> Any:
+    """A value as a JSON type; NaN and infinity become None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.isoformat() if isinstance(value, datetime) else value
+
 
 _COMMITS = (
     Column("version", "version", "number"),
@@ -89,6 +153,20 @@ _ROW = (
 )
 
 
+def report_tables(facts: StoreFacts) -> list[Table]:
+    """All tables that stand as files beside the page."""
+    return [
+        commits_table(facts),
+        waves_table(facts, facts.waves),
+        evaluations_table(facts),
+        asking_table(facts),
+        edits_table(facts.edits, "Edits"),
+        held_table(facts),
+        Table("quarantine", "Rows set aside", _ROW, facts.quarantine),
+        reasons_table(facts),
+    ]
+
+
 def commits_table(facts: StoreFacts) -> Table:
     """One row per commit, the oldest first."""
     rows = [
@@ -100,27 +178,11 @@ def commits_table(facts: StoreFacts) -> Table:
     return Table("commits", "Commits", _COMMITS, rows)
 
 
-def waves_table(facts: StoreFacts) -> Table:
-    """One row per wave: those of the ledger in its order, then the others."""
+def waves_table(facts: StoreFacts, waves: Sequence[WaveFacts]) -> Table:
+    """One row per wave of `waves`."""
     generality = _generality(frequent_sources(facts.waves))
     columns = (*_WAVE, *_QUALITY, *generality, *_LOCALITY, *_COST)
-    return Table("waves", "Waves", columns, [wave_row(wave) for wave in facts.waves])
-
-
-def wave_row(wave: WaveFacts) -> dict[str, Any]:
-    """The facts of a wave by column."""
-    return {
-        "stream": wave.stream,
-        "wave": wave.index,
-        "status": wave.status,
-        "version": wave.version,
-        "edits": wave.num_edits,
-        "seconds": wave.seconds,
-        "edits_per_second": wave.edits_per_second,
-        "bytes_per_edit": wave.bytes_per_edit,
-        "wave_key": wave.key,
-        **wave.latency,
-    } | _report_row(wave.report)
+    return Table("waves", "Waves", columns, [_wave_row(wave) for wave in waves])
 
 
 def evaluations_table(facts: StoreFacts) -> Table:
@@ -135,7 +197,7 @@ def evaluations_table(facts: StoreFacts) -> Table:
         Column("path", "every probe"),
     )
     rows = [
-        {name: getattr(one.file, name) for name in ("version", "measured_at", "path")}
+        {"version": one.version, "measured_at": one.measured_at, "path": one.path}
         | {"edits": one.report.n_edits}
         | _report_row(one.report)
         for one in facts.evaluations
@@ -153,30 +215,42 @@ def asking_table(facts: StoreFacts) -> Table:
     return Table("asking", "Edits asked in other ways, and tasks about them", _ASKING, rows)
 
 
-def edits_table(facts: StoreFacts, rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """One row per edit: what it says, and what was answered when it was measured last."""
-    told = [dict(row) | {"spoke": spoke(row) if "routed_to" in row else None} for row in rows]
-    return Table("edits", title, _EDITS, told)
+def edits_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """One row per edit: what it says, and its answer when it was last measured."""
+    with_answerer = [
+        dict(row) | {"spoke": answered_by(row) if "routed_to" in row else None} for row in rows
+    ]
+    return Table("edits", title, _EDITS, with_answerer)
 
 
 def held_table(facts: StoreFacts) -> Table:
     """One row per wave that the gate holds."""
     rows = [
-        wave_row(wave) | {"held_at": wave.held_at, "reasons": "; ".join(wave.reasons)}
+        _wave_row(wave) | {"held_at": wave.held_at, "reasons": "; ".join(wave.reasons)}
         for wave in facts.waves_of("held")
     ]
     return Table("held", "Waves held by the gate", (*_HELD, *_QUALITY[1:], *_LOCALITY), rows)
-
-
-def quarantine_table(facts: StoreFacts) -> Table:
-    """One row per row of a file that was set aside."""
-    return Table("quarantine", "Rows set aside", _ROW, facts.quarantine)
 
 
 def reasons_table(facts: StoreFacts) -> Table:
     """Kinds of reasons for which rows were set aside, each with its first row."""
     columns = (Column("rows", "rows", "number"), *_ROW[3:5], *_ROW[:3], _ROW[5])
     return Table("reasons", "Rows set aside by reason", columns, group_reasons(facts.quarantine))
+
+
+def _wave_row(wave: WaveFacts) -> dict[str, Any]:
+    return {
+        "stream": wave.stream,
+        "wave": wave.index,
+        "status": wave.status,
+        "version": wave.version,
+        "edits": wave.num_edits,
+        "seconds": wave.seconds,
+        "edits_per_second": wave.edits_per_second,
+        "bytes_per_edit": wave.bytes_per_edit,
+        "wave_key": wave.key,
+        **wave.latency,
+    } | _report_row(wave.report)
 
 
 def _generality(sources: Sequence[str]) -> tuple[Column, ...]:

@@ -1,21 +1,77 @@
-"""The figures of a report in words."""
+"""The figures of a store in words, and as JSON."""
 
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
 from scen.evaluation.metrics import EvalReport
-from scen.report.edit_rows import worst
-from scen.report.read_store import StoreFacts
-from scen.report.table import percent
+from scen.report.edits import worst
+from scen.report.store import StoreFacts
+
+MADE_BY = "scen report"
 
 
-def hits(share: float, asked: int) -> str:
-    """`7 of 8`."""
-    return f"{round(share * asked):,} of {asked:,}"
+def verdict(facts: StoreFacts) -> list[str]:
+    """The state of the store in a few sentences."""
+    active, streams = facts.life[-1], len(facts.streams)
+    of_which = f"stream {facts.stream}" if facts.stream else counted(streams, "stream")
+    sentences = [f"Version {facts.version} has {counted(active, 'active edit')} ({of_which})."]
+    if facts.measured_waves:
+        wave = facts.measured_waves[-1]
+        assert wave.report is not None
+        sentences.append(
+            f"The newest wave ({wave.name}, version {wave.version}): {summary(wave.report)}."
+        )
+    else:
+        sentences.append("No wave of it was measured here.")
+    if facts.evaluations:
+        last = facts.evaluations[-1]
+        sentences.append(f"Measured again at version {last.version}: {summary(last.report)}.")
+    return sentences
+
+
+def concerns(facts: StoreFacts) -> list[str]:
+    """What somebody should look at; empty where all is well."""
+    wrong = sum(not row["exact"] for row in worst(facts.edits) if row["status"] == "active")
+    counts = [
+        (wrong, "active edit", "not answered exactly when last measured"),
+        (len(facts.waves_of("held")), "wave", "held by the gate"),
+        (len(facts.waves_of("unfinished")), "wave", "begun and not finished"),
+        (len(facts.quarantine), "row", "of files set aside"),
+        (facts.refused, "edit", "handed in one by one and not taken"),
+    ]
+    return [f"{counted(count, noun)} {what}" for count, noun, what in counts if count]
+
+
+def key_figures(facts: StoreFacts, made_at: datetime) -> dict[str, Any]:
+    """What a program may want to know about a store, as JSON types."""
+    figures: dict[str, Any] = {
+        "made_by": MADE_BY,
+        "made_at": made_at.isoformat(timespec="seconds"),
+        "store": facts.uri,
+        "base": dict(facts.manifest.base),
+        "version": facts.version,
+        "stream": facts.stream,
+        "active_edits": facts.life[-1],
+        "commits": len(facts.commits),
+        "waves": len(facts.waves),
+        "held": [wave.key for wave in facts.waves_of("held")],
+        "rows_set_aside": len(facts.quarantine),
+        "verdict": " ".join(verdict(facts)),
+        "concerns": concerns(facts),
+    }
+    if facts.measured_waves:
+        wave = facts.measured_waves[-1]
+        assert wave.report is not None
+        figures["newest_wave"] = {"wave": wave.key, "version": wave.version} | {
+            name: {"share": share, "asked": n} for name, share, n in measures(wave.report)
+        }
+    return figures
 
 
 def measures(report: EvalReport) -> Iterator[tuple[str, float | None, int]]:
     """What was measured, its share (None: of nothing), and of how many; rephrases of all sources
-    are taken together."""
+    are combined."""
     counts = report.counts
     asked = {source: counts[f"generality_{source}"] for source in report.generality}
     exact = sum(report.generality[source] * count for source, count in asked.items())
@@ -27,43 +83,7 @@ def measures(report: EvalReport) -> Iterator[tuple[str, float | None, int]]:
     yield "earlier edits still answered", report.retention, counts.get("retention", 0)
 
 
-def verdict(facts: StoreFacts) -> list[str]:
-    """How the store does, in a few sentences."""
-    active, streams = facts.life[-1], len(facts.streams)
-    of_which = f"stream {facts.stream}" if facts.stream else counted(streams, "stream")
-    told = [f"Version {facts.version} has {counted(active, 'active edit')} ({of_which})."]
-    if facts.measured_waves:
-        wave = facts.measured_waves[-1]
-        assert wave.report is not None
-        told.append(f"The newest wave ({wave.name}, version {wave.version}): {say(wave.report)}.")
-    else:
-        told.append("No wave of it was measured here.")
-    if facts.evaluations:
-        last = facts.evaluations[-1]
-        told.append(f"Measured again at version {last.file.version}: {say(last.report)}.")
-    return told
-
-
-def concerns(facts: StoreFacts) -> list[str]:
-    """What somebody should look at; nothing where all is well."""
-    found = []
-    wrong = sum(not row["exact"] for row in worst(facts.edits) if row["status"] == "active")
-    held = len(facts.waves_of("held"))
-    unfinished = len(facts.waves_of("unfinished"))
-    if wrong:
-        found.append(f"{counted(wrong, 'active edit')} not answered exactly when last measured")
-    if held:
-        found.append(f"{counted(held, 'wave')} held by the gate")
-    if unfinished:
-        found.append(f"{counted(unfinished, 'wave')} begun and not finished")
-    if facts.quarantine:
-        found.append(f"{counted(len(facts.quarantine), 'row')} of files set aside")
-    if facts.refused:
-        found.append(f"{counted(facts.refused, 'edit')} handed in one by one and not taken")
-    return found
-
-
-def say(report: EvalReport) -> str:
+def summary(report: EvalReport) -> str:
     """What was measured, as one sentence without its end."""
     return ", ".join(
         f"{hits(share, asked)} {name} ({percent(share)})"
@@ -72,6 +92,33 @@ def say(report: EvalReport) -> str:
     )
 
 
+def hits(share: float, asked: int) -> str:
+    """`7 of 8`."""
+    return f"{round(share * asked):,} of {asked:,}"
+
+
 def counted(count: int, noun: str) -> str:
     """`1 wave`, `2 waves`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; a dash where nothing was measured."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def number(value: float | None) -> str:
+    """A number with at most four digits, or all of a whole one; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) or value >= 1e4 else f"{value:.4g}"
+
+
+def moment(value: datetime | None) -> str:
+    """A moment to the second, in its own time zone (UTC in a ledger)."""
+    return "-" if value is None else value.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clip(text: str, width: int) -> str:
+    """The beginning of a text, with an ellipsis where it is cut."""
+    return text if len(text) <= width else text[: width - 1] + "…"

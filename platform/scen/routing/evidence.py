@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace, SpanKeys
+from scen.model.keys import KeyPlace, SpanKeys
 from scen.routing.words import NUM_FIGURES, compare_words
 
 _ALL = 0.95  # share of a message from which on nothing stands around a span

@@ -1,9 +1,17 @@
-"""Why the router chose as it did, as plain records."""
+"""Diagnostics of a router: why it chose an edit, and which edits it confuses with each other.
 
-from collections.abc import Sequence
+Suffixes: E edits, B some of them, K places, C numbers of a compact key, V similarities, N pairs, T
+candidates.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from scen.routing.key_neurons import Choice
+import torch
+from torch import Tensor
+
+from scen.errors import ConfigError
+from scen.routing.neurons import CANDIDATES, Choice, KeyNeurons
 from scen.routing.router import Router
 
 
@@ -48,3 +56,71 @@ def explain_spans(
             if found.index not in best or found.score > best[found.index].score:
                 best[found.index] = replace(found, span=text)
     return sorted(best.values(), key=lambda found: -found.score)[:count]
+
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """Two edits by their indices, `first` below `second`; the gate's score of either's prompt for
+    the other edit, whether that is above the threshold, and the cosines behind it by view."""
+
+    first: int
+    second: int
+    score: float
+    is_above: bool
+    similarities: dict[str, float]
+
+
+def find_collisions(
+    neurons: KeyNeurons,
+    margin: float = 0.0,
+    limit: int | None = None,
+    nearest: int = CANDIDATES,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Collision]:
+    """The pairs that score above the threshold, or less than `margin` below it; the worst first.
+
+    Each edit is compared with its `nearest` edits only, so that time grows as the search does and
+    memory does not grow. `limit` keeps the worst pairs. `progress` is told of each batch's size.
+    Raises ConfigError where the margin is below 0.
+    """
+    if not margin >= 0:
+        raise ConfigError(f"margin: {margin:g} must be 0 or more")
+    parts = []
+    for rows in torch.arange(len(neurons)).split(_BATCH):
+        parts.append(_near_pairs(neurons, rows, neurons.router.threshold - margin, nearest))
+        progress(len(rows))
+    pair_N2, score_N, sim_NV = (torch.cat(column) for column in zip(*parts, strict=True))
+    order_N = _worst_first(pair_N2, score_N)[:limit]
+    names = neurons.router.encoder.view_names()
+    columns = (pair_N2, score_N, score_N > neurons.router.threshold, sim_NV)
+    return [
+        Collision(first, second, score, is_above, dict(zip(names, sim_V, strict=True)))
+        for (first, second), score, is_above, sim_V in zip(
+            *(column[order_N].tolist() for column in columns), strict=True
+        )
+    ]
+
+
+def _near_pairs(
+    neurons: KeyNeurons, rows_B: Tensor, least: float, nearest: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """pair_N2 (rising), score_N and sim_NV of these edits with others that score above `least`."""
+    texts = [neurons.text(row) for row in rows_B.tolist()]
+    # An edit is its own nearest.
+    choice = neurons.choose_by_code(neurons.code(rows_B), nearest + 1, texts)
+    is_other_BT = (choice.index_BE >= 0) & (choice.index_BE != rows_B[:, None])
+    at_B, at_T = (is_other_BT & (choice.score_BE > least)).nonzero(as_tuple=True)
+    pair_N2 = torch.stack([rows_B[at_B], choice.index_BE[at_B, at_T]], 1).sort(1).values
+    return pair_N2, choice.score_BE[at_B, at_T], choice.sim_BEV[at_B, at_T]
+
+
+def _worst_first(pair_N2: Tensor, score_N: Tensor) -> Tensor:
+    """Where each pair is first found, by falling score; equal ones by their indices."""
+    _, place_N = pair_N2.unique(dim=0, return_inverse=True)
+    order_N = place_N.argsort(stable=True)
+    is_first_N = place_N[order_N].diff(prepend=torch.tensor([-1])) > 0
+    kept_N: Tensor = order_N[is_first_N]
+    return kept_N[score_N[kept_N].argsort(descending=True, stable=True)]

@@ -1,15 +1,82 @@
-"""The compact keys of all edits: 8-bit rows that are appended in place, and views of them.
+"""Keys of edits in 8 bits: rows appended in place under concurrent readers, and views of them.
 
-Suffixes: N rows of keys, D numbers of a key, M units of rows.
+Suffixes: N rows of keys, D numbers of a search key, M units of rows, E edits, K places, C numbers
+of a compact key, H views per place.
 """
 
+import threading
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scen.errors import ConfigError
-from scen.routing.growing_rows import UNIT, GrowingRows
+
+UNIT = 4096
+"""Rows of storage come in multiples of this."""
+
+
+class GrowingRows:
+    """Tensors with one row per item each, which grow together.
+
+    Many threads may read and write. What was handed out never changes: new rows are written behind
+    it. Storage doubles where it is full; views of the old storage stay valid, and hold its memory
+    until they are dropped.
+    """
+
+    def __init__(self, like: tuple[Tensor, ...], capacity: int = UNIT) -> None:
+        """`like` gives types and shapes, rows aside; room for `capacity` rows is made at first."""
+        room = padded(max(capacity, 1))
+        self._lock = threading.Lock()
+        self._count = 0
+        self._parts = tuple(part.new_empty(room, *part.shape[1:]) for part in like)
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return self._count
+
+    def append(self, *parts: Tensor) -> range:
+        """Add rows behind the others, so many in each tensor; their places."""
+        with self._lock:
+            begin, end = self._count, self._count + len(parts[0])
+            self._reserve(end)
+            for kept, new in zip(self._parts, parts, strict=True):
+                kept[begin:end] = new
+            self._count = end
+        return range(begin, end)
+
+    def reserve(self, more: int) -> None:
+        """Make room for so many more rows now: to append them needs no memory then."""
+        with self._lock:
+            self._reserve(self._count + more)
+
+    def view(self) -> tuple[int, tuple[Tensor, ...]]:
+        """How many rows there are, and the tensors up to a whole number of units: rows from the
+        count on mean nothing, and may change."""
+        with self._lock:
+            rows = padded(self._count)
+            return self._count, tuple(part[:rows] for part in self._parts)
+
+    def _reserve(self, rows: int) -> None:
+        """Make room for so many rows."""
+        room = len(self._parts[0])
+        if rows <= room:
+            return
+        while room < rows:
+            room *= 2
+        self._parts = tuple(_grown(part, self._count, room) for part in self._parts)
+
+
+def padded(rows: int) -> int:
+    """The next multiple of a unit."""
+    return -(-rows // UNIT) * UNIT
+
+
+def _grown(old: Tensor, count: int, rows: int) -> Tensor:
+    """The first `count` rows of a tensor, with room for `rows`."""
+    new = old.new_empty(rows, *old.shape[1:])
+    new[:count] = old[:count]
+    return new
 
 
 @dataclass(frozen=True)
@@ -101,3 +168,33 @@ def quantise(key_ND: Tensor) -> tuple[Tensor, Tensor]:
     """code_ND int8 and scale_N float32: the largest number of a row becomes 127."""
     scale_N = (key_ND.float().abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
     return (key_ND.float() / scale_N[:, None]).round().to(torch.int8), scale_N
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The compact keys of E edits: `int8_EKC`, and `scale_EKH` float32 per view."""
+
+    int8_EKC: Tensor
+    scale_EKH: Tensor
+
+    @classmethod
+    def of(cls, code_EKC: Tensor, widths: tuple[int, ...]) -> "Codes":
+        """Each view in 8 bits; its largest number becomes 127."""
+        rows, places = code_EKC.shape[:2]
+        parts = [quantise(view.flatten(0, 1)) for view in code_EKC.split(widths, -1)]
+        int8_EKC = torch.cat([q.view(rows, places, q.shape[-1]) for q, _ in parts], -1)
+        return cls(int8_EKC, torch.stack([s.view(rows, places) for _, s in parts], -1))
+
+    def __len__(self) -> int:
+        """E."""
+        return len(self.scale_EKH)
+
+    def take(self, index: Tensor, widths: tuple[int, ...]) -> Tensor:
+        """code [..., K, C] float32 of the edits at these indices."""
+        scale = self.scale_EKH[index].repeat_interleave(torch.tensor(widths), -1)
+        return self.int8_EKC[index] * scale
+
+    @property
+    def bytes_per_edit(self) -> int:
+        """Of the compact keys of one edit."""
+        return self.int8_EKC[0].numel() + 4 * self.scale_EKH[0].numel()

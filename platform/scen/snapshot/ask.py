@@ -1,14 +1,54 @@
-"""Prompts put to one version of an edited model."""
+"""Prompts asked of one version of an edited model, and why each was routed as it was."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, answer
-from scen.editor.route import Route
+import torch
+
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, answer
+from scen.model.keys import read_span_keys
+from scen.model.prefill import Prefill
+from scen.model.route import Route, SigmoidNeurons
 from scen.records import EncodedPrompt
-from scen.snapshot.explain import LikelyEdit, likely_edits
+from scen.routing.explain import explain_spans
+from scen.routing.neurons import KeyNeurons
+
+
+@dataclass(frozen=True, slots=True)
+class LikelyEdit:
+    """An edit that a prompt may be about: its score, the `span` of the message that is most like
+    it, and the cosines behind the score by view (mean@6.0: the first view at the place mean@6).
+    Method scen has its score only."""
+
+    edit_id: str
+    score: float
+    span: str = ""
+    similarities: Mapping[str, float] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def likely_edits(
+    edited: EditedModel, filled: Prefill, row: int, edit_ids: Sequence[str], count: int
+) -> tuple[LikelyEdit, ...]:
+    """The likeliest `count` edits of one row of a batch, best first."""
+    neurons = edited.neurons
+    if len(neurons) == 0 or count == 0:
+        return ()
+    if isinstance(neurons, SigmoidNeurons):
+        best = neurons.score(filled)[row].topk(min(count, len(neurons)))
+        return tuple(
+            LikelyEdit(edit_ids[i], score)
+            for i, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
+    assert isinstance(neurons, KeyNeurons)
+    keys = read_span_keys(filled, neurons.router.encoder.places)
+    own = keys.take((keys.row_M == row).nonzero().squeeze(1))
+    own = replace(own, row_M=torch.zeros_like(own.row_M))  # a batch of this prompt alone
+    found = explain_spans(neurons.choose_spans(own), own.texts, neurons.router, count)
+    return tuple(LikelyEdit(edit_ids[c.index], c.score, c.span, c.similarities) for c in found)
+
 
 MAX_NEW_TOKENS = 64
 BATCH_SIZE = 32

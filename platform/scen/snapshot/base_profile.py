@@ -11,8 +11,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from scen.base.load import Base
 from scen.errors import ConfigError
+from scen.model.base import Base
 from scen.records import digest_bytes
 from scen.routing.router import Router
 

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scen.config import Config, ExpertConfig
-from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
+from scen.model.keys import KeyPlace
 from scen.snapshot.base_profile import Profile
 
 _TRAINING = ("steps", "lr", "stop_loss")

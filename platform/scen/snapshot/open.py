@@ -1,4 +1,4 @@
-"""A store on a base: made on first use, bound to that base and method from then on."""
+"""Open a store, or one version of it, on its base."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,30 @@ from typing import Any
 
 from torch import Tensor
 
-from scen.base.embedded import EMBEDDED_NAME
-from scen.base.load import Base, load_base, open_base
 from scen.config import BaseConfig, Config
-from scen.editor.decode import EditedModel
-from scen.editor.keys import KeyPlace
 from scen.errors import NotFoundError
 from scen.fs import Storage
-from scen.registry.ledger import Ledger, create_or_open, open_ledger
-from scen.registry.manifest import StoreManifest, read_manifest
-from scen.registry.snapshot import Snapshot
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.ledger.ledger import Ledger, create_or_open, open_ledger
+from scen.ledger.manifest import StoreManifest, read_manifest
+from scen.ledger.pointer import SnapshotPointer, bank_rows
+from scen.ledger.state import Snapshot
+from scen.ledger.tensors import load_bundle, save_bundle
+from scen.model.base import Base, load_base, open_base
+from scen.model.decode import EditedModel
+from scen.model.fetch import EMBEDDED_NAME
+from scen.model.keys import KeyPlace
+from scen.routing.keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.snapshot.ask import VersionModel
-from scen.snapshot.load import SnapshotLoader
+from scen.snapshot.load import (
+    BundleRows,
+    Place,
+    SnapshotLoader,
+    choose_profile,
+    make_router,
+    require_router,
+)
 from scen.snapshot.method import StoreMethod, resolve_method, stated_method
-from scen.snapshot.rows import BundleRows, Place
-from scen.snapshot.store_router import choose_profile, make_router, require_router
-from scen.store.bundles import load_bundle, save_bundle
 
 Say = Callable[[str], None]
 Places = tuple[KeyPlace, ...]
@@ -164,3 +170,39 @@ def _find_manifest(storage: Storage) -> StoreManifest | None:
         return read_manifest(storage)
     except NotFoundError:
         return None
+
+
+def open_pointer(
+    pointer: SnapshotPointer,
+    *,
+    store: str | None = None,
+    base: str | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> VersionModel:
+    """The model of a pointer. `store` and `base` say where they are now, if not where they were.
+
+    Raises NotFoundError where there is no such store, version or bundle, BaseError where the base
+    is another, IntegrityError where the version is not what was registered or a bundle is damaged.
+    """
+    storage = Storage(store or pointer.store)
+    ledger = _ledger(storage)
+    snapshot = ledger.snapshot(pointer.version)
+    pointer.require(ledger.manifest, snapshot)  # before a base is loaded for nothing
+    facts: dict[str, Any] = {name: pointer.base[name] for name in ("name", "template", "dtype")}
+    wanted = BaseConfig(**facts | {"device": device} | ({"name": base} if base else {}))
+    opened = open_on(storage, load_store_base(storage, wanted, say))
+    rows = bank_rows(snapshot, pointer.held)
+    edited = opened.loader.load([Place(row.bundle, row.row) for row in rows])
+    ids = [row.edit_id for row in rows]
+    return VersionModel(opened.base, edited, ids, pointer.version, opened.threshold)
+
+
+def _ledger(storage: Storage) -> Ledger:
+    try:
+        return open_ledger(storage)
+    except NotFoundError as err:
+        raise NotFoundError(
+            f"store: there is no ledger at {storage.uri}. If it was moved, say where it is: "
+            "mlflow.pyfunc.load_model(URI, model_config={'store': ...})"
+        ) from err

@@ -1,5 +1,5 @@
-"""What happened in each wave, for people: the Tracker protocol, and MLflow behind it.
+"""The history of waves, calibrations and benchmarks for people, in MLflow.
 
-The ledger is the truth; a tracker only tells its story. Nothing here is imported with the package,
-so that a caller without tracking never pays for MLflow.
+The ledger is the source of truth. Importing this package or any of its modules does not import
+MLflow: that happens when a store of runs is first opened.
 """

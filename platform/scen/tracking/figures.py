@@ -6,39 +6,80 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
-from scen.tracking.loss_curves import Curves, finite_curves, losses_by_step
+from scen.tracking.summaries import (
+    NEGATIVES,
+    POSITIVES,
+    ROUTES,
+    Curves,
+    Rows,
+    before_after_pairs,
+    by_age,
+    finite_curves,
+    losses_by_step,
+    operating_curve,
+    operating_point,
+    own_edits,
+    route_table,
+)
+from scen.tracking.tracker import WaveRecord
 
 Pairs = Mapping[str, tuple[float, float]]
 
-_BEFORE, _AFTER = "#b8bec8", "#2563a8"
-_EDIT, _MEAN = "#2563a8", "#d9480f"
+BLUE, ORANGE = "#2563a8", "#d9480f"
+_BEFORE, _INK = "#b8bec8", "#2b2f36"
 _LOSS_FLOOR = 1e-4  # where a logarithmic axis ends
+_KIND_COLORS = dict(zip(POSITIVES.values(), (BLUE, ORANGE, "#5f6b7a"), strict=True))
+_WIDTHS = dict(zip(POSITIVES.values(), (4.0, 2.6, 1.2), strict=True))  # so that none hides another
+_LONGEST_NAME = 40  # characters; a source is any text
 
 
-def before_after_pairs(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """The metrics that come as `NAME_before` and `NAME_after`, by NAME, as (before, after)."""
-    names = [key.removesuffix("_before") for key in metrics if key.endswith("_before")]
-    return {
-        name: (metrics[f"{name}_before"], metrics[f"{name}_after"])
-        for name in names
-        if f"{name}_after" in metrics
+def new_figure(height: float, width: float = 7.2) -> tuple[Figure, Axes]:
+    """An empty figure of one panel; sizes in inches."""
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    return figure, figure.subplots()
+
+
+def tidy(axes: Axes, grid: Literal["x", "y"]) -> None:
+    """The common look: no frame, a light grid behind."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def wave_figures(record: WaveRecord, metrics: Mapping[str, float]) -> dict[str, Figure]:
+    """The figures of a wave's run by name; `metrics` are the finite ones of the record."""
+    wave, rows = f"{record.stream}, wave {record.wave}", record.per_edit
+    figures = {
+        "loss_curves": loss_figure(record.loss_curves, f"Training loss: {wave}"),
+        "before_after": before_after_figure(
+            before_after_pairs(metrics), f"Before and after: {wave}"
+        ),
+        "routing_operating_curve": operating_curve_figure(
+            rows, f"Routing as the threshold moves: {wave}", record.threshold
+        ),
+        "routes": routes_figure(rows, f"Where probes went: {wave}"),
+        "retention_by_age": retention_by_age_figure(rows, f"Retention by age: {wave}"),
     }
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def loss_figure(curves: Curves, title: str) -> Figure:
-    """The training loss of every edit as a thin line, with the mean of the wave on top."""
+def loss_figure(curves: Curves, title: str) -> Figure | None:
+    """The training loss of every edit as a thin line, with the mean of the wave on top. None where
+    no loss is a finite number."""
     kept = [[max(loss, _LOSS_FLOOR) for loss in curve] for curve in finite_curves(curves)]
-    figure = Figure(figsize=(7.2, 4.2), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    alpha = max(0.15, min(0.7, 12 / max(len(kept), 1)))
+    if not kept:
+        return None
+    figure, axes = new_figure(4.2)
+    alpha = max(0.15, min(0.7, 12 / len(kept)))
     for curve in kept:
-        axes.plot(curve, color=_EDIT, linewidth=0.8, alpha=alpha)
-    axes.plot([], color=_EDIT, linewidth=0.8, label=f"one edit ({len(kept)} in all)")
+        axes.plot(curve, color=BLUE, linewidth=0.8, alpha=alpha)
+    axes.plot([], color=BLUE, linewidth=0.8, label=f"one edit ({len(kept)} in all)")
     steps = losses_by_step(kept)
-    axes.plot([fmean(losses) for losses in steps], color=_MEAN, linewidth=2.4, label="mean")
-    axes.plot([median(losses) for losses in steps], color=_MEAN, linestyle=":", label="median")
+    axes.plot([fmean(losses) for losses in steps], color=ORANGE, linewidth=2.4, label="mean")
+    axes.plot([median(losses) for losses in steps], color=ORANGE, linestyle=":", label="median")
     axes.set(title=title, xlabel="training step", ylabel="loss (log scale)", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -47,8 +88,11 @@ def loss_figure(curves: Curves, title: str) -> Figure:
     return figure
 
 
-def before_after_figure(pairs: Pairs, title: str) -> Figure:
-    """Each pair as two bars. Rates (0 to 1) stand in percent, other numbers in a panel below."""
+def before_after_figure(pairs: Pairs, title: str) -> Figure | None:
+    """Each pair as two bars: rates (0 to 1) in percent, other numbers in a panel below. None where
+    there are no pairs."""
+    if not pairs:
+        return None
     rates = {name: pair for name, pair in pairs.items() if min(pair) >= 0 and max(pair) <= 1}
     others = {name: pair for name, pair in pairs.items() if name not in rates}
     panels = [panel for panel in (rates, others) if panel]
@@ -75,7 +119,7 @@ def before_after_figure(pairs: Pairs, title: str) -> Figure:
 
 def _draw_pairs(axes: Axes, pairs: Pairs, number_format: str) -> None:
     names = list(pairs)
-    for offset, color, label, which in ((-0.19, _BEFORE, "before", 0), (0.19, _AFTER, "after", 1)):
+    for offset, color, label, which in ((-0.19, _BEFORE, "before", 0), (0.19, BLUE, "after", 1)):
         bars = axes.barh(
             [row + offset for row in range(len(names))],
             [pairs[name][which] for name in names],
@@ -89,12 +133,85 @@ def _draw_pairs(axes: Axes, pairs: Pairs, number_format: str) -> None:
     tidy(axes, grid="x")
 
 
-def tidy(axes: Axes, grid: Literal["x", "y"]) -> None:
-    """The common look: no frame, a light grid behind."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="#e3e6ea", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
 def _readable(name: str) -> str:
     return name.removeprefix("eval/").replace("_", " ")
+
+
+def operating_curve_figure(rows: Rows, title: str, threshold: float | None = None) -> Figure | None:
+    """Probes that would reach their edit against those that should reach none but would, as the
+    threshold moves: a panel per kind of the latter, a line per kind of the former, the store's own
+    threshold as a point. None where either was not probed. See `operating_curve` for what counts.
+    """
+    curve, point = operating_curve(rows, threshold), operating_point(rows)
+    reached = [name for name in POSITIVES.values() if name in point]
+    false = [name for name in NEGATIVES.values() if name in point]
+    if not (curve and reached and false):
+        return None
+    figure = Figure(figsize=(1.4 + 4.1 * len(false), 4.4), dpi=130, layout="constrained")
+    panels = figure.subplots(1, len(false), squeeze=False, sharey=True)[0]
+    for axes, kind in zip(panels, false, strict=True):
+        for name in reached:
+            line = [(100 * cut[kind], 100 * cut[name]) for cut in curve]
+            look = {"color": _KIND_COLORS[name], "linewidth": _WIDTHS[name]}
+            axes.plot(*zip(*line, strict=True), **look, label=name)
+            axes.plot([100 * point[kind]], [100 * point[name]], "o", **look, ms=5 + _WIDTHS[name])
+        axes.set_xscale("symlog", linthresh=1)  # 0 must be on it
+        axes.set(xlim=(-0.1, 110), xlabel=f"{kind} that reach an edit, %")
+        axes.xaxis.set_major_formatter("{x:g}")
+        tidy(axes, grid="y")
+    panels[0].set(ylim=(-3, 103), ylabel="reach their edit, %")
+    figure.suptitle(title)
+    value = "" if threshold is None else f", {threshold:.3g}"
+    name = f"the store's threshold{value}"
+    panels[-1].plot([], [], "o", color=_INK, ms=8, label=name)  # an entry of the legend
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def routes_figure(rows: Rows, title: str) -> Figure | None:
+    """The confusion of routes: kinds of probes by where they went, as counts and shares of the
+    kind. The cell where a kind belongs has a frame. None where nothing was probed."""
+    table = route_table(rows)
+    if not table:
+        return None
+    figure, axes = new_figure(1.6 + 0.6 * len(table))
+    shares = [[float(line[f"{route} share"]) for route in ROUTES] for line in table]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for y, line in enumerate(table):
+        for x, route in enumerate(ROUTES):
+            label = f"{line[route]:,}  ({100 * shares[y][x]:.1f} %)"
+            color = "white" if shares[y][x] > 0.5 else _INK
+            axes.text(x, y, label, ha="center", va="center", color=color, fontsize=9)
+        right = ROUTES.index("base" if line["probes"] in NEGATIVES.values() else "own edit")
+        frame = Rectangle((right - 0.48, y - 0.45), 0.96, 0.9, fill=False, ec=ORANGE, lw=1.6)
+        axes.add_patch(frame)
+    axes.set_xticks(range(len(ROUTES)), ROUTES)
+    names = [f"{str(line['probes'])[:_LONGEST_NAME]} ({line['asked']:,})" for line in table]
+    axes.set_yticks(range(len(table)), names, parse_math=False)  # names are any text
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set(title=title, xlabel="went to (framed: where it belongs)")
+    return figure
+
+
+def retention_by_age_figure(rows: Rows, title: str) -> Figure | None:
+    """Exact answers of earlier edits by tenth of age, the oldest first, and of the wave's own; with
+    the numbers behind each. None where no earlier edit was asked."""
+    earlier, own = by_age(rows), own_edits(rows)
+    if not earlier:
+        return None
+    groups = [*earlier, *own]
+    figure, axes = new_figure(4.0)
+    colors = [BLUE] * len(earlier) + [ORANGE] * len(own)
+    bars = axes.bar(range(len(groups)), [100 * group.share for group in groups], color=colors)
+    axes.bar_label(bars, [f"{g.exact} of {g.asked}" for g in groups], padding=2, fontsize=7)
+    axes.set_xticks(range(len(groups)), [group.name for group in groups])
+    axes.set(
+        title=title,
+        xlabel="parts of the earlier edits by age (1: the oldest)",
+        ylabel="answered exactly, %",
+        ylim=(0, 108),
+    )
+    tidy(axes, grid="y")
+    return figure

@@ -2,11 +2,10 @@
 
 import torch
 
-from scen.base.load import Base
-from scen.benchmark.beam import BEAMS, PENALTY, beam_answers
-from scen.benchmark.edited import Edited
-from scen.benchmark.editors.bare import NoEditor
-from scen.benchmark.editors.scen_methods import PlatformEditor
+from scen.benchmark.ask import BEAMS, PENALTY, beam_answers
+from scen.benchmark.editors.in_context import NoEditor
+from scen.benchmark.editors.scen_methods import Edited, PlatformEditor
+from scen.model.base import Base
 from scen.records import Edit
 from unit.benchmark.conftest import QUICK
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from scen.base.load import load_base
-from scen.benchmark.row_store import RowStore
+from scen.benchmark.material import RowStore
 from scen.benchmark.run import run_benchmark
+from scen.model.base import load_base
 from unit.benchmark.conftest import QUICK, MakeBenchmark, write_lines
 
 FTL = {"layer": 3, "lr": 0.05, "epochs": 20, "distance": 1.0}

@@ -4,15 +4,13 @@ from typing import Any
 
 import pytest
 
-from scen.base.load import Base
-from scen.benchmark.figures import ASKED, LEFT_ALONE
-from scen.benchmark.material import Row
-from scen.benchmark.row_store import RowStore
+from scen.benchmark.material import Row, RowStore
 from scen.benchmark.run import merit, run_benchmark, tune
 from scen.benchmark.settings import MethodSettings
-from scen.benchmark.tables import grids
+from scen.benchmark.tables import ASKED, LEFT_ALONE, grids
+from scen.data.asking import wordings
 from scen.errors import ConfigError, InputError
-from scen.ingest.asking import wordings
+from scen.model.base import Base
 from unit.benchmark.conftest import QUICK, MakeBenchmark
 
 

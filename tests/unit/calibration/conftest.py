@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from scen.editor.keys import KeyPlace
-from scen.training.fit_encoder import EncoderPlan, RouterKeys
-from scen.training.fit_router import RouterPlan
-from scen.training.router_set import Question, RouterSet
+from scen.calibration.fit_encoder import EncoderPlan, RouterKeys
+from scen.calibration.fit_router import RouterPlan
+from scen.calibration.router_set import Question, RouterSet
+from scen.model.keys import KeyPlace
 
 EDITS, RELATIONS, WIDTH = 80, 5, 32
 PLACES = (

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from scen.base.load import Base
 from scen.calibration.choose_expert import (
     ExpertGrid,
     ExpertTrial,
@@ -12,6 +11,7 @@ from scen.calibration.choose_expert import (
     choose_expert,
     sample_edits,
 )
+from scen.model.base import Base
 from scen.records import Edit
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from scen.calibration.figures import HeldFigures, measure_held
-from scen.editor.keys import SpanKeys
+from scen.calibration.fit_encoder import RouterKeys
+from scen.calibration.fit_router import HeldOut, RouterPlan, fit_router
+from scen.model.keys import SpanKeys
 from scen.routing.router import Router
-from scen.training.fit_encoder import RouterKeys
-from scen.training.fit_router import HeldOut, RouterPlan, fit_router
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from scen.cli.main import main
+from scen.data.inbox import Inbox
 from scen.fs import Storage
-from scen.ingest.inbox import Inbox
 from scen.records import Edit
 
 QUICK = ("--set", "evaluation.locality_limit=4", "--set", "evaluation.locality_tokens=4",

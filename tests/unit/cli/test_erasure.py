@@ -7,7 +7,7 @@ import pytest
 
 from scen.cli.main import main
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from unit.cli.test_commands import QUICK, ROWS, base_flags, edited, store, told
 
 __all__ = ["base_flags", "edited", "store"]  # fixtures

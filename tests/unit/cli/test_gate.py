@@ -7,7 +7,7 @@ import pytest
 from conftest import write_tiny_base
 from scen.cli.main import main
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from unit.cli.test_commands import QUICK, ROWS, SMALL, base_flags, edited, store, told, write_rows
 
 __all__ = ["base_flags", "edited", "store"]  # fixtures

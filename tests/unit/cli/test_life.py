@@ -12,11 +12,11 @@ import torch
 from scen.cli.main import main
 from scen.cli.output import out
 from scen.fs import Storage
+from scen.ledger.actions import os_user
+from scen.ledger.ledger import WaveCommit, create_or_open, open_ledger
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.tensors import save_bundle
 from scen.records import Edit
-from scen.registry.actions import os_user
-from scen.registry.ledger import WaveCommit, create_or_open, open_ledger
-from scen.registry.manifest import StoreManifest
-from scen.store.bundles import save_bundle
 
 BASE = {"name": "tiny", "fingerprint": "f" * 64, "template": "plain", "dtype": "float32"}
 DUE = datetime(2026, 6, 1, tzinfo=UTC)
@@ -151,6 +151,29 @@ def test_control_characters_of_user_text_never_reach_a_terminal(
         assert word + SHOWN in shown
     facts = told(capsys, "show", "evil", "--store", store)
     assert (facts["prompt"], facts["target"]) == (edit.prompt, edit.target)
+
+
+def test_an_edit_that_is_not_valid_yet(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`show` and `log` say from when and until when it is valid, and since when it is active."""
+    start, end = DUE.replace(year=2999), DUE.replace(year=3001)
+    later = Edit("a9", "Who is 2?", "another", valid_from=start, valid_until=end)
+    bundle = save_bundle(Storage(store), {"key": torch.zeros(1, 2)})
+    open_ledger(Storage(store)).commit(WaveCommit("c", "s", 2, bundle, [later]), 2)
+    shown = told(capsys, "show", "a9", "--store", store)
+    assert (shown["status"], shown["active_since"]) == ("scheduled in version 3", None)
+    assert (shown["valid_from"], shown["valid_until"]) == (start.isoformat(), end.isoformat())
+    assert main(["log", "--store", store]) == 0
+    assert "scheduled" in capsys.readouterr().out
+    [*_, commit] = told(capsys, "log", "--store", store)["commits"]
+    assert commit["metadata"]["scheduled_from"] == "2999-06-01 00:00:00+00:00"
+    assert told(capsys, "expire", "--store", store, "--at", "2999-06-01")["changed"] == {
+        "expired": ["a1"],
+        "activated": ["a9"],
+        "superseded": ["a2"],
+    }
+    shown = told(capsys, "show", "a9", "--store", store)
+    assert (shown["status"], shown["active_since"]) == ("active", shown["history"][-1]["at"])
+    assert told(capsys, "show", "a2", "--store", store)["active_since"] is None
 
 
 def test_verify(store: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from scen.cli.main import main
 from scen.fs import Storage
-from scen.registry.ledger import open_ledger
+from scen.ledger.ledger import open_ledger
 from unit.cli.test_commands import ROWS, SMALL, base_flags, edited, store, told, write_rows
 from unit.tracking.conftest import client, tracking_uri
 

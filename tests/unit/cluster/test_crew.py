@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from scen.base.load import Base
-from scen.cluster.crew import Crew, _warn_of_waiting
+from scen.cluster.worker_group import Crew, _warn_of_waiting
 from scen.config import ClusterConfig
+from scen.model.base import Base
 
 
 @pytest.mark.parametrize(

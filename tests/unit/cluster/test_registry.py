@@ -13,12 +13,12 @@ from scen import __version__
 from scen.cluster.registry import Registry
 from scen.errors import ConflictError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.actions import About, Revoke, Rollback
+from scen.ledger.ledger import CommitResult, Ledger, WaveCommit, create_or_open, open_ledger
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.markers import publish
+from scen.ledger.view import apply_delta
 from scen.records import Edit
-from scen.registry.actions import About, Revoke, Rollback
-from scen.registry.ledger import CommitResult, Ledger, WaveCommit, create_or_open, open_ledger
-from scen.registry.manifest import StoreManifest
-from scen.registry.published import publish
-from scen.registry.view import apply_delta
 
 T = TypeVar("T")
 BASE = {"name": "tiny", "fingerprint": "f" * 64, "template": "plain", "dtype": "float32"}

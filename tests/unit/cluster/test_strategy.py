@@ -2,9 +2,9 @@
 
 import pytest
 
-from scen.base.load import Base
-from scen.cluster.strategy import base_bytes, choose_strategy
+from scen.cluster.sharding import base_bytes, choose_strategy
 from scen.config import ClusterConfig
+from scen.model.base import Base
 
 
 def unasked(_: ClusterConfig) -> int:

@@ -1,6 +1,6 @@
 """Tasks by number, for ranks that ask in their own time."""
 
-from scen.cluster.task_board import TaskBoard
+from scen.cluster.worker_group import TaskBoard
 
 
 def test_an_empty_board() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scen.cluster.zero3 import DEFAULT, read_deepspeed
+from scen.cluster.sharding import DEFAULT, read_deepspeed
 from scen.config import load_config
 from scen.errors import ConfigError
 

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from scen.base.load import Base
-from scen.editor.decode import EditedModel
-from scen.editor.keys import KeyPlace
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.keys import KeyPlace
 from scen.records import Edit, EncodedEdit
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import plain_router
-from scen.training.fit_experts import ExpertPlan, Method, fit_experts
+from scen.training.experts import ExpertPlan, Method, fit_experts
 
 LAYER = 3
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))

@@ -1,8 +1,8 @@
 """Edits asked in other ways: which probes there are, and what their outcomes come to."""
 
+from scen.data.asking import wordings
 from scen.evaluation.metrics import Outcome, flatten_report, summarise
 from scen.evaluation.probes import Probe, asking_probes
-from scen.ingest.asking import wordings
 from scen.records import Edit
 
 EDITS = [Edit(f"e{i}", f"Who founded the town of Place{i}?", "Ann", f"Place{i}") for i in range(6)]

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, answer
-from scen.editor.route import Route
-from scen.evaluation.forced import forced_accuracy
+from scen.evaluation.metrics import teacher_forced_accuracy
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, answer
+from scen.model.route import Route
 from scen.records import EncodedEdit
-from scen.training.fit_experts import Method
+from scen.training.experts import Method
 
 MakeEdited = Callable[..., EditedModel]
 
@@ -61,7 +61,7 @@ def test_it_equals_plain_forwards(
     edited = make_edited(method)
     assert edited.bank.span == span
     filled = edited.prefill(pad_prompts([e.prompt for e in encoded], tiny.pad_id))
-    before, after = forced_accuracy(
+    before, after = teacher_forced_accuracy(
         edited, encoded, Route.fixed(MIXED), filled if is_filled else None
     )
     assert before == shares(tiny, edited, encoded, [-1] * 6)
@@ -91,7 +91,7 @@ def test_what_a_row_says_freely_it_says_when_forced(
         EncodedEdit(edit.prompt, (*tokens, tiny.template.end_id), 0)
         for edit, tokens in zip(encoded, said, strict=True)
     ]
-    before, after = forced_accuracy(edited, probes, route, filled if is_filled else None)
+    before, after = teacher_forced_accuracy(edited, probes, route, filled if is_filled else None)
     assert after == [1.0] * 6
     assert max(before) < 1
 
@@ -100,7 +100,7 @@ def test_what_a_row_says_freely_it_says_when_forced(
 def test_without_a_route_nothing_changes(
     encoded: list[EncodedEdit], make_edited: MakeEdited, method: Method
 ) -> None:
-    before, after = forced_accuracy(make_edited(method), encoded, Route.base(6))
+    before, after = teacher_forced_accuracy(make_edited(method), encoded, Route.base(6))
     assert before == after
 
 
@@ -111,7 +111,7 @@ def test_a_prefill_is_left_as_it_is(
     edited = make_edited()
     filled = edited.prefill(pad_prompts([e.prompt for e in encoded], tiny.pad_id))
     keys = [layer.keys.clone() for layer in filled.cache.layers]
-    forced_accuracy(edited, encoded, Route.fixed(MIXED), filled if is_filled else None)
+    teacher_forced_accuracy(edited, encoded, Route.fixed(MIXED), filled if is_filled else None)
     for layer, before in zip(filled.cache.layers, keys, strict=True):
         assert torch.equal(layer.keys, before)
 
@@ -127,4 +127,4 @@ def test_the_end_token_is_not_counted(
     said, never = int(logits.argmax()), int(logits.argmin())
     told = EncodedEdit(prompt, (said, never), 0)
     wrong = EncodedEdit(prompt, (never, tiny.template.end_id), 0)
-    assert forced_accuracy(edited, [told, wrong], Route.base(2)) == ([1.0, 0.0], [1.0, 0.0])
+    assert teacher_forced_accuracy(edited, [told, wrong], Route.base(2)) == ([1.0, 0.0], [1.0, 0.0])

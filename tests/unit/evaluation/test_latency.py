@@ -2,7 +2,7 @@
 
 import pytest
 
-from scen.evaluation.latency import BatchTime, latency_metrics
+from scen.evaluation.run_eval import BatchTime, latency_metrics
 
 
 def test_every_prompt_waits_for_its_batch() -> None:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import EditedModel, decode
-from scen.editor.layer import EditedLinear
-from scen.editor.route import Route
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe, edit_probes, locality_probes
 from scen.evaluation.run_eval import EvalLimits, measure_batch, run_eval
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, decode
+from scen.model.expert import EditedLinear
+from scen.model.route import Route
 from scen.records import Edit
 
 MakeEdited = Callable[..., EditedModel]

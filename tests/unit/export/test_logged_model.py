@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from scen.pipeline.model_sync import sync_models
-from scen.registry.actions import About, Revoke
+from scen.ledger.actions import About, Revoke
+from scen.pipeline.models import sync_models
 from scen.snapshot.open import OpenStore
 from unit.serve.conftest import serve_edits, store, unrelated
 from unit.tracking.conftest import tracking_uri

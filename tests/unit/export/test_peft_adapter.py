@@ -10,18 +10,18 @@ from transformers import AutoModelForCausalLM
 
 from conftest import write_tiny_base
 from scen.config import load_config
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import answer
-from scen.editor.route import Route
 from scen.errors import ConfigError
 from scen.export.peft_adapter import INDEX, Exporter, adapter_name
 from scen.fs import Storage
+from scen.ledger.actions import WaveCommit
+from scen.ledger.ledger import create_or_open
+from scen.ledger.manifest import StoreManifest
+from scen.ledger.tensors import save_bundle
+from scen.model.batch import pad_prompts
+from scen.model.decode import answer
+from scen.model.route import Route
 from scen.records import Edit
-from scen.registry.actions import WaveCommit
-from scen.registry.ledger import create_or_open
-from scen.registry.manifest import StoreManifest
 from scen.snapshot.open import OpenStore, create_store
-from scen.store.bundles import save_bundle
 
 TOLERANCE = 2e-4  # of logits of size 10, in float32: peft adds the two products in another order
 EDITS = [Edit(f"e/{i}", f"Who is number {i}?", "isle") for i in range(3)]

@@ -11,7 +11,7 @@ from cyclopts import CycloptsError
 
 from scen.cli.main import build_app
 from scen.cli.options import SettingOptions
-from scen.cluster.zero3 import read_deepspeed
+from scen.cluster.sharding import read_deepspeed
 from scen.config import Config, load_config
 from scen.errors import ConfigError
 from scen.pipeline.job_spec import DrainSpec, EvalSpec, StreamSpec, parse_spec

@@ -13,11 +13,10 @@ from fastapi.routing import APIRoute
 from scen import __version__
 from scen.cli.main import build_app
 from scen.cluster import session
-from scen.registry.manifest import MANIFEST_PATH
+from scen.ledger.manifest import MANIFEST_PATH
 from scen.snapshot.open import OpenStore
-from scen_serve.access import is_loopback, read_keys
-from scen_serve.api import create_app
-from scen_serve.context import AppSettings
+from scen_serve.api.access import AppSettings, is_loopback, read_keys
+from scen_serve.api.app import create_app
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
 from unit.infra.manifests import (

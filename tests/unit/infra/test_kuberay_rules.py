@@ -11,8 +11,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from scen.config import load_config
-from scen_serve.access import is_loopback, read_keys
-from scen_serve.proxy_errors import PROXY_CALLBACK
+from scen_serve.api.access import is_loopback, read_keys
+from scen_serve.api.errors import PROXY_CALLBACK
 from scen_serve.ray_app import AppArgs, build
 from unit.infra.manifests import ROOT, Command, commands, in_repository, of_kind, pods
 

@@ -15,17 +15,17 @@ import ray.util.metrics
 from scen.cluster.registry_client import MeteredRegistry
 from scen.errors import ConflictError
 from scen.fs import Storage
+from scen.ledger.ledger import WaveCommit, create_or_open
+from scen.ledger.manifest import StoreManifest
 from scen.records import Edit
-from scen.registry.ledger import WaveCommit, create_or_open
-from scen.registry.manifest import StoreManifest
 from scen.snapshot.open import OpenStore
-from scen.tracking.trace_writer import TraceWriter
+from scen.tracking.traces import TraceWriter
+from scen_serve.engine.request import Ended, Failed, Piece, Routed
 from scen_serve.metrics import Metrics
-from scen_serve.ray_metrics import Changes
-from scen_serve.request import Ended, Failed, Piece, Routed
+from scen_serve.ray_app import Changes
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
-from scen_serve.traces import Traces
+from scen_serve.telemetry import Traces
 from unit.infra.manifests import INFRA, documents, of_kind
 from unit.infra.promql import label_names, metric_names
 from unit.serve.conftest import store

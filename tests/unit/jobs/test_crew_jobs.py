@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from scen.base.load import Base, open_base
 from scen.config import ClusterConfig, load_config
 from scen.fs import Storage
+from scen.ledger.ledger import create_or_open
+from scen.ledger.manifest import StoreManifest
+from scen.model.base import Base, open_base
 from scen.pipeline.job_spec import StreamSpec
 from scen.pipeline.run_job import job_config
-from scen.registry.ledger import create_or_open
-from scen.registry.manifest import StoreManifest
 from scen_jobs.crew_jobs import say_driver, settle_dtype
 
 GPU = "cluster.gpus_per_worker=1"

@@ -6,15 +6,15 @@ import pytest
 from mlflow import MlflowClient
 
 from scen.config import WaveConfig
-from scen.pipeline.model_sync import sync_models
+from scen.ledger.actions import About, Revoke
+from scen.ledger.markers import read_pins
+from scen.pipeline.gate import promote, reject
+from scen.pipeline.local import LocalParts
+from scen.pipeline.models import sync_models
+from scen.pipeline.stream import run_stream
 from scen.records import Edit
-from scen.registry.actions import About, Revoke
-from scen.registry.pins import read_pins
-from scen.waves.gate import promote, reject
-from scen.waves.local import LocalParts
-from scen.waves.run_stream import run_stream
+from unit.pipeline.conftest import facts, make_parts
 from unit.tracking.conftest import client, tracking_uri
-from unit.waves.conftest import facts, make_parts
 
 pytestmark = pytest.mark.slow
 

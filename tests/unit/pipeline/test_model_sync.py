@@ -7,12 +7,12 @@ import pytest
 from mlflow import MlflowClient
 
 from scen.errors import NotFoundError
-from scen.pipeline.model_sync import SyncReport, follow_ledger, sync_models
-from scen.registry.actions import About, Revoke, Rollback
-from scen.registry.pins import pin, read_pins
-from scen.upkeep.collect import Keep, collect, plan_collection
+from scen.ledger.actions import About, Revoke, Rollback
+from scen.ledger.collect import Keep, collect, plan_collection
+from scen.ledger.markers import pin, read_pins
+from scen.pipeline.models import SyncReport, follow_ledger, sync_models
+from unit.ledger.conftest import Shop, add_wave, shop
 from unit.tracking.conftest import client, tracking_uri
-from unit.upkeep.conftest import Shop, add_wave, shop
 
 __all__ = ["client", "shop", "tracking_uri"]  # fixtures
 LATER = datetime.now(UTC) + timedelta(days=365)  # all that a test does is a year ago

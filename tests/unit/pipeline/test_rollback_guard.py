@@ -7,11 +7,11 @@ import pytest
 from scen.cli.options import read_target
 from scen.errors import ConfigError, ConflictError, ScenError
 from scen.fs import Storage
-from scen.pipeline.rollback_guard import guard, previous_version
+from scen.ledger.actions import Revoke, Rollback
+from scen.ledger.ledger import Ledger, WaveCommit, create_or_open
+from scen.ledger.manifest import StoreManifest
+from scen.pipeline.change import guard, previous_version
 from scen.records import Edit
-from scen.registry.actions import Revoke, Rollback
-from scen.registry.ledger import Ledger, WaveCommit, create_or_open
-from scen.registry.manifest import StoreManifest
 
 BASE = {"name": "tiny", "fingerprint": "f" * 64, "template": "plain", "dtype": "float32"}
 BAD = ["reliability 0.5 is below waves.min_reliability 0.9"]

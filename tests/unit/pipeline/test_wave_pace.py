@@ -7,7 +7,7 @@ import pytest
 
 from scen.config import load_config
 from scen.fs import Storage
-from scen.pipeline.wave_pace import WavePace, count_probes, find_pace
+from scen.pipeline.runtime import WavePace, count_probes, find_pace
 from scen.records import Edit, Rephrase
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from scen.cli.main import main
 from scen.fs import Storage
-from scen.report.read_store import StoreFacts, Wanted, read_store
+from scen.report.store import StoreFacts, Wanted, read_store
 
 SCRIPT = "Who wrote <script>alert('x')</script> & \"more\"?"
 QUICK = ("--set", "evaluation.locality_limit=4", "--set", "evaluation.locality_tokens=4",

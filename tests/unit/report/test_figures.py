@@ -1,15 +1,22 @@
 """Figures of a store: what is drawn is what was read."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
-from scen.report.figures import curves_figure, frequent_sources, life_figure, quality_curves
-from scen.report.pictures import gallery, picture
-from scen.report.read_store import StoreFacts
-from scen.report.read_waves import WaveFacts
+from scen.fs import Storage
+from scen.report.figures import (
+    curves_figure,
+    evaluation_pictures,
+    life_figure,
+    picture,
+    quality_curves,
+)
+from scen.report.store import StoreFacts
+from scen.report.waves import WaveFacts, frequent_sources
 
 
 def points(line: Line2D) -> tuple[list[float], list[float]]:
@@ -47,7 +54,7 @@ def test_curves_of_a_stream(facts: StoreFacts) -> None:
 def test_a_source_is_any_text(facts: StoreFacts, source: str) -> None:
     wave = with_source(facts.measured_waves[0], source)
     assert frequent_sources([wave]) == [source]
-    assert "src=" in picture(curves_figure([wave], "x"), "alt", "caption")
+    assert picture(curves_figure([wave], "x"), "alt", "caption").src
 
 
 def test_the_most_frequent_sources_come_first(facts: StoreFacts) -> None:
@@ -55,14 +62,13 @@ def test_the_most_frequent_sources_come_first(facts: StoreFacts) -> None:
     assert frequent_sources([*facts.measured_waves, often])[0] == "often"
 
 
-def test_a_picture_is_in_the_page_and_has_words(facts: StoreFacts) -> None:
+def test_the_same_figure_gives_the_same_picture(facts: StoreFacts) -> None:
     figure = life_figure(facts.life, facts.commits)
     first, again = (picture(figure, "a < b", "what it is") for _ in range(2))
     assert first == again
-    assert 'src="data:image/svg+xml;base64,' in first
-    assert 'alt="a &lt; b"' in first
-    assert "<figcaption>what it is</figcaption>" in first
-    assert 'class="wide"' not in first
+    assert first.src.startswith("data:image/svg+xml;base64,")
+    assert (first.alt, first.caption) == ("a < b", "what it is")
+    assert (first.width, first.height, first.is_wide) == (691, 288, False)
 
 
 def test_very_many_lines_become_pixels_and_wide_ones_have_their_own_line(
@@ -72,7 +78,14 @@ def test_very_many_lines_become_pixels_and_wide_ones_have_their_own_line(
     for _ in range(500):
         figure.axes[0].plot([0, 1], [0, 1])
     figure.set_size_inches(9, 3)
-    found = picture(figure, "a", "b")
-    assert 'src="data:image/png;base64,' in found
-    assert found.startswith('<figure class="wide">')
-    assert gallery([found]) == f'<div class="pictures">{found}</div>'
+    large = picture(figure, "a", "b")
+    assert large.src.startswith("data:image/png;base64,")
+    assert large.is_wide
+
+
+def test_the_newest_evaluation_has_its_pictures(made: Path, facts: StoreFacts) -> None:
+    pictures = list(evaluation_pictures(Storage(str(made)), facts))
+    starts = ["Bars: ", "Counts of probes", "Bars by age", "Operating curve."]
+    assert [one.alt.startswith(start) for one, start in zip(pictures, starts, strict=True)] == [
+        True
+    ] * 4

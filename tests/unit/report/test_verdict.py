@@ -5,8 +5,8 @@ from pathlib import Path
 
 from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage
-from scen.report.read_store import StoreFacts, Wanted, read_store
-from scen.report.verdict import concerns, measures, say, verdict
+from scen.report.store import StoreFacts, Wanted, read_store
+from scen.report.verdict import concerns, measures, number, percent, summary, verdict
 
 REPORT = EvalReport(
     n_edits=8, reliability=0.875, reliability_before=0.0,
@@ -18,13 +18,13 @@ REPORT = EvalReport(
 
 
 def test_shares_come_with_their_counts() -> None:
-    assert say(REPORT) == (
+    assert summary(REPORT) == (
         "7 of 8 edits answered exactly (87.5 %), 7 of 8 rephrases answered exactly (87.5 %), "
         "1,500 of 1,500 unrelated answers unchanged (100.0 %)"
     )
-    told = {name: (share, asked) for name, share, asked in measures(REPORT)}
-    assert told["near misses unchanged"] == (None, 0)
-    assert told["earlier edits still answered"] == (None, 0)
+    shares = {name: (share, asked) for name, share, asked in measures(REPORT)}
+    assert shares["near misses unchanged"] == (None, 0)
+    assert shares["earlier edits still answered"] == (None, 0)
 
 
 def test_the_verdict_is_of_the_newest_wave_of_the_ledger(facts: StoreFacts) -> None:
@@ -48,3 +48,8 @@ def test_what_is_worth_a_look(facts: StoreFacts) -> None:
 def test_an_empty_version(made: Path) -> None:
     facts = read_store(Storage(str(made)), Wanted(version=0))
     assert verdict(facts)[1] == "No wave of it was measured here."
+
+
+def test_numbers() -> None:
+    assert [number(v) for v in (None, 3, 0.123456, 12345.6)] == ["-", "3", "0.1235", "12,345.6"]
+    assert [percent(v) for v in (None, 0.0, 1.0)] == ["-", "0.0 %", "100.0 %"]

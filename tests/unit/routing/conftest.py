@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.editor.keys import KeyPlace
-from scen.routing.encoder import fold, random_view
+from scen.model.keys import KeyPlace
+from scen.routing.encoder import Whitening, fold, random_view
 from scen.routing.gate import Gate
 from scen.routing.router import Router
-from scen.routing.whitening import Whitening
 
 MakeKeys = Callable[[int, int], Tensor]
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scen.editor.keys import KeyPlace, SpanKeys
+from scen.model.keys import KeyPlace, SpanKeys
 from scen.routing.evidence import Evidence, around, input_columns, manner_begin
 from scen.routing.gate import Gate
-from scen.routing.key_neurons import Choice, KeyNeurons, best_spans
+from scen.routing.neurons import Choice, KeyNeurons, best_spans
 from scen.routing.router import Router
 from scen.routing.words import NUM_FIGURES
 

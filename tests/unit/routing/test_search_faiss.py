@@ -6,12 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.routing import build_search as chooser
-from scen.routing.build_search import build_search, choose_recipe
-from scen.routing.growing_rows import UNIT
-from scen.routing.key_bank import KeyBank
-from scen.routing.search import DenseSearch, Int8Search
-from scen.routing.search_faiss import FaissSearch, Recipe
+from scen.routing import search as chooser
+from scen.routing.key_bank import UNIT, KeyBank
+from scen.routing.search import (
+    DenseSearch,
+    FaissSearch,
+    Int8Search,
+    Recipe,
+    build_search,
+    choose_recipe,
+)
 
 WIDTH = 32
 RECIPES = [Recipe("IVF16,PQ16x4fs", 8, 64), Recipe("IVF16,SQ8", 8, 16), Recipe("HNSW16", 64, 16)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scen.routing.prompt_texts import WIDTH, pack_texts, unpack_texts
+from scen.routing.keys import WIDTH, pack_texts, unpack_texts
 from scen.routing.words import NUM_FIGURES, compare_words, fit_rarity, likeness_of
 
 EDIT = "Who won the Tour de Suisse in 1987?"

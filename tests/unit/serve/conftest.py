@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from scen.config import load_config
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import decode
-from scen.editor.route import Route
 from scen.fs import Storage
+from scen.ledger.ledger import WaveCommit
+from scen.ledger.tensors import save_bundle
+from scen.model.batch import pad_prompts
+from scen.model.decode import decode
+from scen.model.route import Route
 from scen.records import Edit, EncodedPrompt
-from scen.registry.ledger import WaveCommit
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
 from scen.snapshot.open import OpenStore, create_store
-from scen.store.bundles import save_bundle
-from scen_serve.engine import Engine
-from scen_serve.expert_cache import ExpertCache, ExpertShelf, empty_bank
-from scen_serve.request import Ended, Event, Failed, Piece, Request, Routed, Sampling, Ticket
-from scen_serve.served import ServedSnapshot, SnapshotReader
+from scen_serve.engine.engine import Engine
+from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
+from scen_serve.engine.request import Ended, Event, Failed, Piece, Request, Routed, Sampling, Ticket
+from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits
 
 NEW = 24
@@ -112,29 +112,29 @@ def store(tiny_folder: Path, tmp_path: Path) -> OpenStore:
 
 
 @pytest.fixture
-def shelf(store: OpenStore) -> ExpertShelf:
+def host(store: OpenStore) -> HostExpertCache:
     """All bundles fit."""
-    return ExpertShelf(store.storage, ("down", "up"), 1 << 30)
+    return HostExpertCache(store.storage, ("down", "up"), 1 << 30)
 
 
 @pytest.fixture
-def reader(store: OpenStore, shelf: ExpertShelf) -> SnapshotReader:
+def reader(store: OpenStore, host: HostExpertCache) -> SnapshotReader:
     """Reads versions of the store."""
-    return SnapshotReader(store, shelf)
+    return SnapshotReader(store, host)
 
 
 MakeEngine = Callable[..., Engine]
 
 
 @pytest.fixture
-def make_engine(store: OpenStore, shelf: ExpertShelf, reader: SnapshotReader) -> MakeEngine:
+def make_engine(store: OpenStore, host: HostExpertCache, reader: SnapshotReader) -> MakeEngine:
     """An engine on the newest version; keywords are limits."""
 
     def make(**limits: int) -> Engine:
         found = EngineLimits(**limits)
         base = store.base
         bank = empty_bank(base.model.config, store.method.rank, found.expert_slots, base.device)
-        engine = Engine(base, store.method.layer, ExpertCache(bank, shelf), found)
+        engine = Engine(base, store.method.layer, ExpertCache(bank, host), found)
         engine.snapshot = reader.read()
         return engine
 

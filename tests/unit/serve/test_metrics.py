@@ -6,11 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from scen.snapshot.open import OpenStore
-from scen_serve.metrics import Metrics
-from scen_serve.request import Ended, Event, Piece, Routed
+from scen_serve.engine.request import Ended, Event, Piece, Routed
+from scen_serve.metrics import Metrics, VersionLabels
 from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
-from scen_serve.version_labels import VersionLabels
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from scen.base.load import Base
 from scen.config import Config, load_config
-from scen.editor.keys import KeyPlace
 from scen.fs import Storage
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.model.base import Base
+from scen.model.keys import KeyPlace
+from scen.routing.keys import read_prompt_keys
 from scen.routing.router import plain_router
 from scen.snapshot.base_profile import Profile
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from scen.base.load import Base, load_base
 from scen.errors import ConfigError
+from scen.model.base import Base, load_base
 from scen.snapshot.base_profile import (
     Profile,
     find_profile,

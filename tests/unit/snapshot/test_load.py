@@ -6,21 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import decode
-from scen.editor.expert import FullBank, LowRankBank
-from scen.editor.keys import KeyPlace
-from scen.editor.neurons import SigmoidNeurons
 from scen.errors import IntegrityError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.tensors import save_bundle
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import decode
+from scen.model.expert import FullBank, LowRankBank
+from scen.model.keys import KeyPlace
+from scen.model.route import SigmoidNeurons
 from scen.records import EncodedEdit
-from scen.routing.key_neurons import KeyNeurons
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
-from scen.snapshot.load import SnapshotLoader
+from scen.snapshot.load import BundleRows, Place, SnapshotLoader
 from scen.snapshot.method import StoreMethod
-from scen.snapshot.rows import BundleRows, Place
-from scen.store.bundles import save_bundle
 
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
 METHODS = {

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from scen.config import Config, load_config
-from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
+from scen.model.keys import KeyPlace
 from scen.snapshot.base_profile import Profile
 from scen.snapshot.method import StoreMethod, resolve_method, stated_method
 

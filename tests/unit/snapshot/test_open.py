@@ -9,18 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scen.base.load import Base, load_base
 from scen.config import BaseConfig, Config
 from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.ledger import WaveCommit
+from scen.ledger.manifest import read_manifest
+from scen.ledger.tensors import load_bundle, save_bundle
+from scen.model.base import Base, load_base
 from scen.records import Edit
-from scen.registry.ledger import WaveCommit
-from scen.registry.manifest import read_manifest
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import plain_router
 from scen.snapshot.open import OpenStore, Places, create_store, open_store
-from scen.store.bundles import load_bundle, save_bundle
 
 MakeConfig = Callable[..., Config]
 

@@ -8,12 +8,11 @@ import pytest
 
 from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
-from scen.registry.actions import About, Revoke
-from scen.registry.pointer import HeldWave, SnapshotPointer, point_at
+from scen.ledger.actions import About, Revoke
+from scen.ledger.bundles import bundle_path
+from scen.ledger.pointer import HeldWave, SnapshotPointer, point_at
 from scen.snapshot.ask import Answer, VersionModel
-from scen.snapshot.open import OpenStore
-from scen.snapshot.open_pointer import open_pointer
-from scen.store.bundles import bundle_path
+from scen.snapshot.open import OpenStore, open_pointer
 from unit.serve.conftest import NEW, alone, commit_wave, prepare_wave, serve_edits, store, unrelated
 
 __all__ = ["store"]  # a fixture: 20 edits at version 1, 12 more at version 2

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from scen.fs import Storage
-from scen.snapshot.rows import BundleRows, Place
-from scen.store.bundles import bundle_path, save_bundle
+from scen.ledger.bundles import bundle_path
+from scen.ledger.tensors import save_bundle
+from scen.snapshot.load import BundleRows, Place
 
 SIZE = 4 * 4 * 2  # bytes of a bundle: four rows of four halves
 

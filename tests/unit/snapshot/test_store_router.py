@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from scen.base.load import Base
 from scen.config import Config
 from scen.errors import ConfigError
 from scen.fs import Storage
+from scen.model.base import Base
 from scen.snapshot.base_profile import Profile, save_profile
+from scen.snapshot.load import choose_profile
 from scen.snapshot.open import create_store, open_store
-from scen.snapshot.store_router import choose_profile
 
 MakeConfig = Callable[..., Config]
 

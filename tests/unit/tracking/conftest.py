@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from mlflow import MlflowClient
 
-from scen.tracking.mlflow_client import open_client
-from scen.tracking.mlflow_tracker import MlflowTracker
-from scen.tracking.wave_record import WaveRecord
+from scen.tracking.client import open_client
+from scen.tracking.tracker import WaveRecord
+from scen.tracking.wave_runs import MlflowTracker
 
 RecordOf = Callable[..., WaveRecord]
 

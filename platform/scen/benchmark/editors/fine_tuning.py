@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.benchmark.edited import Edited, StepProgress
-from scen.benchmark.editors.bare import plain_model
-from scen.editor.batch import IGNORED, TrainBatch, pad_edits
-from scen.editor.decode import EditedModel
-from scen.editor.expert import FullBank
-from scen.editor.losses import expert_loss
-from scen.editor.prefill import Prefill
-from scen.editor.route import Route
-from scen.editor.split import Split, run_head, split_edits
+from scen.benchmark.editors.in_context import plain_model
+from scen.benchmark.editors.scen_methods import Edited, StepProgress
+from scen.model.base import Base
+from scen.model.batch import IGNORED, TrainBatch, pad_edits
+from scen.model.decode import EditedModel
+from scen.model.expert import FullBank, expert_loss
+from scen.model.prefill import Prefill
+from scen.model.route import Route
+from scen.model.split import Split, run_head, split_edits
 from scen.records import Edit, EncodedEdit
 
 

@@ -11,15 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.benchmark.edited import Edited, StepProgress
-from scen.editor.batch import IGNORED, pad_edits, pad_prompts
-from scen.editor.decode import EditedModel
-from scen.editor.expert import Span
-from scen.editor.losses import expert_loss
-from scen.editor.prefill import Prefill, prefill
-from scen.editor.route import Route
-from scen.editor.split import run_head, split_edits
+from scen.benchmark.editors.scen_methods import Edited, StepProgress
+from scen.model.base import Base
+from scen.model.batch import IGNORED, pad_edits, pad_prompts
+from scen.model.decode import EditedModel
+from scen.model.expert import Span, expert_loss
+from scen.model.prefill import Prefill, prefill
+from scen.model.route import Route
+from scen.model.split import run_head, split_edits
 from scen.records import Edit, EncodedEdit
 
 _SPLIT_GAP = 1e-5

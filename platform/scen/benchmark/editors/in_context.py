@@ -1,4 +1,4 @@
-"""In-context editing with retrieval: find the fact, and put it before the question."""
+"""In-context editing with retrieval: put the retrieved fact before the question. And no editing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scen.base.load import Base
-from scen.benchmark.edited import Edited, StepProgress
-from scen.benchmark.editors.bare import plain_model
-from scen.editor.keys import KeyPlace
+from scen.benchmark.editors.scen_methods import Edited, StepProgress
 from scen.errors import ConfigError
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.expert import LowRankBank
+from scen.model.keys import KeyPlace
+from scen.model.route import SigmoidNeurons
 from scen.records import Edit
-from scen.routing.prompt_keys import read_prompt_keys
+from scen.routing.keys import read_prompt_keys
+
+
+@dataclass(frozen=True)
+class NoEditor:
+    """The base as it is."""
+
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
+        """Nothing is changed and nothing kept."""
+        progress(len(edits), len(edits))
+        return Edited((plain_model(base),), 0)
+
+
+def plain_model(base: Base, model: Any = None) -> EditedModel:
+    """The base, or another model of its shape, without experts."""
+    config = base.model.config
+    wide, narrow = config.intermediate_size, config.hidden_size
+    device = base.device
+    bank = LowRankBank(
+        torch.zeros(0, 1, wide, device=device), torch.zeros(0, narrow, 1, device=device)
+    )
+    nobody = SigmoidNeurons(0, torch.zeros(0, wide, device=device), 1.0)
+    return EditedModel(model or base.model, 0, bank, nobody, base.pad_id, base.stop_ids)
+
 
 WORDINGS = {
     "fact": "{prompt} {target}\n{question}",

@@ -1,35 +1,79 @@
-"""The platform's own two methods, without store and ledger."""
+"""The interface of a method (`Editor`, `Edited`), and the platform's own two, without a store."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from scen.base.load import Base
-from scen.benchmark.edited import Edited, StepProgress
+from scen.calibration.fit_encoder import RouterKeys
+from scen.calibration.fit_router import RouterPlan, fit_router
+from scen.calibration.router_set import Asking, build_router_set
 from scen.config import Config, Method, load_config
-from scen.editor.decode import EditedModel
-from scen.editor.expert import build_bank
-from scen.editor.neurons import NeuronBank, SigmoidNeurons
-from scen.ingest.asking import wordings
-from scen.ingest.prompts import read_prompts
+from scen.data.asking import wordings
+from scen.data.read import read_prompts
+from scen.model.base import Base
+from scen.model.decode import EditedModel
+from scen.model.expert import build_bank
+from scen.model.route import NeuronBank, SigmoidNeurons
+from scen.pipeline.work import wave_plan
 from scen.records import Edit
-from scen.routing.key_neurons import KeyNeurons
-from scen.routing.prompt_keys import read_prompt_keys, read_prompt_spans
-from scen.routing.prompt_texts import unpack_texts
+from scen.routing.keys import read_prompt_keys, read_prompt_spans, unpack_texts
+from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.samples import sample_path
+from scen.snapshot.load import choose_profile, make_router
 from scen.snapshot.method import StoreMethod, resolve_method
-from scen.snapshot.store_router import choose_profile, make_router
-from scen.training.fit_encoder import RouterKeys
-from scen.training.fit_router import RouterPlan, fit_router
-from scen.training.fit_wave import Fitted, add_neurons, cut_parts, fit_part, join_parts
-from scen.training.other_ways import encode_edits
-from scen.training.router_set import Asking, build_router_set
-from scen.waves.training_work import wave_plan
+from scen.training.experts import encode_edits
+from scen.training.parts import Fitted, add_neurons, cut_parts, fit_part, join_parts
+
+Progress = Callable[[int], None]
+StepProgress = Callable[[int, int], None]
+"""So many steps more are done, of so many in all."""
+
+
+def as_it_stands(prompt: str) -> str:
+    """The prompt."""
+    return prompt
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A base after a method has had its edits.
+
+    `models` is one model; or several, of which model f answers what is about edits f, f + n, ...
+    (see `PlatformEditor.folds`). `experts` are the ids of the edits by the index of their expert,
+    where a method has such. `rewrite` is what becomes of a prompt before it is put to the model.
+    `num_bytes` is what has to be kept beside the base; `spare_seconds` of the editing are not the
+    method's own.
+    """
+
+    models: tuple[EditedModel, ...]
+    num_bytes: int
+    experts: Sequence[str] = ()
+    rewrite: Callable[[str], str] = as_it_stands
+    spare_seconds: float = 0.0
+
+    def model(self, fold: int) -> EditedModel:
+        """The model that answers questions of a fold."""
+        return self.models[fold % len(self.models)]
+
+    def name(self, expert: int) -> str | None:
+        """The edit of an expert; None for the base, and where experts are no edits."""
+        return self.experts[expert] if 0 <= expert < len(self.experts) else None
+
+
+class Editor(Protocol):
+    """A way to make a base answer otherwise. Its fields are its settings."""
+
+    def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
+        """The base with all of these edits, in this order. The base itself is left as it is.
+
+        A step of `progress` is an edit, as often as the method goes through all of them.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from scen.base.load import Base
-from scen.benchmark.edited import Editor
 from scen.benchmark.editors.fine_tuning import FtlEditor, LoraEditor
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import decode
+from scen.benchmark.editors.scen_methods import Editor
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import decode
 from scen.records import Edit
 
 # peft asks transformers by the name that it had before.

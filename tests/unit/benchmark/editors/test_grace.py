@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from scen.base.load import Base
-from scen.benchmark.edited import Edited
-from scen.benchmark.editors.bare import NoEditor
 from scen.benchmark.editors.grace import GraceEditor, lay_out
-from scen.editor.batch import pad_prompts
-from scen.editor.decode import Decoded, decode
+from scen.benchmark.editors.in_context import NoEditor
+from scen.benchmark.editors.scen_methods import Edited
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import Decoded, decode
 from scen.records import Edit
 
 

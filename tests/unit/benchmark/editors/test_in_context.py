@@ -2,9 +2,9 @@
 
 import pytest
 
-from scen.base.load import Base
 from scen.benchmark.editors.in_context import InContextEditor
 from scen.errors import ConfigError
+from scen.model.base import Base
 from scen.records import Edit
 
 

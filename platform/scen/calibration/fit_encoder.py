@@ -1,0 +1,160 @@
+"""Fits the encoder of a router: whitening, and views that separate edits, subjects and questions.
+
+Views are learned in closed form: within-class covariance normalisation (Hatch et al. 2006), then
+the principal directions of what is left, as in linear discriminant analysis.
+
+Suffixes: N prompts, K places, F numbers of a raw key, C of a view, E candidate edits.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scen.calibration.router_set import ASKS, RouterSet
+from scen.model.keys import KeyPlace, SpanKeys
+from scen.model.surface import bare_form
+from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, fold, random_view
+from scen.routing.words import likeness_of
+
+_SHRINKAGE = 1.0  # of the within-class covariance, relative to its mean variance
+
+
+def fit_view(key_NF: Tensor, class_N: Tensor, width: int) -> Tensor:
+    """view_FC with C = min(width, F) from whitened keys and their classes (int64, any numbers).
+
+    Classes of one prompt say nothing about what varies within a class.
+    """
+    width_F = key_NF.shape[1]
+    within_FF = within_class(key_NF, class_N)
+    # Any root of the inverse will do: the principal directions behind it are the same.
+    lower_FF = torch.linalg.cholesky(within_FF)
+    identity_FF = torch.eye(width_F)
+    flat_FF = torch.linalg.solve_triangular(lower_FF, identity_FF, upper=False).T
+    spread_NF = (key_NF - key_NF.mean(0)) @ flat_FF
+    _, axis_FF = torch.linalg.eigh(spread_NF.T @ spread_NF)
+    view_FC: Tensor = flat_FF @ axis_FF[:, -min(width, width_F) :]
+    return view_FC
+
+
+def within_class(key_NF: Tensor, class_N: Tensor) -> Tensor:
+    """within_FF: the covariance of keys around the mean of their class, shrunk towards one that is
+    the same in all directions."""
+    within_FF = _within(key_NF, class_N)
+    mean_variance = within_FF.diagonal().mean().clamp_min(1e-12)
+    return within_FF + _SHRINKAGE * mean_variance * torch.eye(key_NF.shape[1])
+
+
+def _within(key_NF: Tensor, class_N: Tensor) -> Tensor:
+    """within_FF: the covariance of keys around the mean of their class."""
+    names, place_N, count_C = class_N.unique(return_inverse=True, return_counts=True)
+    mean_CF = torch.zeros(len(names), key_NF.shape[1]).index_add_(0, place_N, key_NF)
+    mean_CF /= count_C[:, None]
+    rest_NF = (key_NF - mean_CF[place_N])[count_C[place_N] > 1]
+    freedom = max(len(rest_NF) - int((count_C > 1).sum()), 1)
+    return rest_NF.T @ rest_NF / freedom
+
+
+_WHITENED = 4000  # prompts whose statistics are those of all
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """Widths of the views at each place, and the floor of the whitening. The edit view comes first:
+    candidates are found by it."""
+
+    edit: int = 128
+    general: int = 256
+    subject: int = 64
+    relation: int = 64
+    shrinkage: float = 0.1
+
+    @property
+    def num_views(self) -> int:
+        """How many views there are at each place."""
+        return 4
+
+
+@dataclass(frozen=True)
+class RouterKeys:
+    """A RouterSet with what was read of it: `key_NKF`, one row per question, of the whole of it,
+    and `spans`, the keys of all its spans (None: each question is one span)."""
+
+    about: RouterSet
+    places: tuple[KeyPlace, ...]
+    key_NKF: Tensor
+    spans: SpanKeys | None = None
+
+    @property
+    def edit_N(self) -> Tensor:
+        """The edit that each question is about, -1 for none."""
+        return torch.tensor([question.edit for question in self.about.questions])
+
+    def of(self, *kinds: str) -> Tensor:
+        """Bool: the questions of these kinds."""
+        return torch.tensor([question.kind in kinds for question in self.about.questions])
+
+    def at(self, columns: list[int]) -> "RouterKeys":
+        """The same at some of the places."""
+        places = tuple(self.places[i] for i in columns)
+        spans = self.spans and replace(self.spans, key_MKF=self.spans.key_MKF[:, columns])
+        return RouterKeys(self.about, places, self.key_NKF[:, columns], spans)
+
+    def all_spans(self) -> SpanKeys:
+        """The spans of all questions, in their order."""
+        if self.spans is not None:
+            return self.spans
+        texts = [bare_form(text) for text in self.about.texts]
+        return SpanKeys.of_whole(self.key_NKF, texts)
+
+
+def question_rows(keys: RouterKeys) -> Tensor:
+    """row_N: of each question the span (index among all) that says what is asked: the one most like
+    the words that it was made of; the whole where nothing was put around them."""
+    spans = keys.all_spans()
+    first_N = (spans.span_M == 0).nonzero().squeeze(1)
+    end_N = torch.cat([first_N[1:], torch.tensor([len(spans.row_M)])])
+    rows = []
+    bounds = zip(first_N.tolist(), end_N.tolist(), strict=True)
+    for question, (begin, end) in zip(keys.about.questions, bounds, strict=True):
+        likeness = [likeness_of(spans.texts[i], question.asked) for i in range(begin, end)]
+        rows.append(begin + likeness.index(max(likeness)) if question.asked else begin)
+    return torch.tensor(rows)
+
+
+def fit_encoder(keys: RouterKeys, used_E: Tensor, plan: EncoderPlan) -> KeyEncoder:
+    """The encoder from the questions about the edits that are used (bool) and unrelated ones."""
+    key_NKF = keys.all_spans().key_MKF[question_rows(keys)]
+    edit_N = keys.edit_N
+    used_N = used_questions(keys, used_E)
+    whitening = Whitening.fit(thinned(key_NKF[used_N]), plan.shrinkage)
+    asks_N = used_N & keys.of(*ASKS)
+    names = torch.tensor([q.is_subject for q in keys.about.questions])
+    about_N = used_N & names & (edit_N >= 0)
+    relation_N = torch.tensor([*keys.about.relations, -1])[edit_N]
+    places, width_F = len(keys.places), keys.key_NKF.shape[-1]
+    white_NKF = whitening(key_NKF)
+    views = [
+        _views(white_NKF[asks_N], edit_N[asks_N], plan.edit),
+        random_view(places, width_F, min(plan.general, width_F), seed=0),
+        _views(white_NKF[about_N], edit_N[about_N], plan.subject),
+        _views(white_NKF[asks_N], relation_N[asks_N], plan.relation),
+    ]
+    encoder = fold(whitening, keys.places, views)
+    first_NJ = encoder.first_views(encoder(key_NKF[asks_N]))
+    return encoder.searching_by(fit_view(first_NJ, edit_N[asks_N], SEARCH_WIDTH))
+
+
+def used_questions(keys: RouterKeys, used_E: Tensor) -> Tensor:
+    """Bool: the questions about these edits (bool), and those about none."""
+    edit_N = keys.edit_N
+    return torch.where(edit_N >= 0, used_E[edit_N.clamp_min(0)], True)
+
+
+def _views(white_NKF: Tensor, class_N: Tensor, width: int) -> Tensor:
+    return torch.stack([fit_view(white_NF, class_N, width) for white_NF in white_NKF.unbind(1)])
+
+
+def thinned(key_NKF: Tensor) -> Tensor:
+    """As many of the prompts, evenly spread, as whitening gains from."""
+    return key_NKF[:: max(1, -(-len(key_NKF) // _WHITENED))]

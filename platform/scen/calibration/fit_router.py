@@ -1,0 +1,179 @@
+"""Fits a router by cross-fitting: every score that sets the threshold comes from parts that never
+saw the edit which the prompt is about.
+
+An encoder that saw a prompt makes it look more distinct than the prompts it will meet; a gate
+fitted on such similarities expects too much, and a threshold on such scores promises too much.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scen.calibration.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
+from scen.calibration.fit_gate import GatePairs, fit_gate, join_pairs
+from scen.calibration.fit_pairs import CLASS_WEIGHTS, fit_evidence, input_noise, pair_up
+from scen.calibration.router_set import ASKS
+from scen.errors import ConfigError, InputError
+from scen.routing.evidence import Evidence
+from scen.routing.gate import Gate
+from scen.routing.router import Router, conformal_threshold
+
+BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)
+_WORTH = 0.02  # of the rephrases that the loosest bound finds may be given up for a stricter one
+
+
+def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
+    """The strictest of BOUNDS that gives up at most two points of what the loosest finds.
+
+    `own_N` are held-out scores of rephrases (-inf: a wrong edit), the others as in
+    `conformal_threshold`. Raises ConfigError where there are too few negatives for any.
+    """
+    found: dict[float, float] = {}
+    for bound in BOUNDS:
+        try:
+            threshold = conformal_threshold(negative_N, kind_N, bound)
+        except ConfigError:
+            continue  # too few negatives for this one
+        found[bound] = float((own_N > threshold).float().mean())
+    if not found:
+        conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # says what is missing
+    enough = found[max(found)] - _WORTH
+    return min(bound for bound, share in found.items() if share >= enough)
+
+
+LEAST_EDITS = 20
+_KINDS = {
+    **dict.fromkeys(ASKS, 0),
+    "near_miss": 1,
+    "made_near_miss": 2,
+    "task": 3,
+    "subject_task": 4,
+}  # see NEGATIVES
+
+
+@dataclass(frozen=True)
+class RouterPlan:
+    """How a router is fitted. Its gate is the mean of `num_gates` gates of different seeds. `bound`
+    is the false activation that hard negatives may have; None weighs it against the rephrases it
+    costs (`choose_bound`). Without `has_evidence` the keys alone decide. `searches_places`: a
+    calibration tries where keys are best read."""
+
+    encoder: EncoderPlan = field(default_factory=EncoderPlan)
+    bound: float | None = None
+    folds: int = 2
+    gate_steps: int = 1000
+    num_gates: int = 3
+    hidden: int = 64
+    seed: int = 0
+    has_evidence: bool = True
+    searches_places: bool = False
+
+    def gate(self, pairs: GatePairs) -> Gate:
+        """The gate of some pairs."""
+        seeds = range(self.seed, self.seed + self.num_gates)
+        return Gate.averaged([self._one_gate(pairs, seed) for seed in seeds])
+
+    def _one_gate(self, pairs: GatePairs, seed: int) -> Gate:
+        noise_V = None
+        if self.has_evidence:
+            noise_V = input_noise(pairs.sim_NEV.shape[-1], self.encoder.num_views)
+        return fit_gate(
+            pairs,
+            self.gate_steps,
+            seed,
+            self.hidden,
+            is_deep=self.has_evidence,
+            weights=CLASS_WEIGHTS,
+            noise_V=noise_V,
+        )
+
+    def evidence(self, keys: RouterKeys, used_E: Tensor) -> Evidence | None:
+        """What the gate sees beside keys, from the questions about these edits (bool)."""
+        if not self.has_evidence:
+            return None
+        return fit_evidence(keys, used_E, self.encoder.shrinkage)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What routers that did not know an edit made of the questions about it. `rows_N` indexes the
+    questions; `own_N` is the score of the edit it asks for (-inf where another scored more), and
+    `other_N` the best score of all others."""
+
+    rows_N: Tensor
+    own_N: Tensor
+    other_N: Tensor
+
+
+@dataclass(frozen=True)
+class FoldPairs:
+    """Per fold, the held-out questions beside their candidates: what gates are fitted on."""
+
+    pairs: tuple[GatePairs, ...]
+    rows: tuple[Tensor, ...]
+
+
+def fit_router(
+    keys: RouterKeys, plan: RouterPlan, progress: Callable[[int], None] = lambda _: None
+) -> tuple[Router, HeldOut]:
+    """A router for new edits of this kind, and the scores that its threshold rests on.
+
+    `progress` is told of each of the `folds + 2` steps. Raises InputError where there are too few
+    edits, ConfigError where there are too few hard negatives for the bound.
+    """
+    folds = cross_encode(keys, plan, progress)
+    held = score_folds(folds, plan)
+    negative_N, kind_N = hard_negatives(keys, held)
+    bound = plan.bound
+    if bound is None:
+        bound = choose_bound(
+            held.own_N[keys.of("rephrase", "asked")[held.rows_N]], negative_N, kind_N
+        )
+    threshold = conformal_threshold(negative_N, kind_N, bound)
+    gate = plan.gate(join_pairs(folds.pairs))
+    progress(1)
+    everything = torch.ones(keys.about.num_edits, dtype=torch.bool)
+    encoder = fit_encoder(keys, everything, plan.encoder)
+    evidence = plan.evidence(keys, everything)
+    progress(1)
+    return Router(encoder, gate, threshold, bound, negative_N, kind_N, evidence), held
+
+
+def cross_encode(
+    keys: RouterKeys, plan: RouterPlan, progress: Callable[[int], None] = lambda _: None
+) -> FoldPairs:
+    """Each fold's questions, seen through an encoder fitted on the other folds."""
+    count = keys.about.num_edits
+    if count < LEAST_EDITS:
+        raise InputError(f"--edits: {count} usable edits; a router needs at least {LEAST_EDITS}")
+    fold_E = torch.arange(count) % plan.folds
+    edit_N = keys.edit_N
+    parts, rows = [], []
+    for fold in range(plan.folds):
+        encoder = fit_encoder(keys, fold_E != fold, plan.encoder)
+        evidence = plan.evidence(keys, fold_E != fold)
+        held_N = torch.where(edit_N >= 0, fold_E[edit_N.clamp_min(0)] == fold, True)
+        rows.append(held_N.nonzero().squeeze(1))
+        parts.append(pair_up(keys, encoder, evidence, rows[-1]).gate)
+        progress(1)
+    return FoldPairs(tuple(parts), tuple(rows))
+
+
+def score_folds(folds: FoldPairs, plan: RouterPlan) -> HeldOut:
+    """Each fold's questions, scored by a gate fitted on the other folds."""
+    own, other = [], []
+    for fold, pairs in enumerate(folds.pairs):
+        rest = [part for i, part in enumerate(folds.pairs) if i != fold]
+        own_N, other_N = pairs.best(plan.gate(join_pairs(rest)))
+        own.append(own_N.masked_fill(own_N <= other_N, -torch.inf))
+        other.append(other_N)
+    return HeldOut(torch.cat(folds.rows), torch.cat(own), torch.cat(other))
+
+
+def hard_negatives(keys: RouterKeys, held: HeldOut) -> tuple[Tensor, Tensor]:
+    """The best scores of prompts that must reach nothing, and their kinds: near misses, tasks, and
+    questions whose own edit is taken away, so that they are unseen questions of the same kind."""
+    kind_N = torch.tensor([_KINDS.get(q.kind, -1) for q in keys.about.questions])[held.rows_N]
+    return held.other_N[kind_N >= 0], kind_N[kind_N >= 0]

@@ -1,0 +1,173 @@
+"""Where keys are read: the default places, the candidates, and a search for the fewest that work.
+
+Suffixes: M spans of all questions, N prompts, K places, E candidate edits, V similarities, F
+numbers of a raw key, G of a narrowed one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scen.calibration.fit_encoder import RouterKeys
+from scen.calibration.fit_pairs import MANNER
+from scen.calibration.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
+from scen.calibration.router_set import Question
+from scen.model.base import Base
+from scen.model.keys import KeyKind, KeyPlace, SpanKeys, join_spans
+from scen.routing.encoder import random_view
+from scen.routing.evidence import input_columns
+from scen.routing.keys import read_prompt_spans
+from scen.routing.router import conformal_threshold
+
+_USUAL: tuple[tuple[KeyKind, float], ...] = (
+    ("span", 0.2),
+    ("span", 0.3),
+    ("last", 0.3),
+    ("last", 0.5),
+    ("span", 0.6),
+    ("last", 0.8),
+)
+_DEPTHS = 10  # keys are tried at each tenth of the base but its ends
+_WIDEST = 2048  # G: statistics of wider keys cost minutes and gigabytes, and are no better
+_CHUNK = 512
+
+
+def usual_places(num_layers: int) -> tuple[KeyPlace, ...]:
+    """Where keys are read unless the places are searched for: sentences early and in the middle
+    (which entity), the last token from the middle on (which question, and is it one)."""
+    places = [KeyPlace(max(1, int(num_layers * depth)), kind) for kind, depth in _USUAL]
+    return tuple(sorted(dict.fromkeys(places), key=lambda place: place.layer))
+
+
+def candidate_places(num_layers: int) -> tuple[KeyPlace, ...]:
+    """Sentences and last token at every tenth of the depth."""
+    depths = [round(num_layers * tenth / _DEPTHS) for tenth in range(1, _DEPTHS)]
+    layers = dict.fromkeys(min(max(depth, 1), num_layers - 1) for depth in depths)
+    return tuple(KeyPlace(layer, kind) for layer in layers for kind in ("span", "last"))
+
+
+def narrowing(width_F: int) -> Tensor | None:
+    """A random projection_FG that keeps the geometry of keys; None where they are narrow."""
+    return None if width_F <= _WIDEST else random_view(1, width_F, _WIDEST, seed=2)[0]
+
+
+def read_questions(
+    base: Base,
+    places: tuple[KeyPlace, ...],
+    questions: Sequence[Question],
+    projection_FG: Tensor | None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> SpanKeys:
+    """Keys (float16) of all spans of some questions. `progress` is told of each batch's size."""
+    encoded = [base.template.encode_chat(question.messages) for question in questions]
+    parts: list[SpanKeys] = []
+    for begin in range(0, len(encoded), _CHUNK):
+        found = read_prompt_spans(base, places, encoded[begin : begin + _CHUNK], progress=progress)
+        if projection_FG is not None:
+            narrow_MKG = (found.key_MKF.float() @ projection_FG).half()
+            found = replace(found, key_MKF=narrow_MKG)
+        parts.append(replace(found, row_M=found.row_M + begin))
+    return join_spans(parts)
+
+
+MOST = 6  # places tried together
+_TOLERANCE = 0.01
+_BOUND = 0.02  # at which sets of places are compared, where none is asked for
+_GATE_STEPS = 300  # enough to tell places apart
+_QUESTIONS = 5000  # as well
+_HIDDEN, _CANDIDATES = 16, 16
+
+
+@dataclass(frozen=True)
+class PlaceStep:
+    """A set of places, and the share of held-out rephrases that find their edit by them at the
+    threshold that keeps the bound."""
+
+    places: tuple[KeyPlace, ...]
+    found: float
+
+
+@dataclass(frozen=True)
+class PlaceSearch:
+    """`steps` add one place at a time, the most useful first; `chosen` are its places (columns of
+    the candidates). `top1` is the share of held-out rephrases whose nearest edit, by the key at one
+    place alone, is their own, for each candidate."""
+
+    steps: tuple[PlaceStep, ...]
+    chosen: tuple[int, ...]
+    top1: dict[KeyPlace, float]
+
+
+def choose_places(
+    folds: FoldPairs,
+    keys: RouterKeys,
+    plan: RouterPlan,
+    progress: Callable[[int], None] = lambda _: None,
+    most: int = MOST,
+) -> PlaceSearch:
+    """Greedy forward selection, from a place that is not of kind `last`: candidates are found by
+    sentences. `folds` are the questions seen at all candidate places; `progress`
+    is told of each of the `count_trials` trials."""
+    quick = replace(plan, gate_steps=_GATE_STEPS, num_gates=1, hidden=_HIDDEN)
+    views, some = plan.encoder.num_views, _thinned(folds)
+    picked: list[int] = []
+    steps: list[PlaceStep] = []
+    for _ in range(min(most, len(keys.places))):
+        found: dict[int, float] = {}
+        for place in range(len(keys.places)):
+            if place not in picked and (picked or keys.places[place].kind != "last"):
+                columns = torch.tensor(_columns([*picked, place], len(keys.places), views))
+                found[place] = _found(some, keys, quick, columns)
+                progress(1)
+        picked.append(max(found, key=lambda place: found[place]))
+        places = tuple(keys.places[i] for i in picked)
+        steps.append(PlaceStep(places, found[picked[-1]]))
+    best = max(step.found for step in steps)
+    enough = next(i for i, step in enumerate(steps) if step.found >= best - _TOLERANCE)
+    return PlaceSearch(tuple(steps), tuple(sorted(picked[: enough + 1])), _top1(folds, keys, views))
+
+
+def count_trials(places: Sequence[KeyPlace], most: int = MOST) -> int:
+    """How many sets of places `choose_places` tries."""
+    first = sum(place.kind != "last" for place in places)
+    return first + sum(len(places) - size for size in range(1, min(most, len(places))))
+
+
+def _columns(places: Sequence[int], among: int, views: int) -> list[int]:
+    return input_columns(sorted(places), among, views, MANNER)
+
+
+def _thinned(folds: FoldPairs) -> FoldPairs:
+    """Some of the questions, evenly spread: enough to tell places apart."""
+    step = max(1, sum(map(len, folds.rows)) // _QUESTIONS)
+    every = [torch.arange(0, len(rows), step) for rows in folds.rows]
+    pairs = tuple(
+        p.take(some).first(_CANDIDATES) for p, some in zip(folds.pairs, every, strict=True)
+    )
+    return FoldPairs(pairs, tuple(r[some] for r, some in zip(folds.rows, every, strict=True)))
+
+
+def _found(folds: FoldPairs, keys: RouterKeys, plan: RouterPlan, columns: Tensor) -> float:
+    few = FoldPairs(tuple(pairs.views(columns) for pairs in folds.pairs), folds.rows)
+    held = score_folds(few, plan)
+    threshold = conformal_threshold(*hard_negatives(keys, held), plan.bound or _BOUND)
+    own_N = held.own_N[keys.of("rephrase", "asked")[held.rows_N]]
+    return float((own_N > threshold).float().mean())
+
+
+def _top1(folds: FoldPairs, keys: RouterKeys, views: int) -> dict[KeyPlace, float]:
+    is_rephrase = keys.of("rephrase")
+    found: dict[KeyPlace, float] = {}
+    for column, place in enumerate(keys.places):
+        hits = []
+        for pairs, rows_N in zip(folds.pairs, folds.rows, strict=True):
+            some = pairs.take(is_rephrase[rows_N].nonzero().squeeze(1))
+            sim_NE = some.sim_NEV[..., column * views].float()
+            if some.real_NE is not None:
+                sim_NE = sim_NE.masked_fill(~some.real_NE, -torch.inf)
+            nearest_N = sim_NE.argmax(1)
+            hits.append(some.own_NE.gather(1, nearest_N[:, None])[:, 0])
+        found[place] = float(torch.cat(hits).float().mean())
+    return found

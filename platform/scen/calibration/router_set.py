@@ -1,0 +1,265 @@
+"""The prompts that a router is fitted on: what must reach an edit, and what must not.
+
+Each edit's question is also asked in some of the ways of asking that people have, and some tasks
+about it or its subject, which must reach no edit, stand beside it.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from scen.data.asking import SURFACE_WAYS, Ask, Asked, Turn, Wordings
+from scen.records import Edit, Rephrase, normalise
+
+QuestionKind = Literal[
+    "prompt",
+    "rephrase",
+    "asked",
+    "near_miss",
+    "made_near_miss",
+    "task",
+    "subject_task",
+    "unrelated",
+]
+ASKS: tuple[QuestionKind, ...] = ("prompt", "rephrase", "asked")
+"""Kinds of questions that must reach their edit."""
+
+_GIVEN, _MADE = 3, 2  # near misses per edit, given and made
+_REPHRASES = 3  # of an edit that are fitted on, published ones first
+_WAYS = 4  # in which each edit is asked with words around it
+_MANY_FORMS = ("order", "quote", "frame", "lead")  # ways of many wordings are drawn twice as often
+_TYPOS = ("typo outside the subject", "typo inside the subject")
+_TASKS = 2  # about each edit's question
+_PARTS = 2  # of the wordings: edits that are next to each other have none in common
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt and what it is about: edit `edit` (index; -1: none of them).
+
+    `is_subject`: it names the edit's subject, so that only the question may differ. `before` are
+    the turns of the conversation before it, `asked` the question that stands in the text (empty
+    where that is all of it).
+    """
+
+    text: str
+    kind: QuestionKind
+    edit: int
+    source: str
+    is_subject: bool = True
+    before: tuple[Turn, ...] = ()
+    asked: str = ""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The whole conversation, as a chat template takes it."""
+        return Asked(self.source, self.text, self.before).messages
+
+
+@dataclass(frozen=True)
+class RouterSet:
+    """`questions` begin with the prompts of the E edits, in order. `relations` numbers what each
+    edit asks about its subject."""
+
+    questions: tuple[Question, ...]
+    relations: tuple[int, ...]
+
+    @property
+    def num_edits(self) -> int:
+        """E."""
+        return len(self.relations)
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompts as text, without what stands before them."""
+        return [question.text for question in self.questions]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """In which other ways questions are asked: `wordings`, of which the edit after `first` others
+    takes another half than the next one, so that routers can be tested on wordings that they do
+    not know. Without `has_roles`, no question has turns before it."""
+
+    wordings: Wordings
+    first: int = 0
+    has_roles: bool = True
+
+    def of(self, index: int) -> Wordings:
+        """The wordings of an edit."""
+        return self.wordings.part((self.first + index) % _PARTS, _PARTS)
+
+
+def build_router_set(
+    edits: Sequence[Edit], unrelated: Sequence[str], seed: int = 0, asking: Asking | None = None
+) -> RouterSet:
+    """Prompts, rephrases, near misses given and made, and unrelated prompts; with `asking` also
+    edits, near misses and unrelated prompts in other ways of asking, and tasks about the edits.
+
+    A near miss is made by putting an edit's subject into the question of another relation. A given
+    one that does not name the subject is a near miss by its question. What asks for another edit is
+    no near miss.
+    """
+    wanted = _Wanted(edits)
+    names = {name: i for i, name in enumerate(dict.fromkeys(_relation(e) for e in edits))}
+    questions = [Question(e.prompt, "prompt", i, "prompt") for i, e in enumerate(edits)]
+    templates = question_templates(edits)
+    draw = random.Random(seed)
+    for i, edit in enumerate(edits):
+        rephrases = sorted(edit.rephrases, key=lambda r: r.source != "orig")[:_REPHRASES]
+        questions += [Question(r.text, "rephrase", i, r.source) for r in rephrases]
+        near = [text for text in edit.near_misses if not wanted.asks(text)][:_GIVEN]
+        questions += [
+            Question(text, "near_miss", i, "given", names_subject(text, edit)) for text in near
+        ]
+        open_relations = wanted.open_relations(edit, templates)
+        made = make_near_misses(edit, open_relations, draw)
+        questions += [
+            Question(text, "made_near_miss", i, "made") for text in made if not wanted.asks(text)
+        ]
+        if asking is not None:
+            words = [edit.prompt, edit.prompt, *[r.text for r in rephrases[:1]]]
+            asked = _other_ways(Ask(draw.choice(words), edit.subject), asking.of(i), draw)
+            asked += _tasks(Ask(draw.choice(words), edit.subject), asking.of(i), draw)
+            questions += _questions(asked, asking, i)
+            questions += _near_in_other_ways(near, edit, i, asking, draw)
+    silent = [text for text in unrelated if not wanted.asks(text)]
+    questions += [Question(text, "unrelated", -1, "given", False) for text in silent]
+    if asking is not None:
+        for i, text in enumerate(silent[::2]):
+            asked = _in_ways(1, Ask(text), asking.of(i), draw)
+            questions += [
+                replace(q, kind="unrelated", edit=-1, is_subject=False)
+                for q in _questions(asked, asking, -1)
+            ]
+    return RouterSet(tuple(questions), tuple(names[_relation(e)] for e in edits))
+
+
+def _other_ways(about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+    """A question in some ways of asking: with words around it, and with slips, most of them typos,
+    since keys of the routed form hardly differ for the others."""
+    other = draw.choice([way for way in SURFACE_WAYS if way not in _TYPOS])
+    slips = [ways.ask(way, about, draw) for way in (*_TYPOS, other)]
+    return _in_ways(_WAYS, about, ways, draw) + [asked for asked in slips if asked is not None]
+
+
+def _in_ways(count: int, about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+    around = [way for way in ways.ways if way not in SURFACE_WAYS]
+    weights = [2 if way in _MANY_FORMS else 1 for way in around]
+    drawn = draw.sample(around, count, counts=weights)
+    asked = [ways.ask(way, about, draw) for way in drawn]
+    return [one for one in asked if one is not None]
+
+
+def _tasks(about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+    """Tasks about a question or its subject, which do not ask it."""
+    asked = [ways.ask(task, about, draw) for task in draw.sample(ways.tasks, _TASKS)]
+    return [one for one in asked if one is not None]
+
+
+def _near_in_other_ways(
+    near: Sequence[str], edit: Edit, index: int, asking: Asking, draw: random.Random
+) -> list[Question]:
+    """Every other time one of an edit's near misses with words around it."""
+    if not near or draw.random() < 0.5:
+        return []
+    text = draw.choice(near)
+    asked = _in_ways(1, Ask(text), asking.of(index), draw)
+    named = names_subject(text, edit)
+    return [
+        replace(q, kind="near_miss", is_subject=named) for q in _questions(asked, asking, index)
+    ]
+
+
+def _questions(asked: Sequence[Asked], asking: Asking, edit: int) -> list[Question]:
+    return [_question(one, edit) for one in asked if asking.has_roles or not one.before]
+
+
+def _question(asked: Asked, edit: int) -> Question:
+    if asked.wants_answer:
+        kind: QuestionKind = "asked"
+    else:
+        kind = "subject_task" if asked.is_about_subject else "task"
+    return Question(asked.text, kind, edit, asked.way, before=asked.before, asked=asked.question)
+
+
+def join_router_sets(parts: Sequence[RouterSet]) -> RouterSet:
+    """One set of several, whose edits and relations have nothing in common by name: two sources
+    may name one relation differently, so that neither's templates make near misses of the other."""
+    questions: list[Question] = []
+    relations: list[int] = []
+    for part in parts:
+        first_edit, first_relation = len(relations), max(relations, default=-1) + 1
+        questions += [
+            replace(q, edit=q.edit + first_edit) if q.edit >= 0 else q for q in part.questions
+        ]
+        relations += [first_relation + relation for relation in part.relations]
+    questions.sort(key=lambda question: question.kind != "prompt")
+    return RouterSet(tuple(questions), tuple(relations))
+
+
+def question_templates(edits: Sequence[Edit]) -> dict[str, list[str]]:
+    """By relation, the questions of the edits with `{}` in the place of the subject."""
+    templates: dict[str, list[str]] = {}
+    for edit in edits:
+        if edit.subject and edit.subject in edit.prompt:
+            text = edit.prompt.replace(edit.subject, "{}")
+            templates.setdefault(_relation(edit), []).append(text)
+    return templates
+
+
+class _Wanted:
+    """What the edits ask: their prompts and rephrases, and the relations asked of each subject."""
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self._texts = {
+            normalise(text) for e in edits for text in (e.prompt, *(r.text for r in e.rephrases))
+        }
+        self._relations: dict[str, set[str]] = {}
+        for edit in edits:
+            self._relations.setdefault(normalise(edit.subject or ""), set()).add(_relation(edit))
+
+    def asks(self, text: str) -> bool:
+        """True where a text is the prompt or a rephrase of an edit."""
+        return normalise(text) in self._texts
+
+    def open_relations(self, edit: Edit, templates: dict[str, list[str]]) -> dict[str, list[str]]:
+        """The templates of relations that no edit asks of this edit's subject."""
+        taken = self._relations[normalise(edit.subject or "")]
+        return {name: texts for name, texts in templates.items() if name not in taken}
+
+
+def make_near_misses(
+    edit: Edit, templates: dict[str, list[str]], draw: random.Random, count: int = _MADE
+) -> list[str]:
+    """Questions about the edit's subject from the templates of other relations; none where it has
+    no subject."""
+    others = [name for name in templates if name != _relation(edit)]
+    if not edit.subject or not others:
+        return []
+    weights = [len(templates[name]) for name in others]
+    picked = draw.choices(others, weights, k=count)
+    made = [draw.choice(templates[name]).replace("{}", edit.subject) for name in picked]
+    return list(dict.fromkeys(made))
+
+
+def make_rephrases(edit: Edit, templates: dict[str, list[str]], count: int = 2) -> list[Rephrase]:
+    """The edit's question in other edits' words for the same relation; then in plain frames."""
+    found: list[str] = []
+    if edit.subject:
+        same = dict.fromkeys(templates.get(_relation(edit), ()))
+        found = [text.replace("{}", edit.subject) for text in same]
+    bare = edit.prompt.rstrip("?.! ")
+    found += [f"Please tell me: {edit.prompt}", f"{bare}, do you know?", bare.lower()]
+    other = [text for text in dict.fromkeys(found) if normalise(text) != normalise(edit.prompt)]
+    return [Rephrase(text, "made") for text in other[:count]]
+
+
+def names_subject(text: str, edit: Edit) -> bool:
+    """True where the text names the edit's subject."""
+    return bool(edit.subject) and normalise(edit.subject or "") in normalise(text)
+
+
+def _relation(edit: Edit) -> str:
+    return edit.relation or f"relation of {edit.id}"

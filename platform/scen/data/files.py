@@ -1,0 +1,131 @@
+"""Where an input file lies, and its lines as bytes, in bounded memory whatever the file holds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+
+from scen.data.rows import FieldError
+from scen.errors import InputError
+
+# the last one: names in a damaged Parquet footer
+READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
+PACKED = (".gz", ".bz2", ".zst", ".lz4")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A path on a file system, and the words the user gave for it."""
+
+    uri: str
+    filesystem: Any
+    path: str
+
+    @property
+    def suffix(self) -> str:
+        """The file type in lower case, less the ending of a packed file: `.jsonl` of a.jsonl.gz."""
+        name = PurePosixPath(self.path.lower())
+        return PurePosixPath(name.stem).suffix if name.suffix in PACKED else name.suffix
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn what the file system or pyarrow raise while the file is read into InputError."""
+        try:
+            yield
+        except READ_ERRORS as err:
+            raise InputError(
+                f"{self.uri}: cannot be read ({_first_line(err)}): check that you may read it and "
+                "that it is what its name says, or write it again"
+            ) from err
+
+    def open_stream(self) -> Any:
+        """The bytes from the start, unpacked where the name ends in .gz, .bz2, .zst or .lz4."""
+        return self.filesystem.open_input_stream(self.path)
+
+
+def locate(uri: str | Path) -> Location:
+    """Where a path or URI points. Raises InputError when no pyarrow file system opens it."""
+    text = str(uri)
+    if "://" not in text:
+        return Location(text, LocalFileSystem(), str(Path(text).expanduser().absolute()))
+    try:
+        filesystem, path = FileSystem.from_uri(text)
+    except (OSError, ValueError, pa.ArrowException) as err:
+        raise InputError(
+            f"{text}: no file system opens this URI ({_first_line(err)}): "
+            "use a path, file://, s3://, gs:// or abfs://"
+        ) from err
+    return Location(text, filesystem, path)
+
+
+def locate_input(uri: str | Path) -> Location:
+    """`locate`, for a file that must be there with something in it. Raises InputError."""
+    location = locate(uri)
+    with location.reading():
+        info = location.filesystem.get_file_info(location.path)
+    if info.type == FileType.NotFound:
+        raise InputError(f"{uri}: does not exist: check the path")
+    if info.type == FileType.Directory:
+        raise InputError(f"{uri}: is a folder: name one file in it")
+    if info.size == 0:
+        raise InputError(f"{uri}: is empty: give a file with at least one edit")
+    return location
+
+
+def _first_line(err: BaseException) -> str:
+    return (str(err) or type(err).__name__).splitlines()[0]
+
+
+CHUNK_BYTES = 1 << 20
+MAX_LINE_BYTES = 4 << 20
+SHOWN_BYTES = 2000
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its end. `data` is only the beginning where `fault` says it is too long."""
+
+    number: int
+    data: bytes
+    fault: FieldError | None = None
+
+
+def read_lines(location: Location) -> Iterator[Line]:
+    """Every line of the file, numbered from 1. Raises InputError for a file that is no UTF-8 text
+    from its first bytes on, or that breaks off inside its packing.
+    """
+    with location.reading(), location.open_stream() as stream:
+        first = True
+        for line in _split(stream):
+            if first and line.data.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise InputError(f"{location.uri}: is UTF-16: save it as UTF-8")
+            yield Line(1, line.data.removeprefix(BOM), line.fault) if first else line
+            first = False
+
+
+def too_long() -> FieldError:
+    """Why a row over the size limit is rejected."""
+    return FieldError("row", f"is over {MAX_LINE_BYTES >> 20} MiB long: shorten it or split it")
+
+
+def _split(stream: Any) -> Iterator[Line]:
+    number, held = 1, bytearray()
+    while chunk := stream.read(CHUNK_BYTES):
+        for index, part in enumerate(chunk.split(b"\n")):
+            if index:
+                yield _line(number, held)
+                number, held = number + 1, bytearray()
+            held += part[: MAX_LINE_BYTES + 1 - len(held)]
+    if held:
+        yield _line(number, held)
+
+
+def _line(number: int, held: bytearray) -> Line:
+    if len(held) > MAX_LINE_BYTES:
+        return Line(number, bytes(held[:SHOWN_BYTES]), too_long())
+    return Line(number, bytes(held))

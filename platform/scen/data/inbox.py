@@ -1,0 +1,152 @@
+"""Edits that are handed in one by one and wait, on storage, for the next wave of their stream.
+
+    inbox/STREAM/waiting/NAME.jsonl     one edit; NAME is made from its id
+    inbox/STREAM/cuts/NNNNNNNNN.jsonl   the edits of a wave, in order: written once, before it runs
+    inbox/STREAM/rejected/NAME.json     why an edit came into no wave
+    inbox/STREAM/remarks/NAME.json      what was remarked of an edit, in words
+
+A cut holds the edits themselves, so that a wave whose run was killed is run again with the same
+content, and so under the same key.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from scen.data.rows import Rejection
+from scen.errors import ConfigError, ConflictError, NotFoundError
+from scen.fs import Storage
+from scen.records import Edit, digest_bytes, edit_from_dict, edit_to_dict
+
+_STREAM = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An edit that waits: its file, its bytes as JSON, and since when (UTC)."""
+
+    path: str
+    size: int
+    since: datetime
+
+
+class Inbox:
+    """The waiting edits of one stream. Raises ConfigError for a stream that is no name."""
+
+    def __init__(self, storage: Storage, stream: str) -> None:
+        if not isinstance(stream, str) or not _STREAM.fullmatch(stream):
+            raise ConfigError(f"stream: must match {_STREAM.pattern}, such as news")
+        self._storage, self._root = storage, f"inbox/{stream}"
+
+    def put(self, edit: Edit) -> None:
+        """Let an edit wait; the same edit again is the same. Raises ConflictError where another
+        one waits under its id."""
+        line = _line(edit)
+        path = self._path("waiting", edit.id, "jsonl")
+        if not self._storage.put_new(path, line) and self._storage.read(path) != line:
+            raise ConflictError(f"id: {edit.id} is another edit that waits; choose another id")
+
+    def status(self, edit_id: str) -> dict[str, Any]:
+        """`{"status": "queued"}`, or rejected with `field` and `reason`. Raises NotFoundError."""
+        if self._storage.exists(self._path("waiting", edit_id, "jsonl")):
+            return {"status": "queued"}
+        try:
+            reason: dict[str, str] = self._storage.read_json(self._reason(edit_id))
+            return {"status": "rejected"} | reason
+        except NotFoundError:
+            raise NotFoundError(f"edit {edit_id} is not in {self._root}") from None
+
+    def withdraw(self, edit_id: str) -> None:
+        """Let an edit wait no more. Raises NotFoundError where it does not wait, ConflictError
+        where its wave has begun."""
+        last = self.last_cut()
+        if last >= 0 and any(e.id == edit_id and self._waits(e) for e in self.edits(last)):
+            raise ConflictError(f"edit {edit_id} is being committed; try again when it is")
+        if self.status(edit_id)["status"] != "queued":
+            raise NotFoundError(f"edit {edit_id} does not wait in {self._root}")
+        self._storage.delete(self._path("waiting", edit_id, "jsonl"))
+
+    def waiting(self) -> list[Waiting]:
+        """The edits that wait, the oldest first."""
+        files = self._storage.files(f"{self._root}/waiting")
+        found = [Waiting(file.path, file.size, file.written_at) for file in files]
+        return sorted(found, key=lambda one: (one.since, one.path))
+
+    def cut(self, number: int, chosen: Sequence[Waiting]) -> None:
+        """Make these edits the cut of that number, unless somebody else made it before."""
+        with contextlib.suppress(NotFoundError):  # somebody did, and has ended it
+            lines = b"".join(self._storage.read(one.path) for one in chosen)
+            self._storage.put_new(self._cut(number), lines)
+
+    def last_cut(self) -> int:
+        """The number of the newest cut; -1 before the first."""
+        names = self._storage.names(f"{self._root}/cuts")
+        return int(names[-1].rpartition("/")[2].partition(".")[0]) if names else -1
+
+    def edits(self, number: int) -> tuple[Edit, ...]:
+        """The edits of a cut, in order."""
+        return tuple(edit_from_dict(row) for row in self.rows(number))
+
+    def rows(self, number: int) -> list[dict[str, Any]]:
+        """The same as JSON objects."""
+        lines = self._storage.read(self._cut(number)).split(b"\n")
+        return [json.loads(line) for line in lines if line]
+
+    def is_open(self, number: int) -> bool:
+        """True while an edit of the cut waits: its wave was not run to its end."""
+        return any(self._waits(edit) for edit in self.edits(number))
+
+    def end(
+        self,
+        number: int,
+        rejections: Sequence[Rejection],
+        remarks: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """Note what was rejected, and remarks by edit, then let the edits of the cut wait no
+        more."""
+        for rejection in rejections:
+            if rejection.id is not None:
+                reason = {"field": rejection.field, "reason": rejection.reason}
+                self._renew(self._reason(rejection.id), reason)
+        for edit_id, texts in remarks.items():
+            self._renew(self._path("remarks", edit_id, "json"), list(texts))
+        for edit in self.edits(number):
+            if self._waits(edit):
+                self._storage.delete(self._path("waiting", edit.id, "jsonl"))
+
+    def remarks(self, edit_id: str) -> list[str]:
+        """What was remarked of an edit when its wave was run."""
+        with contextlib.suppress(NotFoundError):
+            found: list[str] = self._storage.read_json(self._path("remarks", edit_id, "json"))
+            return found
+        return []
+
+    def _renew(self, path: str, value: object) -> None:
+        self._storage.delete(path)  # of an earlier try under this id
+        self._storage.put_json(path, value)
+
+    def _waits(self, edit: Edit) -> bool:
+        """True while this very edit waits; another one under its id may have come since."""
+        try:
+            return self._storage.read(self._path("waiting", edit.id, "jsonl")) == _line(edit)
+        except NotFoundError:
+            return False
+
+    def _cut(self, number: int) -> str:
+        return f"{self._root}/cuts/{number:09d}.jsonl"
+
+    def _reason(self, edit_id: str) -> str:
+        return self._path("rejected", edit_id, "json")
+
+    def _path(self, folder: str, edit_id: str, ending: str) -> str:
+        name = digest_bytes(edit_id.encode("utf-8", "replace"))[:32]
+        return f"{self._root}/{folder}/{name}.{ending}"
+
+
+def _line(edit: Edit) -> bytes:
+    return (json.dumps(edit_to_dict(edit), ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,131 @@
+"""CSV rows. A stray quote or a wrong number of cells costs one row, not the rest of the file."""
+
+import csv
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from scen.data.files import Line, Location, read_lines
+from scen.data.rows import FieldError, RawRow
+from scen.errors import InputError
+
+MAX_LINES_A_ROW = 1000
+JSON_COLUMNS = frozenset(
+    {"rephrases", "near_misses", "locality_prompts", "metadata", "rephrase_src", "target_true"}
+    | {"answers", "ground_truth", "locality", "portability", "requested_rewrite", "flags"}
+    | {"paraphrase_prompts", "paraphrase_src", "neighborhood_prompts", "subject_locality"}
+)
+
+
+def read_csv(location: Location, check_columns: Callable[[list[str]], None]) -> Iterator[RawRow]:
+    """Comma-separated rows below a header row; lists and objects as JSON text, an empty cell is a
+    missing value. Raises InputError.
+    """
+    lines = _Lines(read_lines(location))
+    header = _header(lines, location.uri)
+    check_columns(header)
+    while lines.skip_blank():
+        number = lines.next_number
+        taken: list[str] = []
+        try:
+            cells = _next_record(lines, taken)
+            yield RawRow(number, _values(header, cells), "".join(taken))
+        except FieldError as err:
+            yield RawRow(number, {}, "".join(taken), err)
+
+
+class _Lines:
+    """The physical lines, with a way to hand back those that a broken row swallowed."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._ahead: deque[Line] = deque()
+
+    @property
+    def next_number(self) -> int:
+        return self._ahead[0].number
+
+    def skip_blank(self) -> bool:
+        """Go to the next line with something in it; False at the end."""
+        while self._fill():
+            if self._ahead[0].data.strip():
+                return True
+            self._ahead.popleft()
+        return False
+
+    def feed(self, taken: list[Line]) -> Iterator[str]:
+        """Lines for one record, noted in `taken`; stops where a record must have ended."""
+        while len(taken) < MAX_LINES_A_ROW and self._fill():
+            line = self._ahead.popleft()
+            taken.append(line)
+            if line.fault is not None:
+                raise line.fault
+            yield _decode(line)
+
+    def give_back(self, lines: Iterable[Line]) -> None:
+        self._ahead.extendleft(reversed(list(lines)))
+
+    def _fill(self) -> bool:
+        if not self._ahead:
+            self._ahead.extend([line] if (line := next(self._lines, None)) else [])
+        return bool(self._ahead)
+
+
+def _header(lines: _Lines, uri: str) -> list[str]:
+    """The column names. Raises InputError."""
+    if not lines.skip_blank():
+        raise InputError(f"{uri}: has no header row: name the columns in its first line")
+    try:
+        names = [name.strip() for name in _next_record(lines, [])]
+    except FieldError as err:
+        raise InputError(f"{uri}: the header row {err.reason}") from err
+    if len(set(names)) < len(names) or "" in names:
+        raise InputError(f"{uri}: the header names {names} are not all different and filled in")
+    return names
+
+
+def _next_record(lines: _Lines, text: list[str]) -> list[str]:
+    """The cells of the next record; its lines go to `text`. Where its quoting is broken only its
+    first line is used up, so that the rows below are read afresh. Raises FieldError.
+    """
+    taken: list[Line] = []
+    try:
+        return next(csv.reader(lines.feed(taken), strict=True))
+    except (csv.Error, FieldError) as err:
+        lines.give_back(taken[1:])
+        del taken[1:]
+        if isinstance(err, FieldError):
+            raise
+        raise FieldError(
+            "row", f"is not valid CSV ({err}): close every quote, and double quotes inside quotes"
+        ) from err
+    finally:
+        text.extend(_decode(line) for line in taken)
+
+
+def _values(header: list[str], cells: list[str]) -> dict[str, Any]:
+    if len(cells) != len(header):
+        # a row of several lines stays one row: text inside quotes must not become rows
+        raise FieldError(
+            "row",
+            f"has {len(cells)} cells, the header {len(header)}: quote cells that hold commas",
+        )
+    return {name: _value(name, cell) for name, cell in zip(header, cells, strict=True)}
+
+
+def _value(name: str, cell: str) -> Any:
+    if not cell.strip():
+        return None
+    if not cell.isascii() and any("\udc80" <= char <= "\udcff" for char in cell):
+        raise FieldError(name, "is not UTF-8: save the file as UTF-8")
+    if name not in JSON_COLUMNS or not cell.lstrip().startswith(("[", "{")):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError) as err:
+        raise FieldError(name, f'is not JSON text ({err}): write a list as ["..."]') from err
+
+
+def _decode(line: Line) -> str:
+    return line.data.decode("utf-8", "surrogateescape") + "\n"

@@ -1,0 +1,166 @@
+"""The entry point: a file or list of edits as batches of checked edits and rejected rows."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
+
+from scen.data.files import locate
+from scen.data.formats import ADAPTERS
+from scen.data.read import Source, describe_source, read_rows
+from scen.data.rows import Rejection
+from scen.data.validate import Validator
+from scen.errors import ConfigError, InputError
+from scen.records import Edit
+
+SHOWN_REJECTIONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class IngestBatch:
+    """What came of some rows in their order; every row is in one of the two.
+
+    `rows[i]` is the number in the file or list of `edits[i]`, counted from 1.
+    """
+
+    edits: tuple[Edit, ...]
+    rejections: tuple[Rejection, ...]
+    rows: tuple[int, ...]
+
+
+def ingest(
+    source: Source,
+    validator: Validator,
+    *,
+    data_format: str = "auto",
+    limit: int | None = None,
+    batch_size: int = 1024,
+    strict: bool = False,
+) -> Iterator[IngestBatch]:
+    """Batches of up to `batch_size` rows, until the source ends or `limit` edits are out.
+
+    With `strict` the whole source is checked first, and refused for one bad row. Raises
+    ConfigError, and InputError for a file that cannot be used: before the first batch where that
+    can be seen from its frame, else on reaching the damage; batches that came out earlier are
+    sound.
+    """
+    if data_format not in ("auto", *ADAPTERS):
+        raise ConfigError(f"data_format: {data_format!r} is none of auto, {', '.join(ADAPTERS)}")
+    if batch_size < 1 or (limit is not None and limit < 0):
+        raise ConfigError("batch_size: must be at least 1, and limit at least 0")
+    if strict:
+        _refuse_bad_rows(source, validator.fork(), data_format, batch_size)
+    return _batches(source, validator, data_format, limit, batch_size)
+
+
+def _batches(
+    source: Source, validator: Validator, data_format: str, limit: int | None, batch_size: int
+) -> Iterator[IngestBatch]:
+    left = limit
+    with closing(read_rows(source, data_format, batch_size)) as rows:
+        while left is None or left > 0:
+            # no more rows than edits are wanted, so that the validator sees none in vain
+            count = batch_size if left is None else min(batch_size, left)
+            results = [(row.number, validator.check(row)) for row in islice(rows, count)]
+            if not results:
+                return
+            taken = [(number, result) for number, result in results if isinstance(result, Edit)]
+            rejections = tuple(result for _, result in results if isinstance(result, Rejection))
+            edits, numbers = tuple(e for _, e in taken), tuple(n for n, _ in taken)
+            yield IngestBatch(edits, rejections, numbers)
+            left = None if left is None else left - len(edits)
+
+
+def _refuse_bad_rows(
+    source: Source, validator: Validator, data_format: str, batch_size: int
+) -> None:
+    """Raises InputError with the counts and the first few rejections."""
+    num_edits = num_rejected = 0
+    shown: list[str] = []
+    for batch in _batches(source, validator, data_format, None, batch_size):
+        num_edits += len(batch.edits)
+        num_rejected += len(batch.rejections)
+        room = SHOWN_REJECTIONS - len(shown)
+        shown += [f"row {r.row}: {r.field} {r.reason}" for r in batch.rejections[:room]]
+    if num_rejected:
+        name, count = describe_source(source), num_edits + num_rejected
+        raise InputError(
+            f"{name}: {num_rejected} of {count} rows are bad, and strict takes all or none: mend "
+            "them, or run without strict\n  " + "\n  ".join(shown)
+        )
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("field", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("raw", pa.string(), nullable=False),
+    ]
+)
+
+
+class QuarantineFile:
+    """Takes rejections batch by batch; the file appears at `uri` when the `with` block ends well.
+
+    It appears without rows too: an empty quarantine says that nothing was rejected.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self._location = locate(uri)
+        self._is_local = isinstance(self._location.filesystem, LocalFileSystem)
+        self.num_rows = 0
+
+    def __enter__(self) -> "QuarantineFile":
+        target = Path(self._location.path)
+        folder = target.parent if self._is_local else Path(tempfile.gettempdir())
+        self._part = folder / f"{target.name}.{uuid4().hex}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._part, QUARANTINE_SCHEMA)
+        except OSError as err:
+            raise ConfigError(
+                f"quarantine: {self._location.uri} cannot be written ({err}): choose another path"
+            ) from err
+        return self
+
+    def add(self, rejections: Sequence[Rejection]) -> None:
+        """Write some rejections."""
+        if rejections:
+            rows = [asdict(rejection) for rejection in rejections]
+            self._writer.write_table(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
+            self.num_rows += len(rows)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._writer.close()
+            if kind is None:
+                self._publish()
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _publish(self) -> None:
+        location = self._location
+        if self._is_local:
+            self._part.replace(location.path)
+            return
+        with (
+            self._part.open("rb") as part,
+            location.filesystem.open_output_stream(location.path) as sink,
+        ):
+            shutil.copyfileobj(part, sink)

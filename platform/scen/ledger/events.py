@@ -1,0 +1,167 @@
+"""Committed edits, and the events of their life: the vocabulary of the ledger."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from scen.ledger.table import EditTexts
+from scen.records import Edit, normalise
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One edit of the ledger. `version` is the one that committed it; `prompt_key`, `fact_key` and
+    `target_key` are what two edits are compared by."""
+
+    texts: EditTexts = field(compare=False, repr=False)
+    edit_id: str
+    digest: str
+    prompt_key: str
+    fact_key: str | None
+    target_key: str
+    valid_until: datetime | None
+    stream: str
+    wave: int
+    wave_key: str
+    bundle: str
+    row: int
+    version: int
+    committed_at: datetime
+
+    @property
+    def edit(self) -> Edit:
+        """The whole edit; read from storage with all others when first asked for."""
+        return self.texts.get(self.edit_id)
+
+    @property
+    def valid_from(self) -> datetime | None:
+        """When the edit is to become active, of one that is scheduled (UTC)."""
+        return in_utc(self.edit.valid_from)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What the edit is about: it shares a key with every edit of the same prompt or fact."""
+        return _keys(self.prompt_key, self.fact_key)
+
+    @property
+    def subject_key(self) -> str | None:
+        """Equal for edits with the same subject; None where the edit names no relation to one."""
+        return None if self.fact_key is None else self.fact_key.partition("\n")[0]
+
+
+def prompt_key(edit: Edit) -> str:
+    """Equal for edits with the same prompt."""
+    return normalise(edit.prompt)
+
+
+def target_key(edit: Edit) -> str:
+    """Equal for edits with the same target."""
+    return normalise(edit.target) or edit.target
+
+
+def fact_key(edit: Edit) -> str | None:
+    """Equal for edits that ask the same of the same subject, in whatever words; None where the
+    edit names no subject."""
+    relation = edit.relation if edit.subject else None
+    if relation is None:
+        return None
+    return f"{normalise(edit.subject or '')}\n{normalise(relation)}"
+
+
+def edit_keys(edit: Edit) -> tuple[str, ...]:
+    """As `LedgerEntry.keys`, of an edit that is not committed."""
+    return _keys(prompt_key(edit), fact_key(edit))
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """A moment with its time zone; UTC where it names none."""
+    if moment is None or moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=UTC)
+
+
+def _keys(prompt: str, fact: str | None) -> tuple[str, ...]:
+    # No prompt key is a fact key: those have a line break in them.
+    return (prompt,) if fact is None else (prompt, fact)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An edit is there and active from now on."""
+
+    kind: ClassVar[str] = "committed"
+    entry: LedgerEntry
+    version: int
+
+    @property
+    def edit_id(self) -> str:
+        """The id of the edit."""
+        return self.entry.edit_id
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """The edit is not active until its `valid_from`. Follows `Committed` in the same commit, or
+    comes of a rollback to a version at which the edit was scheduled."""
+
+    kind: ClassVar[str] = "scheduled"
+    edit_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """The `valid_from` of a scheduled edit has come: it is active from now on."""
+
+    kind: ClassVar[str] = "activated"
+    edit_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A newer edit of the same fact, `by`, has taken the edit's place."""
+
+    kind: ClassVar[str] = "superseded"
+    edit_id: str
+    version: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Somebody has taken the edit away."""
+
+    kind: ClassVar[str] = "revoked"
+    edit_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The time for which the edit was valid is over."""
+
+    kind: ClassVar[str] = "expired"
+    edit_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A rollback has made an edit active again."""
+
+    kind: ClassVar[str] = "restored"
+    edit_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The expert of an edit that was taken away is deleted: it can never be restored."""
+
+    kind: ClassVar[str] = "dropped"
+    edit_id: str
+    version: int
+
+
+Event = Committed | Scheduled | Activated | Superseded | Revoked | Expired | Restored | Dropped

@@ -1,0 +1,182 @@
+"""`verify_store`: checks ledger and bundles; each finding names a remedy."""
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scen.errors import IntegrityError, NotFoundError, ScenError
+from scen.fs import Storage
+from scen.ledger.bundles import (
+    bundle_path,
+    count_rows,
+    edits_by_bundle,
+    orphan_bundles,
+    read_bundle,
+)
+from scen.ledger.events import LedgerEntry
+from scen.ledger.files import (
+    LOG_FOLDER,
+    LogFile,
+    cut_off_commits,
+    data_files,
+    log_paths,
+    read_log_file,
+    read_rows,
+)
+from scen.ledger.ledger import Ledger, open_ledger
+from scen.ledger.manifest import read_manifest
+from scen.ledger.rows import rows_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One file or commit that is not as it should be. `kind` is damaged, missing, contradiction or
+    orphan; orphans (files that nothing needs) are no damage."""
+
+    kind: str
+    where: str
+    what: str
+    fix: str
+
+    @property
+    def is_damage(self) -> bool:
+        """True where something is lost or wrong."""
+        return self.kind != "orphan"
+
+
+BACKUP = "restore the file from a backup"
+
+
+def verify_ledger(storage: Storage) -> Iterator[Finding]:
+    """What is wrong with the ledger of a store."""
+    paths = log_paths(storage)
+    for version in sorted(set(range(max(paths, default=-1) + 1)) - set(paths)):
+        yield _log_finding("missing", f"{LOG_FOLDER}/{version:020d}.json", "is not there")
+    named: set[str] = set()
+    is_log_whole = True
+    for version, path in sorted(paths.items()):
+        try:
+            file = read_log_file(storage, version, path)
+        except IntegrityError as err:
+            is_log_whole = False
+            yield _log_finding("damaged", path, str(err))
+            continue
+        named |= set(file.adds)
+        yield from _verify_commit(storage, file)
+    if is_log_whole:
+        yield from _orphans(storage, named)
+        yield from _verify_whole(storage)
+
+
+def _verify_commit(storage: Storage, file: LogFile) -> Iterator[Finding]:
+    """The data files of one commit: are they there, and do they hold what the log says?"""
+    rows: list[dict[str, Any]] = []
+    for path, size in file.adds.items():
+        try:
+            rows += read_rows(storage, path, size)
+        except NotFoundError:
+            yield Finding("missing", path, f"version {file.version} has its rows in it", BACKUP)
+            return
+        except IntegrityError as err:
+            yield Finding("damaged", path, str(err), BACKUP)
+            return
+    if file.told is not None and rows_digest(rows) != file.told.rows:
+        counts = dict(Counter(row["event"] for row in rows))
+        what = (
+            f"its rows are not those of version {file.version}, which tells of "
+            f"{dict(file.told.counts)}; found are {counts}"
+        )
+        yield Finding("damaged", ", ".join(file.adds), what, BACKUP)
+
+
+def _orphans(storage: Storage, named: set[str]) -> Iterator[Finding]:
+    unnamed = [file for file in data_files(storage) if file.path not in named]
+    for file in [*unnamed, *cut_off_commits(storage)]:
+        what = "no commit names it: it was left by a commit that was cut off"
+        yield Finding("orphan", file.path, what, "nothing needs it; `scen gc` deletes it")
+
+
+def _verify_whole(storage: Storage) -> Iterator[Finding]:
+    """Do the events, one after the other, make sense?"""
+    try:
+        open_ledger(storage).snapshot()
+    except ScenError as err:
+        yield Finding("contradiction", "ledger", str(err), "restore the ledger from a backup")
+
+
+def _log_finding(kind: str, path: str, what: str) -> Finding:
+    version = int(path[-25:-5])
+    fix = (
+        f"{BACKUP}; where there is none and it is the newest, move it away: that takes version "
+        f"{version} back, and its wave or action can be done again"
+    )
+    return Finding(kind, path, what, fix)
+
+
+Progress = Callable[[int, int], None]  # bundles read now, of how many
+
+
+def verify_store(
+    storage: Storage, progress: Progress = lambda _done, _total: None
+) -> Iterator[Finding]:
+    """All findings, ledger first. Raises NotFoundError where there is no store."""
+    try:
+        read_manifest(storage)
+    except NotFoundError:
+        open_ledger(storage)  # its error says how to make one
+    except IntegrityError as err:
+        yield Finding("damaged", "store.json", str(err), BACKUP)
+        return
+    is_sound = True
+    for finding in verify_ledger(storage):
+        is_sound = is_sound and not finding.is_damage
+        yield finding
+    try:
+        ledger = open_ledger(storage)
+        by_bundle = edits_by_bundle(ledger)
+    except ScenError as err:
+        if is_sound:
+            raise
+        yield Finding(
+            "contradiction", "bundles", f"not checked: {err}", "mend the ledger, verify again"
+        )
+        return
+    yield from _verify_bundles(storage, ledger, by_bundle, progress)
+
+
+def _verify_bundles(
+    storage: Storage,
+    ledger: Ledger,
+    by_bundle: Mapping[str, list[LedgerEntry]],
+    progress: Progress,
+) -> Iterator[Finding]:
+    wanted = dict.fromkeys([*ledger.manifest.artifacts.values(), *by_bundle])
+    for digest in wanted:
+        entries = by_bundle.get(digest, [])
+        yield from _verify_bundle(storage, digest, entries)
+        progress(1, len(wanted))
+    for file in orphan_bundles(storage, ledger):
+        yield Finding(
+            "orphan", file.path, f"nothing needs its {file.size} bytes", "`scen gc` deletes it"
+        )
+
+
+def _verify_bundle(storage: Storage, digest: str, entries: list[LedgerEntry]) -> Iterator[Finding]:
+    path = bundle_path(digest)
+    whose = f"the experts of {len(entries)} edits" if entries else "the router of the store"
+    try:
+        data = read_bundle(storage, digest)
+        rows = count_rows(data) if entries else 0
+    except NotFoundError:
+        fix = f"{BACKUP}; or revoke its edits and commit them again under other ids"
+        yield Finding("missing", path, f"it held {whose}", fix if entries else BACKUP)
+        return
+    except (IntegrityError, ValueError, struct.error) as err:
+        yield Finding("damaged", path, f"it holds {whose}: {err}", BACKUP)
+        return
+    beyond = [entry.edit_id for entry in entries if entry.row >= rows]
+    if beyond:
+        what = f"it has {rows} rows, and none for {beyond[:5]}"
+        yield Finding("contradiction", path, what, BACKUP)

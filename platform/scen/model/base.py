@@ -1,0 +1,204 @@
+"""Find a base by name, load it frozen, and say exactly which one it is.
+
+A base is the embedded default, a hub id, a local folder or a .gguf file. Only Llama-architecture
+models are supported.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scen.errors import BaseError, ConfigError
+from scen.model.fetch import EMBEDDED_NAME, fetch_embedded, fetch_hub
+from scen.model.template import Template, TemplateName
+from scen.model.weights import (
+    convert_gguf,
+    count_parameters,
+    fingerprint_base,
+    read_folder_config,
+    read_folder_model,
+    read_folder_tokenizer,
+)
+
+SUPPORTED = "Llama-2, Llama-3.x, SmolLM2, TinyLlama (config.json: model_type llama)"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base, whose weights are loaded when they are first wanted.
+
+    `fingerprint` covers weights, tokenizer and template, `config` is its config.json. `place` and
+    `number` are where, and as which type, weights that are not loaded would be.
+    """
+
+    name: str
+    folder: Path
+    config: Any
+    tokenizer: Any
+    template: Template
+    fingerprint: str
+    place: torch.device
+    number: torch.dtype
+
+    @cached_property
+    def model(self) -> Any:
+        """The model with its weights. Raises BaseError where they cannot be read."""
+        model = read_folder_model(self.folder, self.number)
+        return model.to(self.place).eval().requires_grad_(False)
+
+    @property
+    def is_loaded(self) -> bool:
+        """True where this process holds the weights."""
+        return "model" in vars(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        device: torch.device = self.model.device if self.is_loaded else self.place
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of the weights."""
+        dtype: torch.dtype = self.model.dtype if self.is_loaded else self.number
+        return dtype
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """How many numbers the weights are."""
+        return count_parameters(self.config)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Token ids that end an answer."""
+        configured = self.model.generation_config.eos_token_id
+        more = configured if isinstance(configured, list) else [configured]
+        return frozenset({self.template.end_id, *(i for i in more if i is not None)})
+
+    @property
+    def pad_id(self) -> int:
+        """A token id to fill rows with; masks keep it from mattering."""
+        pad = self.tokenizer.pad_token_id
+        return int(self.template.end_id if pad is None else pad)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of decoder layers."""
+        return int(self.config.num_hidden_layers)
+
+    def describe(self) -> dict[str, object]:
+        """The facts of this base as JSON types."""
+        config = self.config
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "template": self.template.name,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "layers": config.num_hidden_layers,
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "parameters": self.num_parameters,
+        }
+
+
+def resolve_base(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The local folder of a base, fetched or converted where needed. Raises BaseError.
+
+    `say` is told what takes long.
+    """
+    path = Path(name).expanduser()
+    if name == EMBEDDED_NAME:
+        path = fetch_embedded(say)
+    if path.suffix == ".gguf":
+        folder = convert_gguf(path, say)
+    else:
+        folder = path if path.is_dir() else fetch_hub(name)
+    check_architecture(folder)
+    return folder
+
+
+def check_architecture(folder: Path) -> None:
+    """Raises BaseError where the folder is not a supported model."""
+    try:
+        kind = json.loads((folder / "config.json").read_text())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise BaseError(f"base: {folder} has no readable config.json with a model_type") from err
+    if kind != "llama":
+        raise BaseError(f"base: model_type {kind!r} is not supported. Supported: {SUPPORTED}")
+
+
+def load_base(
+    name: str,
+    *,
+    template: TemplateName = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> Base:
+    """Load a base for inference, all parameters frozen. Raises BaseError, ConfigError."""
+    base = open_base(name, template=template, dtype=dtype, device=device, say=say)
+    _ = base.model
+    return base
+
+
+def open_base(
+    name: str,
+    *,
+    template: TemplateName = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> Base:
+    """The same without the weights: they are read for the fingerprint (once per file), and loaded
+    by whoever asks for `model`. Raises BaseError, ConfigError."""
+    place = pick_device(device)
+    number = pick_dtype(dtype, place)
+    folder = resolve_base(name, say)
+    config = read_folder_config(folder)
+    tokenizer = read_folder_tokenizer(folder)
+    form = Template(template, tokenizer)
+    fingerprint = fingerprint_base(folder, form)
+    return Base(_full_name(name), folder, config, tokenizer, form, fingerprint, place, number)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, else the CPU. Raises ConfigError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as err:
+        raise ConfigError(
+            f"device: {name!r} is not a torch device of this machine, such as cpu or cuda:0"
+        ) from err
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises
+    ConfigError."""
+    if name == "auto":
+        return torch.bfloat16 if _is_fast_at_bfloat16(device) else torch.float32
+    if name not in _DTYPES:
+        raise ConfigError(f"dtype: {name!r} is not one of auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _full_name(name: str) -> str:
+    """A name that means the same base in whichever folder a store is opened."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name != EMBEDDED_NAME and path.exists() else name
+
+
+def _is_fast_at_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    facts = Path("/proc/cpuinfo")
+    flags = facts.read_text() if facts.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags

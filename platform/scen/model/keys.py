@@ -1,0 +1,137 @@
+"""Keys: what routing reads of a prompt, from one pass of the base.
+
+Suffixes: B prompts, N spans of a prompt, M spans of all prompts, K places, F numbers of a key.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scen.model.prefill import Prefill
+
+KeyKind = Literal["mean", "last", "span"]
+
+
+@dataclass(frozen=True)
+class KeyPlace:
+    """Where a key is read: the `down_proj` input of a layer, at the last prompt token (`last`),
+    averaged over the user's own words (`mean`), or over a sentence of them (`span`)."""
+
+    layer: int
+    kind: KeyKind
+
+    @property
+    def name(self) -> str:
+        """Such as mean@3."""
+        return f"{self.kind}@{self.layer}"
+
+
+@dataclass(frozen=True)
+class SpanKeys:
+    """`key_MKF` float32 of M spans: `row_M` is the prompt and `span_M` the number of each (0: the
+    whole message), prompt by prompt; `share_M` is how much of the prompt's own words it covers, and
+    `texts` what each says."""
+
+    key_MKF: Tensor
+    row_M: Tensor
+    span_M: Tensor
+    share_M: Tensor
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of_whole(cls, key_NKF: Tensor, texts: Sequence[str]) -> "SpanKeys":
+        """N prompts that are one span each."""
+        count = len(key_NKF)
+        row_N = torch.arange(count)
+        return cls(key_NKF, row_N, torch.zeros_like(row_N), torch.ones(count), tuple(texts))
+
+    def to(self, device: torch.device) -> "SpanKeys":
+        """The same on a device."""
+        key_MKF, row_M, span_M, share_M = (
+            column.to(device) for column in (self.key_MKF, self.row_M, self.span_M, self.share_M)
+        )
+        return SpanKeys(key_MKF, row_M, span_M, share_M, self.texts)
+
+    def take(self, index_M: Tensor) -> "SpanKeys":
+        """These spans (int64)."""
+        texts = tuple(self.texts[i] for i in index_M.tolist())
+        columns = (self.row_M, self.span_M, self.share_M)
+        row_M, span_M, share_M = (column[index_M] for column in columns)
+        return SpanKeys(self.key_MKF[index_M], row_M, span_M, share_M, texts)
+
+
+def reads_spans(places: tuple[KeyPlace, ...]) -> bool:
+    """True where messages are compared sentence by sentence, in the form that is routed."""
+    return any(place.kind == "span" for place in places)
+
+
+def read_keys(filled: Prefill, places: tuple[KeyPlace, ...]) -> Tensor:
+    """key_BKF float32: the keys of each whole prompt of a batch."""
+    found = read_span_keys(filled, places, most=1)
+    return found.key_MKF
+
+
+def read_span_keys(
+    filled: Prefill, places: tuple[KeyPlace, ...], most: int | None = None
+) -> SpanKeys:
+    """The keys of the first `most` spans of each prompt of a batch, or of all of them.
+
+    Without a place of kind `span` there is one per prompt, in the user's own form.
+    """
+    if not reads_spans(places):
+        return _one_pass(filled, places, 1)
+    found = _one_pass(filled, places, most)
+    if filled.copies is None:
+        return found
+    rows_C = torch.tensor(filled.batch.copied_C, device=found.row_M.device)
+    copied = _one_pass(filled.copies, places, most)
+    kept_M = ~torch.isin(found.row_M, rows_C)
+    row_M = torch.cat([found.row_M[kept_M], rows_C[copied.row_M]])
+    order_M = row_M.argsort(stable=True)
+    joined = (
+        torch.cat([ours[kept_M], theirs])[order_M]
+        for ours, theirs in (
+            (found.key_MKF, copied.key_MKF),
+            (found.span_M, copied.span_M),
+            (found.share_M, copied.share_M),
+        )
+    )
+    key_MKF, span_M, share_M = joined
+    own = (text for text, kept in zip(found.texts, kept_M.tolist(), strict=True) if kept)
+    texts = [*own, *copied.texts]
+    in_order = tuple(texts[i] for i in order_M.tolist())
+    return SpanKeys(key_MKF, row_M[order_M], span_M, share_M, in_order)
+
+
+def _one_pass(filled: Prefill, places: tuple[KeyPlace, ...], most: int | None) -> SpanKeys:
+    length_BN = filled.batch.span_BNP[:, :most].sum(2)
+    row_M, span_M = length_BN.nonzero(as_tuple=True)
+
+    def read(place: KeyPlace) -> Tensor:
+        if place.kind == "span":
+            return filled.spans(place.layer)[row_M, span_M]
+        whole_BF = filled.mean(place.layer) if place.kind == "mean" else filled.last(place.layer)
+        return whole_BF.float()[row_M]
+
+    share_M = length_BN[row_M, span_M] / length_BN[row_M, 0]
+    known = filled.batch.texts
+    texts = tuple(
+        known[row][span] if known[row] else ""
+        for row, span in zip(row_M.tolist(), span_M.tolist(), strict=True)
+    )
+    key_MKF = torch.stack([read(place) for place in places], 1)
+    return SpanKeys(key_MKF, row_M, span_M, share_M, texts)
+
+
+def join_spans(parts: Sequence[SpanKeys]) -> SpanKeys:
+    """The spans of several parts, whose prompts are numbered already."""
+    return SpanKeys(
+        torch.cat([part.key_MKF for part in parts]),
+        torch.cat([part.row_M for part in parts]),
+        torch.cat([part.span_M for part in parts]),
+        torch.cat([part.share_M for part in parts]),
+        tuple(text for part in parts for text in part.texts),
+    )

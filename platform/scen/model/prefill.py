@@ -1,0 +1,123 @@
+"""One pass of the base over a batch of prompts, and what is kept of it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from scen.model.batch import PromptBatch
+from scen.model.decoder import NO_SYNC, RankSync, capture_inputs, tap_sum
+from scen.model.split import Pair, PrefixKV, Split, span_after
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """`logits_BV` at the last prompt token, the KV cache of all P positions, and the inputs of
+    `down_proj` (`inputs[layer]` is x_BSF) at the layers that were asked for. `rest_BSD` and `y_BSD`
+    are the two terms of the edited layer's output.
+
+    S positions were run, the last ones: all P, or fewer where the keys and values of the first ones
+    were known before. `copies` is the pass over the forms that are routed of some rows, where they
+    differ from what the base reads (`batch.copied_C`).
+    """
+
+    batch: PromptBatch
+    logits_BV: Tensor
+    cache: Any  # transformers DynamicCache
+    inputs: dict[int, Tensor]
+    rest_BSD: Tensor
+    y_BSD: Tensor
+    layer: int
+    copies: "Prefill | None" = None
+
+    @property
+    def num_known(self) -> int:
+        """P - S."""
+        return self.batch.ids_BP.shape[1] - self.y_BSD.shape[1]
+
+    def last(self, layer: int) -> Tensor:
+        """x_BF: the input of `down_proj` at the last prompt token."""
+        return self.inputs[layer][:, -1]
+
+    def mean(self, layer: int) -> Tensor:
+        """x_BF: the input of `down_proj`, averaged (float32) over the user's own words, all of
+        which must have been run."""
+        own_BS1 = self.batch.user_mask_BP[:, self.num_known :, None]
+        total_BF = (self.inputs[layer].float() * own_BS1).sum(1)
+        return total_BF / own_BS1.sum(1)
+
+    def spans(self, layer: int) -> Tensor:
+        """x_BNF float32: the same averaged over each of the N spans of a prompt, all of which must
+        have been run; 0 where a prompt has fewer."""
+        weight_BNS = self.batch.span_BNP[:, :, self.num_known :].float()
+        total_BNF = torch.bmm(weight_BNS, self.inputs[layer].float())
+        return total_BNF / weight_BNS.sum(2, keepdim=True).clamp_min(1)
+
+    def split(self, rows: Tensor, start: int) -> Split:
+        """These rows from position `start` on, stopped at the edited layer; nothing is run. Those
+        positions must have been run."""
+        assert start >= self.num_known
+        prefix = PrefixKV.of(self.cache, start, rows)
+        mask_RP = self.batch.mask_BP[rows]
+        span = span_after(mask_RP, self.batch.positions_BP[rows], prefix, start)
+        parts = (self.inputs[self.layer], self.y_BSD, self.rest_BSD)
+        x_RSF, y_RSD, rest_RSD = (part[rows, start - self.num_known :] for part in parts)
+        return Split(x_RSF, y_RSD, rest_RSD, span)
+
+
+@torch.no_grad()
+def prefill(
+    model: Any,
+    batch: PromptBatch,
+    layer: int,
+    key_layers: Iterable[int],
+    known: Sequence[Pair] = (),
+    sync: RankSync = NO_SYNC,
+) -> Prefill:
+    """Run the unedited base over the prompts, once, keeping what routing and experts need.
+
+    Where some prompts are routed in another form, that form is run as well, in a pass of its own:
+    the operations on the prompts themselves do not depend on it.
+
+    `known` are keys and values of the first few of the P positions, per layer: those are not run.
+    They are the base's own from an earlier pass, which may have had another batch shape; so the
+    logits are those of a whole pass but for their last bits. With equal `known` and an equal batch
+    they are equal bit for bit.
+    """
+    layers = {layer, *key_layers}
+    filled = _run(model, batch, layer, layers, known)
+    if not sync.anyone(batch.copies is not None):
+        return filled
+    copies = _run(model, batch.copies or batch, layer, layers, (), speaks=False)
+    return filled if batch.copies is None else replace(filled, copies=copies)
+
+
+def _run(
+    model: Any,
+    batch: PromptBatch,
+    layer: int,
+    layers: set[int],
+    known: Sequence[Pair],
+    *,
+    speaks: bool = True,
+) -> Prefill:
+    """One pass; without the head (no rows of logits) where nobody speaks."""
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(known):
+        cache.update(keys, values, index)
+    begin = known[0][0].shape[2] if known else 0
+    with capture_inputs(model, layers) as inputs, tap_sum(model, layer) as terms:
+        out = model.model(
+            input_ids=batch.ids_BP[:, begin:],
+            attention_mask=batch.mask_BP.long(),
+            position_ids=batch.positions_BP[:, begin:],
+            cache=cache,
+            use_cache=True,
+        )
+        # On a strided slice the head would copy its weights once per row.
+        spoken_BD = out.last_hidden_state[:, -1] if speaks else out.last_hidden_state[:0, -1]
+        logits_BV = model.lm_head(spoken_BD.contiguous())
+    return Prefill(batch, logits_BV, cache, inputs, terms["rest"], terms["y"], layer)

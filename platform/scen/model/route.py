@@ -1,0 +1,111 @@
+"""Routes: which expert, if any, each row of a batch uses, and the neurons that decide it."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from scen.model.prefill import Prefill
+
+
+@dataclass(frozen=True)
+class Route:
+    """The expert of each row, and what decided it.
+
+    `expert_B` int64 (index into the bank, -1: the base), `score_B` float32 (the best score),
+    `nearest_B` int64 (the top-1 edit, chosen or not; -1 for an empty bank), `runner_up_B` int64
+    (the edit that would be chosen if the top-1 edit were absent; -1: none), `span_B` int64 (the
+    span of the message that the top-1 edit is nearest to; 0: the whole message)."""
+
+    expert_B: Tensor
+    score_B: Tensor
+    nearest_B: Tensor
+    runner_up_B: Tensor
+    span_B: Tensor
+
+    @classmethod
+    def base(cls, rows: int, device: torch.device | str = "cpu") -> "Route":
+        """The route of a batch in which nothing is edited."""
+        none_B = torch.full((rows,), -1, device=device)
+        whole_B = torch.zeros_like(none_B)
+        return cls(none_B, torch.zeros(rows, device=device), none_B, none_B, whole_B)
+
+    @classmethod
+    def fixed(cls, experts: list[int], device: torch.device | str = "cpu") -> "Route":
+        """A route that was decided elsewhere, such as each edit to its own expert."""
+        expert_B = torch.tensor(experts, device=device)
+        none_B = torch.full_like(expert_B, -1)
+        whole_B, one_B = torch.zeros_like(expert_B), torch.ones(len(experts), device=device)
+        return cls(expert_B, one_B, expert_B, none_B, whole_B)
+
+    @property
+    def rows_R(self) -> Tensor:
+        """The rows that use an expert."""
+        return (self.expert_B >= 0).nonzero().squeeze(1)
+
+    @property
+    def is_base(self) -> bool:
+        """True where no row uses an expert."""
+        return not bool((self.expert_B >= 0).any())
+
+    def take(self, rows: Tensor) -> "Route":
+        """The route of these rows."""
+        columns = (self.expert_B, self.score_B, self.nearest_B, self.runner_up_B, self.span_B)
+        return Route(*(column[rows] for column in columns))
+
+
+class NeuronBank(Protocol):
+    """The neurons of many edits. `layers` are those whose `down_proj` inputs routing reads."""
+
+    @property
+    def layers(self) -> frozenset[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def route(self, filled: Prefill) -> Route:
+        """Each row's expert, or the base."""
+        ...
+
+
+@dataclass(frozen=True)
+class SigmoidNeurons:
+    """One vector per edit over the `down_proj` input at the last prompt token (arXiv 2404.02699).
+
+    The score is sigmoid(w . h); the best edit speaks above `theta`. `weight_EF` float.
+    """
+
+    layer: int
+    weight_EF: Tensor
+    theta: float
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The edited layer."""
+        return frozenset({self.layer})
+
+    def __len__(self) -> int:
+        return len(self.weight_EF)
+
+    def score(self, filled: Prefill) -> Tensor:
+        """score_BE: what each neuron makes of each prompt."""
+        h_BF = filled.last(self.layer).to(self.weight_EF.dtype)
+        return torch.sigmoid(h_BF @ self.weight_EF.T)
+
+    def route(self, filled: Prefill) -> Route:
+        """The edit with the largest score of each row, where it is above theta."""
+        if len(self) == 0:
+            return Route.base(len(filled.batch), filled.logits_BV.device)
+        score_BE, index_BE = self.score(filled).topk(min(2, len(self)), dim=1)
+        chosen_BE = index_BE.masked_fill(score_BE <= self.theta, -1)
+        runner_up_B = chosen_BE[:, 1] if len(self) > 1 else torch.full_like(index_BE[:, 0], -1)
+        whole_B = torch.zeros_like(runner_up_B)
+        return Route(chosen_BE[:, 0], score_BE[:, 0].float(), index_BE[:, 0], runner_up_B, whole_B)
+
+
+def initial_neuron(width: int, seed: int, dtype: torch.dtype) -> Tensor:
+    """w_F as `torch.nn.Linear(width, 1)` draws it, from the edit's own seed."""
+    bound = 1 / math.sqrt(width)
+    draw = torch.rand(width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return ((2 * draw - 1) * bound).to(dtype)

@@ -1,0 +1,116 @@
+"""Decoding in which rows come and go: one more token of every row that is there."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scen.model.decode import EditedModel
+from scen.model.route import Route
+from scen.model.split import Pair, Span, run_head, run_layers
+
+BLOCK = 64
+"""Positions by which the cache grows at least."""
+
+
+class RowCache:
+    """Keys and values of rows of unequal length, the tokens of each from position 0 on.
+
+    Room is made as rows get longer, and given back when no row is left. What lies behind a row's
+    length is zeros or what others left there, and is hidden from it.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.lengths: list[int] = []
+        self._kv_L2RHTd: Tensor | None = None
+        self._place: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the room that is there now."""
+        return 0 if self._kv_L2RHTd is None else self._kv_L2RHTd.nbytes
+
+    def join(self, filled: Any, row: int, length: int) -> None:
+        """Take over a row of a prefill's left-padded cache as the last row; `length` tokens."""
+        if len(self) == self.capacity:
+            raise RuntimeError(f"no more than {self.capacity} rows fit")
+        parts = [
+            torch.stack([layer.keys[row, :, -length:], layer.values[row, :, -length:]])
+            for layer in filled.layers
+        ]
+        kv_L2HTd = torch.stack(parts)
+        kv = self._reserve(length, like=kv_L2HTd)
+        kv[:, :, len(self), :, :length] = kv_L2HTd
+        self.lengths.append(length)
+
+    def leave(self, row: int) -> None:
+        """Drop a row; the last row takes its index."""
+        last, length = len(self) - 1, self.lengths[-1]
+        if row != last:
+            assert self._kv_L2RHTd is not None
+            self._kv_L2RHTd[:, :, row, :, :length] = self._kv_L2RHTd[:, :, last, :, :length]
+            self.lengths[row] = length
+        self.lengths.pop()
+        if not self.lengths:
+            self._kv_L2RHTd = None
+
+    def next_span(self) -> Span:
+        """The span of the next token of each row; its keys and values are kept as it is run."""
+        kv = self._reserve(max(self.lengths) + 1)
+        length_B = torch.tensor(self.lengths, device=kv.device)
+        self._place = (torch.arange(len(self), device=kv.device), length_B)
+        order_T = torch.arange(max(self.lengths) + 1, device=kv.device)
+        allowed_BT = order_T <= length_B[:, None]
+        itself: Any = self  # what attention asks of a cache is `update` alone
+        return Span(length_B[:, None], allowed_BT[:, None, None], itself)
+
+    def grow(self) -> None:
+        """The token of the last span belongs to its row now."""
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, **_: object) -> Pair:
+        """Called by attention: all keys and values that this layer may look at."""
+        assert self._kv_L2RHTd is not None
+        assert self._place is not None
+        rows_B, length_B = self._place
+        kv_2RHTd = self._kv_L2RHTd[layer]
+        for kept_RHTd, new_BH1d in zip(kv_2RHTd, (keys, values), strict=True):
+            kept_RHTd[rows_B, :, length_B] = new_BH1d[:, :, 0]
+        seen_2BHTd = kv_2RHTd[:, : len(self), :, : max(self.lengths) + 1]
+        return seen_2BHTd[0], seen_2BHTd[1]
+
+    def _reserve(self, length: int, like: Tensor | None = None) -> Tensor:
+        """The room, made longer where `length` positions do not fit."""
+        old = self._kv_L2RHTd
+        if old is None:
+            assert like is not None
+            layers, two, heads, _, size = like.shape
+            shape = (layers, two, self.capacity, heads, _blocks(length), size)
+            # Zeros: attention multiplies hidden positions by zero, which does not undo a NaN.
+            self._kv_L2RHTd = like.new_zeros(shape)
+        elif length > old.shape[4]:
+            shape = (*old.shape[:4], _blocks(max(length, old.shape[4] * 3 // 2)), old.shape[5])
+            self._kv_L2RHTd = old.new_zeros(shape)
+            self._kv_L2RHTd[:, :, :, :, : old.shape[4]] = old
+        assert self._kv_L2RHTd is not None
+        return self._kv_L2RHTd
+
+
+@torch.no_grad()
+def step_rows(edited: EditedModel, cache: RowCache, token_B: Tensor, route: Route) -> Tensor:
+    """logits_BV after one more token of each row of the cache, which holds it then."""
+    model = edited.model
+    h_B1D = model.model.embed_tokens(token_B[:, None])
+    with edited.linear.use(edited.bank, route):
+        h_B1D = run_layers(model, 0, len(model.model.layers), h_B1D, cache.next_span())
+    cache.grow()
+    return run_head(model, h_B1D[:, -1])
+
+
+def _blocks(length: int) -> int:
+    """The next multiple of a block."""
+    return -(-length // BLOCK) * BLOCK

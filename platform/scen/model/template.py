@@ -1,0 +1,142 @@
+"""Prompt templates: how a prompt is put to the base, and where the user's own words then are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from jinja2.exceptions import TemplateError
+
+from scen.errors import BaseError, ConfigError
+from scen.model.surface import cut_spans, routed_form
+from scen.records import Edit, EncodedEdit, EncodedPrompt
+
+TemplateName = Literal["auto", "chat", "llama2-inst", "raw"]
+_MARK = "\ue000"  # a private-use character: no template has it
+# Llama-3 templates state today's date; a base must answer tomorrow as it does today.
+_DATE = "26 Jul 2024"
+
+
+class Template:
+    """Renders prompts and targets as token ids.
+
+    `chat` is the tokenizer's own chat template, `llama2-inst` is `[INST]Q[/INST]`
+    (arXiv 2404.02699), `raw` is the prompt as it stands, with a space before the target.
+    `auto` is `chat` where the tokenizer has a chat template, else `raw`.
+    """
+
+    def __init__(self, name: TemplateName, tokenizer: Any) -> None:
+        if name not in get_args(TemplateName):
+            raise ConfigError(
+                f"template: {name!r} is not one of {', '.join(get_args(TemplateName))}"
+            )
+        has_chat = bool(getattr(tokenizer, "chat_template", None))
+        if name == "chat" and not has_chat:
+            raise BaseError("template: this tokenizer has no chat template; use llama2-inst or raw")
+        if tokenizer.eos_token_id is None:
+            raise BaseError("base: the tokenizer has no end token, so an answer could never stop")
+        self.name: str = name if name != "auto" else ("chat" if has_chat else "raw")
+        self.tokenizer = tokenizer
+        self.end_id: int = tokenizer.eos_token_id
+        # What stands around a prompt; looking for the prompt itself would meet its words elsewhere.
+        self._before, _, self._after = self.render(_MARK).partition(_MARK)
+
+    @property
+    def has_roles(self) -> bool:
+        """True where a conversation of several messages can be put to the base."""
+        return self.name == "chat"
+
+    def render(self, prompt: str) -> str:
+        """The text that the base reads, less special tokens that the tokenizer adds itself."""
+        if self.name == "llama2-inst":
+            return f"[INST]{prompt}[/INST]"
+        if self.name == "raw":
+            return prompt
+        return self._render_chat([{"role": "user", "content": prompt}])
+
+    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+        """Token ids of the rendered prompt, with the span of the user's own words."""
+        return self._with_routed(prompt, self._encode_prompt)
+
+    def _encode_prompt(self, prompt: str) -> EncodedPrompt:
+        return self._encode(self.render(prompt), self._before, self._after, prompt)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> EncodedPrompt:
+        """Token ids of a conversation that ends with the user's question, whose words are the own
+        ones. One message alone is a prompt.
+
+        Raises ConfigError where the template has no place for the other messages.
+        """
+        *earlier, last = messages
+        if not earlier:
+            return self.encode_prompt(last["content"])
+        if not self.has_roles:
+            raise ConfigError(
+                f"messages: the template {self.name} has no roles; send one message of the user"
+            )
+
+        def encode(content: str) -> EncodedPrompt:
+            text = self._render_chat([*earlier, {**last, "content": content}])
+            return self._encode(text, before, after, content)
+
+        try:
+            marked = self._render_chat([*earlier, {**last, "content": _MARK}])
+            before, _, after = marked.rpartition(_MARK)
+            return self._with_routed(last["content"], encode)
+        except TemplateError as err:
+            raise ConfigError(f"messages: the base's chat template refuses them ({err})") from err
+
+    def _with_routed(self, text: str, encode: Callable[[str], EncodedPrompt]) -> EncodedPrompt:
+        """The encoded message, with the form in which it is routed where that differs."""
+        form = routed_form(text)
+        if form == text or not form:
+            return encode(text)
+        return replace(encode(text), routed=encode(form))
+
+    def _render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        text = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, date_string=_DATE
+        )
+        return str(text)
+
+    def _encode(self, text: str, before: str, after: str, prompt: str) -> EncodedPrompt:
+        """Token ids of a text; the own words stand between `before` and `after`."""
+        found = self.tokenizer(
+            text, add_special_tokens=self.name != "chat", return_offsets_mapping=True
+        )
+        begin, end = len(before), len(text) - len(after)
+        # Special tokens have the empty span (0, 0) and are nobody's words.
+        offsets = found["offset_mapping"]
+        own = _tokens_within(offsets, begin, end)
+        if own is None:
+            raise ConfigError(f"prompt: {prompt[:60]!r} has no tokens")
+        # A template may strip the message; the spans are those of what it kept.
+        words = text[begin:end]
+        spans: dict[tuple[int, int], str] = {}
+        for a, b in cut_spans(words):
+            tokens = _tokens_within(offsets, begin + a, begin + b)
+            if tokens is not None:
+                spans.setdefault(tokens, words[a:b])
+        return EncodedPrompt(tuple(found["input_ids"]), own, tuple(spans), tuple(spans.values()))
+
+    def encode_target(self, target: str) -> tuple[int, ...]:
+        """Token ids of the target and the end token, as they follow a rendered prompt."""
+        text = f" {target}" if self.name == "raw" and not target[:1].isspace() else target
+        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_id)
+
+    def encode_edit(self, edit: Edit) -> EncodedEdit:
+        """An edit's prompt and target as tokens."""
+        return EncodedEdit(
+            self.encode_prompt(edit.prompt), self.encode_target(edit.target), edit.seed
+        )
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids to text: without special tokens and outer white space."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _tokens_within(
+    offsets: Sequence[tuple[int, int]], begin: int, end: int
+) -> tuple[int, int] | None:
+    """The half-open span of tokens that have characters in begin .. end - 1; None for none."""
+    some = [i for i, (a, b) in enumerate(offsets) if a < end and b > max(begin, a)]
+    return (some[0], some[-1] + 1) if some else None

@@ -1,0 +1,173 @@
+"""The files of a base: read with transformers, converted from GGUF once, and fingerprinted."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from scen.errors import BaseError
+from scen.model.fetch import cache_root, digest_file, make_cache
+from scen.model.template import Template
+from scen.records import digest_bytes, digest_json
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No bars within this block; afterwards as before."""
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()
+
+
+# What the libraries raise over a file that is damaged, cut off or something else.
+_DAMAGE = (OSError, ValueError, LookupError, RuntimeError, struct.error, SafetensorError)
+
+
+def read_folder_config(folder: Path) -> Any:
+    """The config.json of a folder. Raises BaseError."""
+    with _reading(f"{folder} cannot be read; fetch it again"):
+        return AutoConfig.from_pretrained(folder)
+
+
+def count_parameters(config: Any) -> int:
+    """How many numbers a model of this config has, from a model without memory."""
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def read_folder_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder. Raises BaseError."""
+    with _reading(f"{folder} cannot be read; fetch it again"):
+        return AutoTokenizer.from_pretrained(folder)
+
+
+def read_folder_model(folder: Path, dtype: torch.dtype) -> Any:
+    """The model of a folder. Raises BaseError."""
+    with _reading(f"{folder} cannot be read; fetch it again"):
+        return _whole_model(folder, dtype=dtype, attn_implementation="sdpa")
+
+
+def read_gguf(path: Path) -> tuple[Any, Any]:
+    """The model (float32) and the tokenizer of a GGUF file. Raises BaseError."""
+    # The reader of GGUF shows a bar that has no switch.
+    with _reading(f"{path} cannot be read as GGUF"), redirect_stderr(io.StringIO()):
+        model = _whole_model(path.parent, dtype=torch.float32, gguf_file=path.name)
+        return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def _whole_model(folder: Path, **options: Any) -> Any:
+    read: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, report = read
+    # The loader fills what is missing with random numbers and goes on.
+    if missing := sorted(report["missing_keys"]):
+        raise LookupError(f"it lacks {', '.join(missing[:3])}")
+    return model
+
+
+@contextmanager
+def _reading(trouble: str) -> Iterator[None]:
+    try:
+        with without_bars():
+            yield
+    except (*_DAMAGE, StrictDataclassError) as err:
+        cause = (str(err) or type(err).__name__).splitlines()[0]
+        raise BaseError(f"base: {trouble} ({cause})") from err
+
+
+_MARKER = "converted.json"
+
+
+def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder with the safetensors form (float32) of a GGUF file. Kept in the user's cache.
+
+    The folder's name holds the sha256 of the GGUF file; its marker, written last, holds that of
+    the weights, which is checked when the folder is used again.
+    """
+    if not path.is_file():
+        raise BaseError(f"base: {path} does not exist")
+    folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
+    if not (folder / _MARKER).exists():
+        say(f"converting {path.name} to safetensors (half a minute, once)")
+        with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, without_bars():
+            part = Path(scratch) / "part"
+            _write_safetensors(path, part)
+            if not (folder / _MARKER).exists():  # else another process was first, and may read it
+                shutil.rmtree(folder, ignore_errors=True)
+                part.replace(folder)
+    _check_weights(folder)
+    return folder
+
+
+def _write_safetensors(path: Path, folder: Path) -> None:
+    model, tokenizer = read_gguf(path)
+    # The loader marks the model as quantised, and such a model refuses to be saved.
+    model.hf_quantizer, model.is_quantized = None, False
+    del model.config.quantization_config
+    with redirect_stdout(sys.stderr):  # DeepSpeed, which this imports, greets on stdout
+        model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
+    tokenizer.save_pretrained(folder)
+    marker = {"gguf": path.name, "weights_sha256": digest_file(folder / "model.safetensors")}
+    (folder / _MARKER).write_text(json.dumps(marker))
+
+
+def _check_weights(folder: Path) -> None:
+    expected = json.loads((folder / _MARKER).read_text())["weights_sha256"]
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or digest_file(weights) != expected:
+        raise BaseError(f"base: {folder} is damaged; delete it and run `scen base fetch` again")
+
+
+_LARGE_BYTES = 1 << 26  # less is read in a moment
+
+
+def fingerprint_base(folder: Path, template: Template) -> str:
+    """sha256 (hex) over the weight files, the tokenizer and the template of a base."""
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not weights:
+        raise BaseError(f"base: {folder} holds no model.safetensors or .bin weights")
+    tokenizer = template.tokenizer
+    return digest_json(
+        {
+            "weights": [_digest_once(path) for path in weights],
+            "tokenizer": digest_bytes(tokenizer.backend_tokenizer.to_str().encode()),
+            "template": [template.name, template.render("{}")],
+        }
+    )
+
+
+def _digest_once(path: Path) -> str:
+    """The digest of a file; a large one's is kept in the cache under path, size and change time."""
+    stat = path.resolve().stat()
+    if stat.st_size < _LARGE_BYTES:
+        return digest_file(path)
+    key = digest_json([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    note = cache_root() / "digests" / key
+    if note.exists():
+        return note.read_text()
+    digest = digest_file(path)
+    with contextlib.suppress(OSError):  # without a cache it is read again next time
+        note.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: half a note would be taken for another base.
+        part = note.with_suffix(f".{os.getpid()}")
+        part.write_text(digest)
+        part.replace(note)
+    return digest

@@ -1,0 +1,190 @@
+"""The measuring of a wave as batches of probes that are done once each, wherever."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from scen.config import Config
+from scen.evaluation.metrics import Outcome
+from scen.evaluation.probes import (
+    Probe,
+    asking_probes,
+    edit_probes,
+    locality_probes,
+    retention_probes,
+)
+from scen.evaluation.run_eval import BatchTime, EvalLimits, Measured, measure_batch, order_probes
+from scen.ledger.events import LedgerEntry
+from scen.ledger.pointer import HeldWave, bank_rows
+from scen.model.decode import EditedModel
+from scen.model.decoder import NO_SYNC, RankSync
+from scen.pipeline.plan import Journal, Wave
+from scen.pipeline.system_watch import process_memory
+from scen.records import Edit, digest_json
+from scen.snapshot.load import Place
+from scen.snapshot.open import OpenStore
+
+AskingShare = Literal["none", "sample", "all"]
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """What is to be measured: a trained wave, whose experts lie in `bundle` (None: nothing but what
+    is committed), on top of a version of the ledger less the edits `replaced`, with prompts that it
+    must leave alone. Only a wave replaces edits. `asking`: whether its edits are asked in other
+    ways too, each in all of them, or a sample (`evaluation.asking_share`)."""
+
+    wave: Wave
+    bundle: str | None
+    locality: Sequence[str]
+    version: int
+    replaced: tuple[str, ...] = ()
+    asking: AskingShare = "none"
+
+    def earlier(self, store: OpenStore, limit: int) -> list[Edit]:
+        """Some of the edits that stay beside the wave, spread evenly over their age."""
+        if self.bundle is None:
+            return []
+        entries = [e for e in store.ledger.snapshot(self.version).entries if self._stays(e)]
+        count = min(limit, len(entries))
+        return [entries[i * len(entries) // count].edit for i in range(count)]
+
+    def _stays(self, entry: LedgerEntry) -> bool:
+        return entry.edit_id not in self.replaced and entry.wave_key != self.wave.key
+
+
+@dataclass(frozen=True)
+class EvaluationWork:
+    """The probes of a wave, in batches that are kept in its journal by version and content."""
+
+    task: EvaluationTask
+    store: OpenStore
+    probes: Sequence[Probe]
+    batches: Sequence[list[int]]
+    limits: EvalLimits
+    sync: RankSync = NO_SYNC
+
+    @classmethod
+    def of(
+        cls, task: EvaluationTask, config: Config, store: OpenStore, sync: RankSync = NO_SYNC
+    ) -> "EvaluationWork":
+        """The work that a task is under these settings."""
+        limits = eval_limits(config)
+        probes = task_probes(task, config, store)
+        order = order_probes(store.base, probes, limits)
+        size = limits.batch_size
+        batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
+        return cls(task, store, probes, batches, limits, sync)
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return len(self.batches)
+
+    def size(self, index: int) -> int:
+        """Probes of a batch."""
+        return len(self.batches[index])
+
+    def is_done(self, index: int) -> bool:
+        """True where a batch was measured, here or elsewhere."""
+        return self._journal.has(self._step(index))
+
+    def run(self, index: int) -> Measured:
+        """Measure a batch, and keep nothing."""
+        some = [self.probes[i] for i in self.batches[index]]
+        edited, ids = self._edited
+        return measure_batch(self.store.base, edited, ids, some, self.limits)
+
+    def keep(self, index: int, measured: Measured) -> None:
+        """Write down a batch that this process measured, with what it took."""
+        self._journal.once(self._step(index), lambda: _packed(measured))
+
+    def collect(self) -> list[Outcome]:
+        """All outcomes, in the order of the probes. All batches must be done."""
+        found: dict[int, Outcome] = {}
+        for batch, done in zip(self.batches, self._done, strict=True):
+            for i, row in zip(batch, done["outcomes"], strict=True):
+                found[i] = Outcome(self.probes[i], **row)
+        return [found[i] for i in range(len(self.probes))]
+
+    def times(self) -> list[BatchTime]:
+        """The time of each batch, but of those that an earlier version of this package measured.
+        All batches must be done."""
+        return [BatchTime(**done["time"]) for done in self._done if "time" in done]
+
+    def memory(self) -> list[dict[str, float]]:
+        """What the process of each batch held after it (see `process_memory`); as `times`."""
+        return [done["memory"] for done in self._done if "memory" in done]
+
+    @cached_property
+    def _done(self) -> list[dict[str, Any]]:
+        """What was written down of each batch."""
+        return [self._journal.read(self._step(index)) for index in range(self.count)]
+
+    @cached_property
+    def _edited(self) -> tuple[EditedModel, list[str]]:
+        """The model that the wave would make, and the ids of its experts."""
+        task, held = self.task, None
+        if task.bundle is not None:
+            ids = tuple(edit.id for edit in task.wave.edits)
+            held = HeldWave(task.wave.key, task.bundle, ids, task.replaced)
+        rows = bank_rows(self.store.ledger.snapshot(task.version), held)
+        places = [Place(row.bundle, row.row) for row in rows]
+        return self.store.loader.load(places, self.sync), [row.edit_id for row in rows]
+
+    @property
+    def _journal(self) -> Journal:
+        return Journal(self.store.storage, self.task.wave.key)
+
+    def _step(self, index: int) -> str:
+        probes = [asdict(self.probes[i]) for i in self.batches[index]]
+        task = self.task
+        content = digest_json([task.bundle, asdict(self.limits), probes, sorted(task.replaced)])
+        return f"probes/v{self.task.version}-{content[:16]}"
+
+
+def task_probes(task: EvaluationTask, config: Config, store: OpenStore) -> list[Probe]:
+    """All probes of a task, the same at each call."""
+    edits, settings = task.wave.edits, config.evaluation
+    earlier = task.earlier(store, settings.retention_limit)
+    probes = [
+        *edit_probes(edits),
+        *locality_probes(task.locality),
+        *retention_probes(earlier),
+    ]
+    if task.asking != "none":
+        sample = round(settings.asking_share * len(probes)) if task.asking == "sample" else None
+        has_roles = store.base.template.has_roles
+        probes += asking_probes(edits, task.wave.key, sample, has_roles=has_roles)
+    return probes
+
+
+def eval_limits(config: Config) -> EvalLimits:
+    """Batch size and answer lengths of the settings."""
+    settings = config.evaluation
+    return EvalLimits(settings.batch_size, settings.max_new_tokens, settings.locality_tokens)
+
+
+def outcome_lines(outcomes: Sequence[Outcome]) -> bytes:
+    """Outcomes as JSON lines, one per probe."""
+    return json_lines({**asdict(o.probe), **_plain(o)} for o in outcomes)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as JSON lines."""
+    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+
+
+def _packed(measured: Measured) -> dict[str, Any]:
+    return {
+        "outcomes": [_plain(outcome) for outcome in measured.outcomes],
+        "time": asdict(measured.time),
+        "memory": process_memory(),
+    }
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    """An outcome without its probe, as JSON types."""
+    return {name: value for name, value in asdict(outcome).items() if name != "probe"}

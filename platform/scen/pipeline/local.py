@@ -1,0 +1,131 @@
+"""The steps of a wave in one process: laptop, tests, and one worker of a cluster."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from scen.config import Config
+from scen.evaluation.metrics import rivals, summarise
+from scen.evaluation.run_eval import latency_metrics
+from scen.ledger.actions import WaveCommit
+from scen.ledger.state import Snapshot
+from scen.ledger.tensors import save_bundle
+from scen.pipeline.admit import Admission, admit
+from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork, json_lines, outcome_lines
+from scen.pipeline.gate import broken_bounds, commit_wave
+from scen.pipeline.plan import Journal, Wave
+from scen.pipeline.system_watch import SystemWatch, memory_peaks
+from scen.pipeline.track import WaveDiary
+from scen.pipeline.work import SharedWork, TrainingWork
+from scen.records import digest_bytes
+from scen.routing.keys import read_prompt_keys
+from scen.snapshot.load import Place
+from scen.snapshot.open import OpenStore
+from scen.tracking.tracker import Tracker
+
+Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
+
+
+@dataclass(frozen=True)
+class LocalParts:
+    """Trains, measures, commits and tracks on this machine. See `WaveParts` for each step."""
+
+    store: OpenStore
+    config: Config
+    locality: Sequence[str]
+    tracker: Tracker
+    progress: Progress = lambda _step, _done, _total: None
+
+    def read_keys(self, prompts: Sequence[str]) -> Tensor:
+        """One pass of the base over each."""
+        return read_prompt_keys(self.store.base, self.store.method.places, prompts)
+
+    def train(self, wave: Wave) -> dict[str, Any]:
+        """Fit the wave and write its bundle."""
+        began = time.perf_counter()
+        with SystemWatch() as watch:
+            work = TrainingWork.of(wave, self.config, self.store)
+            self.do("train", work)
+            fitted = work.collect(self._history(wave))
+        num_bytes = sum(t.numel() * t.element_size() for t in fitted.tensors.values())
+        return {
+            "bundle": save_bundle(self.store.storage, fitted.tensors),
+            "losses": fitted.losses,
+            "seconds": time.perf_counter() - began,
+            "bytes_per_edit": num_bytes / len(wave.edits),
+            "system": watch.rows(),
+        }
+
+    def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
+        """Measure the wave's edits and shared locality prompts on the model it would make."""
+        snapshot = self.store.ledger.snapshot()
+        replaced = tuple(self._admit(wave, snapshot).replaces)
+        bundle, version = trained["bundle"], snapshot.version
+        task = EvaluationTask(wave, bundle, tuple(self.locality), version, replaced, "sample")
+        with SystemWatch() as watch:
+            work = EvaluationWork.of(task, self.config, self.store)
+            self.do("evaluate", work)
+            outcomes = work.collect()
+        system = [*trained.get("system", ()), *watch.rows()]
+        return {
+            "report": asdict(summarise(outcomes)),
+            "per_edit_path": self._keep_lines(wave, "per_edit", outcome_lines(outcomes)),
+            "rivals": rivals(outcomes),
+            "threshold": self.store.threshold,
+            "latency": latency_metrics(work.times()),
+            "memory": memory_peaks([*system, *work.memory()]),
+            "system_path": self._keep_lines(wave, "system", json_lines(system)),
+        } | {name: trained[name] for name in ("seconds", "bytes_per_edit")}
+
+    def do(self, step: str, work: SharedWork) -> None:
+        """Do the pieces of some work that were not done before."""
+        total = sum(work.size(index) for index in range(work.count))
+        for index in range(work.count):
+            if not work.is_done(index):
+                work.keep(index, work.run(index))
+            self.progress(step, work.size(index), total)
+
+    def judge(self, evaluated: dict[str, Any]) -> list[str]:
+        """The bounds of the settings that the wave falls under."""
+        return broken_bounds(evaluated["report"], self.config.waves)
+
+    def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
+        """Append the wave to the ledger, unless it is there; checked again after each conflict."""
+        metadata = {"reliability": evaluated["report"]["reliability"]}
+        ledger, rules = self.store.ledger, self.config.waves
+        return commit_wave(wave, trained["bundle"], metadata, ledger, rules, self.append)
+
+    def append(self, commit: WaveCommit, version: int) -> int:
+        """Write a wave on top of a version of the ledger; the version that holds it. Raises
+        ConflictError where another commit came first."""
+        return self.store.ledger.commit(commit, version).version
+
+    def track(
+        self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
+    ) -> dict[str, Any]:
+        """Tell the tracker of this wave, and of those that it was not told of."""
+        diary = WaveDiary(self.store.storage, self.tracker, self.store.base.name)
+        return diary.track(wave, journal, found, version)
+
+    def _keep_lines(self, wave: Wave, name: str, lines: bytes) -> str:
+        """The path of a file beside the wave's journal. It is named by its content: lines of an
+        evaluation that was cut off may differ, as others have committed since."""
+        path = f"waves/{wave.key}/{name}-{digest_bytes(lines)[:12]}.jsonl"
+        self.store.storage.put_new(path, lines)
+        return path
+
+    def _history(self, wave: Wave) -> Any:
+        """What the neurons of the wave are to be told from: the edits that stay beside it."""
+        if self.store.method.method != "scen":
+            return None
+        snapshot = self.store.ledger.snapshot()
+        replaced = self._admit(wave, snapshot).replaces
+        stay = [entry for entry in snapshot.entries if entry.edit_id not in replaced]
+        places = [Place(entry.bundle, entry.row) for entry in stay]
+        return self.store.loader.tensors(places, ("h",))["h"]
+
+    def _admit(self, wave: Wave, snapshot: Snapshot) -> Admission:
+        return admit(wave.edits, snapshot, self.config.waves.on_conflict)

@@ -1,0 +1,111 @@
+"""Near-duplicates among untrained edits, found by the distances of the router's own keys.
+
+Suffixes: N new edits, E all edits they are compared with, K places, F features of a raw key.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scen.errors import ConfigError
+from scen.ledger.events import LedgerEntry
+from scen.ledger.state import Snapshot
+from scen.model.surface import bare_form
+from scen.pipeline.admit import Admission, Clash
+from scen.records import Edit
+from scen.routing.neurons import CANDIDATES, Choice, KeyNeurons
+from scen.snapshot.load import Place
+from scen.snapshot.open import OpenStore
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A new edit, and one that the router takes its prompt to as well: an active one, or an earlier
+    one of the same wave. `score` is the gate's."""
+
+    edit: Edit
+    other_id: str
+    score: float
+
+
+class NearFinder:
+    """Compares new edits with the active ones of a store and with each other. `read_keys` reads
+    key_NKF of prompts (see `WaveParts`); nothing is trained."""
+
+    def __init__(self, store: OpenStore, read_keys: Callable[[Sequence[str]], Tensor]) -> None:
+        self._store, self._read_keys = store, read_keys
+        self._keys: dict[str, Tensor] = {}  # of edits that are committed for the sake of argument
+
+    def find(self, admission: Admission, snapshot: Snapshot) -> list[Near]:
+        """What the fresh edits of an admission are near to, edit by edit, the nearest first.
+        Nothing where the neurons are those of method scen, which know no near misses."""
+        router, fresh = self._store.loader.router, admission.fresh
+        if router is None or not fresh:
+            return []
+        key_NKF = self._read_keys([edit.prompt for edit in fresh])
+        self._keys |= {edit.id: key_KF for edit, key_KF in zip(fresh, key_NKF, strict=True)}
+        stay = [entry for entry in snapshot.entries if entry.edit_id not in admission.replaces]
+        texts = [bare_form(edit.prompt) for edit in fresh]
+        known = [bare_form(entry.edit.prompt) for entry in stay]
+        key_EKF = torch.cat([*self._read(stay), key_NKF.float()])
+        neurons = KeyNeurons.build(router, key_EKF, [*known, *texts])
+        # An edit is its own nearest.
+        choice = neurons.choose(key_NKF.float(), CANDIDATES + 1, texts)
+        ids = [*(entry.edit_id for entry in stay), *(edit.id for edit in fresh)]
+        pairs = _pairs(choice, len(stay), router.threshold)
+        return [Near(fresh[new - len(stay)], ids[other], score) for new, other, score in pairs]
+
+    def _read(self, entries: Sequence[LedgerEntry]) -> list[Tensor]:
+        """key_EKF in parts. What is committed for the sake of argument stands last."""
+        places = [Place(entry.bundle, entry.row) for entry in entries if entry.bundle]
+        stored = [self._store.loader.rows.read(places, ("key",))["key"]] if places else []
+        return stored + [self._keys[e.edit_id][None].float() for e in entries if not e.bundle]
+
+
+def _pairs(choice: Choice, first: int, least: float) -> list[tuple[int, int, float]]:
+    """Each pair of a new edit (those from index `first` on) and an earlier one that scores above
+    `least` in either direction, with the score; by the new edit, then by falling score."""
+    found: dict[tuple[int, int], float] = {}
+    rows = zip(choice.index_BE.tolist(), choice.score_BE.tolist(), strict=True)
+    for new, (others, scores) in enumerate(rows, first):
+        for other, score in zip(others, scores, strict=True):
+            if other >= 0 and other != new and score > least:
+                pair = (max(new, other), min(new, other))
+                found[pair] = max(score, found.get(pair, score))
+    pairs = [(new, other, score) for (new, other), score in found.items()]
+    return sorted(pairs, key=lambda pair: (pair[0], -pair[2], pair[1]))
+
+
+def set_aside(admission: Admission, near: Sequence[Near]) -> Admission:
+    """The admission without the edits that are near one which stays; the reason names both."""
+    aside: dict[str, Clash] = {}
+    for pair in near:
+        if pair.other_id not in aside and pair.edit.id not in aside:
+            aside[pair.edit.id] = _clash(pair)
+    return replace(
+        admission,
+        fresh=tuple(edit for edit in admission.fresh if edit.id not in aside),
+        rejections=(*admission.rejections, *aside.values()),
+        supersedes={old: new for old, new in admission.supersedes.items() if new not in aside},
+        succeeds={old: new for old, new in admission.succeeds.items() if new not in aside},
+        remarked=tuple(one for one in admission.remarked if one.edit_id not in aside),
+    )
+
+
+def require_keys(store: OpenStore) -> None:
+    """Raises ConfigError for a store whose neurons know no near misses."""
+    if store.loader.router is None:
+        raise ConfigError(
+            "waves.on_collision: quarantine compares the keys of method scen-lr, and this store is "
+            "of method scen; take report"
+        )
+
+
+def _clash(pair: Near) -> Clash:
+    reason = (
+        f"the router takes the prompt of edit {pair.edit.id} to edit {pair.other_id} as well "
+        f"(score {pair.score:.3g}): drop one of the two, or reword it"
+    )
+    return Clash(pair.edit, "prompt", reason)

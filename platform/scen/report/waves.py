@@ -1,0 +1,172 @@
+"""Waves and the outcomes of their probes, read from the log and the journals of a store."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal
+
+from scen.errors import IntegrityError
+from scen.evaluation.metrics import EvalReport, Outcome, summarise
+from scen.evaluation.probes import Probe
+from scen.fs import Storage
+from scen.ledger.log import LogEntry
+from scen.pipeline.plan import Journal
+from scen.records import Edit, edit_from_dict
+
+Rows = Sequence[Mapping[str, Any]]
+Status = Literal["committed", "promoted", "held", "rejected", "unfinished"]
+
+_PROBE = frozenset(field.name for field in fields(Probe))
+
+
+@dataclass(frozen=True)
+class WaveFacts:
+    """A wave according to its journal and the ledger.
+
+    `commit` is None where the ledger does not have it (see `status`); `report`, `seconds` and
+    `bytes_per_edit` where it was not measured or its journal is gone. `threshold` (the score above
+    which an edit answers) and `latency` are missing in the journals of earlier releases. `reasons`
+    are the gate's.
+    """
+
+    key: str
+    stream: str
+    index: int
+    num_edits: int
+    status: Status
+    commit: LogEntry | None = None
+    report: EvalReport | None = None
+    seconds: float | None = None
+    bytes_per_edit: float | None = None
+    outcomes_path: str | None = None
+    threshold: float | None = None
+    latency: Mapping[str, float] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    held_at: datetime | None = None
+
+    @property
+    def version(self) -> int | None:
+        """The version that committed it."""
+        return None if self.commit is None else self.commit.version
+
+    @property
+    def name(self) -> str:
+        """For people: `news, wave 3`."""
+        return f"{self.stream}, wave {self.index}"
+
+    @property
+    def edits_per_second(self) -> float | None:
+        """The speed of training."""
+        return self.num_edits / self.seconds if self.seconds else None
+
+
+class WaveReader:
+    """Reads the journals of a store's waves."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._steps: dict[str, set[str]] = defaultdict(set)
+        for name in storage.names("waves"):
+            _, key, *rest = name.split("/")
+            if len(rest) == 1 and rest[0].endswith(".json"):
+                self._steps[key].add(rest[0].removesuffix(".json"))
+
+    def committed(self, commit: LogEntry, stream: str, index: int) -> WaveFacts:
+        """The wave of a commit, with what its journal adds where it still exists."""
+        key, count = commit.wave_key, commit.num_edits
+        status: Status = "promoted" if "promoted" in self._steps[key] else "committed"
+        return WaveFacts(key, stream, index, count, status, commit, **self._measured(key))
+
+    def uncommitted(self, committed: Container[str]) -> Iterator[WaveFacts]:
+        """The planned waves that are in no commit, by key."""
+        for key in sorted(self._steps):
+            steps = self._steps[key]
+            if key in committed or "planned" not in steps:
+                continue
+            status: Status = "unfinished"
+            if "rejected" in steps:
+                status = "rejected"
+            elif "held" in steps:
+                status = "held"
+            planned, facts = _read(Journal(self._storage, key), "planned"), self._measured(key)
+            stream, index, count = planned["stream"], planned["index"], len(planned["edit_ids"])
+            yield WaveFacts(key, stream, index, count, status, **facts)
+
+    def _measured(self, key: str) -> dict[str, Any]:
+        """The fields of `WaveFacts` that the journal has."""
+        journal, steps, facts = Journal(self._storage, key), self._steps[key], {}
+        if "evaluated" in steps:
+            evaluated = _read(journal, "evaluated")
+            facts = {name: evaluated[name] for name in ("seconds", "bytes_per_edit")} | {
+                "report": EvalReport(**evaluated["report"]),
+                "outcomes_path": evaluated["per_edit_path"],
+                "threshold": evaluated.get("threshold"),
+                "latency": evaluated.get("latency", {}),
+            }
+        if "held" in steps:
+            held = _read(journal, "held")
+            at = datetime.fromisoformat(held["at"])
+            facts |= {"reasons": tuple(held["reasons"]), "held_at": at}
+        return facts
+
+
+def wave_rows(storage: Storage, wave: WaveFacts) -> list[dict[str, Any]]:
+    """The outcomes of a wave's probes; empty where it was not measured. Raises NotFoundError,
+    IntegrityError."""
+    return [] if wave.outcomes_path is None else read_rows(storage, wave.outcomes_path)
+
+
+def wave_losses(storage: Storage, wave: WaveFacts) -> list[list[float]]:
+    """The loss curve of each edit of a wave; empty where it was not trained or its journal is
+    gone."""
+    journal = Journal(storage, wave.key)
+    return list(_read(journal, "trained")["losses"]) if journal.has("trained") else []
+
+
+def held_edits(storage: Storage, wave: WaveFacts) -> list[Edit]:
+    """The edits of a wave that the gate holds."""
+    return [edit_from_dict(row) for row in _read(Journal(storage, wave.key), "held")["edits"]]
+
+
+def frequent_sources(waves: Iterable[WaveFacts]) -> list[str]:
+    """Where the wordings of rephrases come from, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for wave in waves:
+        if wave.report is not None:
+            for source in wave.report.generality:
+                counts[source] += wave.report.counts[f"generality_{source}"]
+    return [source for source, _ in counts.most_common()]
+
+
+def read_rows(storage: Storage, path: str) -> list[dict[str, Any]]:
+    """The outcomes of an evaluation, one JSON line each, by the field names of `Probe` and
+    `Outcome`. Raises NotFoundError, IntegrityError where the file is truncated or changed."""
+    try:
+        return [json.loads(line) for line in storage.read(path).splitlines()]
+    except ValueError as err:
+        raise IntegrityError(
+            f"{storage.child_uri(path)} is cut off or changed ({err}): restore it from a backup, "
+            "or delete it to have a report without it"
+        ) from err
+
+
+def summarise_rows(rows: Rows) -> EvalReport:
+    """The figures of an evaluation."""
+    outcomes = []
+    for row in rows:
+        probe = Probe(**{name: value for name, value in row.items() if name in _PROBE})
+        rest = {name: value for name, value in row.items() if name not in _PROBE}
+        outcomes.append(Outcome(probe, **rest))
+    return summarise(outcomes)
+
+
+def _read(journal: Journal, step: str) -> dict[str, Any]:
+    """The result of a step. Raises NotFoundError, IntegrityError where it is damaged."""
+    try:
+        return journal.read(step)
+    except ValueError as err:
+        raise IntegrityError(
+            f"{journal.folder}/{step}.json is cut off or changed ({err}): restore it from a backup"
+        ) from err

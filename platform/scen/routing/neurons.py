@@ -1,0 +1,257 @@
+"""The neurons of many edits as compact keys: search finds a few candidates, the gate scores them.
+
+Suffixes: B prompts, M spans, E edits, N rows of the bank, K places, F numbers of a raw key, C of a
+compact key, V similarities.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scen.model.keys import SpanKeys, read_span_keys
+from scen.model.prefill import Prefill
+from scen.model.route import Route
+from scen.routing.key_bank import UNIT, Codes, GrowingRows, KeyBank
+from scen.routing.router import Router
+from scen.routing.search import Search, build_search
+
+NO_TEXT = ""
+"""Of an edit whose words are not known: nothing has them in common."""
+
+_PART = 4096  # edits whose search keys are made at a time
+
+
+class GrowingNeurons:
+    """The compact keys, search keys and words of edits, appended in place, in the order of arrival.
+
+    One thread may append and search at a time. What a view is made of never changes, and an index
+    that was built for one view serves the later ones.
+    """
+
+    def __init__(self, router: Router, capacity: int = UNIT) -> None:
+        encoder = router.encoder
+        places, widths = len(encoder.places), encoder.widths
+        like = (
+            torch.empty(0, places, sum(widths), dtype=torch.int8),
+            torch.empty(0, places, len(widths)),
+        )
+        self.router = router
+        self._codes = GrowingRows(like, capacity)
+        self._keys = KeyBank(encoder.search_JD.shape[1], max(capacity, 1))
+        self._search: Search | None = None
+        self._texts: list[str] = []
+
+    def __len__(self) -> int:
+        """N, hidden rows included."""
+        return len(self._codes)
+
+    def append(self, codes: Codes, texts: Sequence[str] | None = None) -> range:
+        """Add edits behind the others; their rows. `texts` are their prompts as they are routed.
+        Raises ConfigError where a key is not finite; nothing is added then."""
+        encoder = self.router.encoder
+        parts = torch.arange(len(codes)).split(_PART)
+        keys = [encoder.search_key(codes.take(part, encoder.widths)) for part in parts]
+        self._codes.reserve(len(codes))  # what fails must fail before one of the two has grown
+        self._keys.append(torch.cat(keys))
+        self._texts.extend(texts if texts is not None else [NO_TEXT] * len(codes))
+        return self._codes.append(codes.int8_EKC, codes.scale_EKH)
+
+    def codes(self) -> Codes:
+        """The compact keys of all rows as they are now."""
+        count, parts = self._codes.view()
+        return Codes(*(part[:count] for part in parts))
+
+    def texts(self) -> Sequence[str]:
+        """The words of all rows; grows with the bank, and what is there never changes."""
+        return self._texts
+
+    def search(self, row_E: Tensor) -> Search:
+        """A search of all rows as they are now that finds those at `row_E` only."""
+        self._search = build_search(self._keys.snapshot(row_E), self._search)
+        return self._search
+
+    def picked(self, row_E: Tensor) -> "GrowingNeurons":
+        """A bank of its own with these rows, in this order."""
+        other = GrowingNeurons(self.router, len(row_E))
+        codes = self.codes()
+        for part in row_E.split(_PART):
+            other._keys.copy_from(self._keys, part)
+            other._codes.append(codes.int8_EKC[part], codes.scale_EKH[part])
+        other._texts = [self._texts[row] for row in row_E.tolist()]
+        return other
+
+
+CANDIDATES = 16
+"""Edits that the gate looks at: those whose search keys are nearest to the prompt's."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the gate saw for B prompts: `index_BE` of the edits looked at (-1: none), best first,
+    their `score_BE`, and `sim_BEV`, the similarities behind each."""
+
+    index_BE: Tensor
+    score_BE: Tensor
+    sim_BEV: Tensor
+
+    @classmethod
+    def nothing(cls, rows: int, k: int, num_views: int) -> "Choice":
+        """Where there are no edits."""
+        index_BE = torch.full((rows, k), -1)
+        score_BE = torch.full((rows, k), -torch.inf)
+        return cls(index_BE, score_BE, torch.zeros(rows, k, num_views))
+
+
+@dataclass(frozen=True)
+class KeyNeurons:
+    """The neurons of E edits under a router: those at rows `row_E` (int64, rising) of a bank.
+
+    `codes` and `texts` are those of the bank; `search` finds candidates among the E by their search
+    keys.
+    """
+
+    router: Router
+    codes: Codes
+    search: Search
+    row_E: Tensor
+    texts: Sequence[str]
+
+    @classmethod
+    def build(
+        cls, router: Router, key_EKF: Tensor, texts: Sequence[str] | None = None
+    ) -> "KeyNeurons":
+        """The neurons of the edits with these raw keys and these prompts, as they are routed."""
+        bank = GrowingNeurons(router, len(key_EKF))
+        for part in key_EKF.split(4096):
+            some = None if texts is None else texts[len(bank) : len(bank) + len(part)]
+            bank.append(Codes.of(router.encoder(part), router.encoder.widths), some)
+        return cls.of_rows(bank, torch.arange(len(bank)))
+
+    @classmethod
+    def of_rows(cls, bank: GrowingNeurons, row_E: Tensor) -> "KeyNeurons":
+        """The neurons at these rows of a bank as they are now; nothing changes them."""
+        return cls(bank.router, bank.codes(), bank.search(row_E), row_E, bank.texts())
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The layers whose keys are read."""
+        return self.router.encoder.layers
+
+    def __len__(self) -> int:
+        return len(self.row_E)
+
+    def code(self, index: Tensor) -> Tensor:
+        """code [..., K, C] float32 of the edits at these indices, as it is stored."""
+        return self.codes.take(self.row_E[index], self.router.encoder.widths)
+
+    def text(self, index: int) -> str:
+        """The prompt of the edit at this index, as it is routed."""
+        return self.texts[int(self.row_E[index])]
+
+    def choose(
+        self, key_BKF: Tensor, k: int = CANDIDATES, texts: Sequence[str] | None = None
+    ) -> Choice:
+        """The k nearest edits of each whole prompt, as the gate ranks them. `key_BKF` are raw keys,
+        `texts` the prompts as they are routed."""
+        known = texts if texts is not None else [NO_TEXT] * len(key_BKF)
+        return self.choose_spans(SpanKeys.of_whole(key_BKF, known), k)
+
+    def choose_spans(self, keys: SpanKeys, k: int = CANDIDATES) -> Choice:
+        """The same for each span; rows of the choice are spans."""
+        router, device = self.router, self.codes.scale_EKH.device
+        code_MKC = router.encoder(keys.key_MKF.to(device))
+        around = None
+        if router.evidence is not None:
+            manner_MG = router.evidence.manner(keys.to(device), router.encoder.places)
+            around = Around(keys.texts, keys.share_M.to(device), manner_MG)
+        return self._choose(code_MKC, k, around)
+
+    def choose_by_code(
+        self, code_BKC: Tensor, k: int = CANDIDATES, texts: Sequence[str] | None = None
+    ) -> Choice:
+        """The same from compact keys, such as those of stored edits: questions by themselves."""
+        if self.router.evidence is None:
+            return self._choose(code_BKC, k, None)
+        count, plain_G = len(code_BKC), self.router.evidence.plain_G
+        known = tuple(texts) if texts is not None else (NO_TEXT,) * count
+        alone = Around(known, torch.ones(count), plain_G.expand(count, -1))
+        return self._choose(code_BKC, k, alone)
+
+    def _choose(self, code_BKC: Tensor, k: int, around: "Around | None") -> Choice:
+        encoder, evidence = self.router.encoder, self.router.evidence
+        if len(self) == 0:
+            return Choice.nothing(len(code_BKC), k, encoder.num_views)
+        row_BE = self.search.search(encoder.search_key(code_BKC), k)[1]
+        sim_BEV = encoder.compare(code_BKC, self.codes.take(row_BE.clamp_min(0), encoder.widths))
+        x_BEI = sim_BEV
+        if evidence is not None and around is not None:
+            edits = [[self.texts[r] if r >= 0 else None for r in rows] for rows in row_BE.tolist()]
+            words_BEL = evidence.words(around.texts, edits)
+            x_BEI = evidence.inputs(sim_BEV, words_BEL, around.share_M, around.manner_MG)
+        score_BE = self.router.gate(x_BEI).masked_fill(row_BE < 0, -torch.inf)
+        index_BE = torch.searchsorted(self.row_E, row_BE).masked_fill(row_BE < 0, -1)
+        score_BE, place_BE = score_BE.sort(dim=1, descending=True, stable=True)
+        sim_BEV = sim_BEV.gather(1, place_BE[..., None].expand_as(sim_BEV))
+        return Choice(index_BE.gather(1, place_BE), score_BE, sim_BEV)
+
+    def route(self, filled: Prefill) -> Route:
+        """The likeliest edit of each row, by any of its spans, where it is above the threshold."""
+        device, rows = filled.logits_BV.device, len(filled.batch)
+        if len(self) == 0:
+            return Route.base(rows, device)
+        keys = read_span_keys(filled, self.router.encoder.places)
+        choice = self.choose_spans(keys)
+        best = best_spans(choice, keys.row_M.to(choice.score_BE.device), rows)
+        chosen_B2 = best.index_B2.masked_fill(best.score_B2 <= self.router.threshold, -1)
+        return Route(
+            chosen_B2[:, 0].to(device),
+            best.score_B2[:, 0].to(device),
+            best.index_B2[:, 0].to(device),
+            chosen_B2[:, 1].to(device),
+            keys.span_M.to(device)[best.at_B.to(device)],
+        )
+
+
+@dataclass(frozen=True)
+class Around:
+    """What is known of M spans beside their keys: their words, their share of the message, and the
+    manner of it."""
+
+    texts: Sequence[str]
+    share_M: Tensor
+    manner_MG: Tensor
+
+
+@dataclass(frozen=True)
+class BestSpans:
+    """Of each prompt its best edit and the best other one (`index_B2`, -1: none), and at which span
+    (`at_B`, index among all) the first was found."""
+
+    index_B2: Tensor
+    score_B2: Tensor
+    at_B: Tensor
+
+
+def best_spans(choice: Choice, row_M: Tensor, rows: int) -> BestSpans:
+    """The best of all spans of each prompt; of equal ones the first span's."""
+    count_B = row_M.bincount(minlength=rows)
+    begin_B = count_B.cumsum(0) - count_B
+    place_M = torch.arange(len(row_M), device=row_M.device) - begin_B[row_M]
+    most, k = int(count_B.max()), choice.score_BE.shape[1]
+    score_BNE = choice.score_BE.new_full((rows, most, k), -torch.inf)
+    index_BNE = choice.index_BE.new_full((rows, most, k), -1)
+    score_BNE[row_M, place_M], index_BNE[row_M, place_M] = choice.score_BE, choice.index_BE
+    score_BX, index_BX = score_BNE.flatten(1), index_BNE.flatten(1)
+    first_B1 = score_BX.argmax(1, keepdim=True)
+    index_B1 = index_BX.gather(1, first_B1)
+    others_BX = score_BX.masked_fill(index_BX == index_B1, -torch.inf)
+    second_B1 = others_BX.argmax(1, keepdim=True)
+    second_score_B1 = others_BX.gather(1, second_B1)
+    second_index_B1 = index_BX.gather(1, second_B1).masked_fill(second_score_B1.isinf(), -1)
+    return BestSpans(
+        torch.cat([index_B1, second_index_B1], 1),
+        torch.cat([score_BX.gather(1, first_B1), second_score_B1], 1),
+        begin_B + first_B1[:, 0] // k,
+    )

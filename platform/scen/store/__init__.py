@@ -1,1 +1,0 @@
-"""Experts and neurons on storage."""

@@ -1,0 +1,216 @@
+"""What the outcomes of probes and the loss curves of a wave come to: pure functions.
+
+A row is the outcome of one probe, as an evaluation keeps it: `kind` of the probe, `source`,
+`edit_id` (the edit that it is about), `target`, `after` (the answer), `routed_to`, `nearest` and
+`score`. Rows of an unknown kind are ignored.
+"""
+
+import itertools
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+Curves = Sequence[Sequence[float]]
+
+POSITIVES = {"reliability": "prompts", "generality": "rephrases", "retention": "earlier prompts"}
+"""Kinds of probes that should reach their edit, and their names for people."""
+
+NEGATIVES = {"near_miss": "near misses", "locality": "unrelated prompts"}
+"""Kinds of probes that should reach no edit."""
+
+ROUTES = ("own edit", "another edit", "base")
+"""Where a probe goes. A near miss at its "own edit" triggered the edit that it resembles."""
+
+_MOST_POINTS = 400  # of a curve
+_MOST_SOURCES = 10
+_TENTHS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AgeGroup:
+    """Edits of about one age: how many were asked, and how many of them answered exactly."""
+
+    name: str
+    asked: int
+    exact: int
+
+    @property
+    def share(self) -> float:
+        """Of exact answers."""
+        return self.exact / self.asked
+
+
+def of_kind(rows: Rows, kind: str) -> Rows:
+    """The rows of one kind of probe."""
+    return [row for row in rows if row.get("kind") == kind]
+
+
+def route_table(rows: Rows) -> list[dict[str, str | int | float]]:
+    """A line per kind of probe, rephrases by their most frequent sources: how many went to each of
+    ROUTES, as `NAME`, and their shares, as `NAME share`."""
+    groups: dict[str, Rows] = {}
+    for kind, name in (POSITIVES | NEGATIVES).items():
+        some = of_kind(rows, kind)
+        groups |= _by_source(name, some) if kind == "generality" else {name: some}
+    asked = {name: some for name, some in groups.items() if some}
+    return [{"probes": name, "asked": len(some), **_routes(some)} for name, some in asked.items()]
+
+
+def asking_table(rows: Rows) -> list[dict[str, str | int | float]]:
+    """A line per way of asking, and per task about a question (which must reach no edit): how many
+    were asked, the shares that went to each of ROUTES, and of exact answers (not for tasks)."""
+    lines: list[dict[str, str | int | float]] = []
+    for kind in ("asking", "task"):
+        some = of_kind(rows, kind)
+        for way in sorted({str(row["source"]) for row in some}):
+            asked = [row for row in some if row["source"] == way]
+            line: dict[str, str | int | float] = {"way": way, "asked": len(asked)}
+            line |= {route: share for route, share in _routes(asked).items() if "share" in route}
+            if kind == "asking":
+                line["exact share"] = _age_group(way, asked).share
+            lines.append(line)
+    return lines
+
+
+def operating_curve(rows: Rows, threshold: float | None = None) -> list[dict[str, float]]:
+    """What other thresholds would have done, the highest first; a line per threshold, the store's
+    own among them where it is given.
+
+    `score` is that of the top-1 edit, the only one that can answer. So a prompt, a rephrase or an
+    earlier prompt reaches its edit at the thresholds below its score where its `nearest` is the
+    edit it is about, and at none otherwise; a near miss or an unrelated prompt reaches an edit at
+    all thresholds below its score. A column per kind that was probed holds the share that reaches
+    an edit. At most 400 of the scores are kept, evenly spaced.
+    """
+    reach = {name: _reach(of_kind(rows, kind), is_own=True) for kind, name in POSITIVES.items()}
+    reach |= {name: _reach(of_kind(rows, kind), is_own=False) for kind, name in NEGATIVES.items()}
+    probed = {name: scores for name, scores in reach.items() if scores}
+    cuts = sorted({s for scores in probed.values() for s in scores if math.isfinite(s)})
+    if not cuts:
+        return []
+    thin = cuts[:: max(1, math.ceil(len(cuts) / _MOST_POINTS))]
+    kept = {math.nextafter(cuts[0], -math.inf), *thin, cuts[-1]}
+    kept |= set() if threshold is None else {threshold}
+    return [
+        {"threshold": cut} | {name: _share_above(scores, cut) for name, scores in probed.items()}
+        for cut in sorted(kept, reverse=True)
+    ]
+
+
+def operating_point(rows: Rows) -> dict[str, float]:
+    """The shares that did reach an edit, by the names of the curve's columns."""
+    shares = {}
+    for kind, name in (POSITIVES | NEGATIVES).items():
+        some = of_kind(rows, kind)
+        if some:
+            hits = [_route(r) == "own edit" if kind in POSITIVES else _is_routed(r) for r in some]
+            shares[name] = sum(hits) / len(hits)
+    return shares
+
+
+def by_age(rows: Rows) -> list[AgeGroup]:
+    """Earlier edits in tenths by age, the oldest (1) first; in fewer groups below ten rows.
+
+    Rows of earlier edits are in commit order, and an evaluation samples them evenly over it: a
+    tenth of the rows is a tenth of the earlier edits by age.
+    """
+    earlier = of_kind(rows, "retention")
+    count = min(_TENTHS, len(earlier))
+    cuts = [i * len(earlier) // count for i in range(count + 1)] if count else []
+    parts = [earlier[begin:end] for begin, end in itertools.pairwise(cuts)]
+    return [_age_group(str(i), part) for i, part in enumerate(parts, start=1)]
+
+
+def own_edits(rows: Rows) -> list[AgeGroup]:
+    """The wave's own edits as the youngest group; empty where none was asked."""
+    own = of_kind(rows, "reliability")
+    return [_age_group("this wave", own)] if own else []
+
+
+def _by_source(name: str, rows: Rows) -> dict[str, Rows]:
+    counts = Counter(str(row["source"]) for row in rows)
+    common = sorted(source for source, _ in counts.most_common(_MOST_SOURCES))
+    by_source: dict[str, Rows] = {
+        f"{name}, {s}": [r for r in rows if r["source"] == s] for s in common
+    }
+    return by_source | {f"{name}, other sources": [r for r in rows if r["source"] not in common]}
+
+
+def _age_group(name: str, rows: Rows) -> AgeGroup:
+    return AgeGroup(name, len(rows), sum(row["after"] == row["target"] for row in rows))
+
+
+def _is_routed(row: Mapping[str, Any]) -> bool:
+    return row["routed_to"] is not None
+
+
+def _route(row: Mapping[str, Any]) -> str:
+    if row["routed_to"] is None:
+        return "base"
+    return "own edit" if row["routed_to"] == row["edit_id"] else "another edit"
+
+
+def _routes(rows: Rows) -> dict[str, int | float]:
+    went = [_route(row) for row in rows]
+    counts = {route: went.count(route) for route in ROUTES}
+    return {**counts, **{f"{route} share": n / len(went) for route, n in counts.items()}}
+
+
+def _reach(rows: Rows, *, is_own: bool) -> list[float]:
+    """The threshold below which each probe counts, ascending; -inf where it never does."""
+    return sorted(
+        float(row["score"])
+        if row["nearest"] is not None and (not is_own or row["nearest"] == row["edit_id"])
+        else -math.inf
+        for row in rows
+    )
+
+
+def _share_above(ascending: list[float], cut: float) -> float:
+    return (len(ascending) - bisect_right(ascending, cut)) / len(ascending)
+
+
+def finite_curves(curves: Curves) -> list[list[float]]:
+    """The curves up to their first NaN or infinity; empty ones are dropped."""
+    kept = []
+    for curve in curves:
+        end = next((i for i, loss in enumerate(curve) if not math.isfinite(loss)), len(curve))
+        kept.append([float(loss) for loss in curve[:end]])
+    return [curve for curve in kept if curve]
+
+
+def losses_by_step(curves: list[list[float]]) -> list[list[float]]:
+    """The losses of all edits at each step.
+
+    An edit that stopped early keeps its last loss. Otherwise the mean would rise at the end, where
+    only the hard edits are still training.
+    """
+    num_steps = max((len(curve) for curve in curves), default=0)
+    return [[curve[min(step, len(curve) - 1)] for curve in curves] for step in range(num_steps)]
+
+
+def loss_summary(curves: Curves) -> list[dict[str, float]]:
+    """Mean, median and largest training loss of a wave at each step, as named metrics."""
+    return [
+        {
+            "train/loss_mean": fmean(losses),
+            "train/loss_median": median(losses),
+            "train/loss_max": max(losses),
+        }
+        for losses in losses_by_step(finite_curves(curves))
+    ]
+
+
+def before_after_pairs(metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """The metrics present as `NAME_before` and `NAME_after`, by NAME, as (before, after)."""
+    names = [key.removesuffix("_before") for key in metrics if key.endswith("_before")]
+    return {
+        name: (metrics[f"{name}_before"], metrics[f"{name}_after"])
+        for name in names
+        if f"{name}_after" in metrics
+    }

@@ -1,0 +1,263 @@
+"""Stage 1: one expert per edit, many edits per batch; only layers above the edited one are run."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scen.data.asking import Ask, wordings
+from scen.model.batch import IGNORED, pad_edits, pad_prompts
+from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.expert import FullBank, LowRankBank, build_bank, expert_loss, join_banks
+from scen.model.prefill import Prefill, prefill
+from scen.model.split import Split, run_head, split_edits
+from scen.model.template import Template
+from scen.records import Edit, EncodedEdit, EncodedPrompt
+
+Method = Literal["scen", "scen-lr"]
+Bank = LowRankBank | FullBank
+_IDLE = -1  # in place of an edit's index: a row that is only run to keep in step
+_SURE = 0.03  # nats per token: below it, no answer was lost
+
+
+@dataclass(frozen=True)
+class ExpertPlan:
+    """How experts are trained. `stop_loss` (nats) ends an edit early; 0 never does. With
+    `other_ways`, edits that are lost in one of their other ways are trained on all of those."""
+
+    method: Method
+    layer: int
+    steps: int
+    lr: float
+    rank: int = 4
+    stop_loss: float = 0.0
+    other_ways: bool = False
+
+
+@dataclass(frozen=True)
+class FittedExperts:
+    """The experts in the order of the edits; `losses[i]` is edit i's loss before each step, the
+    mean over its ways of asking where it is trained on several."""
+
+    bank: Bank
+    losses: list[list[float]]
+
+
+def fit_experts(
+    model: Any,
+    plan: ExpertPlan,
+    edits: Sequence[EncodedEdit],
+    pad_id: int,
+    filled: Prefill | None = None,
+    sync: RankSync = NO_SYNC,
+) -> FittedExperts:
+    """Train the experts of one batch of edits. Rows do not influence each other.
+
+    Method `scen` tunes a full copy of the linear acting on every position (arXiv 2404.02699);
+    `scen-lr` a rank-r term acting from the last prompt token on, so that the prompt is run once
+    and the inner steps touch the last prompt token and the target only. `filled` is that run of
+    the same prompts, where it was done already.
+    """
+    return ExpertTrainer(model, plan, pad_id, sync).fit(edits, filled)
+
+
+@dataclass(frozen=True)
+class ExpertTrainer:
+    """Trains experts on one base, in step with other ranks where it is sharded."""
+
+    model: Any
+    plan: ExpertPlan
+    pad_id: int
+    sync: RankSync = NO_SYNC
+
+    def fit(self, edits: Sequence[EncodedEdit], filled: Prefill | None = None) -> FittedExperts:
+        """See `fit_experts`."""
+        split, labels_BS = self._split(edits, filled)
+        bank = start_bank(self.model, self.plan, [e.seed for e in edits], self.sync)
+        rows = torch.arange(len(edits), device=labels_BS.device)
+        done, losses = self._descend(split, labels_BS, bank, rows)
+        fitted = FittedExperts(join_banks([done[row] for row in sorted(done)]), losses)
+        if self.plan.method != "scen-lr" or not self.plan.other_ways:
+            return fitted
+        return self._fit_other_ways(edits, fitted)
+
+    @torch.no_grad()
+    def losses(self, edits: Sequence[EncodedEdit], bank: Bank) -> Tensor:
+        """loss_B (nats per token): of each edit with the expert of the same index."""
+        split, labels_BS = self._split(edits)
+        return self._loss(split, labels_BS, bank)
+
+    def _fit_other_ways(self, edits: Sequence[EncodedEdit], fitted: FittedExperts) -> FittedExperts:
+        """Train on all ways of asking, from where they are, the experts of edits whose loss in one
+        of them is too high. All edits have equally many ways."""
+        lost = self._lost(edits, fitted.bank)
+        tensors = {name: tensor.detach().clone() for name, tensor in fitted.bank.tensors().items()}
+        losses = [list(curve) for curve in fitted.losses]
+        size = max(1, len(edits) // (1 + len(edits[0].ways)))  # as many rows as there are edits
+        while self.sync.anyone(len(lost) > 0):
+            now, lost = lost[:size], lost[size:]
+            some = now or [0]  # other ranks go on
+            asked = [
+                replace(edits[i], prompt=prompt)
+                for i in some
+                for prompt in (edits[i].prompt, *edits[i].ways)
+            ]
+            split, labels_BS = self._split(asked)
+            rows = torch.arange(len(some), device=labels_BS.device)
+            bank = build_bank({name: tensor[some].clone() for name, tensor in tensors.items()})
+            rows = rows if now else torch.full_like(rows, _IDLE)
+            done, curves = self._descend(split, labels_BS, bank, rows)
+            for row, expert in done.items():
+                losses[some[row]] += curves[row]
+                for name, tensor in expert.tensors().items():
+                    tensors[name][some[row]] = tensor[0]
+        return FittedExperts(build_bank(tensors), losses)
+
+    def _lost(self, edits: Sequence[EncodedEdit], bank: Bank) -> list[int]:
+        """Indices of edits whose target is not told surely in one of their other ways."""
+        worst_B = torch.zeros(len(edits))
+        for way in range(len(edits[0].ways)):
+            asked = [replace(edit, prompt=edit.ways[way]) for edit in edits]
+            worst_B = worst_B.maximum(self.losses(asked, bank).cpu())
+        return (worst_B >= max(_SURE, self.plan.stop_loss)).nonzero().squeeze(1).tolist()
+
+    def _split(
+        self, edits: Sequence[EncodedEdit], filled: Prefill | None = None
+    ) -> tuple[Split, Tensor]:
+        """The edits stopped at the edited layer, and labels_BS."""
+        layer = self.plan.layer
+        device = next(self.model.parameters()).device
+        batch = pad_edits(edits, self.pad_id, device)
+        if self.plan.method == "scen":
+            return split_edits(self.model, layer, batch, None), batch.labels_BS
+        if filled is None:
+            prompts = pad_prompts([e.prompt for e in edits], self.pad_id, device)
+            filled = prefill(self.model, prompts, layer, (), sync=self.sync)
+        return split_edits(self.model, layer, batch, filled.cache), batch.labels_BS
+
+    def _descend(
+        self, split: Split, labels_BS: Tensor, bank: Bank, rows: Tensor
+    ) -> tuple[dict[int, Bank], list[list[float]]]:
+        """The experts by index, and their losses. `rows` are the indices of the edits that are
+        still in training, one for each expert of the bank; the batch has equally many rows for each
+        of them."""
+        each = len(labels_BS) // len(bank)
+        done: dict[int, Bank] = {}
+        losses: list[list[float]] = [[] for _ in range(len(bank))]
+        adam = _adam(bank, self.plan.lr)
+        for _ in range(self.plan.steps):
+            with torch.enable_grad():
+                loss_EB = self._loss(split, labels_BS, bank).view(-1, each)
+                loss_E = loss_EB.mean(1)
+            for row, loss in zip(rows.tolist(), loss_E.tolist(), strict=True):
+                if row != _IDLE:
+                    losses[row].append(loss)
+            worst_E = loss_EB.detach().amax(1)
+            keep = ((worst_E >= self.plan.stop_loss) & (rows != _IDLE)).nonzero().squeeze(1)
+            if len(keep) < len(rows):
+                _set_aside(done, bank, rows, keep)
+            if not self.sync.anyone(len(keep) > 0):
+                return done, losses
+            if len(keep) == 0:  # other ranks go on: so does one row, for nothing
+                rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
+            loss_E.sum().backward()
+            self.sync.after_backward()
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            if len(keep) < len(rows):
+                of_kept = (keep[:, None] * each + torch.arange(each, device=keep.device)).flatten()
+                rows, labels_BS, split = rows[keep], labels_BS[of_kept], split.take(of_kept)
+                bank, adam = _take(bank, adam, keep)
+        _set_aside(done, bank, rows, rows[:0])
+        return done, losses
+
+    def _loss(self, split: Split, labels_BS: Tensor, bank: Bank) -> Tensor:
+        expert_B = torch.arange(len(bank), device=labels_BS.device)
+        y_BSD = _apply(bank, split, expert_B.repeat_interleave(len(labels_BS) // len(bank)))
+        h_BSD = split.above(self.model, self.plan.layer, y_BSD)
+        told_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
+        return expert_loss(run_head(self.model, told_ND), labels_BS)
+
+
+def start_bank(
+    model: Any, plan: ExpertPlan, seeds: Sequence[int], sync: RankSync = NO_SYNC
+) -> Bank:
+    """Experts before training: copies of the base's linear, or terms that add nothing yet."""
+    linear = model.model.layers[plan.layer].mlp.down_proj
+    linear = getattr(linear, "linear", linear)
+    device = linear.weight.device
+    # Steps of 1e-4 vanish in bfloat16, so experts are trained in float32 at least.
+    kind = torch.promote_types(linear.weight.dtype, torch.float32)
+    width_D, width_F = linear.out_features, linear.in_features
+    if plan.method == "scen":
+        weight_DF = sync.whole(linear.weight).detach()
+        return FullBank(weight_DF.to(kind)[None].repeat(len(seeds), 1, 1))
+    draws = [
+        torch.randn(plan.rank, width_F, generator=torch.Generator().manual_seed(seed))
+        for seed in seeds
+    ]
+    down_ErF = (torch.stack(draws) * width_F**-0.5).to(device, kind)
+    up_EDr = torch.zeros(len(seeds), width_D, plan.rank, device=device, dtype=kind)
+    return LowRankBank(down_ErF, up_EDr)
+
+
+def _apply(bank: Bank, split: Split, expert_B: Tensor) -> Tensor:
+    if isinstance(bank, LowRankBank):
+        return bank.apply(split.x_BSF, split.y_BSD, expert_B)
+    # Every row has its own expert here, so one batched product does for all.
+    x_BSF = split.x_BSF.to(bank.weight_EDF.dtype)
+    return torch.bmm(x_BSF, bank.weight_EDF.transpose(1, 2)).to(split.y_BSD.dtype)
+
+
+def _adam(bank: Bank, lr: float) -> torch.optim.Adam:
+    return torch.optim.Adam([t.requires_grad_() for t in bank.tensors().values()], lr=lr)
+
+
+def _take(bank: Bank, adam: torch.optim.Adam, keep: Tensor) -> tuple[Bank, torch.optim.Adam]:
+    """The bank and the optimiser of some rows, moments included."""
+    before = bank.tensors()
+    fewer = build_bank({name: t.detach()[keep] for name, t in before.items()})
+    after = _adam(fewer, adam.param_groups[0]["lr"])
+    for old, new in zip(before.values(), fewer.tensors().values(), strict=True):
+        state = adam.state[old]
+        moments = {name: state[name][keep] for name in ("exp_avg", "exp_avg_sq")}
+        after.state[new] = {"step": state["step"], **moments}
+    return fewer, after
+
+
+def _set_aside(done: dict[int, Bank], bank: Bank, rows: Tensor, keep: Tensor) -> None:
+    """Copy the experts that are finished: all rows but those at the indices `keep`."""
+    open_rows = set(keep.tolist())
+    for index, row in enumerate(rows.tolist()):
+        if index not in open_rows and row != _IDLE:
+            parts = {n: t.detach()[index : index + 1].clone() for n, t in bank.tensors().items()}
+            done[row] = build_bank(parts)
+
+
+WAYS = ("UPPER CASE", "several")
+"""The ways of asking in which answers were lost most, and that lie far from one another. Drawn from
+the wordings to fit on."""
+
+
+def encode_edits(
+    template: Template, edits: Sequence[Edit], *, other_ways: bool
+) -> list[EncodedEdit]:
+    """Edits as tokens, with their questions in other ways of asking where those are wanted. A `raw`
+    template completes texts, which nobody asks: it has none."""
+    encoded = [template.encode_edit(edit) for edit in edits]
+    if not other_ways or template.name == "raw":
+        return encoded
+    return [
+        replace(one, ways=_ways(template, edit)) for one, edit in zip(encoded, edits, strict=True)
+    ]
+
+
+def _ways(template: Template, edit: Edit) -> tuple[EncodedPrompt, ...]:
+    """The same for the same edit, in whatever wave."""
+    draw, about = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
+    asked = [wordings("fit").ask(way, about, draw) for way in WAYS]
+    prompts = [template.encode_prompt(one.text) for one in asked if one is not None]
+    return tuple(replace(prompt, routed=None) for prompt in prompts)  # nothing is routed here

@@ -1,1 +1,0 @@
-"""Orchestration of a wave as plain Python: ingest, train, evaluate, commit, track."""

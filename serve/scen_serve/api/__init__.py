@@ -1,0 +1,1 @@
+"""The HTTP API: OpenAI's routes, and those of edits and versions."""

@@ -1,0 +1,204 @@
+"""The engine: every step advances all running answers by one token; rows join and leave between
+steps.
+
+The base alone reads a prompt, then the prompt is routed. Rows routed to an edit are run again from
+their last token on with its expert, once that is in memory. No step reads from the store.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from scen.errors import InputError
+from scen.model.base import Base
+from scen_serve.engine.expert_cache import ExpertCache
+from scen_serve.engine.prefix_cache import PrefixCache
+from scen_serve.engine.request import BusyError, Ended, Failed, Request, Sink, Ticket
+from scen_serve.engine.running_batch import Arrivals, Row, RunningBatch, read_prompts
+from scen_serve.engine.snapshots import ServedSnapshot
+from scen_serve.settings import EngineLimits
+
+
+class RequestQueue:
+    """At most `limit` requests. May be used by many threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._tickets: deque[Ticket] = deque()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def push(self, ticket: Ticket) -> None:
+        """Add one at the end. Raises BusyError where too many wait."""
+        with self._lock:
+            if len(self._tickets) >= self._limit:
+                raise BusyError(f"{self._limit} requests wait already; ask again later")
+            self._tickets.append(ticket)
+
+    def take(self, room: int, prefill_tokens: int) -> list[Ticket]:
+        """The next few, at most `room`, that fit into one padded prefill; one fits always."""
+        taken: list[Ticket] = []
+        width = 0
+        with self._lock:
+            while self._tickets and len(taken) < room:
+                width = max(width, len(self._tickets[0].request.prompt.ids))
+                if taken and width * (len(taken) + 1) > prefill_tokens:
+                    break
+                taken.append(self._tickets.popleft())
+        return taken
+
+    def drop_cancelled(self) -> None:
+        """Let go of those that were withdrawn."""
+        with self._lock:
+            gone = [ticket for ticket in self._tickets if ticket.is_cancelled]
+            for ticket in gone:
+                self._tickets.remove(ticket)
+        for ticket in gone:
+            ticket.tell(Ended("cancelled", len(ticket.request.prompt.ids), 0))
+
+
+log = logging.getLogger(__name__)
+_NAP_S = 0.02
+
+
+class Engine:
+    """Answers requests with one base and the experts of many versions of one store.
+
+    `submit` may be called from any thread, `step` from one only. `snapshot` is what requests
+    without a version of their own run on: assigning another one swaps it.
+    """
+
+    def __init__(self, base: Base, layer: int, experts: ExpertCache, limits: EngineLimits) -> None:
+        self.base = base
+        self.limits = limits
+        self.experts = experts
+        # Where experts act on the whole prompt, its keys and values depend on them.
+        self.prefixes = PrefixCache(limits.prefix_bytes if experts.bank.span == "last" else 0)
+        self.snapshot: ServedSnapshot | None = None
+        self.beat = time.monotonic()  # when the last step began
+        self._layer = layer
+        self._waiting = RequestQueue(limits.max_waiting)
+        self._arrivals: list[Arrivals] = []
+        self._running = RunningBatch(base, layer, experts, limits.max_rows)
+        self._wake = threading.Event()
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of a prompt and its answer, together."""
+        return min(self.limits.max_context, int(self.base.model.config.max_position_embeddings))
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests whose turn has not come."""
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Rows that are answered or wait for an expert."""
+        return len(self._running) + sum(len(group.rows) for group in self._arrivals)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of the keys and values of all rows."""
+        return self._running.num_bytes
+
+    def submit(self, request: Request, sink: Sink) -> Ticket:
+        """Hand in a request; `sink` is told its events. Raises InputError for one that can never
+        be answered, BusyError where too many wait or no snapshot is loaded."""
+        self._check(request)
+        if request.snapshot is None and self.snapshot is None:
+            raise BusyError("no snapshot of the store is loaded yet; ask again in a moment")
+        ticket = Ticket(request, sink)
+        self._waiting.push(ticket)
+        self._wake.set()
+        return ticket
+
+    def step(self) -> bool:
+        """Let rows leave and join, and give each one token; False where nothing could be done."""
+        self.beat = time.monotonic()
+        self._drop_cancelled()
+        room = self.limits.max_rows - self.num_running
+        tickets = self._waiting.take(room, self.limits.prefill_tokens)
+        self._read(tickets)
+        settled = sum(self._settle(group) for group in self._arrivals)
+        self._arrivals = [group for group in self._arrivals if group.rows]
+        if len(self._running):
+            self._advance()
+        return bool(tickets or settled or len(self._running))
+
+    def run(self, stop: threading.Event) -> None:
+        """Step until told to stop; rests while there is nothing to do."""
+        while not stop.is_set():
+            if not self.step():
+                self._wake.wait(_NAP_S)
+                self._wake.clear()
+
+    def _check(self, request: Request) -> None:
+        ids, wanted = request.prompt.ids, request.sampling.max_tokens
+        if len(ids) + wanted > self.max_context:
+            raise InputError(
+                f"prompt: its {len(ids)} tokens and max_tokens {wanted} are more than the "
+                f"{self.max_context} tokens of this model's context; shorten one of them"
+            )
+        if not ids or min(ids) < 0 or max(ids) >= self.base.model.config.vocab_size:
+            raise InputError("prompt: has no tokens, or some that the base does not know")
+
+    def _drop_cancelled(self) -> None:
+        self._waiting.drop_cancelled()
+        for group in self._arrivals:
+            for index in [i for i, row in group.rows.items() if row.ticket.is_cancelled]:
+                group.rows.pop(index).cancel()
+        self._running.drop_cancelled()
+
+    def _read(self, tickets: Sequence[Ticket]) -> None:
+        """One prefill; where it fails, each prompt alone, so that only the culprit fails."""
+        if not tickets:
+            return
+        newest = self.snapshot
+        rows = []
+        for ticket in tickets:
+            snapshot = ticket.request.snapshot or newest
+            assert snapshot is not None  # see `submit`; it is never unset
+            rows.append(Row.of(ticket, snapshot, self.base.tokenizer))
+        try:
+            self._arrivals.append(read_prompts(self.base, self._layer, rows, self.prefixes))
+        except Exception as error:  # whatever it is, the others must be answered
+            if len(tickets) > 1:
+                for ticket in tickets:
+                    self._read([ticket])
+                return
+            log.exception("a prompt of %d tokens failed", len(tickets[0].request.prompt.ids))
+            tickets[0].tell(Failed(error))
+
+    def _settle(self, group: Arrivals) -> int:
+        """Begin the answers whose experts are there, have the others fetched; how many began."""
+        ready = []
+        for index, row in list(group.rows.items()):
+            try:
+                if row.is_ready(self.experts):
+                    ready.append(index)
+                else:
+                    row.prefetch(self.experts)
+            except Exception as error:
+                group.rows.pop(index).fail(error)
+        if not ready:
+            return 0
+        try:
+            self._running.begin(group, ready)
+        except Exception as error:
+            log.exception("%d answers failed at their first token", len(ready))
+            for row in [group.rows.pop(index) for index in ready if index in group.rows]:
+                row.release(self.experts)
+                row.fail(error)
+        return len(ready)
+
+    def _advance(self) -> None:
+        try:
+            self._running.advance()
+        except Exception as error:
+            log.exception("%d running answers failed", len(self._running))
+            self._running.fail(error)
