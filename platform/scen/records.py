@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
+
+from scen.text import normalise as normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,6 @@ def edit_from_dict(row: Mapping[str, Any]) -> Edit:
     for name in ("near_misses", "locality_prompts"):
         known[name] = tuple(known.get(name) or ())
     return Edit(**known)
-
-
-def normalise(text: str) -> str:
-    """The form in which two prompts are compared: NFKC, case-folded, single spaces, no end mark."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"\s+", " ", folded).strip().rstrip("?.! ").strip()
 
 
 def digest_bytes(data: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -96,21 +96,29 @@ class Line:
 
 
 def read_lines(location: Location) -> Iterator[Line]:
-    """Every line of the file, numbered from 1. Raises InputError for a file that is no UTF-8 text
-    from its first bytes on, or that breaks off inside its packing.
+    """Every line of the file, numbered from 1, without the byte order mark that it may begin with
+    where files were joined. Lines end with a line feed only: U+2028 and the like are text. Raises
+    InputError for a file that is UTF-16, or that breaks off inside its packing.
     """
     with location.reading(), location.open_stream() as stream:
-        first = True
         for line in _split(stream):
-            if first and line.data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            if line.number == 1 and _is_utf_16(line.data):
                 raise InputError(f"{location.uri}: is UTF-16: save it as UTF-8")
-            yield Line(1, line.data.removeprefix(BOM), line.fault) if first else line
-            first = False
+            has_mark = line.data.startswith(BOM)
+            yield replace(line, data=line.data.removeprefix(BOM)) if has_mark else line
 
 
 def too_long() -> FieldError:
     """Why a row over the size limit is rejected."""
     return FieldError("row", f"is over {MAX_LINE_BYTES >> 20} MiB long: shorten it or split it")
+
+
+def _is_utf_16(data: bytes) -> bool:
+    """True for a first line with a byte order mark, or with ASCII as two bytes a character."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    even, odd = data[:8:2], data[1:8:2]
+    return len(data) >= 4 and ((not any(even) and all(odd)) or (not any(odd) and all(even)))
 
 
 def _split(stream: Any) -> Iterator[Line]:

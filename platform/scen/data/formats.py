@@ -15,12 +15,14 @@ first true answer is kept as metadata `target_true`. Portability and generation 
 out: they ask for something other than the target.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from scen.data.rows import EDIT_SCHEMA, FieldError, RawRow
 from scen.errors import InputError
+from scen.text import normalise
 
 Values = dict[str, Any]
 
@@ -28,6 +30,9 @@ PLAIN = ["id", "subject", "source", "author", "valid_from", "valid_until"]
 KEPT = ["relation", "relation_id", "case_id", "fact_group", "primary", "locality_src"]
 MEND_PREFIX = "nq question: "
 NEAR_PROBES = {"Relation_Specificity", "Forgetfulness", "neighborhood", "distracting"}
+
+PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
+LONGEST_NAME = 64  # of a column
 
 SIGNATURES = [
     (name, set(keys.split()))
@@ -51,6 +56,10 @@ SIGNATURES = [
         ("counterfact", "prompt target_new"),
     ]
 ]
+
+
+NAMES = frozenset(EDIT_SCHEMA.names).union({"case_id"}, *(keys for _, keys in SIGNATURES))
+"""Columns that say something of an edit, whatever the format."""
 
 
 def detect_format(keys: Iterable[str]) -> str | None:
@@ -78,12 +87,32 @@ def adapt(row: RawRow, data_format: str) -> RawRow:
         fields = ADAPTERS[name](row.values)
     except FieldError as err:
         return replace(row, fault=err)
+    if _repeats_header(row.values, fields):
+        reason = "repeats the names of the columns, as when files were joined: leave it out"
+        return replace(row, fault=FieldError("row", reason))
     return replace(row, fields={k: v for k, v in fields.items() if v is not None}, origin=name)
+
+
+def _repeats_header(values: Values, fields: Values) -> bool:
+    """True where prompt and target are names of columns."""
+    cells = [fields.get("prompt"), fields.get("target")]
+    if any(not isinstance(cell, str) or len(cell) > LONGEST_NAME for cell in cells):
+        return False
+    told = [_as_name(str(cell)) for cell in cells]
+    return told[0] != told[1] and {_as_name(name) for name in values}.issuperset(told)
+
+
+def _as_name(text: str) -> str:
+    return normalise(text.strip("\"'` \t\r\n\ufeff"))
 
 
 def _scen(values: Values) -> Values:
     fields = {name: values.get(name) for name in EDIT_SCHEMA.names}
-    extra = {k: v for k, v in values.items() if k not in fields and v is not None}
+    extra = {
+        name: value
+        for name, value in values.items()
+        if name not in fields and value is not None and not PANDAS_INDEX.fullmatch(name)
+    }
     given = fields["metadata"]
     if extra and (given is None or isinstance(given, dict)):
         for name in extra.keys() & (given or {}).keys():

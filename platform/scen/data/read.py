@@ -1,22 +1,27 @@
 """Rows of a file, by the ending of its name, or of a list; and files of bare prompts."""
 
-import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scen.data.files import Location, locate_input
+from scen.data.files import Location, locate_input, read_lines
 from scen.data.formats import adapt, check_columns
 from scen.data.read_csv import read_csv
-from scen.data.read_json import read_json, read_json_lines
+from scen.data.read_json import read_json
 from scen.data.read_parquet import read_parquet
 from scen.data.rows import FieldError, RawRow
+from scen.data.validate import Limits, read_text
 from scen.errors import InputError
 from scen.records import Edit, digest_bytes, digest_json, edit_to_dict
 
 Row = Edit | Mapping[str, Any]
+ENDINGS = ".parquet .jsonl .ndjson .json .csv .tsv"
 Source = str | Path | Sequence[Row]  # a file by path or URI, or the rows themselves
+
+_PROMPT_FIELDS = ("prompt", "question", "text")
+_LONGEST_PROMPT = Limits().max_prompt_chars
 
 
 def read_memory(rows: Sequence[Row]) -> Iterator[RawRow]:
@@ -52,61 +57,82 @@ def _readable(row: object) -> dict[str, Any]:
     return _row_values(row) if isinstance(row, Edit | Mapping) else {"": row}
 
 
-ENDINGS = ".parquet .jsonl .ndjson .json .csv"
-
-
 def read_rows(source: Source, data_format: str, batch_size: int) -> Generator[RawRow]:
     """Every row of a file or list in the fields of the edit schema. Raises InputError."""
     if isinstance(source, str | Path):
-        rows = _reader(locate_input(source), data_format, batch_size)
+        location = locate_input(source)
+        check = partial(check_columns, data_format=data_format, uri=location.uri)
+        rows = _read_file(location, check, batch_size)
     else:
         rows = read_memory(source)
     for row in rows:
         yield adapt(row, data_format)
 
 
-def _reader(location: Location, data_format: str, batch_size: int) -> Iterator[RawRow]:
-    check = partial(check_columns, data_format=data_format, uri=location.uri)
+def _read_file(
+    location: Location, check_columns: Callable[[list[str]], None], batch_size: int
+) -> Iterator[RawRow]:
+    """Rows as the file has them."""
     match location.suffix:
         case ".parquet":
-            return read_parquet(location, check, batch_size)
-        case ".jsonl" | ".ndjson":
-            return read_json_lines(location)
-        case ".json":
+            return read_parquet(location, check_columns, batch_size)
+        case ".jsonl" | ".ndjson" | ".json":
             return read_json(location)
         case ".csv":
-            return read_csv(location, check)
+            return read_csv(location, check_columns)
+        case ".tsv":
+            return read_csv(location, check_columns, delimiter="\t")
     raise InputError(
         f"{location.uri}: the ending {location.suffix!r} is not known: use one of {ENDINGS}"
     )
 
 
-_FIELDS = ("prompt", "question", "text")
+def read_prompts(source: str | Path, limit: int | None = None) -> list[str]:
+    """The prompts of a file, such as unrelated questions that no edit may change: a line each, or
+    in the formats of edit files a field `prompt`, `question` or `text` each. Raises InputError
+    naming the line or row."""
+    prompts: list[str] = []
+    location = locate_input(source)
+    rows = _read_fields(location) if location.suffix in ENDINGS.split() else _read_lines(location)
+    with closing(rows):
+        for where, value in rows:
+            if limit is not None and len(prompts) == limit:
+                break
+            try:
+                prompts.append(read_text(value, "prompt", _LONGEST_PROMPT))
+            except FieldError as err:
+                raise InputError(f"{location.uri}: {where} {err}") from err
+    return prompts
 
 
-def read_prompts(path: str | Path, limit: int | None = None) -> list[str]:
-    """The prompts of a file: a line each in .txt, a `prompt`, `question` or `text` field each in
-    .jsonl. Raises InputError naming the line."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        raise InputError(f"{path}: cannot be read as a UTF-8 file of prompts ({err})") from err
-    is_json = Path(path).suffix in (".jsonl", ".ndjson")
-    found: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if limit is not None and len(found) == limit:
-            break
-        if line.strip():
-            found.append(_prompt_of(line, f"{path}: line {number}") if is_json else line.strip())
-    return found
+def _read_lines(location: Location) -> Generator[tuple[str, str]]:
+    """Where each line that is not blank stands, and what it says."""
+    for line in read_lines(location):
+        where = f"line {line.number}"
+        if line.fault is not None:
+            raise InputError(f"{location.uri}: {where} {line.fault.reason}")
+        try:
+            text = line.data.decode().strip()
+        except UnicodeDecodeError as err:
+            raise InputError(f"{location.uri}: {where} is not UTF-8: save it as UTF-8") from err
+        if text:
+            yield where, text
 
 
-def _prompt_of(line: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as err:
-        raise InputError(f"{where} is not JSON ({err})") from err
-    for name in _FIELDS:
-        if isinstance(row, dict) and isinstance(row.get(name), str) and row[name].strip():
-            return str(row[name]).strip()
-    raise InputError(f"{where} has no text in any of the fields {', '.join(_FIELDS)}")
+def _read_fields(location: Location) -> Generator[tuple[str, str]]:
+    """Where each row stands, and its prompt."""
+    names = ", ".join(_PROMPT_FIELDS)
+
+    def check_columns(columns: list[str]) -> None:
+        if not set(columns) & set(_PROMPT_FIELDS):
+            raise InputError(f"{location.uri}: has none of the columns {names}: name one so")
+
+    for row in _read_file(location, check_columns, batch_size=1024):
+        where = f"row {row.number}" if row.text is None else f"line {row.number}"
+        if row.fault is not None:
+            raise InputError(f"{location.uri}: {where}: {row.fault}")
+        held = [row.values.get(name) for name in _PROMPT_FIELDS]
+        text = next((value for value in held if isinstance(value, str) and value.strip()), None)
+        if text is None:
+            raise InputError(f"{location.uri}: {where} has no text in any of the fields {names}")
+        yield where, text

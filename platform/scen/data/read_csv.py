@@ -1,13 +1,14 @@
 """CSV rows. A stray quote or a wrong number of cells costs one row, not the rest of the file."""
 
 import csv
-import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from scen.data.files import Line, Location, read_lines
-from scen.data.rows import FieldError, RawRow
+from scen.data.read_json import parse_json_strict
+from scen.data.rows import FieldError, Quoted, RawRow, is_null_text
 from scen.errors import InputError
 
 MAX_LINES_A_ROW = 1000
@@ -18,11 +19,13 @@ JSON_COLUMNS = frozenset(
 )
 
 
-def read_csv(location: Location, check_columns: Callable[[list[str]], None]) -> Iterator[RawRow]:
-    """Comma-separated rows below a header row; lists and objects as JSON text, an empty cell is a
-    missing value. Raises InputError.
+def read_csv(
+    location: Location, check_columns: Callable[[list[str]], None], delimiter: str = ","
+) -> Iterator[RawRow]:
+    """Rows of cells below a header row; lists and objects as JSON text, an empty cell is a missing
+    value. Raises InputError.
     """
-    lines = _Lines(read_lines(location))
+    lines = _Lines(read_lines(location), delimiter)
     header = _header(lines, location.uri)
     check_columns(header)
     while lines.skip_blank():
@@ -30,7 +33,10 @@ def read_csv(location: Location, check_columns: Callable[[list[str]], None]) -> 
         taken: list[str] = []
         try:
             cells = _next_record(lines, taken)
-            yield RawRow(number, _values(header, cells), "".join(taken))
+            text = "".join(taken)
+            if any(map(is_null_text, cells)):
+                cells = _mark_quoted(cells, text, delimiter)
+            yield RawRow(number, _values(header, cells), text)
         except FieldError as err:
             yield RawRow(number, {}, "".join(taken), err)
 
@@ -38,8 +44,9 @@ def read_csv(location: Location, check_columns: Callable[[list[str]], None]) -> 
 class _Lines:
     """The physical lines, with a way to hand back those that a broken row swallowed."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    def __init__(self, lines: Iterator[Line], delimiter: str) -> None:
         self._lines = lines
+        self.delimiter = delimiter
         self._ahead: deque[Line] = deque()
 
     @property
@@ -91,7 +98,7 @@ def _next_record(lines: _Lines, text: list[str]) -> list[str]:
     """
     taken: list[Line] = []
     try:
-        return next(csv.reader(lines.feed(taken), strict=True))
+        return next(csv.reader(lines.feed(taken), strict=True, delimiter=lines.delimiter))
     except (csv.Error, FieldError) as err:
         lines.give_back(taken[1:])
         del taken[1:]
@@ -102,6 +109,19 @@ def _next_record(lines: _Lines, text: list[str]) -> list[str]:
         ) from err
     finally:
         text.extend(_decode(line) for line in taken)
+
+
+def _mark_quoted(cells: list[str], text: str, delimiter: str) -> list[str]:
+    """The cells of a record, those that stand in quotes in its text as `Quoted`."""
+    cell = re.compile(rf'"(?:[^"]|"")*"|[^{delimiter}]*')
+    marked: list[str] = []
+    at = 0
+    for value in cells:
+        match = cell.match(text, at)
+        assert match is not None  # the second way takes anything
+        marked.append(Quoted(value) if match[0].startswith('"') else value)
+        at = match.end() + 1
+    return marked
 
 
 def _values(header: list[str], cells: list[str]) -> dict[str, Any]:
@@ -122,8 +142,11 @@ def _value(name: str, cell: str) -> Any:
     if name not in JSON_COLUMNS or not cell.lstrip().startswith(("[", "{")):
         return cell
     try:
-        return json.loads(cell)
-    except (ValueError, RecursionError) as err:
+        return parse_json_strict(cell)
+    except FieldError as err:
+        if err.field != "row":
+            inner = err.field if err.field.startswith("[") else f".{err.field}"
+            raise FieldError(f"{name}{inner}", err.reason) from err
         raise FieldError(name, f'is not JSON text ({err}): write a list as ["..."]') from err
 
 

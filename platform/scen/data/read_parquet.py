@@ -1,5 +1,6 @@
 """Parquet rows. A cell that Python cannot hold costs its row only."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scen.data.files import Location
+from scen.data.formats import NAMES
 from scen.data.rows import FieldError, RawRow
 from scen.errors import InputError
 
@@ -31,11 +33,23 @@ def read_parquet(
             raise InputError(f"{location.uri}: two columns share a name in {names}: rename one")
         check_columns(names)
         num_rows = _count_rows(file, location)
+        index = _index_columns(file.schema_arrow)
         for batch in file.iter_batches(batch_size):
-            yield from _rows(batch, number)
+            yield from _rows(batch.drop_columns(index) if index else batch, number)
             number += batch.num_rows
         if number - 1 != num_rows:
             raise _contradiction(location, num_rows, number - 1)
+
+
+def _index_columns(schema: pa.Schema) -> list[str]:
+    """The columns that hold only the index of the pandas frame that was written: they number rows
+    and say nothing of an edit, unless they are named as one of its fields."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+        named = [name for name in about["index_columns"] if isinstance(name, str)]
+    except (ValueError, KeyError, TypeError):
+        named = []
+    return [name for name in schema.names if name in named and name not in NAMES]
 
 
 def _count_rows(file: Any, location: Location) -> int:

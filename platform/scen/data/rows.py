@@ -10,14 +10,35 @@ import pyarrow as pa
 from scen.errors import InputError, ScenError
 from scen.records import Edit, Rephrase
 
+NO_NUMBER = "is NaN or infinite, which JSON cannot say"
+
+# As pandas reads them (na_values), MySQL, spreadsheets and Python write them. `Na` is sodium.
+_NULL_WORDS = {"NA", "nan", "NaN", "NAN", "-nan", "-NaN", "NaT", "\\N", "1.#IND", "1.#QNAN"}
+_NULL_WORDS |= {"-1.#IND", "-1.#QNAN"}
+_NULL_FOLDED = {"null", "none", "n/a", "#n/a", "#n/a n/a", "#na", "<na>", "<null>", "(null)"}
+_NULL_FOLDED |= {"[null]", "<none>", "#null!", "#value!", "#ref!", "#div/0!", "#name?", "#num!"}
+
 
 class FieldError(ScenError, ValueError):
-    """One field of one row is wrong. Becomes a `Rejection`; never leaves this package."""
+    """One field of one row is wrong. Becomes a `Rejection`, or the message for a whole body."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
         self.field = field
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.reason}"
+
+
+class Quoted(str):
+    """A CSV cell in quotes that would be a missing value without them, such as "NA"."""
+
+
+def is_null_text(text: str) -> bool:
+    """True for what programs write for a missing value or a failed formula."""
+    word = text.strip()
+    return word in _NULL_WORDS or word.casefold() in _NULL_FOLDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Row by row: a row of a file becomes an `Edit`, or a `Rejection` that says why not."""
 
+import copy
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -8,8 +9,9 @@ from datetime import UTC, date, datetime
 from hashlib import blake2b
 from typing import Any
 
-from scen.data.rows import FieldError, RawRow, Rejection, reject
-from scen.records import Edit, Rephrase, digest_json, normalise
+from scen.data.rows import NO_NUMBER, FieldError, Quoted, RawRow, Rejection, is_null_text, reject
+from scen.records import Edit, Rephrase, digest_json
+from scen.text import END_MARKS, name_hidden, normalise
 
 # control characters other than tab and line feed, lone surrogates, U+FFFD, noncharacters
 BAD_CHARACTER = re.compile(
@@ -115,13 +117,15 @@ def read_metadata(value: Any) -> dict[str, str]:
 
 def _as_text(value: Any, name: str) -> str:
     if isinstance(value, str):
-        return value
+        return str(value)
     if isinstance(value, date):
         return value.isoformat()
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
     except RecursionError as err:
         raise FieldError(f"metadata.{name}", "is nested too deeply: flatten it") from err
+    except ValueError as err:
+        raise FieldError(f"metadata.{name}", f"{NO_NUMBER}: write a number or null") from err
 
 
 def _read_list(value: Any, field: str) -> list[Any]:
@@ -165,6 +169,7 @@ class SeenEdits:
         self._ids: dict[bytes, int] = {}
         self._prompts: dict[bytes, Statement] = {}
         self._facts: dict[bytes, Statement] = {}
+        self._hidden: dict[int, str] = {}  # by row: names of its hidden characters
 
     def add(self, edit: Edit, row: int) -> None:
         """Note an edit, or raise FieldError when it repeats or contradicts an earlier one.
@@ -177,13 +182,16 @@ class SeenEdits:
         prompt = _hash(f"{start}\n{normalise(edit.prompt)}" if start else normalise(edit.prompt))
         fact = _fact(edit)
         name = _hash(edit.id)
-        self._check_prompt(prompt, target)
+        hidden = name_hidden("\n".join((edit.prompt, edit.target, edit.subject or "")))
+        self._check_prompt(prompt, target, hidden)
         if fact is not None and not self._may_contradict:
-            self._check_fact(fact, target)
+            self._check_fact(fact, target, hidden)
         if name in self._ids:
             raise FieldError(
                 "id", f"row {self._ids[name]} has the same id: give every edit its own"
             )
+        if hidden:
+            self._hidden[row] = hidden
         self._ids[name] = row
         self._prompts[prompt] = statement = (target, row)
         if fact is not None:
@@ -193,29 +201,35 @@ class SeenEdits:
         """The same memory, from here on apart."""
         other = SeenEdits(self._may_contradict)
         other._ids, other._prompts = dict(self._ids), dict(self._prompts)
-        other._facts = dict(self._facts)
+        other._facts, other._hidden = dict(self._facts), dict(self._hidden)
         return other
 
-    def _check_prompt(self, prompt: bytes, target: bytes) -> None:
+    def _check_prompt(self, prompt: bytes, target: bytes, hidden: str) -> None:
         if prompt not in self._prompts:
             return
         known, row = self._prompts[prompt]
         if known == target:
-            raise FieldError("prompt", f"row {row} has the same prompt and target: drop this row")
+            what = f"the same prompt and target{self._without(hidden, row)}"
+            raise FieldError("prompt", f"row {row} has {what}: drop this row")
         if not self._may_contradict:
-            raise FieldError("target", _contradicts(row, "prompt"))
+            raise FieldError("target", self._contradicts(row, "prompt", hidden))
 
-    def _check_fact(self, fact: bytes, target: bytes) -> None:
+    def _check_fact(self, fact: bytes, target: bytes, hidden: str) -> None:
         known, row = self._facts.get(fact, (target, 0))
         if known != target:
-            raise FieldError("target", _contradicts(row, "subject and relation"))
+            raise FieldError("target", self._contradicts(row, "subject and relation", hidden))
 
+    def _contradicts(self, row: int, what: str, hidden: str) -> str:
+        return (
+            f"contradicts row {row}: the same {what}{self._without(hidden, row)} with another "
+            "target; keep one of the two, or let the later one take the other's place "
+            "(--on-conflict supersede)"
+        )
 
-def _contradicts(row: int, what: str) -> str:
-    return (
-        f"contradicts row {row}: the same {what} with another target; keep one of the two, or let "
-        "the later one take the other's place (--on-conflict supersede)"
-    )
+    def _without(self, hidden: str, row: int) -> str:
+        """Which hidden characters of this row, or of an earlier one, do not count."""
+        names = hidden or self._hidden.get(row, "")
+        return f" but for {names}" if names else ""
 
 
 def _fact(edit: Edit) -> bytes | None:
@@ -233,8 +247,8 @@ def _hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-END_MARKS = "?.! "
 Tokenize = Callable[[str], Sequence[int]]
+FindNames = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +264,9 @@ class Limits:
 class Validator:
     """Checks the rows of one wave, across all its files. `tokenize` turns text into the ids of
     the base's tokens, without special tokens; `unk_id` is its id for text it has no token for.
-    With `may_contradict` a row may say otherwise than an earlier one: somebody else decides.
+    `control_names` lists the control tokens whose names a target holds. With `may_contradict` a
+    row may contradict an earlier one: admission decides. With `allow_null_text` words such as
+    "None" and "N/A" are text like any other, and not a missing value that a program wrote.
     """
 
     def __init__(
@@ -259,11 +275,15 @@ class Validator:
         tokenize: Tokenize | None = None,
         unk_id: int | None = None,
         *,
+        control_names: FindNames = lambda _: (),
         may_contradict: bool = False,
+        allow_null_text: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self._tokenize = tokenize
         self._unk_id = unk_id
+        self._control_names = control_names
+        self._allow_null_text = allow_null_text
         self._seen = SeenEdits(may_contradict)
 
     def check(self, row: RawRow) -> Edit | Rejection:
@@ -280,12 +300,15 @@ class Validator:
 
     def fork(self) -> "Validator":
         """A validator that has seen the same rows; what it sees from here on stays with it."""
-        other = Validator(self.limits, self._tokenize, self._unk_id)
+        other = copy.copy(self)
         other._seen = self._seen.copy()
         return other
 
     def _read(self, row: RawRow) -> Edit:
         values, limit = row.fields, self.limits.max_prompt_chars
+        if not self._allow_null_text:
+            for name in ("prompt", "target", "subject"):
+                _refuse_null_text(values.get(name), name)
         edit = Edit(
             id=read_id(values["id"]) if "id" in values else "",
             prompt=_read_prompt(values.get("prompt"), limit),
@@ -305,6 +328,12 @@ class Validator:
         return edit if edit.id else replace(edit, id=_content_id(row.origin, edit))
 
     def _check_tokens(self, edit: Edit) -> None:
+        if names := self._control_names(edit.target):
+            raise FieldError(
+                "target",
+                f"holds {names[0]}, a control token or marker of the base, which no answer can "
+                "say: write the target without it",
+            )
         if self._tokenize is None:
             return
         self._token_ids("prompt", edit.prompt, self.limits.max_prompt_tokens)
@@ -330,6 +359,15 @@ def _read_prompt(value: Any, limit: int) -> str:
     if not prompt.strip(END_MARKS):
         raise FieldError("prompt", "is empty but for its end mark: ask or state something")
     return prompt
+
+
+def _refuse_null_text(value: Any, field: str) -> None:
+    if isinstance(value, str) and not isinstance(value, Quoted) and is_null_text(value):
+        raise FieldError(
+            field,
+            f"is {value.strip()!r}, as programs write a missing value: leave the row out, or if "
+            "the word is meant put it in quotes (CSV) or allow null text",
+        )
 
 
 def _content_id(origin: str, edit: Edit) -> str:

@@ -11,14 +11,13 @@ from collections.abc import Iterator
 
 from sentencex import get_sentence_boundaries
 
+from scen.text import plain_layout
+
 MOST_SPANS = 16
 """Spans of a message that are scored, its whole among them."""
 
 Span = tuple[int, int]
 
-_BLANK = re.compile(r"[^\S\n]+")
-_BREAK = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
-_WRAPPED = re.compile(r"(?<=[^\W_]|,) ?\n ?(?=[a-z0-9])")  # a line that goes on in the next one
 _SHOUTED = 0.8  # share of capitals from which on a sentence is one in capitals
 _LEAST_LETTERS = 8  # of a sentence in capitals: acronyms are shorter
 _MARKS = (
@@ -41,10 +40,8 @@ _LEAST_DENSE = 4
 
 def routed_form(text: str) -> str:
     """The copy of a message that is routed; equal to the message where nothing is unusual."""
-    shown = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    lines = _BLANK.sub(" ", _BREAK.sub("\n", unicodedata.normalize("NFC", shown)))
-    joined = _WRAPPED.sub(" ", re.sub(r" ?\n ?", "\n", lines).strip())
-    return "".join(_calmed(joined[begin:end]) for begin, end in _sentences(joined))
+    form = plain_layout(text)
+    return "".join(_calmed(form[begin:end]) for begin, end in _sentences(form))
 
 
 def bare_form(text: str) -> str:

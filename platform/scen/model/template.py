@@ -8,10 +8,12 @@ from jinja2.exceptions import TemplateError
 
 from scen.errors import BaseError, ConfigError
 from scen.model.surface import cut_spans, routed_form
+from scen.model.user_text import UserText, unescape
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 TemplateName = Literal["auto", "chat", "llama2-inst", "raw"]
 _MARK = "\ue000"  # a private-use character: no template has it
+_INST = ("[INST]", "[/INST]")
 # Llama-3 templates state today's date; a base must answer tomorrow as it does today.
 _DATE = "26 Jul 2024"
 
@@ -36,6 +38,7 @@ class Template:
             raise BaseError("base: the tokenizer has no end token, so an answer could never stop")
         self.name: str = name if name != "auto" else ("chat" if has_chat else "raw")
         self.tokenizer = tokenizer
+        self._user_text = UserText(tokenizer)
         self.end_id: int = tokenizer.eos_token_id
         # What stands around a prompt; looking for the prompt itself would meet its words elsewhere.
         self._before, _, self._after = self.render(_MARK).partition(_MARK)
@@ -48,7 +51,7 @@ class Template:
     def render(self, prompt: str) -> str:
         """The text that the base reads, less special tokens that the tokenizer adds itself."""
         if self.name == "llama2-inst":
-            return f"[INST]{prompt}[/INST]"
+            return f"{_INST[0]}{prompt}{_INST[1]}"
         if self.name == "raw":
             return prompt
         return self._render_chat([{"role": "user", "content": prompt}])
@@ -58,7 +61,8 @@ class Template:
         return self._with_routed(prompt, self._encode_prompt)
 
     def _encode_prompt(self, prompt: str) -> EncodedPrompt:
-        return self._encode(self.render(prompt), self._before, self._after, prompt)
+        rendered = self.render(self._user_text.escape(prompt))
+        return self._encode(rendered, self._before, self._after, prompt)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> EncodedPrompt:
         """Token ids of a conversation that ends with the user's question, whose words are the own
@@ -74,12 +78,15 @@ class Template:
                 f"messages: the template {self.name} has no roles; send one message of the user"
             )
 
+        escape = self._user_text.escape
+        known = [{**turn, "content": escape(turn["content"], turn["role"])} for turn in earlier]
+
         def encode(content: str) -> EncodedPrompt:
-            text = self._render_chat([*earlier, {**last, "content": content}])
+            text = self._render_chat([*known, {**last, "content": escape(content)}])
             return self._encode(text, before, after, content)
 
         try:
-            marked = self._render_chat([*earlier, {**last, "content": _MARK}])
+            marked = self._render_chat([*known, {**last, "content": _MARK}])
             before, _, after = marked.rpartition(_MARK)
             return self._with_routed(last["content"], encode)
         except TemplateError as err:
@@ -100,28 +107,37 @@ class Template:
 
     def _encode(self, text: str, before: str, after: str, prompt: str) -> EncodedPrompt:
         """Token ids of a text; the own words stand between `before` and `after`."""
-        found = self.tokenizer(
-            text, add_special_tokens=self.name != "chat", return_offsets_mapping=True
-        )
-        begin, end = len(before), len(text) - len(after)
         # Special tokens have the empty span (0, 0) and are nobody's words.
-        offsets = found["offset_mapping"]
+        ids, offsets = self._user_text.encode(text, add_special_tokens=self.name != "chat")
+        # A template may strip the message; the spans are those of what it kept.
+        words = unescape(text[len(before) : len(text) - len(after)])
+        begin = len(unescape(before))
+        end = begin + len(words)
         own = _tokens_within(offsets, begin, end)
         if own is None:
             raise ConfigError(f"prompt: {prompt[:60]!r} has no tokens")
-        # A template may strip the message; the spans are those of what it kept.
-        words = text[begin:end]
         spans: dict[tuple[int, int], str] = {}
         for a, b in cut_spans(words):
             tokens = _tokens_within(offsets, begin + a, begin + b)
             if tokens is not None:
                 spans.setdefault(tokens, words[a:b])
-        return EncodedPrompt(tuple(found["input_ids"]), own, tuple(spans), tuple(spans.values()))
+        return EncodedPrompt(tuple(ids), own, tuple(spans), tuple(spans.values()))
 
     def encode_target(self, target: str) -> tuple[int, ...]:
         """Token ids of the target and the end token, as they follow a rendered prompt."""
         text = f" {target}" if self.name == "raw" and not target[:1].isspace() else target
-        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_id)
+        return (*self.tokenize(text), self.end_id)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of bare text: no template, no control token."""
+        return self._user_text.encode(self._user_text.escape(text), add_special_tokens=False)[0]
+
+    def control_names(self, text: str) -> list[str]:
+        """The control tokens and markers of the template whose names a text holds, in its order;
+        an answer cannot say them."""
+        markers = _INST if self.name == "llama2-inst" else ()
+        names = self._user_text.control_names(text)
+        return [*names, *(mark for mark in markers if mark in text and mark not in names)]
 
     def encode_edit(self, edit: Edit) -> EncodedEdit:
         """An edit's prompt and target as tokens."""

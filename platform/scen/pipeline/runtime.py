@@ -100,14 +100,13 @@ def tracking_uri_of(storage: Storage) -> str:
 
 def make_validator(parts: LocalParts) -> Validator:
     """A validator that knows the tokens of the base."""
-    tokenizer = copy.deepcopy(parts.store.base.tokenizer)  # used by the thread that reads ahead
-
-    def tokenize(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
+    template = copy.deepcopy(parts.store.base.template)  # used by the thread that reads ahead
     may_contradict = parts.config.waves.on_conflict != "quarantine"
     return Validator(
-        tokenize=tokenize, unk_id=tokenizer.unk_token_id, may_contradict=may_contradict
+        tokenize=template.tokenize,
+        unk_id=template.tokenizer.unk_token_id,
+        control_names=template.control_names,
+        may_contradict=may_contradict,
     )
 
 
