@@ -1,1 +1,4 @@
-"""Entry points of the platform's Ray jobs, run as `python -m scen_jobs.<job>`."""
+"""The platform's Ray jobs: `python -m scen_jobs --spec '{"kind": "stream", ...}'`.
+
+See `scen.pipeline.job_spec` for the kinds of jobs, and jobs/README.md.
+"""

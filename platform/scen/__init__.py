@@ -1,7 +1,8 @@
 """SCEN platform: continual editing of language models with customised expert networks.
 
-The Python API is `scen.open` and what it returns; see `scen.api`. Its names are loaded when they
-are first used, so that `import scen` stays light.
+The Python API is `scen.open` and what it returns, see `scen.api`; and `scen.submit`, which runs a
+job on a Ray cluster by its spec, see `scen.pipeline.job_spec`. The names are loaded when they are
+first used, so that `import scen` stays light.
 """
 
 from importlib import import_module
@@ -21,6 +22,8 @@ from scen.records import Edit, Rephrase
 if TYPE_CHECKING:
     from scen.api.snapshot import Snapshot
     from scen.api.store import Store, open  # noqa: A004
+    from scen.cluster.jobs import Submitted
+    from scen.cluster.submit import submit
     from scen.data.rows import Rejection
     from scen.evaluation.metrics import EvalReport
     from scen.ledger.log import LogEntry
@@ -28,18 +31,29 @@ if TYPE_CHECKING:
     from scen.pipeline.change import Change
     from scen.pipeline.evaluate import Evaluation
     from scen.pipeline.forecast import Forecast
+    from scen.pipeline.job_spec import (
+        BenchmarkSpec,
+        CalibrateSpec,
+        DrainSpec,
+        EvalSpec,
+        StreamSpec,
+    )
     from scen.snapshot.ask import Answer
 
 __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "BaseError",
+    "BenchmarkSpec",
+    "CalibrateSpec",
     "Change",
     "ConfigError",
     "ConflictError",
+    "DrainSpec",
     "Edit",
     "EditReport",
     "EvalReport",
+    "EvalSpec",
     "Evaluation",
     "Forecast",
     "InputError",
@@ -51,21 +65,31 @@ __all__ = [
     "ScenError",
     "Snapshot",
     "Store",
+    "StreamSpec",
+    "Submitted",
     "open",
+    "submit",
 ]
 
 _MODULES = {
     "Answer": "scen.snapshot.ask",
+    "BenchmarkSpec": "scen.pipeline.job_spec",
+    "CalibrateSpec": "scen.pipeline.job_spec",
     "Change": "scen.pipeline.change",
+    "DrainSpec": "scen.pipeline.job_spec",
     "EditReport": "scen.pipeline.apply",
     "EvalReport": "scen.evaluation.metrics",
+    "EvalSpec": "scen.pipeline.job_spec",
     "Evaluation": "scen.pipeline.evaluate",
     "Forecast": "scen.pipeline.forecast",
     "LogEntry": "scen.ledger.log",
     "Rejection": "scen.data.rows",
     "Snapshot": "scen.api.snapshot",
     "Store": "scen.api.store",
+    "StreamSpec": "scen.pipeline.job_spec",
+    "Submitted": "scen.cluster.jobs",
     "open": "scen.api.store",
+    "submit": "scen.cluster.submit",
 }
 
 if not TYPE_CHECKING:  # else every name would be there for a type checker

@@ -1,7 +1,8 @@
 """Settings: one frozen, typed tree. People write YAML; a resolved config is saved as JSON."""
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -251,5 +252,26 @@ def _explain(err: ValidationError) -> str:
     lines = []
     for fault in err.errors():
         name = ".".join(str(part) for part in fault["loc"])
-        lines.append(f"{name}: {fault['msg']} (got {fault['input']!r})")
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{name}: is no setting{_nearest(fault['loc'])}")
+        else:
+            lines.append(f"{name}: {fault['msg']} (got {fault['input']!r})")
     return "config: " + "; ".join(lines)
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    """What an unknown setting may have meant: a name like it beside it, else one elsewhere."""
+    *parents, wrong = map(str, loc)
+    names = list(_names(Config))
+    beside = [name.split(".")[-1] for name in names if name.split(".")[:-1] == parents]
+    near = difflib.get_close_matches(wrong, beside, n=1, cutoff=0.7)
+    found = [".".join((*parents, name)) for name in near]
+    found = found or [name for name in names if name.split(".")[-1] == wrong]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")

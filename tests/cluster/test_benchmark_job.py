@@ -8,7 +8,8 @@ import yaml
 
 from cluster.ray_head import Head
 from conftest import WORDS, write_tiny_base
-from scen_jobs import run_benchmark
+from scen.pipeline.job_spec import BenchmarkSpec
+from scen_jobs.__main__ import main
 
 pytestmark = pytest.mark.cluster
 EXPERT = {"layer": 3, "lr": 0.05, "steps": 40}
@@ -37,14 +38,9 @@ def test_rows_come_from_workers_and_are_kept(
     }
     config = tmp_path / "job.yaml"
     config.write_text(yaml.safe_dump(given), encoding="utf-8")
-    words = [str(config), "--out", str(tmp_path / "out"), "--no-tracking", "--json"]
-    assert run_benchmark.main(words, head.address) == 0
+    spec = BenchmarkSpec(file=str(config), out=str(tmp_path / "out"), tracking=False)
+    assert main(["--spec", spec.to_json(), "--json"], head.address) == 0
     told = json.loads(capfd.readouterr().out.strip().splitlines()[-1])
     assert [row["method"] for row in told["rows"]] == ["nothing", "platform"]
     assert told["rows"][1]["figures"]["reliability"] == 1
     assert len(list((tmp_path / "out" / "rows").iterdir())) == 2
-
-
-def test_a_place_for_the_rows_is_needed(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_benchmark.main(["configs/eval/zsre-200.yaml"]) == 2
-    assert "--out: name a folder or URI" in capfd.readouterr().err

@@ -14,10 +14,12 @@ from mlflow import MlflowClient
 
 from cluster.ray_head import Head
 from cluster.synthetic_base import World, small_talk, write_synthetic_base
+from scen.config import BaseConfig
 from scen.data import edits_to_table
 from scen.model.base import load_base
+from scen.pipeline.job_spec import CalibrateSpec
 from scen.snapshot.base_profile import find_profile
-from scen_jobs import run_calibrate
+from scen_jobs.__main__ import main
 
 pytestmark = [pytest.mark.cluster, pytest.mark.e2e, pytest.mark.timeout(1200)]
 EDITS, TALK = 24, 40
@@ -28,7 +30,7 @@ class Found:
     """What the job left: a profile, and the MLflow store that was told."""
 
     profile: Path
-    base: list[str]
+    base: BaseConfig
     told: dict[str, Any]
     tracking_uri: str
 
@@ -48,13 +50,20 @@ def found(head: Head, edits: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = write_synthetic_base(home / "base", World.drawn(), steps=60)
     talk, out = home / "talk.txt", home / "profile.json"
     talk.write_text("\n".join(small_talk()[:TALK]))
-    base = ["--base", str(folder), "--template", "raw", "--dtype", "float32", "--device", "cpu"]
+    base = BaseConfig(name=str(folder), template="raw", dtype="float32", device="cpu")
     uri = f"sqlite:///{home / 'mlflow.db'}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        arguments = ["--edits", str(edits), "--limit", str(EDITS), "--locality", str(talk)]
-        more = ["--out", str(out), "--max-false-activation", "0.2", "--cpus", "2", *base]
-        assert run_calibrate.main([*arguments, *more], head.address) == 0
+        spec = CalibrateSpec(
+            edits=(str(edits),),
+            out=str(out),
+            limit=EDITS,
+            locality=str(talk),
+            max_false_activation=0.2,
+            base=base,
+            cpus=2,
+        )
+        assert main(["--spec", spec.to_json()], head.address) == 0
     return Found(out, base, json.loads(out.read_text()), uri)
 
 
@@ -65,7 +74,7 @@ def test_the_profile_says_what_it_was_found_on_and_fits_the_base(found: Found) -
     kinds = {row["kind"] for row in told["figures"]["kinds"]}
     assert {"rephrases, given", "unrelated"} <= kinds
     assert 0 < found.told["expert"]["layer"] < 7
-    base = load_base(found.base[1], template="raw", dtype="float32", device="cpu")
+    base = load_base(str(found.base.name), template="raw", dtype="float32", device="cpu")
     assert find_profile(str(found.profile), base) is not None
 
 
@@ -85,7 +94,9 @@ def test_what_calibration_refuses_is_told_by_the_driver(
     head: Head, edits: Path, found: Found, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "none.json"
-    arguments = ["--edits", str(edits), "--limit", "6", "--out", str(out), *found.base]
-    assert run_calibrate.main([*arguments, "--no-tracking"], head.address) == 3
+    spec = CalibrateSpec(
+        edits=(str(edits),), out=str(out), limit=6, base=found.base, tracking=False
+    )
+    assert main(["--spec", spec.to_json()], head.address) == 3
     assert "--edits: 6 usable edits" in capfd.readouterr().err
     assert not out.exists()

@@ -2,12 +2,14 @@
 
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+import scen
 from cluster.ray_head import Head
 from cluster.submission import (
     SETTINGS,
@@ -19,12 +21,15 @@ from cluster.submission import (
 )
 from cluster.wave_case import EDITS
 from scen.cli.main import main
+from scen.config import Config, load_config
 from scen.data.inbox import Inbox
 from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
-from scen_jobs import run_drain, run_eval, run_wave
+from scen.pipeline.job_spec import DrainSpec, EvalSpec, JobSpec, StreamSpec
+from scen_jobs.__main__ import main as run_job
 
 pytestmark = pytest.mark.cluster
+SMALL = {"evaluation": {"max_new_tokens": 6, "locality_limit": 2}}
 UNTOUCHED = "driver: weights of the base not loaded here"
 
 
@@ -35,6 +40,45 @@ def runs_of(client: MlflowClient, stream: str) -> list[tuple[str, str, dict[str,
     runs = client.search_runs([experiment.experiment_id])
     found = [(r.data.tags["edit.kind"], r.info.status, r.data.metrics) for r in runs]
     return sorted(found, key=lambda run: run[0])
+
+
+def run(spec: JobSpec, head: Head) -> int:
+    """The exit code of a job that runs in this process, with its result as JSON."""
+    return run_job(["--spec", spec.to_json(), "--json"], head.address)
+
+
+def settings_of(base: Path, *overrides: str) -> Config:
+    """Settings of the wave case, for a base."""
+    fixed = {"base": {"name": str(base), "template": "llama2-inst", "dtype": "float32"}}
+    return load_config(overrides=[*SETTINGS, *overrides], fixed=fixed)
+
+
+def whole_file(file: Path, base: Path, *overrides: str) -> StreamSpec:
+    """A file as one wave, in a store beside it."""
+    settings = settings_of(base, *overrides)
+    return StreamSpec(
+        edits=str(file),
+        store=str(file.parent / "store"),
+        one_wave=True,
+        tracking=False,
+        settings=settings,
+    )
+
+
+def test_python_submits_what_the_command_submits(
+    head: Head, tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = write_edits(tmp_path / "facts.jsonl", EDITS[:2])
+    why = 'it\'s "quoted" $HOME `ls` \u202e'
+    spec = whole_file(file, tiny_folder, f"waves.why={json.dumps(why)}", "cluster.workers=1")
+    job = scen.submit(spec, head.dashboard, python=sys.executable)
+    assert job.state == "started"
+    log: list[str] = []
+    assert job.follow(log.append) == "SUCCEEDED", "".join(log)
+    assert scen.submit(json.loads(spec.to_json()), head.dashboard).state == "done"
+    [commit] = open_ledger(Storage(spec.store)).log()
+    assert (commit.num_edits, commit.why) == (2, why)
+    assert not job.stop()
 
 
 def test_a_stream_is_submitted_followed_and_recognised(
@@ -59,13 +103,13 @@ def test_a_stream_is_submitted_followed_and_recognised(
     assert wave[2]["wave/num_edits"] == stream[2]["wave/num_edits"] == 6
     assert submit(words, capfd) == first | {"state": "done", "status": "done"}
     assert (ledger.version(), len(runs_of(client, "facts"))) == (1, 2)
-    of_store = ["--store", str(tmp_path / "store"), "--set", "evaluation.max_new_tokens=6",
-                "--set", "evaluation.locality_limit=2", "--json"]  # fmt: skip
-    assert run_eval.main(of_store, head.address) == 0
+    store = str(tmp_path / "store")
+    assert run(EvalSpec(store=store, settings=load_config(fixed=SMALL)), head) == 0
     told, log = capfd.readouterr()
     assert UNTOUCHED in log
     spread = json.loads(told)
-    assert main(["eval", *of_store]) == 0
+    small = ["--set", "evaluation.max_new_tokens=6", "--set", "evaluation.locality_limit=2"]
+    assert main(["eval", "--store", store, *small, "--json"]) == 0
     assert json.loads(capfd.readouterr().out) == spread
     assert (spread["n_edits"], spread["version"]) == (6, 1)
 
@@ -75,15 +119,15 @@ def test_a_file_is_one_wave(
 ) -> None:
     """Whatever the settings say of the size of waves."""
     file = write_edits(tmp_path / "facts.jsonl")
-    words = [*edit_words(file, tiny_folder, "waves.size=2"), "--no-tracking", "--json"]
-    assert run_wave.main(words, head.address) == 0
+    spec = whole_file(file, tiny_folder, "waves.size=2")
+    assert run(spec, head) == 0
     told, log = capfd.readouterr()
     assert UNTOUCHED in log
     found = json.loads(told)
     assert [wave["num_edits"] for wave in found["waves"]] == [6]
     [commit] = open_ledger(Storage(str(tmp_path / "store"))).log()
     assert (commit.num_edits, commit.epoch) == (6, 1)  # by the registry
-    assert run_wave.main(words, head.address) == 0
+    assert run(spec, head) == 0
     again = json.loads(capfd.readouterr().out)
     assert (again["known"], again["committed"], again["version"]) == (6, 0, 1)
 
@@ -91,10 +135,9 @@ def test_a_file_is_one_wave(
 def test_a_wave_of_a_file_that_is_not_there(
     capfd: pytest.CaptureFixture[str], head: Head, tmp_path: Path
 ) -> None:
-    missing = str(tmp_path / "e.jsonl")
-    words = [missing, "--store", str(tmp_path / "store"), "--no-tracking"]
-    assert run_wave.main(words, head.address) == 3
-    assert missing in capfd.readouterr().err
+    missing = tmp_path / "e.jsonl"
+    assert run(StreamSpec(edits=str(missing), store=str(tmp_path / "store")), head) == 3
+    assert str(missing) in capfd.readouterr().err
 
 
 def test_what_was_handed_in_is_drained_on_the_cluster(
@@ -103,10 +146,9 @@ def test_what_was_handed_in_is_drained_on_the_cluster(
     storage = Storage(str(tmp_path / "store"))
     for edit in EDITS[:4]:
         Inbox(storage, "online").put(edit)
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    drain = ["--store", storage.uri, "--base", str(tiny_folder), "--template", "llama2-inst",
-             "--no-tracking", "--once", "--wave-size", "3", *settings]  # fmt: skip
-    assert run_drain.main(drain, head.address) == 0
+    settings = settings_of(tiny_folder, "waves.size=3")
+    spec = DrainSpec(store=storage.uri, once=True, tracking=False, settings=settings)
+    assert run(spec, head) == 0
     ledger = open_ledger(storage)
     assert (ledger.version(), ledger.snapshot().ids) == (2, [edit.id for edit in EDITS[:4]])
     assert UNTOUCHED in capfd.readouterr().err

@@ -17,12 +17,16 @@ import scen
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
-    "open", "Store", "Snapshot", "Edit", "Rephrase", "Answer", "EditReport", "Rejection",
+    "open", "submit", "Submitted", "StreamSpec", "DrainSpec", "EvalSpec", "CalibrateSpec",
+    "BenchmarkSpec", "Store", "Snapshot", "Edit", "Rephrase", "Answer", "EditReport", "Rejection",
     "EvalReport", "Evaluation", "Forecast", "Change", "LogEntry", "ScenError", "BaseError",
     "ConfigError", "ConflictError", "InputError", "IntegrityError", "NotFoundError",
 }  # fmt: skip
 SIGNATURES = {
     "open": "uri base settings tracking",
+    "submit": "spec address again python sends_code driver_cpus",
+    "Submitted.follow": "self say",
+    "Submitted.stop": "self",
     "Store.edit": "self edits stream wave_size on_conflict strict limit data_format locality why "
     "who",
     "Store.forecast": "self edits wave_size on_conflict limit data_format num_answers",
@@ -108,6 +112,13 @@ def test_the_fields_of_results_are_these() -> None:
     }
     for name, wanted in fields.items():
         assert list(inspect.signature(getattr(scen, name)).parameters) == wanted.split(), name
+
+
+def test_a_job_is_a_spec_that_python_and_the_command_line_share() -> None:
+    spec = scen.StreamSpec(edits="e.jsonl", store="s")
+    assert json.loads(spec.to_json()) == {"kind": "stream", "edits": "e.jsonl", "store": "s"}
+    with pytest.raises(scen.ConfigError, match="spec: store: is missing"):
+        scen.submit({"kind": "stream", "edits": "e.jsonl"}, address="http://127.0.0.1:9")
 
 
 def test_importing_it_loads_no_machinery() -> None:

@@ -110,3 +110,18 @@ def test_local_yaml_spells_out_the_defaults() -> None:
     local = load_config(Path(__file__).parents[2] / "configs" / "local.yaml")
     defaults = dump_config(load_config(fixed={"base": {"name": "smollm2-135m-instruct"}}))
     assert dump_config(local) == defaults
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("expert.stepz=3", "expert.stepz: is no setting; did you mean expert.steps?"),
+        ("expert.size=3", "expert.size: is no setting; did you mean waves.size?"),
+        ("wave.size=3", "wave: is no setting; did you mean waves?"),
+        ("qqq=1", "config: qqq: is no setting"),
+    ],
+)
+def test_an_unknown_setting_is_named_with_what_may_be_meant(override: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[override])
+    assert words in str(caught.value)

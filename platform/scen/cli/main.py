@@ -1,59 +1,125 @@
-"""`scen`: parse, run the command, turn errors into one clear line and an exit code."""
+"""`scen`: parse, run the command, turn errors into one clear line and an exit code.
 
-import importlib
+Light: what a command needs (torch, MLflow, Ray) is imported when that command runs.
+"""
+
+import os
 import sys
 from collections.abc import Sequence
+from typing import Literal, get_args, get_origin
 
-from scen.cli.parser import build_parser
-from scen.errors import ScenError
+from cyclopts import (
+    App,
+    Argument,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+    ValidationError,
+)
 
-_COMMANDS = {
-    "base": "scen.cli.base_command",
-    "edit": "scen.cli.edit_command",
-    "ask": "scen.cli.ask_command",
-    "eval": "scen.cli.eval_command",
-    "calibrate": "scen.cli.calibrate_command",
-    "benchmark": "scen.cli.benchmark_command",
-    "collisions": "scen.cli.collisions_command",
-    "report": "scen.cli.report_command",
-    "revoke": "scen.cli.revoke_command",
-    "expire": "scen.cli.expire_command",
-    "rollback": "scen.cli.rollback_command",
-    "diff": "scen.cli.diff_command",
-    "log": "scen.cli.log_command",
-    "show": "scen.cli.show_command",
-    "publish": "scen.cli.publish_command",
-    "unpublish": "scen.cli.publish_command",
-    "verify": "scen.cli.verify_command",
-    "gc": "scen.cli.gc_command",
-    "candidates": "scen.cli.candidates_command",
-    "promote": "scen.cli.promote_command",
-    "reject": "scen.cli.reject_command",
-    "sign": "scen.cli.trust_command",
-    "register": "scen.cli.register_command",
-    "rebase": "scen.cli.rebase_command",
-    "export": "scen.cli.export_command",
-    "drain": "scen.cli.drain_command",
-    "submit": "scen.cli.submit_command",
-    "jobs": "scen.cli.jobs_command",
-    "stop": "scen.cli.stop_command",
-    "serve": "scen.cli.serve_command",
-    "demo": "scen.cli.demo_command",
-}
+from scen import __version__
+from scen.cli import base, edit, evaluate, gate, jobs, life, ops, serve, trust, view
+from scen.cli.output import out, write_error
+from scen.errors import ConfigError, ScenError
+
+_HELP = """\
+Keep a language model's facts current: one small expert per edit, a base that
+never changes.
+
+a first try:
+  scen demo                                      real edits on a real model
+  scen edit edits.jsonl --store ./my-store       apply a file of edits
+  scen ask "Who founded X?" --store ./my-store --base-answer
+  scen log --store ./my-store                    what was committed, and why
+  scen revoke EDIT_ID --store ./my-store --why "the source was wrong"
+
+exit codes: 0 fine, 1 failed, 2 wrong setting, 3 unusable input file, 4 base
+model, 5 not found, 6 another writer came first, 7 damaged store
+"""
+ROOMS = [room.app for room in (edit, view, life, evaluate, gate, ops, trust, base, serve, jobs)]
+COMMANDS = {name for room in ROOMS for name in room if not name.startswith("-")}
+_LAST = Group("Other", sort_key=99)
+_INTERRUPTED, _NO_READER = 130, 141  # as shells have it: 128, and the number of the signal
+
+
+def build_app() -> App:
+    """All commands."""
+    parameter = Parameter(
+        negative="", allow_repeating=True, show_default=lambda value: value or None
+    )
+    app = App(
+        name="scen",
+        help=_HELP,
+        help_format="plaintext",
+        console=out,
+        version=f"scen {__version__}",
+        default_parameter=parameter,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for room in ROOMS:
+        app.command(room, name="*")
+    app.register_install_completion_command(group=_LAST)
+    for flag in ("--help", "--version"):
+        app[flag].group = (_LAST,)
+    return app
+
+
+def explain(error: CycloptsError) -> str:
+    """What is wrong with the words, beginning with the argument."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"{' '.join(error.unused_tokens or [])}: nothing more is expected here"
+    if error.argument is None:
+        return str(error).rstrip(". ")
+    option = error.argument.name
+    name = option if option.startswith("--") else option.upper()
+    if isinstance(error, MissingArgumentError):
+        return f"{_required(error.argument) if option == '*' else name}: is missing"
+    if isinstance(error, ValidationError):
+        return f"{name}: {error.exception_message}"
+    if isinstance(error, CoercionError) and error.token is not None:
+        kind, value = error.target_type, error.token.value
+        if error.msg is not None:
+            return f"{name}: {error.msg}"
+        if get_origin(kind) is Literal:
+            return f"{name}: {value!r} is not one of {', '.join(map(str, get_args(kind)))}"
+        return f"{name}: {value!r} is not {'a whole number' if kind is int else 'a number'}"
+    return f"{name}: {error}".rstrip(". ")
+
+
+def _required(argument: Argument) -> str:
+    """An option, or of a group of options the one that must be given."""
+    missing = [one for one in argument.children if one.required and not one.tokens]
+    return _required(missing[0]) if missing else argument.name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `scen` with these arguments and return its exit code."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    app = build_app()
+    if not words:
+        app.help_print([])
+        return ConfigError.exit_code
+    name = f"scen {words[0]}" if words[0] in COMMANDS else "scen"
     try:
-        # A command's machinery (torch, MLflow) is loaded only when that command runs.
-        importlib.import_module(_COMMANDS[args.command]).run(args)
+        app(words, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        write_error(f"{name}: {explain(error)} (see {name} --help)")
+        return ConfigError.exit_code
     except ScenError as error:
-        sys.stderr.write(f"scen {args.command}: {error}\n")
+        write_error(f"{name}: {error}")
         return error.exit_code
+    except BrokenPipeError:
+        # The reader (`| head`) has ended: what is left in the buffer must not be tried at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NO_READER
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; run the same command again to go on\n")
-        return 130
+        write_error("stopped; run the same command again to continue")
+        return _INTERRUPTED
     return 0
 
 

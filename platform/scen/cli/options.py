@@ -1,80 +1,233 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and the settings that they add up to."""
 
-import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-RAW = argparse.RawDescriptionHelpFormatter
+from cyclopts import App, Group, Parameter
 
+if TYPE_CHECKING:
+    from scen.config import Config
+    from scen.pipeline.job_spec import StreamSpec
 
-def count(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def store_option(parser: argparse.ArgumentParser) -> None:
-    """--store."""
-    parser.add_argument(
-        "--store", required=True, metavar="URI", help="folder or URI of the edited model"
-    )
-
-
-def base_options(parser: argparse.ArgumentParser) -> None:
-    """Which base model, and how it is loaded."""
-    group = parser.add_argument_group("base model")
-    group.add_argument(
-        "--base",
-        metavar="NAME",
-        help="smollm2-135m-instruct, a hub id, a folder or a .gguf file "
-        "(default: the store's own, else smollm2-135m-instruct)",
-    )
-    loading_options(group)
+# The same as in scen.config and scen.pipeline.job_spec, which load pydantic: too slow for `--help`.
+Method = Literal["scen-lr", "scen"]
+OnConflict = Literal["quarantine", "supersede", "refuse"]
+DataFormat = Literal["auto", "scen", "zsre", "knowedit", "counterfact", "hallucination"]
+Template = Literal["auto", "chat", "llama2-inst", "raw"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def loading_options(group: argparse._ActionsContainer) -> None:
-    """How a base model is loaded."""
-    group.add_argument("--template", choices=("auto", "chat", "llama2-inst", "raw"))
-    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+def room(title: str, place: int) -> tuple[App, Group, Callable[..., Any]]:
+    """An app for a group of commands, the group, which is the `place`-th in the overview, and the
+    decorator that adds a command to it."""
+    app, group = App(), Group(title, sort_key=place)
+    return app, group, partial(app.command, group=group)
 
 
-def config_options(parser: argparse.ArgumentParser) -> None:
-    """--config and --set."""
-    group = parser.add_argument_group("settings")
-    group.add_argument("--config", metavar="FILE", help="YAML file of settings (see configs/)")
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="A.B=VALUE",
-        dest="overrides",
-        help="one setting, such as expert.steps=15; may be repeated",
-    )
+def between(low: float, high: float = float("inf"), what: str = "a number") -> Parameter:
+    """For numbers from `low` to `high`."""
+    bounds = f"{low:g} or more" if high == float("inf") else f"{low:g} to {high:g}"
+
+    def check(_: Any, value: float | tuple[float, ...] | None) -> None:
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and not low <= one <= high:
+                raise ValueError(f"{one:g} is not {what} of {bounds}")
+
+    return Parameter(validator=check)
 
 
-def json_option(parser: argparse.ArgumentParser) -> None:
-    """--json."""
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+def parsed(read: Callable[[str], Any]) -> Parameter:
+    """For a value that `read` makes of one word; it raises ValueError for a word that is wrong."""
+    return Parameter(converter=lambda _, tokens: read(tokens[0].value))
 
 
-def moment(text: str) -> datetime:
-    """A date or a moment in ISO form; UTC where it names no time zone."""
+def read_moment(text: str) -> datetime:
+    """A date or a moment in ISO form; UTC where it names no time zone. Raises ValueError."""
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as err:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a date or moment, such as 2026-11-01 or 2026-11-01T12:00+01:00"
-        ) from err
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        example = "such as 2026-11-01 or 2026-11-01T12:00+01:00"
+        raise ValueError(f"{text!r} is not a date or a moment, {example}") from err
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def share(text: str) -> float:
-    """A number between 0 and 1."""
+def read_share(text: str) -> float:
+    """A number between 0 and 1. Raises ValueError."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1, such as 0.02")
+        raise ValueError(f"{text!r} is not between 0 and 1, such as 0.02")
     return value
+
+
+def read_target(text: str) -> int | str:
+    """A version, or the word for the one before the newest wave. Raises ValueError."""
+    if text == "previous":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a version nor previous") from None
+
+
+POSITIVE = between(1, what="a whole number")
+Store = Annotated[
+    str, Parameter(name="--store", metavar="URI", help="folder or URI of the edited model")
+]
+Json = Annotated[bool, Parameter(name="--json", help="one JSON object on stdout")]
+Version = Annotated[
+    int | None, Parameter(name="--version", metavar="V", help="a ledger version (default: newest)")
+]
+Limit = Annotated[int | None, POSITIVE, Parameter(name="--limit", metavar="N")]
+Why = Annotated[str, Parameter(name="--why", metavar="TEXT", help="the reason, kept in the log")]
+Who = Annotated[
+    str | None,
+    Parameter(name="--who", metavar="NAME", help="kept in the log (default: your user name)"),
+]
+DryRun = Annotated[bool, Parameter(name="--dry-run", help="show what would be done, and end")]
+Locality = Annotated[
+    str | None,
+    Parameter(metavar="FILE", help="prompts that no edit may change (default: a sample)"),
+]
+NoTracking = Annotated[bool, Parameter(name="--no-tracking", help="do not write to MLflow")]
+MaxNewTokens = Annotated[
+    int, POSITIVE, Parameter(name="--max-new-tokens", metavar="N", help="length of an answer")
+]
+
+
+@Parameter(name="*", group="Base model")
+@dataclass(frozen=True, kw_only=True)
+class LoadingOptions:
+    """How a base model is loaded."""
+
+    template: Template | None = None
+    """how prompts are put to the base"""
+    dtype: DType | None = None
+    """number type of the weights"""
+    device: str | None = None
+    """cpu, cuda, cuda:1 ... (default: a GPU where there is one)"""
+
+    def settings(self, name: str | None = None) -> dict[str, Any]:
+        """Of the settings, those under `base` that are given."""
+        return given(name=name, template=self.template, dtype=self.dtype, device=self.device)
+
+
+@Parameter(name="*", group="Base model")
+@dataclass(frozen=True, kw_only=True)
+class BaseOptions:
+    """Which base model, and how it is loaded."""
+
+    base: Annotated[
+        str | None,
+        Parameter(metavar="NAME", help="smollm2-135m-instruct, a hub id, a folder or a .gguf file "
+                  "(default: the store's own, else smollm2-135m-instruct)"),
+    ] = None  # fmt: skip
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
+
+    def settings(self) -> dict[str, Any]:
+        """Of the settings, those under `base` that are given."""
+        return self.loading.settings(self.base)
+
+
+@Parameter(name="*", group="Settings")
+@dataclass(frozen=True, kw_only=True)
+class SettingOptions:
+    """Settings by file and by name."""
+
+    config: Annotated[str | None, Parameter(metavar="FILE")] = None
+    """YAML file of settings (see configs/)"""
+    overrides: Annotated[tuple[str, ...], Parameter(name="--set", metavar="A.B=VALUE")] = ()
+    """one setting, such as expert.steps=15; may be repeated"""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WaveOptions:
+    """Where edits go, and how they are cut into waves, trained, evaluated and logged."""
+
+    store: Store
+    method: Method | None = None
+    """scen-lr: low-rank experts, whitened keys (default); scen: the paper's procedure"""
+    profile: Annotated[
+        str | None,
+        Parameter(metavar="FILE", help="profile that `scen calibrate` wrote for the base (default: "
+                  "auto, the one that ships for it, if any; none: without)"),
+    ] = None  # fmt: skip
+    wave_size: Annotated[int | None, POSITIVE, Parameter(metavar="N")] = None
+    """edits per wave (default: 200)"""
+    on_conflict: Annotated[
+        OnConflict | None,
+        Parameter(help="an edit that contradicts an earlier one (same prompt, or same subject and "
+                  "relation, and another target): quarantine it (default), let it supersede the "
+                  "earlier one, or refuse its wave and end there"),
+    ] = None  # fmt: skip
+    why: Annotated[str | None, Parameter(metavar="TEXT")] = None
+    """the reason, kept in the log with each wave"""
+    who: Who = None
+    locality: Locality = None
+    no_tracking: NoTracking = False
+
+    def settings(self, max_age_s: float | None = None) -> dict[str, Any]:
+        """The settings that are given."""
+        waves = given(
+            size=self.wave_size,
+            max_age_s=max_age_s,
+            on_conflict=self.on_conflict,
+            why=self.why,
+            who=self.who,
+        )
+        router = given(profile=self.profile)
+        return given(method=self.method, router=router, waves=waves)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class EditOptions:
+    """Everything about a file of edits but its name."""
+
+    waves: WaveOptions
+    limit: Limit = None
+    """take the first N valid edits only"""
+    stream: Annotated[str | None, Parameter(metavar="NAME")] = None
+    """name of the stream (default: from the file's name)"""
+    data_format: Annotated[DataFormat, Parameter(name="--format")] = "auto"
+    """form of the rows (auto: recognised)"""
+    strict: bool = False
+    """refuse the file for one bad row"""
+    base: BaseOptions = field(default_factory=BaseOptions)
+    settings: SettingOptions = field(default_factory=SettingOptions)
+
+    def spec(self, file: str) -> "StreamSpec":
+        """The job of these options. Raises ConfigError."""
+        from scen.pipeline.job_spec import StreamSpec
+
+        return StreamSpec(
+            edits=file,
+            store=self.waves.store,
+            stream=self.stream,
+            data_format=self.data_format,
+            limit=self.limit,
+            strict=self.strict,
+            locality=self.waves.locality,
+            tracking=not self.waves.no_tracking,
+            settings=read_config(self.settings, base=self.base.settings(), **self.waves.settings()),
+        )
+
+
+def read_config(settings: SettingOptions | None = None, **fixed: Any) -> "Config":
+    """The settings file, then `--set`, then what flags say. Raises ConfigError naming the field."""
+    from scen.config import load_config
+
+    settings = settings or SettingOptions()
+    present = {name: value for name, value in fixed.items() if value not in ({}, None)}
+    return load_config(settings.config, settings.overrides, present)
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}

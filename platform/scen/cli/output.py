@@ -1,33 +1,94 @@
-"""Where words go: answers and tables to stdout, progress and warnings to stderr."""
+"""Where words go: answers and tables to stdout, progress and warnings to stderr.
+
+Text of users (prompts, answers, reasons, names) is printed with its control characters escaped:
+`escape` in tables and lines, and once more by the consoles in whatever reaches a terminal.
+"""
 
 import json
 import logging
+import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
-# No markup: paths and what people wrote may have brackets and colons in them.
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from scen.pipeline.runtime import Runtime
+
 LINE_EVERY_S = 3.0
+# C0 but tab and newline, DEL, C1; marks, embeddings, overrides and isolates of text direction; line
+# and paragraph separators; halves of surrogate pairs, which no terminal can be sent.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escape(text: str) -> str:
+    """Text with its control characters spelt out (\\x1b, \\u202e): what it shows is all that it
+    does to a terminal. Tabs and newlines stay."""
+    return _UNSAFE.sub(lambda found: _spelt_out(ord(found[0])), text)
+
+
+def _spelt_out(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class SafeConsole(Console):
+    """A console to which no text gets with control characters, whoever prints it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, with control characters of strings spelt out."""
+        super().print(*(escape(one) if isinstance(one, str) else one for one in objects), **options)
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        return super()._render_buffer(
+            part if part.control else part._replace(text=escape(part.text)) for part in buffer
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the program: rich would end it with code 1."""
+        raise BrokenPipeError
+
+
+# No markup: paths and what people wrote may have brackets and colons in them.
+out = SafeConsole(highlight=False, markup=False, emoji=False)
+err = SafeConsole(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """Tell a person what is being done."""
-    err.print(Text.assemble(("· ", "dim"), text), soft_wrap=True)
+    """A line of progress."""
+    err.print(Text.assemble(("· ", "dim"), escape(text)), soft_wrap=True)
+
+
+def line(text: str) -> None:
+    """A line of the result, which is not wrapped."""
+    out.print(text, soft_wrap=True)
 
 
 def write_json(value: Any) -> None:
     """One JSON object on stdout, for machines."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    sys.stdout.write(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+def write_error(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(escape(text).replace("\n", " ") + "\n")
+
+
+def pass_on(text: str) -> None:
+    """The log of a job goes to stderr: it is progress, not a result."""
+    sys.stderr.write(escape(text))
+    sys.stderr.flush()
 
 
 def show_warnings() -> None:
@@ -54,7 +115,7 @@ class StepProgress:
         for task in self._tasks.values():
             self._progress.remove_task(task)
         self._tasks = {}
-        self._progress.console.print(Text.assemble(("· ", "dim"), name))
+        self._progress.console.print(Text.assemble(("· ", "dim"), escape(name)))
 
 
 class LineProgress(StepProgress):
@@ -63,21 +124,21 @@ class LineProgress(StepProgress):
     def __init__(self, every_s: float = LINE_EVERY_S) -> None:
         self._every_s = every_s
         self._done: Counter[str] = Counter()
-        self._told_at: dict[str, float] = {}
+        self._shown_at: dict[str, float] = {}
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """`done` more of `total` are through."""
         self._done[step] += done
         now = time.monotonic()
-        is_due = now - self._told_at.setdefault(step, now) >= self._every_s
+        is_due = now - self._shown_at.setdefault(step, now) >= self._every_s
         if is_due or self._done[step] >= total:
-            self._told_at[step] = now
+            self._shown_at[step] = now
             say(f"{step} {self._done[step]}/{total}")
 
     def start_wave(self, name: str) -> None:
-        """Count from nothing, for another wave."""
+        """Count from zero, for another wave."""
         self._done.clear()
-        self._told_at.clear()
+        self._shown_at.clear()
         say(name)
 
 
@@ -95,3 +156,84 @@ def step_progress() -> Iterator[StepProgress]:
     )
     with Progress(*columns, console=err) as progress:
         yield StepProgress(progress)
+
+
+def local_runtime() -> "Runtime":
+    """Work in this process, with progress on stderr."""
+    from scen.pipeline.runtime import Runtime  # loads torch
+
+    return Runtime(say=say, steps=step_progress)
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage, or a dash where nothing was measured."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """The beginning of a text, on one line."""
+    words = " ".join(text.split())
+    return words if len(words) <= width else words[: width - 1] + "…"
+
+
+def make_table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    title: str | None = None,
+    right: Iterable[str] = (),
+    style: Sequence[str] = (),
+) -> Table:
+    """A table of user text: cells are escaped and may be long. Columns in `right` are figures;
+    `style` has a style per row."""
+    table = Table(title=title and Text(escape(title), "bold"), title_justify="left")
+    for head in heads:
+        table.add_column(head, justify="right" if head in right else "left", overflow="fold")
+    for place, row in enumerate(rows):
+        table.add_row(*map(_cell, row), style=style[place] if style else None)
+    return table
+
+
+def figures_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> Table:
+    """Names on the left, figures on the right."""
+    return make_table(heads, rows, title=title, right=heads[1:])
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """Names and values."""
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, _cell(str(value)))
+    return table
+
+
+def report_table(report: Mapping[str, Any], title: str) -> Table:
+    """The figures of an evaluation, before and after the edits."""
+    counts, forced = report["counts"], report["teacher_forced"]
+    before = report["generality_before"]
+    rows = [
+        ("edits answered exactly", report["reliability_before"], report["reliability"],
+         "reliability"),
+        *((f"rephrases ({name})", before.get(name), value, f"generality_{name}")
+          for name, value in report["generality"].items()),
+        ("unrelated answers unchanged", None, report["locality_unchanged"], "locality"),
+        ("unrouted logits bit-identical", None, report["logits_identical"], None),
+        ("near misses unchanged", None, report["near_miss_unchanged"], "near_miss"),
+        ("earlier edits still answered", None, report.get("retention"), "retention"),
+        ("teacher-forced, edits", forced.get("reliability_before"),
+         forced.get("reliability_after"), None),
+        ("teacher-forced, rephrases", forced.get("generality_before"),
+         forced.get("generality_after"), None),
+    ]  # fmt: skip
+    lines = (
+        (name, percent(old), percent(new), str(counts[count]) if count else "")
+        for name, old, new, count in rows
+        if new is not None
+    )
+    return figures_table(title, ("measure", "before", "after", "probes"), lines)
+
+
+def _cell(text: str | Text) -> Text:
+    return text if isinstance(text, Text) else Text(escape(text))

@@ -1,4 +1,4 @@
-"""Ray jobs: streams of edits that run on a cluster, whoever goes home meanwhile."""
+"""Ray jobs: work that runs on a cluster, with nobody connected to it."""
 
 import asyncio
 import logging
@@ -16,15 +16,17 @@ _OPEN = ("PENDING", "RUNNING")
 
 
 @dataclass(frozen=True)
-class StreamJob:
-    """`arguments` of `python -m scen_jobs.run_stream`, for the stream `stream` of a store.
+class Submission:
+    """A job for `python -m scen_jobs`, by its spec as JSON; `label` is part of its name.
 
-    `mark` tells the file from its later self. `python` is the head's interpreter, `packages` are
-    folders of Python code to send along, `environment` what the job's processes find in theirs.
+    `stream` and `store` say what no other job may run meanwhile. `mark` is a fingerprint of the
+    input files. `python` is the head's interpreter, `packages` are folders of Python code to send
+    along, `environment` what the job's processes find in theirs.
     """
 
-    stream: str
-    arguments: tuple[str, ...]
+    spec: str
+    label: str
+    stream: str = ""
     store: str = ""
     mark: str = ""
     python: str = "python"
@@ -34,16 +36,31 @@ class StreamJob:
     @property
     def submission_id(self) -> str:
         """The same for the same work, so that a second submission is recognised."""
-        name = re.sub(r"[^a-z0-9-]", "-", self.stream)[:40]
-        return f"scen-{name}-{digest_json([*self.arguments, self.mark])[:12]}"
+        name = re.sub(r"[^a-z0-9-]", "-", self.label)[:40]
+        return f"scen-{name}-{digest_json([self.spec, self.mark])[:12]}"
+
+    @property
+    def entrypoint(self) -> str:
+        """The command that the cluster's shell runs. The spec is one quoted word of it: variables
+        of the environment are expanded by Ray."""
+        return shlex.join((self.python, "-m", "scen_jobs", "--spec", self.spec))
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of a submission: `state` is started, running or done."""
+    """A job on a cluster. `state` is what its submission found: started, running or done."""
 
     submission_id: str
     state: str
+    client: "JobClient" = field(repr=False, compare=False)
+
+    def follow(self, say: Callable[[str], None]) -> str:
+        """Pass the log on until the job ends; the status it ended with, such as SUCCEEDED."""
+        return self.client.follow(self.submission_id, say)
+
+    def stop(self) -> bool:
+        """End the job; False where it had ended already."""
+        return self.client.stop(self.submission_id)
 
 
 class JobClient:
@@ -61,20 +78,20 @@ class JobClient:
         ):
             self._client: Any = JobSubmissionClient(address)
 
-    def submit(self, job: StreamJob, cpus: float = 0, *, again: bool = False) -> Submitted:
+    def submit(self, job: Submission, cpus: float = 0, *, again: bool = False) -> Submitted:
         """Start a job, unless the same is running or (but `again`) done. One that failed or was
         stopped is started again under the next number. `cpus` are the driver's.
 
-        Raises ConflictError where the stream is being run by another job, of other words: nothing
-        would be doubled, but one of the two would have worked for nothing.
+        Raises ConflictError where the stream is being run by another job, of another spec: nothing
+        would be committed twice, but one of the two would do its work in vain.
         """
         for attempt in range(1, 1000):
             name = job.submission_id + (f"-{attempt}" if attempt > 1 else "")
             status = self._status(name)
             if status in _OPEN:
-                return Submitted(name, "running")
+                return Submitted(name, "running", self)
             if status == "SUCCEEDED" and not again:
-                return Submitted(name, "done")
+                return Submitted(name, "done", self)
             if status is None:
                 self._require_alone(job)
                 return self._start(name, job, cpus)
@@ -108,19 +125,18 @@ class JobClient:
         ]
 
     def stop(self, submission_id: str) -> bool:
-        """End a job; a wave that it was in is gone on with by the next submission. False where it
-        had ended already. Raises NotFoundError."""
+        """End a job; the next submission continues the wave it was in. False where it had ended
+        already. Raises NotFoundError."""
         self._require(submission_id)
         return bool(self._client.stop_job(submission_id))
 
-    def _start(self, name: str, job: StreamJob, cpus: float) -> Submitted:
-        words = (job.python, "-m", "scen_jobs.run_stream", *job.arguments)
+    def _start(self, name: str, job: Submission, cpus: float) -> Submitted:
         needs: dict[str, Any] = {"env_vars": dict(job.environment)}
         if job.packages:
             needs["py_modules"] = list(job.packages)
         try:
             self._client.submit_job(
-                entrypoint=shlex.join(words),
+                entrypoint=job.entrypoint,
                 submission_id=name,
                 runtime_env=needs,
                 metadata={"stream": job.stream, "store": job.store},
@@ -128,11 +144,13 @@ class JobClient:
             )
         except (RuntimeError, ValueError) as err:
             if "already exists" in str(err):  # another submitted it at the same time
-                return Submitted(name, "running")
+                return Submitted(name, "running", self)
             raise ScenError(f"job {name}: the cluster refused it ({err})") from err
-        return Submitted(name, "started")
+        return Submitted(name, "started", self)
 
-    def _require_alone(self, job: StreamJob) -> None:
+    def _require_alone(self, job: Submission) -> None:
+        if not job.stream:
+            return
         mine = re.compile(rf"{job.submission_id}(-\d+)?")
         for other in self._client.list_jobs():
             name, told = other.submission_id or "", other.metadata or {}
@@ -140,7 +158,7 @@ class JobClient:
             if is_same_stream and str(other.status) in _OPEN and not mine.fullmatch(name):
                 raise ConflictError(
                     f"--stream: {job.stream} of {job.store} is being run by job {name}, with other "
-                    f"words or another state of the file; wait for it (`scen jobs`), stop it "
+                    f"options or another state of the file; wait for it (`scen jobs`), stop it "
                     f"(`scen stop {name}`), or give these edits another --stream"
                 )
 

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from scen.cli.explain import candidate_table
+from scen.cli.view import candidate_table
 
 
 def shown(candidates: list[dict[str, object]]) -> str:

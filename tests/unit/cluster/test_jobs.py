@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from scen.cluster.jobs import StreamJob
+from scen.cluster.jobs import Submission
 
-JOB = StreamJob("zsre-2026", ("edits.jsonl", "--store=s3://b/s"), "a1")
+JOB = Submission('{"kind": "stream"}', "zsre-2026", mark="a1")
 
 
 def test_the_same_work_has_the_same_id() -> None:
@@ -25,15 +25,15 @@ def test_code_and_environment_do_not_make_another_job() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(JOB, arguments=("edits.jsonl", "--store=s3://b/t")),
+        replace(JOB, spec='{"kind": "drain"}'),
         replace(JOB, mark="a2"),
-        replace(JOB, stream="zsre-2027"),
+        replace(JOB, label="zsre-2027"),
     ],
 )
-def test_other_work_has_another_id(other: StreamJob) -> None:
+def test_other_work_has_another_id(other: Submission) -> None:
     assert other.submission_id != JOB.submission_id
 
 
 def test_names_are_made_fit_for_an_id() -> None:
-    name = replace(JOB, stream="a.b_c" + "d" * 59).submission_id
+    name = replace(JOB, label="a.b_c" + "d" * 59).submission_id
     assert re.fullmatch(r"scen-a-b-c(d{35})-[0-9a-f]{12}", name)

@@ -1,17 +1,20 @@
 """Every command line that a file of infra/ holds is one that the command understands."""
 
-import argparse
-import importlib
 import re
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import click
 import pytest
+from cyclopts import CycloptsError
 
-from scen.cli.parser import build_parser
+from scen.cli.main import build_app
+from scen.cli.options import SettingOptions
 from scen.cluster.sharding import read_deepspeed
-from scen.config import load_config
+from scen.config import Config, load_config
+from scen.errors import ConfigError
+from scen.pipeline.job_spec import DrainSpec, EvalSpec, StreamSpec, parse_spec
 from unit.infra.manifests import IMAGE_CONFIGS, ROOT, commands, in_repository
 
 FOUND = commands()
@@ -20,17 +23,29 @@ SCEN = {name: x for name, x in COMMANDS.items() if x.words[0] in ("scen", "pytho
 MLFLOW = {name: x for name, x in COMMANDS.items() if x.words[0] == "mlflow"}
 
 
-def parse(words: tuple[str, ...]) -> argparse.Namespace:
-    """The arguments of a command or a job, by the parser that it uses itself."""
-    if words[0] == "scen":
-        return build_parser().parse_args(words[1:])
-    assert words[:2] == ("python", "-m")
-    job = importlib.import_module(words[2])
-    assert words[2].startswith("scen_jobs.")
-    assert callable(job.main)
-    taken = re.search(r"Takes the arguments of `scen (\w+)`", job.__doc__ or "")
-    assert taken is not None
-    return build_parser().parse_args([taken.group(1), *words[3:]])
+@dataclass(frozen=True)
+class Meant:
+    """The store and the settings of a command or a job."""
+
+    store: str
+    settings: Config
+
+
+def parse(words: tuple[str, ...]) -> Meant:
+    """What words mean, as the command or the job itself reads them."""
+    if words[0] == "python":
+        assert words[:4] == ("python", "-m", "scen_jobs", "--spec")
+        assert len(words) == 5
+        spec = parse_spec(words[4])
+        assert isinstance(spec, StreamSpec | DrainSpec | EvalSpec)
+        file = spec.settings_file and str(in_repository(spec.settings_file))
+        return Meant(spec.store, spec.model_copy(update={"settings_file": file}).config())
+    _, bound, _ = build_app().parse_args(words[1:], exit_on_error=False, print_error=False)
+    given = bound.arguments
+    settings = given.get("settings") or SettingOptions()
+    file = settings.config and str(in_repository(settings.config))
+    store = given["waves"].store if "waves" in given else given["store"]
+    return Meant(store, load_config(file, settings.overrides))
 
 
 def test_all_commands_are_looked_at() -> None:
@@ -42,21 +57,23 @@ def test_all_commands_are_looked_at() -> None:
 
 @pytest.mark.parametrize("where", SCEN)
 def test_the_platform_understands_a_command(where: str) -> None:
-    args = parse(SCEN[where].words)
-    config = getattr(args, "config", None)
-    settings = load_config(config and in_repository(config), getattr(args, "overrides", []))
-    sharding = settings.cluster.deepspeed
+    sharding = parse(SCEN[where].words).settings.cluster.deepspeed
     if isinstance(sharding, str) and sharding.startswith(IMAGE_CONFIGS):
-        sharding = in_repository(sharding)
+        sharding = str(in_repository(sharding))
     read_deepspeed(sharding)
 
 
-@pytest.mark.parametrize("wrong", ["--on-conflicts=refuse", "--wave-size=none", "--stores=x"])
-def test_a_wrong_word_is_found(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("wrong", ["--on-conflicts=refuse", "--wave-size=ten", "--stores=x"])
+def test_a_wrong_word_is_found(wrong: str) -> None:
+    drain = next(x for x in SCEN.values() if x.words[1] == "drain")
+    with pytest.raises(CycloptsError, match=wrong.partition("=")[0]):
+        parse((*drain.words, wrong))
+
+
+def test_a_wrong_field_of_a_job_is_found() -> None:
     job = next(x for x in SCEN.values() if x.words[0] == "python")
-    with pytest.raises(SystemExit):
-        parse((*job.words, wrong))
-    assert wrong.partition("=")[0] in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="spec: wave_size"):
+        parse((*job.words[:4], job.words[4].replace('"kind"', '"wave_size": 3, "kind"')))
 
 
 @pytest.fixture(scope="module")

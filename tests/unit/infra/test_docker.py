@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi.routing import APIRoute
 
 from scen import __version__
-from scen.cli.parser import build_parser
+from scen.cli.main import build_app
 from scen.cluster import session
 from scen.ledger.manifest import MANIFEST_PATH
 from scen.snapshot.open import OpenStore
@@ -63,15 +64,22 @@ def test_ray_in_the_image_is_set_as_the_platform_sets_it() -> None:
     assert mine == session._ENVIRONMENT
 
 
+def serve_words() -> dict[str, Any]:
+    """The options of the image's own command."""
+    _, words, _ = build_app().parse_args(image_command("docker/Dockerfile")[1:])
+    words.apply_defaults()
+    return words.arguments
+
+
 def test_the_health_of_the_image_is_a_route_of_the_server(store: OpenStore) -> None:
     app = create_app(Service(store, EngineLimits(max_rows=2)), AppSettings("tiny"))
     paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
     [check] = instructions("HEALTHCHECK")
     url = urlsplit(re.findall(r"http://[^']+", check)[0])
-    args = build_parser().parse_args(image_command("docker/Dockerfile")[1:])
+    args = serve_words()
     assert url.path in paths
-    assert url.port == args.port
-    assert instructions("EXPOSE") == [str(args.port)]
+    assert url.port == args["port"]
+    assert instructions("EXPOSE") == [str(args["port"])]
 
 
 def test_the_build_sees_what_the_wheel_is_made_of_and_no_more() -> None:
@@ -118,14 +126,14 @@ def test_volumes_and_secrets_are_declared() -> None:
 
 def test_the_server_has_its_keys_its_port_and_the_store() -> None:
     services = compose()["services"]
-    args = build_parser().parse_args(image_command("docker/Dockerfile")[1:])
+    args = serve_words()
     serve = services["serve"]
     assert "command" not in serve  # the image's own
-    assert args.api_keys == f"/run/secrets/{serve['secrets'][0]}"
-    assert serve["ports"] == [f"127.0.0.1:{args.port}:{args.port}"]
-    assert f"store:{args.store}" in serve["volumes"]
+    assert args["api_keys"] == f"/run/secrets/{serve['secrets'][0]}"
+    assert serve["ports"] == [f"127.0.0.1:{args['port']}:{args['port']}"]
+    assert f"store:{args['store']}" in serve["volumes"]
     check = services["drain"]["healthcheck"]["test"]
-    assert check[-1] == f"{args.store}/{MANIFEST_PATH}"
+    assert check[-1] == f"{args['store']}/{MANIFEST_PATH}"
     cache = Path(image_environment()["SCEN_CACHE"])
     assert f"cache:{cache.parent}" in serve["volumes"]
 

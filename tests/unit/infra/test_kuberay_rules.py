@@ -10,7 +10,8 @@ import ray
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from scen.config import load_config
+from scen.config import Config
+from scen.pipeline.job_spec import StreamSpec, parse_spec
 from scen_serve.api.access import is_loopback, read_keys
 from scen_serve.api.errors import PROXY_CALLBACK
 from scen_serve.ray_app import AppArgs, build
@@ -122,9 +123,7 @@ def test_a_job_has_one_name_and_a_cluster(name: str) -> None:
 
 def test_the_gpu_cluster_has_what_its_job_asks_for() -> None:
     [command] = [x for x in commands() if x.where == "RayJob scen-llama-1"]
-    words = list(command.words)
-    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-    cluster = load_config(in_repository(words[words.index("--config") + 1]), settings).cluster
+    cluster = job_config(command).cluster
     assert (cluster.strategy, cluster.workers) == ("zero3", 8)
     [group] = of_kind("RayCluster")["scen-gpu"]["spec"]["workerGroupSpecs"]
     [box] = group["template"]["spec"]["containers"]
@@ -145,9 +144,16 @@ def test_the_cpu_cluster_has_room_for_its_job() -> None:
 
 def workers(command: Command) -> float:
     """The cores that the workers of a job ask for."""
-    sets = [word for word in command.words if word.startswith("cluster.")]
-    cluster = load_config(overrides=sets).cluster
+    cluster = job_config(command).cluster
     return cluster.workers * cluster.cpus_per_worker
+
+
+def job_config(command: Command) -> Config:
+    """The settings of a job, its settings file as one of the repository."""
+    spec = parse_spec(command.words[-1])
+    assert isinstance(spec, StreamSpec)
+    file = spec.settings_file and in_repository(spec.settings_file)
+    return spec.model_copy(update={"settings_file": file}).config()
 
 
 def serve_config() -> dict[str, Any]:

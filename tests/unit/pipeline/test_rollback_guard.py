@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scen.cli.parser import build_parser
+from scen.cli.options import read_target
 from scen.errors import ConfigError, ConflictError, ScenError
 from scen.fs import Storage
 from scen.ledger.actions import Revoke, Rollback
@@ -77,13 +77,10 @@ def test_nothing_is_done_to_what_was_not_measured(ledger: Ledger) -> None:
     assert ledger.version() == 4
 
 
-def test_the_word_is_a_version_or_previous(capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["eval", "--store", "s", "--else-rollback"]
-    found = [build_parser().parse_args([*argv, word]).else_rollback for word in ("previous", "7")]
-    assert found == ["previous", 7]
-    with pytest.raises(SystemExit):
-        build_parser().parse_args([*argv, "last"])
-    assert "'last' is neither a version nor previous" in capsys.readouterr().err
+def test_the_word_is_a_version_or_previous() -> None:
+    assert [read_target(word) for word in ("previous", "7")] == ["previous", 7]
+    with pytest.raises(ValueError, match="'last' is neither a version nor previous"):
+        read_target("last")
 
 
 def test_previous_version_of_an_empty_ledger(tmp_path: Path) -> None:

@@ -1,0 +1,398 @@
+"""Commands that measure: `eval`, `calibrate`, `benchmark`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from json import dumps
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from scen.cli.edit import show_mlflow
+from scen.cli.options import (
+    POSITIVE,
+    BaseOptions,
+    Json,
+    Limit,
+    Locality,
+    NoTracking,
+    SettingOptions,
+    Store,
+    Version,
+    between,
+    parsed,
+    read_config,
+    read_share,
+    read_target,
+    room,
+)
+from scen.cli.output import (
+    figures_table,
+    line,
+    local_runtime,
+    make_table,
+    out,
+    percent,
+    report_table,
+    say,
+    show_warnings,
+    step_progress,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from scen.benchmark.material import Row, RowStore
+    from scen.benchmark.publish import Published
+    from scen.benchmark.settings import BenchmarkSettings, MethodSettings
+    from scen.calibration.calibrate import Calibration
+    from scen.calibration.places import PlaceSearch
+    from scen.model.base import Base
+    from scen.pipeline.calibrate_base import Calibrated
+    from scen.pipeline.evaluate import Evaluation
+
+app, _, command = room("Evaluation", 4)
+
+
+@command
+def eval_(
+    *,
+    store: Store,
+    edits: Annotated[
+        str | None, Parameter(metavar="FILE", help="evaluate these (default: the ledger's)")
+    ] = None,
+    locality: Locality = None,
+    version: Version = None,
+    limit: Annotated[Limit, Parameter(help="the first N edits only")] = None,
+    asking: Annotated[
+        bool,
+        Parameter(help="also put each edit's question in about twenty ways of asking (greetings, "
+                  "quotes, capitals, typos, system prompts ...), and tasks about it that must "
+                  "reach no edit"),
+    ] = False,
+    else_rollback: Annotated[
+        int | Literal["previous"] | None,
+        parsed(read_target),
+        Parameter(metavar="V", show_choices=False, help="roll back to this version, or to "
+                  "`previous`, and fail, where a figure is below waves.min_reliability or "
+                  "waves.min_locality"),
+    ] = None,
+    base: BaseOptions | None = None,
+    settings: SettingOptions | None = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """evaluate all committed edits, or those of a file, on the newest version
+
+    With --else-rollback this guards what is served: where a figure is below
+    waves.min_reliability or waves.min_locality, the store is rolled back and the
+    command fails, so that whoever runs it notices. `previous` is the version
+    before the newest wave of which an edit is active: run again, it goes back
+    wave by wave until the bounds hold. It does nothing where that would restore
+    edits that were revoked or expired since. Servers that follow the newest
+    version swap the new one in by themselves.
+
+    examples:
+      scen eval --store ./my-store
+      scen eval --store ./my-store --edits probes.jsonl --version 12
+      scen eval --store ./my-store --asking --limit 200
+      scen eval --store ./my-store --set waves.min_reliability=0.95 \\
+           --else-rollback previous
+
+    every ten minutes, by cron (in one line):
+      */10 * * * *  scen eval --store s3://bucket/store --edits probes.jsonl
+                    --set waves.min_reliability=0.95
+                    --set waves.min_locality=0.99
+                    --else-rollback previous --json >> scen-guard.log
+    """
+    from scen.pipeline.evaluate import measure_here
+    from scen.pipeline.job_spec import EvalSpec
+    from scen.pipeline.run_job import job_config, run_eval_spec
+
+    show_warnings()
+    spec = EvalSpec(
+        store=store,
+        version=version,
+        edits=edits,
+        limit=limit,
+        locality=locality,
+        asking=asking,
+        else_rollback=else_rollback,
+        settings=read_config(settings, base=(base or BaseOptions()).settings()),
+    )
+    show = partial(show_evaluation, is_json=json)
+    run_eval_spec(spec, job_config(spec), measure_here(local_runtime()), show, say)
+
+
+@command
+def calibrate(
+    *,
+    edits: Annotated[
+        list[str],
+        Parameter(metavar="FILE", help="edits to learn from, as for scen edit; may be repeated"),
+    ],
+    locality: Annotated[
+        str | None,
+        Parameter(metavar="FILE", help="unrelated prompts; every other one is kept for the test "
+                  "(default: a sample)"),
+    ] = None,
+    profile: Annotated[
+        str,
+        Parameter(name="--out", metavar="FILE", help="the profile: FILE.json, and FILE.safetensors "
+                  "beside it"),
+    ],
+    max_false_activation: Annotated[
+        float | None,
+        parsed(read_share),
+        Parameter(metavar="P", help="share of prompts near an edit, but not about it, that may "
+                  "reach it (default: the smallest of 0.005 to 0.05 that costs at most two points "
+                  "of rephrases)"),
+    ] = None,
+    search_places: Annotated[
+        bool,
+        Parameter(help="search for the best places to read keys, in place of the default depths: "
+                  "slower, and with more memory"),
+    ] = False,
+    skip: Annotated[
+        int, between(0, what="a whole number"),
+        Parameter(metavar="N", help="leave out the first N valid edits of each file, to test with"),
+    ] = 0,
+    limit: Annotated[Limit, Parameter(help="take N valid edits of each file at most")] = None,
+    no_tracking: NoTracking = False,
+    base: BaseOptions | None = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """find the settings that a base needs: keys, router, experts
+
+    A base needs this once; SmolLM2-135M-Instruct comes with a profile. The edits
+    should be like those to come, with rephrases and near misses where there are
+    any (others are made), each in several ways of asking. From them it learns
+    how prompts are compared with edits, sets the threshold that keeps the bound
+    on the false-positive rate for unseen edits, and chooses the layer, learning
+    rate, rank and steps of experts. Everything is tested on edits and wordings
+    that took no part in the fit. Figures and plots go to MLflow, experiment
+    calibration/BASE. Give several hundred edits of each kind; a thousand take
+    most of an hour for SmolLM2 on two cores.
+
+    examples:
+      scen calibrate --edits my-edits.jsonl --locality questions.jsonl \\
+           --out smollm2.json
+      scen calibrate --base meta-llama/Llama-2-7b-hf --template llama2-inst \\
+           --dtype bfloat16 --edits zsre.jsonl --edits counterfact.jsonl \\
+           --locality nq.jsonl --out llama2-7b.json
+      scen edit edits.jsonl --store ./my-store \\
+           --base meta-llama/Llama-2-7b-hf --profile llama2-7b.json
+    """
+    from scen.config import BaseConfig
+    from scen.pipeline.calibrate_base import calibrate_base
+    from scen.pipeline.job_spec import CalibrateSpec
+
+    show_warnings()
+    spec = CalibrateSpec(
+        edits=tuple(edits),
+        out=profile,
+        locality=locality,
+        base=BaseConfig(**(base or BaseOptions()).settings()),
+        max_false_activation=max_false_activation,
+        search_places=search_places,
+        skip=skip,
+        limit=limit,
+        tracking=not no_tracking,
+    )
+    show_calibration(calibrate_base(spec, say, step_progress), is_json=json)
+
+
+@command
+def benchmark(
+    file: Annotated[str, Parameter(help="the benchmark, such as configs/eval/zsre-200.yaml")],
+    /,
+    *,
+    folder: Annotated[
+        str | None,
+        Parameter(name="--out", metavar="DIR", help="where rows and tables are kept (default: "
+                  ".scen/benchmark/NAME)"),
+    ] = None,
+    sizes: Annotated[
+        tuple[int, ...],
+        POSITIVE,
+        Parameter(name="--size", metavar="T", help="so many edits instead of the file's sizes; may "
+                  "be repeated"),
+    ] = (),
+    methods: Annotated[
+        tuple[str, ...],
+        Parameter(name="--method", metavar="NAME", help="only this method of the file; may be "
+                  "repeated"),
+    ] = (),
+    tune: Annotated[
+        bool,
+        Parameter(help="try each method's grid on the validation edits, and show the best "
+                  "settings; the file is not changed"),
+    ] = False,
+    threads: Annotated[
+        int | None, POSITIVE, Parameter(metavar="N", help="threads of torch (default: all cores)")
+    ] = None,
+    no_tracking: NoTracking = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """compare editing methods side by side
+
+    A benchmark is a YAML file (configs/eval/): edits, prompts that must not
+    change, and the methods that are compared, each with its settings. All
+    methods edit the same base with the same edits and are asked the same
+    questions after the last edit. Tables and charts go to stdout, to --out and
+    to MLflow, experiment benchmark/NAME. Finished rows are kept in --out: a run
+    that was stopped continues, and a deleted folder starts over.
+
+    examples:
+      scen benchmark configs/eval/zsre-200.yaml          every method, 200 edits
+      scen benchmark configs/eval/zsre-200.yaml --size 50 --size 200 \\
+           --method "SCEN platform"
+      scen benchmark configs/eval/zsre-200.yaml --tune   try settings
+      scen benchmark configs/eval/hallucination-200.yaml
+    """
+    import torch
+
+    from scen.benchmark.material import RowStore
+    from scen.benchmark.publish import load_benchmark_base, publish, read_benchmark, summary
+    from scen.benchmark.run import run_benchmark
+    from scen.fs import Storage
+
+    show_warnings()
+    settings = read_benchmark(file, methods, sizes)
+    storage = Storage(folder or f".scen/benchmark/{settings.name}")
+    if threads:
+        torch.set_num_threads(threads)
+    base = load_benchmark_base(settings, say)
+    if tune:
+        _tune(base, settings, RowStore(storage), is_json=json)
+        return
+    with step_progress() as bars:
+        rows = run_benchmark(
+            base, settings, RowStore(storage), bars, lambda row: bars.start_wave(summary(row))
+        )
+    done = publish(settings, storage, base.name, rows, tracking=not no_tracking)
+    show_benchmark(done, is_json=json)
+
+
+def show_evaluation(evaluation: "Evaluation", *, is_json: bool) -> None:
+    """The figures for people, or as one JSON object."""
+    report = evaluation.to_dict()
+    if is_json:
+        write_json(report)
+        return
+    title = f"Version {evaluation.version}: {evaluation.figures.n_edits} edits"
+    out.print(report_table(report, title))
+    if report["asking"]:
+        out.print(_asking_table(report["asking"]))
+    line(f"every probe  {report['per_edit_path']}")
+
+
+def show_calibration(done: "Calibrated", *, is_json: bool) -> None:
+    """What was chosen, and how well it does; or as one JSON object."""
+    calibration, path = done.calibration, str(done.path)
+    profile = calibration.profile
+    if is_json:
+        write_json(
+            {
+                "profile": path,
+                "expert": dict(profile.expert),
+                "places": [place.name for place in profile.router.encoder.places],
+                "calibration": dict(profile.calibration),
+                "tracking_uri": done.tracking_uri,
+            }
+        )
+        return
+    for table in _calibration_tables(calibration):
+        out.print(table)
+    expert = ", ".join(f"{name} {value:g}" for name, value in profile.expert.items())
+    line(f"router     {profile.router.describe()}")
+    line(f"expert     {expert}")
+    line(f"profile    {path}  (scen edit ... --profile {path})")
+    show_mlflow(done.tracking_uri)
+
+
+def show_benchmark(done: "Published", *, is_json: bool) -> None:
+    """The tables, or the rows as one JSON object."""
+    if is_json:
+        rows = [asdict(row) for row in done.rows]
+        write_json({"rows": rows, "tables": done.tables, "tracking_uri": done.tracking_uri})
+        return
+    for grid in done.grids:
+        out.print(figures_table(grid.title, grid.heads, grid.lines))
+    line(f"tables     {done.tables}")
+    show_mlflow(done.tracking_uri)
+
+
+def _tune(base: "Base", settings: "BenchmarkSettings", store: "RowStore", *, is_json: bool) -> None:
+    from scen.benchmark.run import tune
+
+    trials: list[dict[str, Any]] = []
+    with step_progress() as bars:
+
+        def note(method: "MethodSettings", tried: dict[str, Any], row: "Row", merit: float) -> None:
+            trials.append({"method": method.name, "settings": tried, "merit": merit} | row.figures)
+            bars.start_wave(f"{method.name} {dumps(tried)}: {merit:.4f}")
+
+        best = tune(base, settings, store, bars, note)
+    if is_json:
+        write_json({"best": best, "trials": trials})
+        return
+    for name, tried in best.items():
+        line(f"{name}: {dumps(tried)}")
+
+
+def _asking_table(asking: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """Ways of asking, and where each goes; tasks about a question must reach no edit."""
+    heads = ("way of asking", "own edit", "exact answer", "another edit", "asked")
+    shares = ("own_edit", "exact", "another_edit")
+    rows = (
+        (way, *(percent(figures[name]) for name in shares), f"{figures['count']:g}")
+        for way, figures in asking.items()
+    )
+    return figures_table("Ways of asking", heads, rows)
+
+
+def _calibration_tables(calibration: "Calibration") -> Iterator[Table]:
+    """Places, experts, and what the router does with edits it never saw."""
+    if calibration.places is not None:
+        yield _places_table(calibration.places)
+    yield _trials_table(calibration)
+    rows = (
+        (
+            kind.kind,
+            str(kind.count),
+            "" if kind.right is None else percent(kind.right),
+            f"{100 * kind.wrong:.2f} %",
+        )
+        for kind in calibration.figures.kinds
+    )
+    auc = f"area under the curve {calibration.figures.auc:.3f}"
+    title = f"Routing of edits that took no part in the fit, {auc}"
+    yield figures_table(title, ("prompts", "number", "own edit", "another edit"), rows)
+
+
+def _places_table(search: "PlaceSearch") -> Table:
+    rows = [(" ".join(p.name for p in step.places), percent(step.found)) for step in search.steps]
+    styles = ["green" if len(s.places) == len(search.chosen) else "" for s in search.steps]
+    heads = ("keys", "rephrases found")
+    return make_table(heads, rows, title="Where keys are read", right=heads[1:], style=styles)
+
+
+def _trials_table(calibration: "Calibration") -> Table:
+    names = ("layer", "lr", "rank", "steps")
+    heads = (*names, "edits", "rephrases", "seconds")
+    rows = [
+        (
+            *(f"{getattr(trial, name):g}" for name in names),
+            percent(trial.reliability),
+            percent(trial.generality),
+            f"{trial.seconds:.1f}",
+        )
+        for trial in calibration.trials
+    ]
+    chosen = calibration.profile.expert
+    styles = [
+        "green" if all(getattr(trial, name) == chosen[name] for name in names) else ""
+        for trial in calibration.trials
+    ]
+    title = "Experts, each edit by its own"
+    return make_table(heads, rows, title=title, right=heads[1:], style=styles)
