@@ -1,10 +1,8 @@
 """Find a base by name, load it frozen, and say exactly which one it is.
 
-A base is the embedded default, a hub id, a local folder or a .gguf file. Only Llama-architecture
-models are supported.
+A base is the embedded default, a hub id, a local folder or a .gguf file.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +11,12 @@ from typing import Any
 
 import torch
 
-from scen.errors import BaseError, ConfigError
-from scen.model.fetch import EMBEDDED_NAME, fetch_embedded, fetch_hub
+from scen.errors import ConfigError
+from scen.model.decoder import TESTED, check_parts
+from scen.model.fetch import EMBEDDED_NAME, fetch_embedded, fetch_hub, fetch_hub_config
 from scen.model.template import Template, TemplateName
 from scen.model.weights import (
+    check_architecture,
     convert_gguf,
     count_parameters,
     fingerprint_base,
@@ -25,7 +25,6 @@ from scen.model.weights import (
     read_folder_tokenizer,
 )
 
-SUPPORTED = "Llama-2, Llama-3.x, SmolLM2, TinyLlama (config.json: model_type llama)"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -50,7 +49,11 @@ class Base:
     def model(self) -> Any:
         """The model with its weights. Raises BaseError where they cannot be read."""
         model = read_folder_model(self.folder, self.number)
-        return model.to(self.place).eval().requires_grad_(False)
+        model = model.to(self.place).eval().requires_grad_(False)
+        is_sharded = hasattr(next(model.parameters()), "ds_tensor")
+        if self.config.model_type not in TESTED and not is_sharded:
+            check_parts(model)
+        return model
 
     @property
     def is_loaded(self) -> bool:
@@ -109,29 +112,19 @@ class Base:
 
 
 def resolve_base(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The local folder of a base, fetched or converted where needed. Raises BaseError.
+    """The local folder of a base, fetched or converted where needed.
 
-    `say` is told what takes long.
+    `say` is called before steps that take long. Raises BaseError; where the architecture cannot be
+    edited, before weights are downloaded or converted.
     """
     path = Path(name).expanduser()
     if name == EMBEDDED_NAME:
         path = fetch_embedded(say)
     if path.suffix == ".gguf":
-        folder = convert_gguf(path, say)
-    else:
-        folder = path if path.is_dir() else fetch_hub(name)
-    check_architecture(folder)
-    return folder
-
-
-def check_architecture(folder: Path) -> None:
-    """Raises BaseError where the folder is not a supported model."""
-    try:
-        kind = json.loads((folder / "config.json").read_text())["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise BaseError(f"base: {folder} has no readable config.json with a model_type") from err
-    if kind != "llama":
-        raise BaseError(f"base: model_type {kind!r} is not supported. Supported: {SUPPORTED}")
+        return convert_gguf(path, say)
+    folder = path if path.is_dir() else fetch_hub_config(name)
+    check_architecture(read_folder_config(folder))
+    return folder if path.is_dir() else fetch_hub(name)
 
 
 def load_base(

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from scen.model.batch import PromptBatch
-from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.decoder import NO_SYNC, RankSync, run_head
 from scen.model.expert import EditedLinear, ExpertBank, attach_layer
 from scen.model.prefill import Prefill, prefill
 from scen.model.route import NeuronBank, Route
-from scen.model.split import run_head
 
 
 @dataclass(frozen=True)

@@ -79,16 +79,25 @@ def _download_wheel(folder: Path) -> Path:
 _SMALL_FILES = ["*.json", "*.model", "*.jinja", "tokenizer*"]
 
 
+def fetch_hub_config(name: str) -> Path:
+    """A local folder with the config.json of a hub id, and no weights. Raises BaseError."""
+    return _fetch(name, ["config.json"])
+
+
 def fetch_hub(name: str) -> Path:
     """The local folder of a hub id; safetensors where the repository has them. Raises BaseError."""
+    folder = _fetch(name, [*_SMALL_FILES, "*.safetensors"])
+    if list(folder.glob("*.safetensors")):
+        return folder
+    return _fetch(name, [*_SMALL_FILES, "*.bin"])
+
+
+def _fetch(name: str, patterns: list[str]) -> Path:
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
-        if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.bin"]))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as err:
         raise BaseError(
-            f"base: {name!r} is not a folder or a .gguf file, and could not be had from the hub "
-            f"({type(err).__name__}). Check the spelling, the network, "
+            f"base: {name!r} is not a folder or a .gguf file, and could not be fetched from the "
+            f"hub ({type(err).__name__}). Check the spelling, the network, "
             "and HF_TOKEN for gated models."
         ) from err
-    return folder

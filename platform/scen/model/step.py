@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from scen.model.decode import EditedModel
+from scen.model.decoder import Pair, Span, run_below, run_head
 from scen.model.route import Route
-from scen.model.split import Pair, Span, run_head, run_layers
 
 BLOCK = 64
 """Positions by which the cache grows at least."""
@@ -64,9 +64,9 @@ class RowCache:
         length_B = torch.tensor(self.lengths, device=kv.device)
         self._place = (torch.arange(len(self), device=kv.device), length_B)
         order_T = torch.arange(max(self.lengths) + 1, device=kv.device)
-        allowed_BT = order_T <= length_B[:, None]
+        distance_B11T = (length_B[:, None] - order_T)[:, None, None]
         itself: Any = self  # what attention asks of a cache is `update` alone
-        return Span(length_B[:, None], allowed_BT[:, None, None], itself)
+        return Span(length_B[:, None], distance_B11T >= 0, distance_B11T, itself)
 
     def grow(self) -> None:
         """The token of the last span belongs to its row now."""
@@ -104,9 +104,9 @@ class RowCache:
 def step_rows(edited: EditedModel, cache: RowCache, token_B: Tensor, route: Route) -> Tensor:
     """logits_BV after one more token of each row of the cache, which holds it then."""
     model = edited.model
-    h_B1D = model.model.embed_tokens(token_B[:, None])
+    count = len(model.model.layers)
     with edited.linear.use(edited.bank, route):
-        h_B1D = run_layers(model, 0, len(model.model.layers), h_B1D, cache.next_span())
+        h_B1D = run_below(model, count, token_B[:, None], cache.next_span())
     cache.grow()
     return run_head(model, h_B1D[:, -1])
 

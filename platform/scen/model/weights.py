@@ -1,6 +1,7 @@
 """The files of a base: read with transformers, converted from GGUF once, and fingerprinted."""
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -16,10 +17,16 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+)
 from transformers.utils import logging
 
 from scen.errors import BaseError
+from scen.model.decoder import SUPPORTED, find_trouble
 from scen.model.fetch import cache_root, digest_file, make_cache
 from scen.model.template import Template
 from scen.records import digest_bytes, digest_json
@@ -43,15 +50,43 @@ _DAMAGE = (OSError, ValueError, LookupError, RuntimeError, struct.error, Safeten
 
 def read_folder_config(folder: Path) -> Any:
     """The config.json of a folder. Raises BaseError."""
+    try:
+        json.loads((folder / "config.json").read_text())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise BaseError(f"base: {folder} has no readable config.json with a model_type") from err
     with _reading(f"{folder} cannot be read; fetch it again"):
         return AutoConfig.from_pretrained(folder)
 
 
+def read_gguf_config(path: Path) -> Any:
+    """The config of a GGUF file, from its header alone. Raises BaseError, also for architectures
+    that transformers does not read from GGUF."""
+    with _reading(f"{path} cannot be read as GGUF"), redirect_stderr(io.StringIO()):
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def empty_model(config: Any) -> Any:
+    """A model of this config on the meta device: modules and shapes, no memory. Raises BaseError
+    where the config is not of a causal language model."""
+    kind = str(getattr(config, "model_type", None))
+    with _reading(f"model_type {kind!r} is not a causal language model"), torch.device("meta"):
+        # Not `from_config`, which DeepSpeed replaces while a base is being sharded.
+        classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
+        return classes[type(config)](copy.deepcopy(config))
+
+
+def check_architecture(config: Any) -> None:
+    """Raises BaseError, with the reason, where a model of this config cannot be edited."""
+    if trouble := find_trouble(empty_model(config)):
+        raise BaseError(
+            f"base: model_type {config.model_type!r} cannot be edited: {trouble}. "
+            f"Supported are {SUPPORTED}"
+        )
+
+
 def count_parameters(config: Any) -> int:
-    """How many numbers a model of this config has, from a model without memory."""
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
-    return sum(weight.numel() for weight in model.parameters())
+    """Number of parameters of a model of this config, tied ones counted once."""
+    return sum(weight.numel() for weight in empty_model(config).parameters())
 
 
 def read_folder_tokenizer(folder: Path) -> Any:
@@ -63,7 +98,8 @@ def read_folder_tokenizer(folder: Path) -> Any:
 def read_folder_model(folder: Path, dtype: torch.dtype) -> Any:
     """The model of a folder. Raises BaseError."""
     with _reading(f"{folder} cannot be read; fetch it again"):
-        return _whole_model(folder, dtype=dtype, attn_implementation="sdpa")
+        # By default that of torch, or eager where an architecture has no other.
+        return _whole_model(folder, dtype=dtype)
 
 
 def read_gguf(path: Path) -> tuple[Any, Any]:
@@ -106,6 +142,7 @@ def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Pat
         raise BaseError(f"base: {path} does not exist")
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
     if not (folder / _MARKER).exists():
+        check_architecture(read_gguf_config(path))
         say(f"converting {path.name} to safetensors (half a minute, once)")
         with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, without_bars():
             part = Path(scratch) / "part"
