@@ -30,21 +30,17 @@ def write_tiny_base(folder: Path, seed: int = 0, kind: str = "llama", **more: An
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     PreTrainedTokenizerFast(tokenizer_object=raw, **names).save_pretrained(folder)
     torch.manual_seed(seed)
-    config: Any = AutoConfig.for_model(
-        kind,
-        vocab_size=len(vocab),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        **more,
-    )
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+    }
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    config: Any = AutoConfig.for_model(kind, vocab_size=len(vocab), **ids, **(sizes | more))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 

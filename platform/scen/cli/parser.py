@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_base(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    base = commands.add_parser("base", help="fetch a base model, or show which one it is")
+    base = commands.add_parser("base", help="fetch, check and list base models")
     actions = base.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
         ("fetch", "download and prepare a base, so that the next start takes seconds"),
@@ -86,6 +86,12 @@ def _add_base(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         action = actions.add_parser(name, help=text, description=text)
         base_options(action)
         json_option(action)
+    text = "bases that need no download: size, architecture, profile"
+    json_option(actions.add_parser("list", help=text, description=text))
+    text = "whether a base can be edited, and the memory that it takes; nothing large is downloaded"
+    check = actions.add_parser("check", help=text, description=text)
+    check.add_argument("base", metavar="BASE", help="a name, folder, .gguf file or hub id")
+    json_option(check)
 
 
 def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

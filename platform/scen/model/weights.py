@@ -129,7 +129,7 @@ def _reading(trouble: str) -> Iterator[None]:
         raise BaseError(f"base: {trouble} ({cause})") from err
 
 
-_MARKER = "converted.json"
+MARKER = "converted.json"
 
 
 def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -141,13 +141,13 @@ def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Pat
     if not path.is_file():
         raise BaseError(f"base: {path} does not exist")
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
-    if not (folder / _MARKER).exists():
+    if not (folder / MARKER).exists():
         check_architecture(read_gguf_config(path))
         say(f"converting {path.name} to safetensors (half a minute, once)")
         with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, without_bars():
             part = Path(scratch) / "part"
             _write_safetensors(path, part)
-            if not (folder / _MARKER).exists():  # else another process was first, and may read it
+            if not (folder / MARKER).exists():  # else another process was first, and may read it
                 shutil.rmtree(folder, ignore_errors=True)
                 part.replace(folder)
     _check_weights(folder)
@@ -163,11 +163,11 @@ def _write_safetensors(path: Path, folder: Path) -> None:
         model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
     tokenizer.save_pretrained(folder)
     marker = {"gguf": path.name, "weights_sha256": digest_file(folder / "model.safetensors")}
-    (folder / _MARKER).write_text(json.dumps(marker))
+    (folder / MARKER).write_text(json.dumps(marker))
 
 
 def _check_weights(folder: Path) -> None:
-    expected = json.loads((folder / _MARKER).read_text())["weights_sha256"]
+    expected = json.loads((folder / MARKER).read_text())["weights_sha256"]
     weights = folder / "model.safetensors"
     if not weights.is_file() or digest_file(weights) != expected:
         raise BaseError(f"base: {folder} is damaged; delete it and run `scen base fetch` again")

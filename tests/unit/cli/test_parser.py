@@ -33,7 +33,8 @@ COMMANDS = dict(walk(build_parser(), ""))
 
 def test_these_are_the_commands() -> None:
     assert set(COMMANDS) == {
-        "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "revoke",
+        "base fetch", "base info", "base list", "base check",
+        "edit", "ask", "eval", "calibrate", "collisions", "revoke",
         "expire", "rollback", "diff", "log", "show", "verify", "gc", "candidates", "promote",
         "reject", "register", "rebase", "export", "drain", "submit", "jobs", "stop", "serve",
         "demo", "report", "benchmark", "publish", "unpublish",
