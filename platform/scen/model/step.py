@@ -1,4 +1,4 @@
-"""Decoding in which rows come and go: one more token of every row that is there."""
+"""Continuous batching: one more token of every row, with rows that join and leave."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ BLOCK = 64
 class RowCache:
     """Keys and values of rows of unequal length, the tokens of each from position 0 on.
 
-    Room is made as rows get longer, and given back when no row is left. What lies behind a row's
-    length is zeros or what others left there, and is hidden from it.
+    The buffer grows with the longest row, and is freed when no row is left. Positions behind a
+    row's length hold zeros or values of earlier rows, and are masked.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -31,7 +31,7 @@ class RowCache:
 
     @property
     def num_bytes(self) -> int:
-        """Of the room that is there now."""
+        """Bytes of the buffer."""
         return 0 if self._kv_L2RHTd is None else self._kv_L2RHTd.nbytes
 
     def join(self, filled: Any, row: int, length: int) -> None:
@@ -69,7 +69,7 @@ class RowCache:
         return Span(length_B[:, None], distance_B11T >= 0, distance_B11T, itself)
 
     def grow(self) -> None:
-        """The token of the last span belongs to its row now."""
+        """Append the token of the last span to its row."""
         self.lengths = [length + 1 for length in self.lengths]
 
     def update(self, keys: Tensor, values: Tensor, layer: int, **_: object) -> Pair:
@@ -84,7 +84,7 @@ class RowCache:
         return seen_2BHTd[0], seen_2BHTd[1]
 
     def _reserve(self, length: int, like: Tensor | None = None) -> Tensor:
-        """The room, made longer where `length` positions do not fit."""
+        """The buffer, made longer where `length` positions do not fit."""
         old = self._kv_L2RHTd
         if old is None:
             assert like is not None

@@ -31,19 +31,10 @@ from scen.model.fetch import cache_root, digest_file, make_cache
 from scen.model.template import Template
 from scen.records import digest_bytes, digest_json
 
+MARKER = "converted.json"
+"""The file of a converted base that is written last."""
 
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """No bars within this block; afterwards as before."""
-    were_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if were_on:
-            logging.enable_progress_bar()
-
-
+_LARGE_BYTES = 1 << 26  # digests of smaller files are not kept
 # What the libraries raise over a file that is damaged, cut off or something else.
 _DAMAGE = (OSError, ValueError, LookupError, RuntimeError, struct.error, SafetensorError)
 
@@ -110,41 +101,20 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
         return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
-def _whole_model(folder: Path, **options: Any) -> Any:
-    read: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    model, report = read
-    # The loader fills what is missing with random numbers and goes on.
-    if missing := sorted(report["missing_keys"]):
-        raise LookupError(f"it lacks {', '.join(missing[:3])}")
-    return model
-
-
-@contextmanager
-def _reading(trouble: str) -> Iterator[None]:
-    try:
-        with without_bars():
-            yield
-    except (*_DAMAGE, StrictDataclassError) as err:
-        cause = (str(err) or type(err).__name__).splitlines()[0]
-        raise BaseError(f"base: {trouble} ({cause})") from err
-
-
-MARKER = "converted.json"
-
-
 def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder with the safetensors form (float32) of a GGUF file. Kept in the user's cache.
 
     The folder's name holds the sha256 of the GGUF file; its marker, written last, holds that of
-    the weights, which is checked when the folder is used again.
+    the weights, which is checked when the folder is used again. Raises BaseError, from the header
+    alone where the architecture cannot be edited.
     """
     if not path.is_file():
         raise BaseError(f"base: {path} does not exist")
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
     if not (folder / MARKER).exists():
         check_architecture(read_gguf_config(path))
-        say(f"converting {path.name} to safetensors (half a minute, once)")
-        with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, without_bars():
+        say(f"converting {path.name} to safetensors (once; minutes for large ones)")
+        with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, _without_bars():
             part = Path(scratch) / "part"
             _write_safetensors(path, part)
             if not (folder / MARKER).exists():  # else another process was first, and may read it
@@ -173,9 +143,6 @@ def _check_weights(folder: Path) -> None:
         raise BaseError(f"base: {folder} is damaged; delete it and run `scen base fetch` again")
 
 
-_LARGE_BYTES = 1 << 26  # less is read in a moment
-
-
 def fingerprint_base(folder: Path, template: Template) -> str:
     """sha256 (hex) over the weight files, the tokenizer and the template of a base."""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
@@ -192,19 +159,50 @@ def fingerprint_base(folder: Path, template: Template) -> str:
 
 
 def _digest_once(path: Path) -> str:
-    """The digest of a file; a large one's is kept in the cache under path, size and change time."""
+    """The digest of a file; that of a large one is cached by path, size and change time."""
     stat = path.resolve().stat()
     if stat.st_size < _LARGE_BYTES:
         return digest_file(path)
     key = digest_json([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    note = cache_root() / "digests" / key
-    if note.exists():
-        return note.read_text()
+    cached = cache_root() / "digests" / key
+    if cached.exists():
+        return cached.read_text()
     digest = digest_file(path)
-    with contextlib.suppress(OSError):  # without a cache it is read again next time
-        note.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: half a note would be taken for another base.
-        part = note.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):  # without a cache the file is read again next time
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: half a digest would be taken for another base.
+        part = cached.with_suffix(f".{os.getpid()}")
         part.write_text(digest)
-        part.replace(note)
+        part.replace(cached)
     return digest
+
+
+def _whole_model(folder: Path, **options: Any) -> Any:
+    read: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, report = read
+    # The loader fills what is missing with random numbers and goes on.
+    if missing := sorted(report["missing_keys"]):
+        raise LookupError(f"it lacks {', '.join(missing[:3])}")
+    return model
+
+
+@contextmanager
+def _reading(trouble: str) -> Iterator[None]:
+    try:
+        with _without_bars():
+            yield
+    except (*_DAMAGE, StrictDataclassError) as err:
+        cause = (str(err) or type(err).__name__).splitlines()[0]
+        raise BaseError(f"base: {trouble} ({cause})") from err
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of transformers within this block; afterwards as before."""
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()
