@@ -53,27 +53,27 @@ def _info(args: argparse.Namespace) -> None:
 
 def _list(args: argparse.Namespace) -> None:
     profiles = {json.loads(p.read_text())["base"]["name"]: p.stem for p in shipped_profiles()}
-    rows = [
-        {
-            "name": base.name,
-            "architecture": base.architecture,
-            "bytes": base.num_bytes,
-            "profile": profiles.get(base.name),
-            "folder": str(base.folder),
-        }
-        for base in list_bases()
-    ]
+    bases = list_bases()
     if args.json:
+        rows = [
+            {
+                "name": base.name,
+                "architecture": base.architecture,
+                "bytes": base.num_bytes,
+                "profile": profiles.get(base.name),
+                "folder": str(base.folder),
+            }
+            for base in bases
+        ]
         write_json({"bases": rows})
         return
     table = Table(box=None)
     for column in ("base", "architecture", "size", "profile", "folder"):
         table.add_column(column, overflow="fold")
-    for row in rows:
-        size = _gigabytes(row["bytes"])
-        table.add_row(
-            row["name"], row["architecture"], size, row["profile"] or "none ships", row["folder"]
-        )
+    for base in bases:
+        profile = profiles.get(base.name, "none ships")
+        size, folder = _gigabytes(base.num_bytes), str(base.folder)
+        table.add_row(base.name, base.architecture, size, profile, folder)
     out.print(table)
 
 

@@ -79,7 +79,8 @@ def test_estimates_are_near_measured_peaks(
 
 
 def test_each_step_that_does_not_fit_a_device_is_named(tmp_path: Path) -> None:
-    [cpu, *_] = check_base(write_config(tmp_path, LLAMA2_7B | {"num_hidden_layers": 4000})).devices
+    huge = LLAMA2_7B | {"hidden_size": 1 << 17, "intermediate_size": 1 << 19}
+    [cpu, *_] = check_base(write_config(tmp_path, huge)).devices
     assert cpu.fits == {"train": False, "train_paper": False, "calibrate": False, "serve": False}
     [cpu, *_] = check_base(write_config(tmp_path, LLAMA2_7B | {"num_hidden_layers": 1})).devices
     assert cpu.fits["train"]
