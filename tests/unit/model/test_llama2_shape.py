@@ -1,6 +1,7 @@
 """The shapes of Llama-2-7B, two of its 32 layers: one edit is trained in bfloat16, and answers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +22,12 @@ LAYER = 0
 def test_an_edit_is_trained_and_served_at_the_width_of_llama_2_7b(tmp_path: Path) -> None:
     torch.set_default_dtype(torch.bfloat16)
     try:
-        sizes = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 2}
-        heads = {"num_attention_heads": 32, "num_key_value_heads": 32}
+        sizes: dict[str, Any] = {
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 2,
+        }
+        heads: dict[str, Any] = {"num_attention_heads": 32, "num_key_value_heads": 32}
         write_tiny_base(tmp_path, initializer_range=0.02, **sizes, **heads)
     finally:
         torch.set_default_dtype(torch.float32)
