@@ -3,6 +3,7 @@
 import os
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from scen.model.base import Base, load_base
 from scen.records import Edit, EncodedEdit, Rephrase
@@ -18,8 +19,8 @@ from scen.records import Edit, EncodedEdit, Rephrase
 WORDS = ["amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath", "isle", "jetty"]
 
 
-def write_tiny_base(folder: Path, seed: int = 0) -> Path:
-    """A random Llama of 6 layers with a byte-level tokenizer."""
+def write_tiny_base(folder: Path, seed: int = 0, kind: str = "llama", **more: Any) -> Path:
+    """A random model of 6 layers, a Llama or another `model_type`, with a byte-level tokenizer."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = ["<unk>", "<s>", "</s>"]
     vocab = {token: i for i, token in enumerate([*specials, *alphabet])}
@@ -29,20 +30,18 @@ def write_tiny_base(folder: Path, seed: int = 0) -> Path:
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     PreTrainedTokenizerFast(tokenizer_object=raw, **names).save_pretrained(folder)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(vocab),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+    }
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    config: Any = AutoConfig.for_model(kind, vocab_size=len(vocab), **ids, **(sizes | more))
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 

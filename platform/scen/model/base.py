@@ -1,10 +1,8 @@
-"""Find a base by name, load it frozen, and say exactly which one it is.
+"""A base, found by name: frozen, with its template and its fingerprint.
 
-A base is the embedded default, a hub id, a local folder or a .gguf file. Only Llama-architecture
-models are supported.
+A base is the embedded default, a hub id, a local folder or a .gguf file.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +11,12 @@ from typing import Any
 
 import torch
 
-from scen.errors import BaseError, ConfigError
-from scen.model.fetch import EMBEDDED_NAME, fetch_embedded, fetch_hub
+from scen.errors import ConfigError
+from scen.model.decoder import TESTED, check_parts
+from scen.model.fetch import EMBEDDED_NAME, fetch_embedded, fetch_hub, fetch_hub_config
 from scen.model.template import Template, TemplateName
 from scen.model.weights import (
+    check_architecture,
     convert_gguf,
     count_parameters,
     fingerprint_base,
@@ -25,16 +25,15 @@ from scen.model.weights import (
     read_folder_tokenizer,
 )
 
-SUPPORTED = "Llama-2, Llama-3.x, SmolLM2, TinyLlama (config.json: model_type llama)"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base, whose weights are loaded when they are first wanted.
+    """A frozen base. Its weights are loaded on first use of `model`.
 
-    `fingerprint` covers weights, tokenizer and template, `config` is its config.json. `place` and
-    `number` are where, and as which type, weights that are not loaded would be.
+    `fingerprint` covers weights, tokenizer and template, `config` is its config.json. `load_device`
+    and `load_dtype` apply when the weights are loaded.
     """
 
     name: str
@@ -43,14 +42,19 @@ class Base:
     tokenizer: Any
     template: Template
     fingerprint: str
-    place: torch.device
-    number: torch.dtype
+    load_device: torch.device
+    load_dtype: torch.dtype
 
     @cached_property
     def model(self) -> Any:
-        """The model with its weights. Raises BaseError where they cannot be read."""
-        model = read_folder_model(self.folder, self.number)
-        return model.to(self.place).eval().requires_grad_(False)
+        """The model with its weights. Raises BaseError where they cannot be read, or where an
+        architecture that is not tested does not run layer by layer as it does whole."""
+        model = read_folder_model(self.folder, self.load_dtype)
+        model = model.to(self.load_device).eval().requires_grad_(False)
+        is_sharded = hasattr(next(model.parameters()), "ds_tensor")
+        if self.config.model_type not in TESTED and not is_sharded:
+            check_parts(model)
+        return model
 
     @property
     def is_loaded(self) -> bool:
@@ -59,19 +63,19 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        device: torch.device = self.model.device if self.is_loaded else self.place
+        """The device of the weights."""
+        device: torch.device = self.model.device if self.is_loaded else self.load_device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The number type of the weights."""
-        dtype: torch.dtype = self.model.dtype if self.is_loaded else self.number
+        dtype: torch.dtype = self.model.dtype if self.is_loaded else self.load_dtype
         return dtype
 
     @cached_property
     def num_parameters(self) -> int:
-        """How many numbers the weights are."""
+        """Number of parameters."""
         return count_parameters(self.config)
 
     @property
@@ -83,7 +87,7 @@ class Base:
 
     @property
     def pad_id(self) -> int:
-        """A token id to fill rows with; masks keep it from mattering."""
+        """Token id for padding; it is always masked."""
         pad = self.tokenizer.pad_token_id
         return int(self.template.end_id if pad is None else pad)
 
@@ -109,29 +113,19 @@ class Base:
 
 
 def resolve_base(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The local folder of a base, fetched or converted where needed. Raises BaseError.
+    """The local folder of a base, fetched or converted where needed.
 
-    `say` is told what takes long.
+    `say` is called before steps that take long. Raises BaseError; where the architecture cannot be
+    edited, before weights are downloaded or converted.
     """
     path = Path(name).expanduser()
     if name == EMBEDDED_NAME:
         path = fetch_embedded(say)
     if path.suffix == ".gguf":
-        folder = convert_gguf(path, say)
-    else:
-        folder = path if path.is_dir() else fetch_hub(name)
-    check_architecture(folder)
-    return folder
-
-
-def check_architecture(folder: Path) -> None:
-    """Raises BaseError where the folder is not a supported model."""
-    try:
-        kind = json.loads((folder / "config.json").read_text())["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise BaseError(f"base: {folder} has no readable config.json with a model_type") from err
-    if kind != "llama":
-        raise BaseError(f"base: model_type {kind!r} is not supported. Supported: {SUPPORTED}")
+        return convert_gguf(path, say)
+    folder = path if path.is_dir() else fetch_hub_config(name)
+    check_architecture(read_folder_config(folder))
+    return folder if path.is_dir() else fetch_hub(name)
 
 
 def load_base(
@@ -156,20 +150,29 @@ def open_base(
     device: str = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> Base:
-    """The same without the weights: they are read for the fingerprint (once per file), and loaded
-    by whoever asks for `model`. Raises BaseError, ConfigError."""
-    place = pick_device(device)
-    number = pick_dtype(dtype, place)
+    """Open a base without loading its weights; their files are read for the fingerprint, once per
+    file. Raises BaseError, ConfigError."""
+    load_device = pick_device(device)
+    load_dtype = pick_dtype(dtype, load_device)
     folder = resolve_base(name, say)
     config = read_folder_config(folder)
     tokenizer = read_folder_tokenizer(folder)
-    form = Template(template, tokenizer)
-    fingerprint = fingerprint_base(folder, form)
-    return Base(_full_name(name), folder, config, tokenizer, form, fingerprint, place, number)
+    prompts = Template(template, tokenizer)
+    fingerprint = fingerprint_base(folder, prompts)
+    return Base(
+        _full_name(name),
+        folder,
+        config,
+        tokenizer,
+        prompts,
+        fingerprint,
+        load_device,
+        load_dtype,
+    )
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU. Raises ConfigError for one that is not there."""
+    """`auto` is the first GPU, else the CPU. Raises ConfigError for an unknown or absent device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -191,7 +194,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _full_name(name: str) -> str:
-    """A name that means the same base in whichever folder a store is opened."""
+    """The name, with a relative path made absolute: stores are opened from other folders."""
     path = Path(name).expanduser()
     return str(path.absolute()) if name != EMBEDDED_NAME and path.exists() else name
 

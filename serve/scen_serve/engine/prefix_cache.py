@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scen.model.decoder import Pair
 from scen.model.prefill import Prefill
-from scen.model.split import Pair
 from scen.records import EncodedPrompt
 
 BLOCK = 16

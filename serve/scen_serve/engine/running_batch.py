@@ -15,9 +15,9 @@ from torch import Tensor
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, apply_experts, copy_cache
+from scen.model.decoder import run_head
 from scen.model.prefill import Prefill, prefill
 from scen.model.route import Route, SigmoidNeurons
-from scen.model.split import run_head
 from scen.model.step import RowCache, step_rows
 from scen.snapshot.load import Place
 from scen_serve.engine.detokenizer import IncrementalDetokenizer

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from unit.cli.test_life import store, told
 
 from scen.cli.main import main
+from unit.cli.test_life import store, told
 from unit.ledger.test_sign import keys
 
 __all__ = ["keys", "store"]  # fixtures

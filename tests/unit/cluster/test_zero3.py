@@ -1,10 +1,13 @@
-"""DeepSpeed configurations: stage 3, or a clear error."""
+"""DeepSpeed configurations: stage 3, or a clear error; and ranks that share a base."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from conftest import write_tiny_base
 from scen.cluster.sharding import DEFAULT, read_deepspeed
 from scen.config import load_config
 from scen.errors import ConfigError
@@ -63,3 +66,21 @@ def test_a_file_that_does_not_split_a_base(tmp_path: Path, content: str | None, 
     with pytest.raises(ConfigError, match=words) as caught:
         read_deepspeed(str(path))
     assert "cluster.deepspeed" in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_two_ranks_that_share_a_base_train_and_answer_as_with_the_whole(
+    tmp_path: Path, kind: str
+) -> None:
+    folder, out = write_tiny_base(tmp_path / "base", kind=kind), tmp_path / "out.json"
+    script = Path(__file__).parent / "zero3_ranks.py"
+    command = [sys.executable, "-P", str(script), str(folder), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ranks = json.loads(out.read_text())
+    whole, sharded = ranks["whole"], ranks["sharded"]
+    assert sharded["tokens"] == whole["tokens"]
+    for some, others in zip(sharded["losses"], whole["losses"], strict=True):
+        assert some == pytest.approx(others, rel=1e-4)
+    assert sharded["bytes"] < 0.6 * whole["bytes"]

@@ -7,10 +7,10 @@ from torch import Tensor
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, answer, apply_experts, copy_cache
+from scen.model.decoder import Pair
 from scen.model.expert import LowRankBank
 from scen.model.prefill import Prefill, prefill
 from scen.model.route import Route, SigmoidNeurons
-from scen.model.split import Pair
 from scen.records import EncodedEdit, EncodedPrompt
 
 LAYER = 3

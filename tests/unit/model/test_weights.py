@@ -60,7 +60,7 @@ def test_a_cut_off_file_is_refused_and_leaves_nothing(
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(BaseError, match=r"Tiny\.gguf cannot be read as GGUF"):
         convert_gguf(path)
-    assert list((cache / "bases").iterdir()) == []
+    assert list(cache.glob("bases/*")) == []
 
 
 def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
@@ -75,9 +75,23 @@ def test_a_file_that_lacks_a_weight_is_refused(as_gguf: AsGguf) -> None:
         convert_gguf(as_gguf(without="layers.3.mlp.up_proj"))
 
 
-def test_another_architecture_is_refused(as_gguf: AsGguf) -> None:
-    with pytest.raises(BaseError):
+def test_biases_that_an_architecture_has_must_be_there(as_gguf: AsGguf) -> None:
+    with pytest.raises(BaseError, match=r"lacks model\.layers\.0\.self_attn"):
         load_base(str(as_gguf(architecture="qwen2")), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [("mpt", "architecture mpt is not supported"), ("gpt2", "'gpt2' cannot be edited")],
+)
+def test_an_architecture_that_cannot_be_edited_is_refused_from_the_header(
+    as_gguf: AsGguf, cache: Path, architecture: str, words: str
+) -> None:
+    said: list[str] = []
+    with pytest.raises(BaseError, match=words):
+        convert_gguf(as_gguf(architecture=architecture), said.append)
+    assert said == []
+    assert not (cache / "bases").exists()
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])

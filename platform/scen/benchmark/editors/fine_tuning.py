@@ -14,10 +14,11 @@ from scen.benchmark.editors.scen_methods import Edited, StepProgress
 from scen.model.base import Base
 from scen.model.batch import IGNORED, TrainBatch, pad_edits
 from scen.model.decode import EditedModel
+from scen.model.decoder import run_head
 from scen.model.expert import FullBank, expert_loss
 from scen.model.prefill import Prefill
 from scen.model.route import Route
-from scen.model.split import Split, run_head, split_edits
+from scen.model.split import Split, split_edits
 from scen.records import Edit, EncodedEdit
 
 

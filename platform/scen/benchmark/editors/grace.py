@@ -15,10 +15,11 @@ from scen.benchmark.editors.scen_methods import Edited, StepProgress
 from scen.model.base import Base
 from scen.model.batch import IGNORED, pad_edits, pad_prompts
 from scen.model.decode import EditedModel
+from scen.model.decoder import run_head
 from scen.model.expert import Span, expert_loss
 from scen.model.prefill import Prefill, prefill
 from scen.model.route import Route
-from scen.model.split import run_head, split_edits
+from scen.model.split import split_edits
 from scen.records import Edit, EncodedEdit
 
 _SPLIT_GAP = 1e-5
