@@ -36,7 +36,7 @@ class Exporter:
     ledger: Ledger
 
     def __post_init__(self) -> None:
-        if self._method.method != "scen-lr":
+        if not self._method.kind.is_low_rank:
             raise ConfigError(
                 "--format: experts of method scen are whole matrices, which peft's LoRA cannot "
                 "hold; a store of method scen-lr can be exported"
@@ -53,7 +53,8 @@ class Exporter:
         with (folder / INDEX).open("w", encoding="utf-8") as index:
             for begin in range(0, len(entries), _BATCH):
                 some = entries[begin : begin + _BATCH]
-                tensors = rows.read([Place(e.bundle, e.row) for e in some], ("down", "up"))
+                places = [Place(e.bundle, e.row) for e in some]
+                tensors = rows.read(places, self._method.kind.expert_tensors)
                 for i, entry in enumerate(some):
                     path = folder / adapter_name(entry.edit_id)
                     self._write_one(path, tensors["down"][i], tensors["up"][i])

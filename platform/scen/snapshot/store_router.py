@@ -9,6 +9,7 @@ from scen.base.load import Base
 from scen.config import Config, RouterConfig
 from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
+from scen.method import METHODS
 from scen.routing.router import Router, plain_router
 from scen.snapshot.base_profile import Profile, find_profile
 
@@ -17,7 +18,7 @@ PLAIN_THRESHOLD = 0.6
 
 def choose_profile(config: Config, base: Base) -> Profile | None:
     """The profile that the settings mean for a base, if any. Raises ConfigError."""
-    if config.method == "scen" or config.router.places is not None:
+    if not METHODS[config.method].has_router or config.router.places is not None:
         return None
     return find_profile(config.router.profile, base)
 

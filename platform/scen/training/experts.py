@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,9 @@ from scen.editor.pace import ALONE, Pace
 from scen.editor.prefill import Prefill, prefill
 from scen.editor.split import Split, run_head, split_edits
 from scen.ingest.asking import Ask, wordings
+from scen.method import METHODS, MethodName
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
-Method = Literal["scen", "scen-lr"]
 Bank = LowRankBank | FullBank
 _IDLE = -1  # in place of an edit's index: a row that is only run to keep in step
 _SURE = 0.03  # nats per token: below it, no answer was lost
@@ -29,13 +29,18 @@ class ExpertPlan:
     """How experts are trained. `stop_loss` (nats) ends an edit early; 0 never does. With
     `other_ways`, edits that are lost in one of their other ways are trained on all of those."""
 
-    method: Method
+    method: MethodName
     layer: int
     steps: int
     lr: float
     rank: int = 4
     stop_loss: float = 0.0
     other_ways: bool = False
+
+    @property
+    def is_low_rank(self) -> bool:
+        """See `scen.method.Method`."""
+        return METHODS[self.method].is_low_rank
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,9 @@ class ExpertTrainer:
         rows = torch.arange(len(edits), device=labels_BS.device)
         done, losses = self._descend(split, labels_BS, bank, rows)
         fitted = FittedExperts(join_banks([done[row] for row in sorted(done)]), losses)
-        if self.plan.method != "scen-lr" or not self.plan.other_ways:
-            return fitted
-        return self._fit_other_ways(edits, fitted)
+        if self.plan.is_low_rank and self.plan.other_ways:
+            return self._fit_other_ways(edits, fitted)
+        return fitted
 
     @torch.no_grad()
     def losses(self, edits: Sequence[EncodedEdit], bank: Bank) -> Tensor:
@@ -132,7 +137,7 @@ class ExpertTrainer:
         layer = self.plan.layer
         device = next(self.model.parameters()).device
         batch = pad_edits(edits, self.pad_id, device)
-        if self.plan.method == "scen":
+        if not self.plan.is_low_rank:
             return split_edits(self.model, layer, batch, None), batch.labels_BS
         if filled is None:
             prompts = pad_prompts([e.prompt for e in edits], self.pad_id, device)
@@ -191,7 +196,7 @@ def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int], pace: Pace = 
     # Steps of 1e-4 vanish in bfloat16, so experts are trained in float32 at least.
     kind = torch.promote_types(linear.weight.dtype, torch.float32)
     width_D, width_F = linear.out_features, linear.in_features
-    if plan.method == "scen":
+    if not plan.is_low_rank:
         weight_DF = pace.whole(linear.weight).detach()
         return FullBank(weight_DF.to(kind)[None].repeat(len(seeds), 1, 1))
     draws = [

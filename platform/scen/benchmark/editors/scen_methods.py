@@ -13,12 +13,13 @@ from scen.benchmark.edited import Edited, StepProgress
 from scen.calibration.fit_encoder import RouterKeys
 from scen.calibration.fit_router import RouterPlan, fit_router
 from scen.calibration.router_set import Asking, build_router_set
-from scen.config import Config, Method, load_config
+from scen.config import Config, load_config
 from scen.editor.decode import EditedModel
 from scen.editor.expert import build_bank
 from scen.editor.neurons import NeuronBank, SigmoidNeurons
 from scen.ingest.asking import wordings
 from scen.ingest.prompts import read_prompts
+from scen.method import MethodName
 from scen.records import Edit
 from scen.routing.keys import read_prompt_keys, read_prompt_spans, unpack_texts
 from scen.routing.neurons import KeyNeurons
@@ -41,7 +42,7 @@ class PlatformEditor:
     fitted, or that are of another kind.
     """
 
-    method: Method = "scen-lr"
+    method: MethodName = "scen-lr"
     expert: dict[str, Any] = field(default_factory=dict)
     router: dict[str, Any] = field(default_factory=dict)
     folds: int = 0
@@ -54,11 +55,10 @@ class PlatformEditor:
         profile = choose_profile(config, base)
         method = resolve_method(config, base.num_layers, profile)
         fitted = _fit(base, config, method, edits, progress)
-        names = ("weight",) if self.method == "scen" else ("down", "up")
         tensors = {name: t.to(base.device) for name, t in fitted.tensors.items()}
-        bank = build_bank({name: _widened(tensors[name]) for name in names})
+        bank = build_bank({name: _widened(tensors[name]) for name in method.kind.expert_tensors})
         began = time.perf_counter()
-        if self.method == "scen":
+        if not method.kind.has_router:
             assert method.theta is not None
             neurons: list[NeuronBank] = [
                 SigmoidNeurons(method.layer, tensors["neuron"], method.theta)
