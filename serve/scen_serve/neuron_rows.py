@@ -10,7 +10,7 @@ from torch import Tensor
 from scen.registry.entry import LedgerEntry
 from scen.registry.snapshot import Snapshot
 from scen.routing.key_bank import UNIT, Codes
-from scen.routing.neurons import GrowingNeurons, KeyNeurons
+from scen.routing.neurons import KeyNeurons, NeuronBuffer
 from scen.routing.router import Router
 
 ReadKeys = Callable[[str], tuple[Tensor, Sequence[str] | None]]
@@ -29,7 +29,7 @@ class NeuronRows:
 
     def __init__(self, router: Router, read_keys: ReadKeys) -> None:
         self._read_keys = read_keys
-        self._bank = GrowingNeurons(router)
+        self._bank = NeuronBuffer(router)
         self._row: dict[str, int] = {}
         self._newest = -1  # the newest version that was read
 

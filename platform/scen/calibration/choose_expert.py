@@ -42,8 +42,8 @@ _SPARE_TOKENS = 8  # an answer this much longer than its target cannot be the ta
 
 @dataclass(frozen=True)
 class ExpertTrial:
-    """What came of some settings: shares of edits (`reliability`) and of their first rephrases
-    (`generality`) that are answered exactly, and the seconds that it took."""
+    """Settings and their result: shares of edits (`reliability`) and of their first rephrases
+    (`generality`) that are answered exactly, and the seconds that the trial took."""
 
     layer: int
     lr: float
@@ -85,8 +85,8 @@ class ExpertGrid:
 
 
 def sample_edits(base: Base, edits: Sequence[Edit], count: int) -> list[Edit]:
-    """Up to `count` edits to try experts on: half of them from all over, half those with the most
-    tokens to learn, for settings that suffice for most edits may be too weak for the hardest."""
+    """Up to `count` edits to try experts on: half of them evenly spread, half those with the
+    longest targets, since settings that suffice for most edits may be too weak for the hardest."""
     half = count // 2
     length = [len(base.template.encode_target(edit.target)) for edit in edits]
     longest = sorted(range(len(edits)), key=lambda i: -length[i])[:half]
@@ -103,11 +103,11 @@ def choose_expert(
 ) -> tuple[ExpertTrial, tuple[ExpertTrial, ...]]:
     """The cheapest settings within a point of the best, and all trials; one axis at a time.
 
-    `progress` is told of each value that is done with, tried or known.
+    `progress` is called after each value, tried now or before.
     """
-    usual = ExpertConfig()
+    defaults = ExpertConfig()
     middle = grid.layers[len(grid.layers) // 2]
-    best = ExpertTrial(middle, usual.lr, usual.rank, usual.steps)
+    best = ExpertTrial(middle, defaults.lr, defaults.rank, defaults.steps)
     known: dict[ExpertTrial, ExpertTrial] = {}
     for name, values in (
         ("layer", grid.layers),
@@ -139,15 +139,15 @@ def cheapest(trials: Sequence[ExpertTrial], num_layers: int) -> ExpertTrial:
 def _try(base: Base, edits: Sequence[Edit], trial: ExpertTrial) -> ExpertTrial:
     began = time.perf_counter()
     encoded = [base.template.encode_edit(edit) for edit in edits]
-    usual = ExpertConfig()
-    plan = ExpertPlan("scen-lr", trial.layer, trial.steps, trial.lr, trial.rank, usual.stop_loss)
+    defaults = ExpertConfig()
+    plan = ExpertPlan("scen-lr", trial.layer, trial.steps, trial.lr, trial.rank, defaults.stop_loss)
     bank = fit_experts(base.model, plan, encoded, base.pad_id).bank
     stored = {name: tensor.half().float() for name, tensor in bank.tensors().items()}
     edited = bare_model(base, trial.layer, build_bank(stored))
-    told = _share_exact(base, edited, edits, [edit.prompt for edit in edits])
+    asked = _share_exact(base, edited, edits, [edit.prompt for edit in edits])
     reworded = _share_exact(base, edited, edits, [edit.rephrases[0].text for edit in edits])
     seconds = time.perf_counter() - began
-    return replace(trial, reliability=told, generality=reworded, seconds=seconds)
+    return replace(trial, reliability=asked, generality=reworded, seconds=seconds)
 
 
 def _share_exact(
@@ -158,7 +158,7 @@ def _share_exact(
     targets = [base.template.encode_target(edit.target) for edit in edits]
     limit = max(map(len, targets)) + _SPARE_TOKENS
     route = Route.fixed(list(range(len(edits))), base.device)
-    told = decode(edited, pad_prompts(encoded, base.pad_id, base.device), limit, route)
-    answers = [base.template.decode(tokens) for tokens in told.tokens]
+    decoded = decode(edited, pad_prompts(encoded, base.pad_id, base.device), limit, route)
+    answers = [base.template.decode(tokens) for tokens in decoded.tokens]
     hits = [answer == edit.target for answer, edit in zip(answers, edits, strict=True)]
     return sum(hits) / len(hits)

@@ -14,8 +14,8 @@ from torch import Tensor
 from scen.base.surface import bare_form
 from scen.calibration.router_set import ASKS, RouterSet
 from scen.editor.keys import KeyPlace, SpanKeys
-from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, fold, random_view
-from scen.routing.words import likeness_of
+from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encoder, random_view
+from scen.routing.words import trigram_similarity
 
 _SHRINKAGE = 1.0  # of the within-class covariance, relative to its mean variance
 
@@ -61,7 +61,7 @@ _WHITENED = 4000  # prompts whose statistics are those of all
 @dataclass(frozen=True)
 class EncoderPlan:
     """Widths of the views at each place, and the floor of the whitening. The edit view comes first:
-    candidates are found by it."""
+    candidates are retrieved by it."""
 
     edit: int = 128
     general: int = 256
@@ -100,6 +100,16 @@ class RouterKeys:
         spans = self.spans and replace(self.spans, key_MKF=self.spans.key_MKF[:, columns])
         return RouterKeys(self.about, places, self.key_NKF[:, columns], spans)
 
+    def with_edit_keys(self, key_EKF: Tensor) -> "RouterKeys":
+        """The same with these raw keys of the edits' own prompts, such as those of a store."""
+        count, spans = self.about.num_edits, self.spans
+        key_NKF = torch.cat([key_EKF.to(self.key_NKF), self.key_NKF[count:]])
+        if spans is not None:
+            first_E = (spans.span_M == 0).nonzero().squeeze(1)[:count]
+            key_MKF = spans.key_MKF.index_copy(0, first_E, key_EKF.to(spans.key_MKF))
+            spans = replace(spans, key_MKF=key_MKF)
+        return RouterKeys(self.about, self.places, key_NKF, spans)
+
     def all_spans(self) -> SpanKeys:
         """The spans of all questions, in their order."""
         if self.spans is not None:
@@ -117,8 +127,8 @@ def question_rows(keys: RouterKeys) -> Tensor:
     rows = []
     bounds = zip(first_N.tolist(), end_N.tolist(), strict=True)
     for question, (begin, end) in zip(keys.about.questions, bounds, strict=True):
-        likeness = [likeness_of(spans.texts[i], question.asked) for i in range(begin, end)]
-        rows.append(begin + likeness.index(max(likeness)) if question.asked else begin)
+        similarity = [trigram_similarity(spans.texts[i], question.asked) for i in range(begin, end)]
+        rows.append(begin + similarity.index(max(similarity)) if question.asked else begin)
     return torch.tensor(rows)
 
 
@@ -140,7 +150,7 @@ def fit_encoder(keys: RouterKeys, used_E: Tensor, plan: EncoderPlan) -> KeyEncod
         _views(white_NKF[about_N], edit_N[about_N], plan.subject),
         _views(white_NKF[asks_N], relation_N[asks_N], plan.relation),
     ]
-    encoder = fold(whitening, keys.places, views)
+    encoder = compose_encoder(whitening, keys.places, views)
     first_NJ = encoder.first_views(encoder(key_NKF[asks_N]))
     return encoder.searching_by(fit_view(first_NJ, edit_N[asks_N], SEARCH_WIDTH))
 

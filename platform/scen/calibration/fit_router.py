@@ -21,26 +21,26 @@ from scen.routing.gate import Gate
 from scen.routing.router import Router, conformal_threshold
 
 BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)
-_WORTH = 0.02  # of the rephrases that the loosest bound finds may be given up for a stricter one
+_WORTH = 0.02  # recall of rephrases that a stricter bound may lose against the loosest
 
 
 def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
-    """The strictest of BOUNDS that gives up at most two points of what the loosest finds.
+    """The strictest of BOUNDS that loses at most two points of the recall of the loosest.
 
     `own_N` are held-out scores of rephrases (-inf: a wrong edit), the others as in
     `conformal_threshold`. Raises ConfigError where there are too few negatives for any.
     """
-    found: dict[float, float] = {}
+    recalls: dict[float, float] = {}
     for bound in BOUNDS:
         try:
             threshold = conformal_threshold(negative_N, kind_N, bound)
         except ConfigError:
             continue  # too few negatives for this one
-        found[bound] = float((own_N > threshold).float().mean())
-    if not found:
+        recalls[bound] = float((own_N > threshold).float().mean())
+    if not recalls:
         conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # says what is missing
-    enough = found[max(found)] - _WORTH
-    return min(bound for bound, share in found.items() if share >= enough)
+    enough = recalls[max(recalls)] - _WORTH
+    return min(bound for bound, share in recalls.items() if share >= enough)
 
 
 LEAST_EDITS = 20
@@ -56,8 +56,8 @@ _KINDS = {
 @dataclass(frozen=True)
 class RouterPlan:
     """How a router is fitted. Its gate is the mean of `num_gates` gates of different seeds. `bound`
-    is the false activation that hard negatives may have; None weighs it against the rephrases it
-    costs (`choose_bound`). Without `has_evidence` the keys alone decide. `searches_places`: a
+    is the highest false-positive rate on hard negatives; None weighs it against the recall of
+    rephrases (`choose_bound`). Without `has_evidence` the keys alone decide. `searches_places`: a
     calibration tries where keys are best read."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
@@ -98,9 +98,9 @@ class RouterPlan:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What routers that did not know an edit made of the questions about it. `rows_N` indexes the
-    questions; `own_N` is the score of the edit it asks for (-inf where another scored more), and
-    `other_N` the best score of all others."""
+    """Scores of the questions about each edit by routers that were not fitted on it. `rows_N`
+    indexes the questions; `own_N` is the score of the edit it asks for (-inf where another scored
+    more), `other_N` the best score of all others."""
 
     rows_N: Tensor
     own_N: Tensor
@@ -120,8 +120,8 @@ def fit_router(
 ) -> tuple[Router, HeldOut]:
     """A router for new edits of this kind, and the scores that its threshold rests on.
 
-    `progress` is told of each of the `folds + 2` steps. Raises InputError where there are too few
-    edits, ConfigError where there are too few hard negatives for the bound.
+    `progress` is called after each of the `folds + 2` steps. Raises InputError where there are too
+    few edits, ConfigError where there are too few hard negatives for the bound.
     """
     folds = cross_encode(keys, plan, progress)
     held = score_folds(folds, plan)

@@ -98,7 +98,7 @@ def _record(base: Base, found: Calibration, about: dict[str, Any], path: Path) -
         bound=figures.bound,
         top1_by_depth=top1,
         places=[
-            {"keys": " ".join(p.name for p in step.places), "found": step.found}
+            {"keys": " ".join(p.name for p in step.places), "found": step.recall}
             for step in (found.places.steps if found.places else ())
         ],
         trials=[asdict(trial) for trial in found.trials],

@@ -23,7 +23,7 @@ def _places(search: PlaceSearch) -> Table:
     for step in search.steps:
         names = " ".join(place.name for place in step.places)
         style = "green" if len(step.places) == count else ""
-        table.add_row(names, percent(step.found), style=style)
+        table.add_row(names, percent(step.recall), style=style)
     return table
 
 

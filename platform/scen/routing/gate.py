@@ -38,7 +38,7 @@ class Gate:
         return cls(direct_V, torch.zeros(num_views, 0), none, none, torch.zeros(()))
 
     @classmethod
-    def drawn(cls, num_views: int, hidden: int, seed: int, *, is_deep: bool = False) -> "Gate":
+    def initial(cls, num_views: int, hidden: int, seed: int, *, is_deep: bool = False) -> "Gate":
         """A gate to start training from; `is_deep`: with a second layer."""
         generator = torch.Generator().manual_seed(seed)
         hidden_VS = torch.randn(num_views, hidden, generator=generator) * num_views**-0.5

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from scen.editor.keys import KeyPlace
 from scen.errors import ConfigError
-from scen.routing.encoder import KeyEncoder, Whitening, fold, random_view
+from scen.routing.encoder import KeyEncoder, Whitening, compose_encoder, random_view
 from scen.routing.evidence import Evidence
 from scen.routing.gate import Gate
 
 
 def conformal_threshold(negative_N: Tensor, kind_N: Tensor, bound: float) -> float:
-    """The smallest threshold that keeps false activation of each kind of negative (int64), and
-    of all together, at most `bound` (0 < bound < 1).
+    """The smallest threshold at which the false-positive rate of each kind of negative (int64),
+    and of all together, is at most `bound` (0 < bound < 1).
 
     A kind with too few for the bound counts among all only. Raises ConfigError where all together
     are too few.
@@ -41,12 +41,12 @@ def _rank(count: int, bound: float) -> tuple[int, int]:
 
 
 def operating_curve(positive_N: Tensor, negative_N: Tensor) -> tuple[Tensor, Tensor]:
-    """(false_activation, found): the shares of negatives and positives above each threshold that
-    a negative sets, the highest threshold first. A positive that goes to a wrong edit is -inf."""
+    """(false-positive rate, recall) at each threshold set by a negative, the highest threshold
+    first. A positive that is routed to a wrong edit has score -inf."""
     cut_N = negative_N.sort(descending=True).values
     above_N = torch.arange(len(cut_N), dtype=torch.float32) / len(cut_N)
-    found_N = (positive_N[None] > cut_N[:, None]).float().mean(1)
-    return above_N, found_N
+    recall_N = (positive_N[None] > cut_N[:, None]).float().mean(1)
+    return above_N, recall_N
 
 
 def area_under_curve(positive_N: Tensor, negative_N: Tensor) -> float:
@@ -59,20 +59,20 @@ def area_under_curve(positive_N: Tensor, negative_N: Tensor) -> float:
 
 
 NEGATIVES = ("same kind", "near miss", "made near miss", "task", "subject task")
-"""Kinds of hard negatives: questions whose edit is not there, near misses given and made, tasks
-about a question, and other wishes about its subject."""
+"""Kinds of hard negatives: questions whose edit is absent, near misses given and made, tasks about
+a question, and other requests about its subject."""
 
 _DEFAULT_WIDTH = 512
 
 
 @dataclass(frozen=True)
 class Router:
-    """How prompts are compared with edits and from which score on an edit speaks.
+    """How prompts are compared with edits, and the score above which an edit is routed to.
 
     `negative_N` are the scores of the N held-out hard negatives that set `threshold`, so that
-    false activation of each of their kinds (`kind_N`, see NEGATIVES) is at most `bound` (None: the
-    threshold was set by hand). With `evidence` the gate also sees words, and what stands around a
-    question; without, as before this was known, similarities alone.
+    the false-positive rate of each of their kinds (`kind_N`, see NEGATIVES) is at most `bound`
+    (None: the threshold was set by hand). With `evidence` the gate also sees words and the
+    context of a question, without it similarities alone.
     """
 
     encoder: KeyEncoder
@@ -95,7 +95,7 @@ class Router:
         return f"keys {places}, threshold {self.threshold:.4g} ({promise})"
 
     def bounded(self, bound: float) -> "Router":
-        """The same router for another bound on false activation. Raises ConfigError where its
+        """The same router for another bound on false positives. Raises ConfigError where its
         sample is too small for it, or it was never calibrated."""
         threshold = conformal_threshold(self.negative_N, self.kind_N, bound)
         return replace(self, threshold=threshold, bound=bound)
@@ -106,7 +106,7 @@ class Router:
         return replace(self, encoder=self.encoder.after(projection_GF), evidence=evidence)
 
     def cut_at(self, threshold: float) -> "Router":
-        """The same router with a threshold set by hand, which promises nothing."""
+        """The same router with a threshold set by hand, without a bound."""
         return replace(self, threshold=threshold, bound=None)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -150,7 +150,7 @@ def plain_router(
     view = random_view(len(places), width_F, min(_DEFAULT_WIDTH, width_F), seed=0)
     if width_F <= _DEFAULT_WIDTH:  # nothing to save
         view = torch.eye(width_F).repeat(len(places), 1, 1)
-    encoder = fold(Whitening.fit(neutral_NKF, shrinkage), places, [view])
+    encoder = compose_encoder(Whitening.fit(neutral_NKF, shrinkage), places, [view])
     return Router(
         encoder,
         Gate.mean(encoder.num_views),

@@ -20,8 +20,8 @@ from scen.method import METHODS, MethodName
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 Bank = LowRankBank | FullBank
-_IDLE = -1  # in place of an edit's index: a row that is only run to keep in step
-_SURE = 0.03  # nats per token: below it, no answer was lost
+_IDLE = -1  # in place of an edit's index: a row that is run only to keep ranks in lockstep
+_SURE = 0.03  # nats per token: below it, every answer was right
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class ExpertTrainer:
         size = max(1, len(edits) // (1 + len(edits[0].ways)))  # as many rows as there are edits
         while self.pace.anyone(len(lost) > 0):
             now, lost = lost[:size], lost[size:]
-            some = now or [0]  # other ranks go on
+            some = now or [0]  # idle, in lockstep with other ranks
             asked = [
                 replace(edits[i], prompt=prompt)
                 for i in some
@@ -123,7 +123,7 @@ class ExpertTrainer:
         return FittedExperts(build_bank(tensors), losses)
 
     def _lost(self, edits: Sequence[EncodedEdit], bank: Bank) -> list[int]:
-        """Indices of edits whose target is not told surely in one of their other ways."""
+        """Indices of edits whose target is uncertain in one of their other wordings."""
         worst_B = torch.zeros(len(edits))
         for way in range(len(edits[0].ways)):
             asked = [replace(edit, prompt=edit.ways[way]) for edit in edits]
@@ -167,7 +167,7 @@ class ExpertTrainer:
                 _set_aside(done, bank, rows, keep)
             if not self.pace.anyone(len(keep) > 0):
                 return done, losses
-            if len(keep) == 0:  # other ranks go on: so does one row, for nothing
+            if len(keep) == 0:  # other ranks go on: one idle row keeps this rank in lockstep
                 rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
             loss_E.sum().backward()
             self.pace.after_backward()
@@ -184,8 +184,8 @@ class ExpertTrainer:
         expert_B = torch.arange(len(bank), device=labels_BS.device)
         y_BSD = _apply(bank, split, expert_B.repeat_interleave(len(labels_BS) // len(bank)))
         h_BSD = split.above(self.model, self.plan.layer, y_BSD)
-        told_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
-        return expert_loss(run_head(self.model, told_ND), labels_BS)
+        target_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
+        return expert_loss(run_head(self.model, target_ND), labels_BS)
 
 
 def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int], pace: Pace = ALONE) -> Bank:
@@ -199,11 +199,11 @@ def start_bank(model: Any, plan: ExpertPlan, seeds: Sequence[int], pace: Pace = 
     if not plan.is_low_rank:
         weight_DF = pace.whole(linear.weight).detach()
         return FullBank(weight_DF.to(kind)[None].repeat(len(seeds), 1, 1))
-    draws = [
+    initial = [
         torch.randn(plan.rank, width_F, generator=torch.Generator().manual_seed(seed))
         for seed in seeds
     ]
-    down_ErF = (torch.stack(draws) * width_F**-0.5).to(device, kind)
+    down_ErF = (torch.stack(initial) * width_F**-0.5).to(device, kind)
     up_EDr = torch.zeros(len(seeds), width_D, plan.rank, device=device, dtype=kind)
     return LowRankBank(down_ErF, up_EDr)
 
@@ -242,8 +242,7 @@ def _set_aside(done: dict[int, Bank], bank: Bank, rows: Tensor, keep: Tensor) ->
 
 
 WAYS = ("UPPER CASE", "several")
-"""The ways of asking in which answers were lost most, and that lie far from one another. Drawn from
-the wordings to fit on."""
+"""Ways of asking, from the wordings to fit on, that differ most and lost most answers."""
 
 
 def encode_edits(
@@ -261,7 +260,7 @@ def encode_edits(
 
 def _ways(template: Template, edit: Edit) -> tuple[EncodedPrompt, ...]:
     """The same for the same edit, in whatever wave."""
-    draw, about = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
-    asked = [wordings("fit").ask(way, about, draw) for way in WAYS]
+    rng, about = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
+    asked = [wordings("fit").ask(way, about, rng) for way in WAYS]
     prompts = [template.encode_prompt(one.text) for one in asked if one is not None]
     return tuple(replace(prompt, routed=None) for prompt in prompts)  # nothing is routed here

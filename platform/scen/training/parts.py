@@ -40,9 +40,9 @@ class Fitted:
 
 
 def cut_parts(edits: Sequence[EncodedEdit], size: int) -> list[list[int]]:
-    """The edits of a wave (indices) in parts that are trained side by side, of like length.
+    """Indices of the edits of a wave in parts that are trained together, grouped by length.
 
-    Parts follow from the edits alone, whoever trains them, so that a part done is done.
+    Batching is deterministic, so finished parts are reused whoever trains the rest.
     """
     order = sorted(
         range(len(edits)), key=lambda i: (len(edits[i].target), len(edits[i].prompt.ids))
