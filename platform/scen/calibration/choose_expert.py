@@ -23,13 +23,13 @@ from scen.training.experts import ExpertPlan, fit_experts
 
 
 def bare_model(base: Base, layer: int = 0, bank: ExpertBank | None = None) -> EditedModel:
-    """The base with a bank of experts at a layer, or with none at all."""
+    """The base with a bank of experts, or none, and without neurons: routes are given."""
     config = base.model.config
     wide, narrow = config.intermediate_size, config.hidden_size
     if bank is None:
         bank = LowRankBank(torch.zeros(0, 1, wide), torch.zeros(0, narrow, 1))
-    nobody = SigmoidNeurons(layer, torch.zeros(0, wide), 1.0)
-    return EditedModel(base.model, layer, bank, nobody, base.pad_id, base.stop_ids)
+    neurons = SigmoidNeurons(layer, torch.zeros(0, wide), 1.0)
+    return EditedModel(base.model, layer, bank, neurons, base.pad_id, base.stop_ids)
 
 
 _DEPTHS = (0.5, 0.6, 2 / 3, 0.75, 0.83)

@@ -119,8 +119,8 @@ class RouterKeys:
 
 
 def question_rows(keys: RouterKeys) -> Tensor:
-    """row_N: of each question the span (index among all) that says what is asked: the one most like
-    the words that it was made of; the whole where nothing was put around them."""
+    """row_N: of each question the index of the span that asks it: the one most similar to the
+    question's own words, or the whole message where no words were added."""
     spans = keys.all_spans()
     first_N = (spans.span_M == 0).nonzero().squeeze(1)
     end_N = torch.cat([first_N[1:], torch.tensor([len(spans.row_M)])])

@@ -18,7 +18,7 @@ _FIRST = 0.5  # weight of own edits above others, relative to their log-odds
 
 @dataclass(frozen=True)
 class GatePairs:
-    """N prompts, each beside E candidates (an edit and one of the prompt's spans): `sim_NEV`, the
+    """N prompts, each with E candidates (an edit and one of the prompt's spans): `sim_NEV`, the
     inputs of the gate, `own_NE` (bool: it asks for this one), and the class of each prompt
     (`class_N` int64), by which the loss is evened out. `real_NE` (bool) is False where a prompt has
     fewer candidates."""
@@ -115,7 +115,7 @@ def _schedule(
 
 
 def _loss(score_NE: Tensor, pairs: GatePairs, sizes: Sequence[int], weight_C: Tensor) -> Tensor:
-    """The loss of prompts that stand class by class, so many of each."""
+    """The loss of prompts sorted by class, `sizes` of each."""
     others_N = score_NE.masked_fill(pairs.own_NE | ~_real(pairs), _NEVER).logsumexp(1)
     own_N = score_NE.masked_fill(~pairs.own_NE, _NEVER).amax(1)
     asks_N = pairs.own_NE.any(1)

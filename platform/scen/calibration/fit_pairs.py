@@ -1,4 +1,4 @@
-"""The questions of a router set beside candidate edits, as the gate will see them.
+"""The questions of a router set paired with candidate edits, as the gate will see them.
 
 Suffixes: N questions, M spans of all questions, P pairs, E candidates of a question (an edit and a
 span), K places, F numbers of a raw key, C of a compact key, I inputs of the gate.
@@ -134,8 +134,7 @@ def input_noise(inputs: int, views: int) -> Tensor:
 def pair_up(
     keys: RouterKeys, encoder: KeyEncoder, evidence: Evidence | None, rows_N: Tensor
 ) -> Pairs:
-    """These questions beside their nearest edits by each of their spans, own ones always among
-    them."""
+    """These questions paired with their nearest edits by each span, their own always included."""
     count, spans = keys.about.num_edits, keys.all_spans()
     code_EKC = encoder(keys.key_NKF[:count])
     search_ED = encoder.search_key(code_EKC)

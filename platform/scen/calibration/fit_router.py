@@ -38,7 +38,7 @@ def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
             continue  # too few negatives for this one
         recalls[bound] = float((own_N > threshold).float().mean())
     if not recalls:
-        conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # says what is missing
+        conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # raises with the counts
     enough = recalls[max(recalls)] - _WORTH
     return min(bound for bound, share in recalls.items() if share >= enough)
 
@@ -90,7 +90,7 @@ class RouterPlan:
         )
 
     def evidence(self, keys: RouterKeys, used_E: Tensor) -> Evidence | None:
-        """What the gate sees beside keys, from the questions about these edits (bool)."""
+        """The inputs of the gate besides keys, fitted on the questions about these edits (bool)."""
         if not self.has_evidence:
             return None
         return fit_evidence(keys, used_E, self.encoder.shrinkage)
@@ -109,7 +109,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class FoldPairs:
-    """Per fold, the held-out questions beside their candidates: what gates are fitted on."""
+    """Per fold, the held-out questions with their candidates, on which gates are fitted."""
 
     pairs: tuple[GatePairs, ...]
     rows: tuple[Tensor, ...]

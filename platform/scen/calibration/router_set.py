@@ -1,7 +1,7 @@
 """The prompts that a router is fitted on: what must reach an edit, and what must not.
 
 Each edit's question is also asked in some of the ways of asking that people have, and some tasks
-about it or its subject, which must reach no edit, stand beside it.
+about it or its subject, which must reach no edit, are added.
 """
 
 import random
@@ -39,8 +39,8 @@ class Question:
     """A prompt and what it is about: edit `edit` (index; -1: none of them).
 
     `is_subject`: it names the edit's subject, so that only the question may differ. `before` are
-    the turns of the conversation before it, `asked` the question that stands in the text (empty
-    where that is all of it).
+    the turns of the conversation before it, `asked` the question within the text (empty
+    where it is the whole text).
     """
 
     text: str
@@ -72,7 +72,7 @@ class RouterSet:
 
     @property
     def texts(self) -> list[str]:
-        """The prompts as text, without what stands before them."""
+        """The prompts as text, without the turns before them."""
         return [question.text for question in self.questions]
 
 

@@ -1,7 +1,7 @@
-"""What the gate sees of a span and an edit beside the similarities of their keys.
+"""Inputs of the gate besides key similarities: the manner of a message, and shared words.
 
 Whether a message asks a question or is a task about it shows in what the base is about to do (the
-last prompt token) and in the words around the span. Suffixes: M spans, E edits beside each,
+last prompt token) and in the words around the span. Suffixes: M spans, E candidate edits,
 V similarities, L figures of words, K places, F numbers of a raw key, D numbers of a manner, G those
 of all places, I inputs of the gate, H buckets of words.
 """
@@ -68,9 +68,9 @@ class Evidence:
         """x_MEI: the inputs of the gate. Distances are included beside the cosines, which differ
         by little near 1."""
         per_span = torch.cat([share_M[:, None], manner_MG], 1)
-        beside = per_span[:, None].expand(-1, sim_MEV.shape[1], -1)
+        shared = per_span[:, None].expand(-1, sim_MEV.shape[1], -1)
         distance_MEV = (1 - sim_MEV).clamp_min(_NEAREST).sub(_NEAREST).sqrt()
-        return torch.cat([sim_MEV, distance_MEV, words_MEL.to(sim_MEV), beside.to(sim_MEV)], -1)
+        return torch.cat([sim_MEV, distance_MEV, words_MEL.to(sim_MEV), shared.to(sim_MEV)], -1)
 
     @cached_property
     def _rarity(self) -> list[float]:

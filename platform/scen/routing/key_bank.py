@@ -58,7 +58,7 @@ class RowBuffer:
             return self._count, tuple(part[:rows] for part in self._parts)
 
     def _reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
+        """Grow the storage to at least `rows` rows."""
         room = len(self._parts[0])
         if rows <= room:
             return

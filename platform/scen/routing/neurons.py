@@ -64,7 +64,7 @@ class NeuronBuffer:
         return Codes(*(part[:count] for part in parts))
 
     def texts(self) -> Sequence[str]:
-        """The words of all rows; grows with the bank, and what is there never changes."""
+        """The words of all rows; grows with the bank, entries never change."""
         return self._texts
 
     def search(self, row_E: Tensor) -> Search:

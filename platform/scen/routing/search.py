@@ -100,7 +100,7 @@ class Int8Search:
 
 
 def best_of(keys: Keys, query_BD: Tensor, index_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of chosen rows, as in `Search`. `index_BC` rises; -1 stands for no row."""
+    """The k best of chosen rows, as in `Search`. `index_BC` rises; -1: no row."""
     parts = zip(query_BD.split(_REFINED), index_BC.split(_REFINED), strict=True)
     score_BC = torch.cat([_rescore(keys, query, index) for query, index in parts])
     score_BK, place_BK = top_stable(score_BC, k)
@@ -214,7 +214,7 @@ def load_faiss() -> Any:
 
 
 def _sample(keys: Keys, rows: int, wanted: int) -> Any:
-    """About so many of the first rows, evenly spread, as a float32 array."""
+    """About `wanted` of the first `rows` rows, evenly spread, as a float32 array."""
     step = max(1, rows // wanted)
     return (keys.code_ND[:rows:step] * keys.scale_N[:rows:step, None]).numpy()
 

@@ -249,7 +249,7 @@ def encode_edits(
     template: Template, edits: Sequence[Edit], *, other_ways: bool
 ) -> list[EncodedEdit]:
     """Edits as tokens, with their questions in other ways of asking where those are wanted. A `raw`
-    template completes texts, which nobody asks: it has none."""
+    template completes texts instead of answering questions: it has none."""
     encoded = [template.encode_edit(edit) for edit in edits]
     if not other_ways or template.name == "raw":
         return encoded
