@@ -49,49 +49,14 @@ from scen.snapshot.base_profile import Profile
 from scen.snapshot.open import OpenStore
 from scen.snapshot.rows import Place
 
+Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
+
 _REQUEST = (
     "Question: Who wrote Hamlet?\nThe same question in other words: Hamlet was written by whom?\n"
     "Question: {}\nThe same question in other words:"
 )
 _TOKENS = 32
 _BATCH = 32
-
-
-def complete_edits(
-    base: Base, edits: Sequence[Edit], progress: Callable[[int], None] = lambda _: None
-) -> list[Edit]:
-    """The edits, each with rephrases: its own, or where it has none those of the base (source
-    `base`) and of templates (`made`). `progress` is called with each batch's size."""
-    templates = question_templates(edits)
-    bare = [edit for edit in edits if not edit.rephrases]
-    written: dict[str, tuple[Rephrase, ...]] = {}
-    for begin in range(0, len(bare), _BATCH):
-        some = bare[begin : begin + _BATCH]
-        for edit, text in zip(some, _ask(base, some), strict=True):
-            own = [Rephrase(text, "base")] if is_other_wording(text, edit) else []
-            written[edit.id] = (*own, *make_rephrases(edit, templates))
-        progress(len(some))
-    return [replace(edit, rephrases=edit.rephrases or written[edit.id]) for edit in edits]
-
-
-def _ask(base: Base, edits: Sequence[Edit]) -> list[str]:
-    """What the base makes of each prompt, its first line."""
-    encoded = [base.template.encode_prompt(_REQUEST.format(edit.prompt)) for edit in edits]
-    batch = pad_prompts(encoded, base.pad_id, base.device)
-    answers = decode(bare_model(base), batch, _TOKENS, Route.base(len(edits), base.device))
-    texts = [base.template.decode(tokens) for tokens in answers.tokens]
-    return [(text.strip().splitlines() or [""])[0].strip(" \"'") for text in texts]
-
-
-def is_other_wording(text: str, edit: Edit) -> bool:
-    """A base may repeat the prompt, answer it, or lose its subject."""
-    if normalise(text) == normalise(edit.prompt) or len(text) > 2 * len(edit.prompt) + 20:
-        return False
-    return names_subject(text, edit)
-
-
-Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
-
 _SAMPLE = 48  # edits that experts are tried on
 _LEAST_PROMPTS = 20
 _MOST_UNKNOWN = 0.1  # of the tokens of wordings
@@ -304,3 +269,36 @@ def _search_expert(
 def _facts(base: Base) -> dict[str, object]:
     """The base as a profile names it."""
     return {name: fact for name, fact in base.describe().items() if name != "device"}
+
+
+def complete_edits(
+    base: Base, edits: Sequence[Edit], progress: Callable[[int], None] = lambda _: None
+) -> list[Edit]:
+    """The edits, each with rephrases: its own, or where it has none those of the base (source
+    `base`) and of templates (`made`). `progress` is called with each batch's size."""
+    templates = question_templates(edits)
+    bare = [edit for edit in edits if not edit.rephrases]
+    written: dict[str, tuple[Rephrase, ...]] = {}
+    for begin in range(0, len(bare), _BATCH):
+        some = bare[begin : begin + _BATCH]
+        for edit, text in zip(some, _ask(base, some), strict=True):
+            own = [Rephrase(text, "base")] if is_other_wording(text, edit) else []
+            written[edit.id] = (*own, *make_rephrases(edit, templates))
+        progress(len(some))
+    return [replace(edit, rephrases=edit.rephrases or written[edit.id]) for edit in edits]
+
+
+def _ask(base: Base, edits: Sequence[Edit]) -> list[str]:
+    """What the base makes of each prompt, its first line."""
+    encoded = [base.template.encode_prompt(_REQUEST.format(edit.prompt)) for edit in edits]
+    batch = pad_prompts(encoded, base.pad_id, base.device)
+    answers = decode(bare_model(base), batch, _TOKENS, Route.base(len(edits), base.device))
+    texts = [base.template.decode(tokens) for tokens in answers.tokens]
+    return [(text.strip().splitlines() or [""])[0].strip(" \"'") for text in texts]
+
+
+def is_other_wording(text: str, edit: Edit) -> bool:
+    """A base may repeat the prompt, answer it, or lose its subject."""
+    if normalise(text) == normalise(edit.prompt) or len(text) > 2 * len(edit.prompt) + 20:
+        return False
+    return names_subject(text, edit)

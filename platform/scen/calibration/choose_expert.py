@@ -21,17 +21,6 @@ from scen.editor.route import Route
 from scen.records import Edit
 from scen.training.experts import ExpertPlan, fit_experts
 
-
-def bare_model(base: Base, layer: int = 0, bank: ExpertBank | None = None) -> EditedModel:
-    """The base with a bank of experts, or none, and without neurons: routes are given."""
-    config = base.model.config
-    wide, narrow = config.intermediate_size, config.hidden_size
-    if bank is None:
-        bank = LowRankBank(torch.zeros(0, 1, wide), torch.zeros(0, narrow, 1))
-    neurons = SigmoidNeurons(layer, torch.zeros(0, wide), 1.0)
-    return EditedModel(base.model, layer, bank, neurons, base.pad_id, base.stop_ids)
-
-
 _DEPTHS = (0.5, 0.6, 2 / 3, 0.75, 0.83)
 _RATES = (1e-2, 2e-2, 4e-2)
 _RANKS = (2, 4, 8)
@@ -162,3 +151,13 @@ def _share_exact(
     answers = [base.template.decode(tokens) for tokens in decoded.tokens]
     hits = [answer == edit.target for answer, edit in zip(answers, edits, strict=True)]
     return sum(hits) / len(hits)
+
+
+def bare_model(base: Base, layer: int = 0, bank: ExpertBank | None = None) -> EditedModel:
+    """The base with a bank of experts, or none, and without neurons: routes are given."""
+    config = base.model.config
+    wide, narrow = config.intermediate_size, config.hidden_size
+    if bank is None:
+        bank = LowRankBank(torch.zeros(0, 1, wide), torch.zeros(0, narrow, 1))
+    neurons = SigmoidNeurons(layer, torch.zeros(0, wide), 1.0)
+    return EditedModel(base.model, layer, bank, neurons, base.pad_id, base.stop_ids)

@@ -22,27 +22,6 @@ from scen.routing.router import Router, conformal_threshold
 
 BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)
 _WORTH = 0.02  # recall of rephrases that a stricter bound may lose against the loosest
-
-
-def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
-    """The strictest of BOUNDS that loses at most two points of the recall of the loosest.
-
-    `own_N` are held-out scores of rephrases (-inf: a wrong edit), the others as in
-    `conformal_threshold`. Raises ConfigError where there are too few negatives for any.
-    """
-    recalls: dict[float, float] = {}
-    for bound in BOUNDS:
-        try:
-            threshold = conformal_threshold(negative_N, kind_N, bound)
-        except ConfigError:
-            continue  # too few negatives for this one
-        recalls[bound] = float((own_N > threshold).float().mean())
-    if not recalls:
-        conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # raises with the counts
-    enough = recalls[max(recalls)] - _WORTH
-    return min(bound for bound, share in recalls.items() if share >= enough)
-
-
 LEAST_EDITS = 20
 _KINDS = {
     **dict.fromkeys(ASKS, 0),
@@ -177,3 +156,22 @@ def hard_negatives(keys: RouterKeys, held: HeldOut) -> tuple[Tensor, Tensor]:
     questions whose own edit is taken away, so that they are unseen questions of the same kind."""
     kind_N = torch.tensor([_KINDS.get(q.kind, -1) for q in keys.about.questions])[held.rows_N]
     return held.other_N[kind_N >= 0], kind_N[kind_N >= 0]
+
+
+def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
+    """The strictest of BOUNDS that loses at most two points of the recall of the loosest.
+
+    `own_N` are held-out scores of rephrases (-inf: a wrong edit), the others as in
+    `conformal_threshold`. Raises ConfigError where there are too few negatives for any.
+    """
+    recalls: dict[float, float] = {}
+    for bound in BOUNDS:
+        try:
+            threshold = conformal_threshold(negative_N, kind_N, bound)
+        except ConfigError:
+            continue  # too few negatives for this one
+        recalls[bound] = float((own_N > threshold).float().mean())
+    if not recalls:
+        conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # raises with the counts
+    enough = recalls[max(recalls)] - _WORTH
+    return min(bound for bound, share in recalls.items() if share >= enough)

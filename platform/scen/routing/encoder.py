@@ -19,8 +19,9 @@ _TINY = torch.finfo(torch.float32).tiny  # keys without variance are only centre
 class Whitening:
     """Shrunk whitening of K kinds of key, in low-rank form.
 
-    The covariance of key k is modelled as `axis diag(var) axis' + floor I`. `axis_KNF` are N
-    orthonormal directions, `keep_KN` the factor by which each is scaled relative to the rest.
+    Without whitening the keys of all prompts point the same way, and the nearest edit is nearly
+    arbitrary. The covariance of key k is modelled as `axis diag(var) axis' + floor I`. `axis_KNF`
+    are N orthonormal directions, `keep_KN` the factor by which each is scaled relative to the rest.
     Memory grows with the number of sampled prompts, not with F squared.
     """
 
