@@ -10,11 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scen.errors import ConfigError
+from scen.method import METHODS, MethodName
 
-Method = Literal["scen-lr", "scen"]
 OnConflict = Literal["refuse", "supersede", "quarantine"]
-
-_PAPER: dict[str, Any] = {"expert": {"steps": 10, "lr": 1e-4, "stop_loss": 0.0, "batch_size": 8}}
 
 
 class _Part(BaseModel):
@@ -171,7 +169,7 @@ class ClusterConfig(_Part):
 class Config(_Part):
     """All settings of a run."""
 
-    method: Method = "scen-lr"
+    method: MethodName = "scen-lr"
     """scen-lr: low-rank experts and whitened keys. scen: the paper's procedure."""
     base: BaseConfig = BaseConfig()
     expert: ExpertConfig = ExpertConfig()
@@ -196,8 +194,9 @@ def load_config(
     for text in overrides:
         given = _merge(given, _parse_override(text))
     given = _merge(given, dict(fixed or {}))
-    if given.get("method") == "scen":
-        given = _merge(_PAPER, given)
+    method = METHODS.get(str(given.get("method")))
+    if method is not None:
+        given = _merge(dict(method.defaults), given)
     try:
         return Config.model_validate(given)
     except ValidationError as err:

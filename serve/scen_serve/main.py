@@ -29,12 +29,12 @@ def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None
     """The service of a store, not started. `news` announces versions before the ledger is polled.
     Raises NotFoundError where there is no store, BaseError where the base is not the store's."""
     store = open_store(Storage(args.store), args.base, say)
-    is_paper = store.method.method == "scen"  # whole matrices: no more than can be in use
+    spare = 2 if store.method.kind.is_low_rank else 1  # whole matrices: only those in use
     limits = EngineLimits(
         max_rows=args.max_rows,
         max_waiting=args.max_waiting,
         max_context=args.max_context,
-        expert_slots=args.max_rows if is_paper else 2 * args.max_rows,
+        expert_slots=spare * args.max_rows,
         prefix_bytes=args.prefix_bytes,
     )
     return Service(store, limits, args.poll_s, news)

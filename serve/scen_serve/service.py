@@ -251,12 +251,9 @@ class Service:
         news: News | None = None,
     ) -> None:
         config, method = store.base.model.config, store.method
-        is_paper = method.method == "scen"
-        names = ("weight",) if is_paper else ("down", "up")
         self.store = store
-        self.host = HostExpertCache(store.storage, names, limits.host_bytes)
-        rank = 0 if is_paper else method.rank
-        bank = empty_bank(config, rank, limits.expert_slots, store.base.device)
+        self.host = HostExpertCache(store.storage, method.kind.expert_tensors, limits.host_bytes)
+        bank = empty_bank(config, method.rank, limits.expert_slots, store.base.device)
         self.engine = Engine(store.base, method.layer, ExpertCache(bank, self.host), limits)
         reader = SnapshotReader(store, self.host)
         self.follower = Follower(self.engine, reader, store.storage, poll_s, news)

@@ -12,13 +12,14 @@ from functools import partial
 
 from bench.report import base_option, emit, new_parser, paper_layer, sample_edits, timed
 from scen.config import load_config
+from scen.method import MethodName
 from scen.model import reference
 from scen.model.base import Base, load_base
 from scen.records import EncodedEdit
-from scen.training.experts import ExpertPlan, Method, fit_experts
+from scen.training.experts import ExpertPlan, fit_experts
 
 
-def plan_of(base: Base, method: Method, *, other_ways: bool) -> tuple[ExpertPlan, int]:
+def plan_of(base: Base, method: MethodName, *, other_ways: bool) -> tuple[ExpertPlan, int]:
     """The default settings of a method, and its batch size."""
     expert = load_config(fixed={"method": method}).expert
     plan = ExpertPlan(
@@ -33,7 +34,7 @@ def plan_of(base: Base, method: Method, *, other_ways: bool) -> tuple[ExpertPlan
     return plan, expert.batch_size
 
 
-def fit_all(base: Base, method: Method, edits: list[EncodedEdit], *, other_ways: bool) -> float:
+def fit_all(base: Base, method: MethodName, edits: list[EncodedEdit], *, other_ways: bool) -> float:
     """Train all edits; the mean number of steps that an edit took."""
     plan, size = plan_of(base, method, other_ways=other_ways)
     steps = 0
@@ -67,7 +68,7 @@ def main() -> None:
     emit(bench="stage1", method="reference", dtype="float32", edits=args.edits, seconds=slow,
          edits_per_second=args.edits / slow, ratio_vs_reference=1.0)  # fmt: skip
     auto = load_base(args.base)
-    runs: list[tuple[Method, Base, bool]] = [
+    runs: list[tuple[MethodName, Base, bool]] = [
         ("scen", exact, False),
         ("scen-lr", exact, False),
         ("scen-lr", auto, False),

@@ -24,7 +24,7 @@ from bench.report import base_option, emit, new_parser, numbers, timed
 from scen.ledger.actions import Revoke, WaveCommit
 from scen.records import Edit
 from scen.routing.key_bank import Codes
-from scen.routing.neurons import GrowingNeurons, KeyNeurons
+from scen.routing.neurons import KeyNeurons, NeuronBuffer
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.expert_cache import Bundle, HostExpertCache
 from scen_serve.engine.snapshots import SnapshotReader
@@ -63,7 +63,7 @@ def commit(store: OpenStore, host: DrawnKeys, count: int) -> None:
 def rebuild(neurons: KeyNeurons) -> KeyNeurons:
     """The same neurons, made from all compact keys."""
     codes = neurons.codes
-    bank = GrowingNeurons(neurons.router, len(codes))
+    bank = NeuronBuffer(neurons.router, len(codes))
     for part in torch.arange(len(codes)).split(WAVE):
         bank.append(Codes(codes.int8_EKC[part], codes.scale_EKH[part]))
     return KeyNeurons.of_rows(bank, torch.arange(len(codes)))

@@ -17,7 +17,7 @@ from scen.calibration.fit_encoder import EncoderPlan, RouterKeys
 from scen.calibration.fit_gate import fit_gate, join_pairs
 from scen.calibration.fit_pairs import pair_up
 from scen.calibration.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
-from scen.routing.encoder import Whitening, fold
+from scen.routing.encoder import Whitening, compose_encoder
 from scen.routing.key_bank import Codes
 from scen.routing.neurons import CANDIDATES
 from scen.routing.router import Router, conformal_threshold
@@ -110,7 +110,7 @@ def _fit_raw(keys: RouterKeys, plan: RouterPlan) -> Router:
     """The encoder only whitens, so it knows no edits; gate and threshold are cross-fitted."""
     places, width_F = keys.key_NKF.shape[1:]
     whitening = Whitening.fit(keys.key_NKF, plan.encoder.shrinkage)
-    encoder = fold(whitening, keys.places, [torch.eye(width_F).repeat(places, 1, 1)])
+    encoder = compose_encoder(whitening, keys.places, [torch.eye(width_F).repeat(places, 1, 1)])
     part_N = torch.where(keys.edit_N >= 0, keys.edit_N % plan.folds, -1)
     rows = [((part_N == part) | (part_N < 0)).nonzero().squeeze(1) for part in range(plan.folds)]
     folds = FoldPairs(tuple(pair_up(keys, encoder, None, some).gate for some in rows), tuple(rows))

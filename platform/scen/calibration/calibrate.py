@@ -23,9 +23,9 @@ from scen.calibration.places import (
     candidate_places,
     choose_places,
     count_trials,
+    default_places,
     narrowing,
     read_questions,
-    usual_places,
 )
 from scen.calibration.router_set import (
     Asking,
@@ -37,7 +37,7 @@ from scen.calibration.router_set import (
     question_templates,
 )
 from scen.data.asking import Ask, wordings
-from scen.errors import InputError
+from scen.errors import ConfigError, InputError
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import decode
@@ -46,6 +46,10 @@ from scen.model.route import Route
 from scen.records import Edit, Rephrase, normalise
 from scen.routing.router import Router
 from scen.snapshot.base_profile import Profile
+from scen.snapshot.load import Place
+from scen.snapshot.open import OpenStore
+
+Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
 
 _REQUEST = (
     "Question: Who wrote Hamlet?\nThe same question in other words: Hamlet was written by whom?\n"
@@ -53,43 +57,6 @@ _REQUEST = (
 )
 _TOKENS = 32
 _BATCH = 32
-
-
-def complete_edits(
-    base: Base, edits: Sequence[Edit], progress: Callable[[int], None] = lambda _: None
-) -> list[Edit]:
-    """The edits, each with rephrases: its own, or where it has none those of the base (source
-    `base`) and of templates (`made`). `progress` is told of each batch's size."""
-    templates = question_templates(edits)
-    bare = [edit for edit in edits if not edit.rephrases]
-    written: dict[str, tuple[Rephrase, ...]] = {}
-    for begin in range(0, len(bare), _BATCH):
-        some = bare[begin : begin + _BATCH]
-        for edit, told in zip(some, _ask(base, some), strict=True):
-            own = [Rephrase(told, "base")] if is_other_wording(told, edit) else []
-            written[edit.id] = (*own, *make_rephrases(edit, templates))
-        progress(len(some))
-    return [replace(edit, rephrases=edit.rephrases or written[edit.id]) for edit in edits]
-
-
-def _ask(base: Base, edits: Sequence[Edit]) -> list[str]:
-    """What the base makes of each prompt, its first line."""
-    encoded = [base.template.encode_prompt(_REQUEST.format(edit.prompt)) for edit in edits]
-    batch = pad_prompts(encoded, base.pad_id, base.device)
-    told = decode(bare_model(base), batch, _TOKENS, Route.base(len(edits), base.device))
-    texts = [base.template.decode(tokens) for tokens in told.tokens]
-    return [(text.strip().splitlines() or [""])[0].strip(" \"'") for text in texts]
-
-
-def is_other_wording(text: str, edit: Edit) -> bool:
-    """A base may repeat the prompt, answer it, or lose its subject."""
-    if normalise(text) == normalise(edit.prompt) or len(text) > 2 * len(edit.prompt) + 20:
-        return False
-    return names_subject(text, edit)
-
-
-Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
-
 _SAMPLE = 48  # edits that experts are tried on
 _LEAST_PROMPTS = 20
 _MOST_UNKNOWN = 0.1  # of the tokens of wordings
@@ -99,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Calibration:
-    """A profile and what led to it; `places` is None where the usual ones were taken."""
+    """A profile and the trials behind it; `places` is None where the default places were used."""
 
     profile: Profile
     places: PlaceSearch | None
@@ -119,31 +86,87 @@ def calibrate(
 
     The edits of each source are of one kind, and near misses are made within it. Every other one of
     the `unrelated` prompts is kept for the test. `about` says where the data
-    came from; it is kept in the profile. Keys are read at the usual places, or at those of all that
-    find most where the plan says so. Raises InputError where there is too little data,
+    came from; it is kept in the profile. Keys are read at the default places, or where the plan
+    says so at the candidates of highest recall. Raises InputError where there is too little data,
     ConfigError where there are too few hard negatives for the bound.
     """
     plan = plan or RouterPlan()
-    _require_enough(sum(map(len, sources)), unrelated)
-    bare = sum(not edit.rephrases for edits in sources for edit in edits)
-    whole = [
-        complete_edits(base, edits, lambda done: progress("rephrases", done, bare))
-        for edits in sources
-    ]
-    find = candidate_places if plan.searches_places else usual_places
+    whole = _complete(base, sources, unrelated, progress)
+    find = candidate_places if plan.searches_places else default_places
     keys, test, projection = _read(base, find(base.num_layers), (whole, unrelated), progress)
     search = None
     if plan.searches_places:
         search = _search_places(keys, plan, progress)
         chosen = list(search.chosen)
         keys, test = keys.at(chosen), replace(test, key_MKF=test.key_MKF[:, chosen])
+    router, figures = _fit(keys, test, projection, plan, progress)
+    best, trials = _search_expert(base, [e for edits in whole for e in edits], progress)
+    expert = {name: getattr(best, name) for name in ("layer", "lr", "rank", "steps")}
+    tried = {"reliability": round(best.reliability, 4), "generality": round(best.generality, 4)}
+    facts = dict(about) | {"figures": figures.to_dict(), "expert": tried}
+    return Calibration(Profile(_facts(base), expert, router, facts), search, trials, figures)
+
+
+def calibrate_store(
+    store: OpenStore,
+    unrelated: Sequence[str],
+    about: Mapping[str, Any],
+    plan: RouterPlan | None = None,
+    progress: Progress = lambda _step, _done, _total: None,
+) -> Calibration:
+    """A router for a store's base, fitted on the active edits of the store itself.
+
+    The edits are represented by the raw keys that their bundles hold, at the places of the store,
+    so that the router fits a store of these edits without reading them again; only their rephrases,
+    near misses and other wordings are read from the base. Settings of experts stay those of the
+    store. Other arguments as in `calibrate`. Raises ConfigError for a store of method scen, which
+    has no router, or where there are too few hard negatives for the bound; InputError where there
+    is too little data.
+    """
+    base, method = store.base, store.method
+    if not method.kind.has_router:
+        raise ConfigError(
+            f"--store: method {method.method} has no router to calibrate; a store of method "
+            "scen-lr has one"
+        )
+    plan = plan or RouterPlan()
+    entries = store.ledger.snapshot().entries
+    whole = _complete(base, [[entry.edit for entry in entries]], unrelated, progress)
+    keys, test, projection = _read(base, method.places, (whole, unrelated), progress)
+    rows = [Place(entry.bundle, entry.row) for entry in entries]
+    stored_EKF = store.loader.tensors(rows, ("key",))["key"].cpu()
+    if projection is not None:
+        stored_EKF = stored_EKF @ projection
+    router, figures = _fit(keys.with_edit_keys(stored_EKF), test, projection, plan, progress)
+    training = {name: method.training[name] for name in ("lr", "steps")}
+    expert = {"layer": method.layer, "rank": method.rank} | training
+    facts = dict(about) | {"figures": figures.to_dict()}
+    return Calibration(Profile(_facts(base), expert, router, facts), None, (), figures)
+
+
+def _complete(
+    base: Base, sources: Sequence[Sequence[Edit]], unrelated: Sequence[str], progress: Progress
+) -> list[list[Edit]]:
+    """The edits of each source, all with rephrases. Raises InputError where there are too few."""
+    _require_enough(sum(map(len, sources)), unrelated)
+    bare = sum(not edit.rephrases for edits in sources for edit in edits)
+    return [
+        complete_edits(base, edits, lambda done: progress("rephrases", done, bare))
+        for edits in sources
+    ]
+
+
+def _fit(
+    keys: RouterKeys,
+    test: SpanKeys,
+    projection_FG: torch.Tensor | None,
+    plan: RouterPlan,
+    progress: Progress,
+) -> tuple[Router, HeldFigures]:
+    """The router of raw keys as the base gives them, and its figures on held-out questions."""
     router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
     figures = measure_held(keys, router, held, test)
-    best, trials = _search_expert(base, [e for edits in whole for e in edits], progress)
-    if projection is not None:
-        router = router.after(projection)
-    profile = _profile(base, router, best, dict(about) | {"figures": figures.to_dict()})
-    return Calibration(profile, search, trials, figures)
+    return router if projection_FG is None else router.after(projection_FG), figures
 
 
 def _require_enough(edits: int, unrelated: Sequence[str]) -> None:
@@ -174,11 +197,11 @@ def _read(
         parts.append(build_router_set(edits, (), asking=asking))
         first += len(edits)
     asked = _Texts([text for edits in sources for edit in edits for text in _all_texts(edit)])
-    silent = [text for text in unrelated if text not in asked]
+    negatives = [text for text in unrelated if text not in asked]
     asking = Asking(wordings("fit"), 0, has_roles) if knows else None
-    around = build_router_set((), silent[::2], asking=asking)
+    around = build_router_set((), negatives[::2], asking=asking)
     about = join_router_sets([*parts, around])
-    test = [Question(text, "unrelated", -1, "given", False) for text in silent[1::2]]
+    test = [Question(text, "unrelated", -1, "given", False) for text in negatives[1::2]]
     projection = narrowing(int(base.model.config.intermediate_size))
     questions = [*about.questions, *test]
     spans = read_questions(
@@ -194,11 +217,11 @@ def _read(
 
 
 def _knows_wordings(base: Base) -> bool:
-    """False where the tokenizer has no tokens for the words of the ways of asking, which are
-    English: all of them would look alike."""
+    """False where the tokenizer lacks the words of the ways of asking, which are English: all of
+    them would look alike."""
     unknown = base.tokenizer.unk_token_id
-    draw, about = random.Random(0), Ask("Who?")
-    some = [wordings("fit").ask(way, about, draw) for way in wordings("fit").ways]
+    rng, about = random.Random(0), Ask("Who?")
+    some = [wordings("fit").ask(way, about, rng) for way in wordings("fit").ways]
     ids = [
         token
         for asked in some
@@ -243,9 +266,39 @@ def _search_expert(
     return choose_expert(base, some, grid, lambda done: progress("experts", done, grid.most_trials))
 
 
-def _profile(base: Base, router: Router, best: ExpertTrial, about: Mapping[str, Any]) -> Profile:
-    facts = base.describe()
-    del facts["device"]
-    expert = {name: getattr(best, name) for name in ("layer", "lr", "rank", "steps")}
-    tried = {"reliability": round(best.reliability, 4), "generality": round(best.generality, 4)}
-    return Profile(facts, expert, router, dict(about) | {"expert": tried})
+def _facts(base: Base) -> dict[str, object]:
+    """The base as a profile names it."""
+    return {name: fact for name, fact in base.describe().items() if name != "device"}
+
+
+def complete_edits(
+    base: Base, edits: Sequence[Edit], progress: Callable[[int], None] = lambda _: None
+) -> list[Edit]:
+    """The edits, each with rephrases: its own, or where it has none those of the base (source
+    `base`) and of templates (`made`). `progress` is called with each batch's size."""
+    templates = question_templates(edits)
+    bare = [edit for edit in edits if not edit.rephrases]
+    written: dict[str, tuple[Rephrase, ...]] = {}
+    for begin in range(0, len(bare), _BATCH):
+        some = bare[begin : begin + _BATCH]
+        for edit, text in zip(some, _ask(base, some), strict=True):
+            own = [Rephrase(text, "base")] if is_other_wording(text, edit) else []
+            written[edit.id] = (*own, *make_rephrases(edit, templates))
+        progress(len(some))
+    return [replace(edit, rephrases=edit.rephrases or written[edit.id]) for edit in edits]
+
+
+def _ask(base: Base, edits: Sequence[Edit]) -> list[str]:
+    """What the base makes of each prompt, its first line."""
+    encoded = [base.template.encode_prompt(_REQUEST.format(edit.prompt)) for edit in edits]
+    batch = pad_prompts(encoded, base.pad_id, base.device)
+    answers = decode(bare_model(base), batch, _TOKENS, Route.base(len(edits), base.device))
+    texts = [base.template.decode(tokens) for tokens in answers.tokens]
+    return [(text.strip().splitlines() or [""])[0].strip(" \"'") for text in texts]
+
+
+def is_other_wording(text: str, edit: Edit) -> bool:
+    """A base may repeat the prompt, answer it, or lose its subject."""
+    if normalise(text) == normalise(edit.prompt) or len(text) > 2 * len(edit.prompt) + 20:
+        return False
+    return names_subject(text, edit)

@@ -20,17 +20,6 @@ from scen.model.route import Route, SigmoidNeurons
 from scen.records import Edit
 from scen.training.experts import ExpertPlan, fit_experts
 
-
-def bare_model(base: Base, layer: int = 0, bank: ExpertBank | None = None) -> EditedModel:
-    """The base with a bank of experts at a layer, or with none at all."""
-    config = base.model.config
-    wide, narrow = config.intermediate_size, config.hidden_size
-    if bank is None:
-        bank = LowRankBank(torch.zeros(0, 1, wide), torch.zeros(0, narrow, 1))
-    nobody = SigmoidNeurons(layer, torch.zeros(0, wide), 1.0)
-    return EditedModel(base.model, layer, bank, nobody, base.pad_id, base.stop_ids)
-
-
 _DEPTHS = (0.5, 0.6, 2 / 3, 0.75, 0.83)
 _RATES = (1e-2, 2e-2, 4e-2)
 _RANKS = (2, 4, 8)
@@ -41,8 +30,8 @@ _SPARE_TOKENS = 8  # an answer this much longer than its target cannot be the ta
 
 @dataclass(frozen=True)
 class ExpertTrial:
-    """What came of some settings: shares of edits (`reliability`) and of their first rephrases
-    (`generality`) that are answered exactly, and the seconds that it took."""
+    """Settings and their result: shares of edits (`reliability`) and of their first rephrases
+    (`generality`) that are answered exactly, and the seconds that the trial took."""
 
     layer: int
     lr: float
@@ -84,8 +73,8 @@ class ExpertGrid:
 
 
 def sample_edits(base: Base, edits: Sequence[Edit], count: int) -> list[Edit]:
-    """Up to `count` edits to try experts on: half of them from all over, half those with the most
-    tokens to learn, for settings that suffice for most edits may be too weak for the hardest."""
+    """Up to `count` edits to try experts on: half of them evenly spread, half those with the
+    longest targets, since settings that suffice for most edits may be too weak for the hardest."""
     half = count // 2
     length = [len(base.template.encode_target(edit.target)) for edit in edits]
     longest = sorted(range(len(edits)), key=lambda i: -length[i])[:half]
@@ -102,11 +91,11 @@ def choose_expert(
 ) -> tuple[ExpertTrial, tuple[ExpertTrial, ...]]:
     """The cheapest settings within a point of the best, and all trials; one axis at a time.
 
-    `progress` is told of each value that is done with, tried or known.
+    `progress` is called after each value, tried now or before.
     """
-    usual = ExpertConfig()
+    defaults = ExpertConfig()
     middle = grid.layers[len(grid.layers) // 2]
-    best = ExpertTrial(middle, usual.lr, usual.rank, usual.steps)
+    best = ExpertTrial(middle, defaults.lr, defaults.rank, defaults.steps)
     known: dict[ExpertTrial, ExpertTrial] = {}
     for name, values in (
         ("layer", grid.layers),
@@ -138,15 +127,15 @@ def cheapest(trials: Sequence[ExpertTrial], num_layers: int) -> ExpertTrial:
 def _try(base: Base, edits: Sequence[Edit], trial: ExpertTrial) -> ExpertTrial:
     began = time.perf_counter()
     encoded = [base.template.encode_edit(edit) for edit in edits]
-    usual = ExpertConfig()
-    plan = ExpertPlan("scen-lr", trial.layer, trial.steps, trial.lr, trial.rank, usual.stop_loss)
+    defaults = ExpertConfig()
+    plan = ExpertPlan("scen-lr", trial.layer, trial.steps, trial.lr, trial.rank, defaults.stop_loss)
     bank = fit_experts(base.model, plan, encoded, base.pad_id).bank
     stored = {name: tensor.half().float() for name, tensor in bank.tensors().items()}
     edited = bare_model(base, trial.layer, build_bank(stored))
-    told = _share_exact(base, edited, edits, [edit.prompt for edit in edits])
+    asked = _share_exact(base, edited, edits, [edit.prompt for edit in edits])
     reworded = _share_exact(base, edited, edits, [edit.rephrases[0].text for edit in edits])
     seconds = time.perf_counter() - began
-    return replace(trial, reliability=told, generality=reworded, seconds=seconds)
+    return replace(trial, reliability=asked, generality=reworded, seconds=seconds)
 
 
 def _share_exact(
@@ -157,7 +146,17 @@ def _share_exact(
     targets = [base.template.encode_target(edit.target) for edit in edits]
     limit = max(map(len, targets)) + _SPARE_TOKENS
     route = Route.fixed(list(range(len(edits))), base.device)
-    told = decode(edited, pad_prompts(encoded, base.pad_id, base.device), limit, route)
-    answers = [base.template.decode(tokens) for tokens in told.tokens]
+    decoded = decode(edited, pad_prompts(encoded, base.pad_id, base.device), limit, route)
+    answers = [base.template.decode(tokens) for tokens in decoded.tokens]
     hits = [answer == edit.target for answer, edit in zip(answers, edits, strict=True)]
     return sum(hits) / len(hits)
+
+
+def bare_model(base: Base, layer: int = 0, bank: ExpertBank | None = None) -> EditedModel:
+    """The base with a bank of experts, or none, and without neurons: routes are given."""
+    config = base.model.config
+    wide, narrow = config.intermediate_size, config.hidden_size
+    if bank is None:
+        bank = LowRankBank(torch.zeros(0, 1, wide), torch.zeros(0, narrow, 1))
+    neurons = SigmoidNeurons(layer, torch.zeros(0, wide), 1.0)
+    return EditedModel(base.model, layer, bank, neurons, base.pad_id, base.stop_ids)

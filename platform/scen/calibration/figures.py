@@ -1,4 +1,4 @@
-"""What a router does with prompts about edits that it never saw, by kind of prompt.
+"""How a router handles prompts about held-out edits, by kind of prompt.
 
 Suffixes: N prompts, K places, F numbers of a raw key.
 """
@@ -40,7 +40,7 @@ class KindFigures:
 @dataclass(frozen=True)
 class HeldFigures:
     """By kind of prompt, at the router's threshold; `auc` of rephrases against hard negatives, and
-    their operating curve as points (false activation, found)."""
+    their operating curve as points (false-positive rate, recall)."""
 
     kinds: tuple[KindFigures, ...]
     auc: float
@@ -51,9 +51,9 @@ class HeldFigures:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, without the curve."""
-        found = asdict(self)
-        del found["curve"]
-        rounded: dict[str, Any] = _rounded(found)
+        facts = asdict(self)
+        del facts["curve"]
+        rounded: dict[str, Any] = _rounded(facts)
         return rounded
 
     def metrics(self) -> dict[str, float]:
@@ -72,7 +72,7 @@ def measure_held(
 ) -> HeldFigures:
     """Figures from cross-fitted scores; those of unrelated prompts, which took no part in any fit,
     from the router itself over all edits."""
-    kinds = [*_asked(keys, router, held), *_must_be_silent(keys, router, held)]
+    kinds = [*_asked(keys, router, held), *_negatives(keys, router, held)]
     count, spans = keys.about.num_edits, keys.all_spans()
     first = (spans.span_M == 0).nonzero().squeeze(1)[:count].tolist()
     texts = [spans.texts[i] for i in first]
@@ -81,7 +81,7 @@ def measure_held(
     score_M = bank.choose_spans(floats).score_BE[:, 0]
     prompts = int(unrelated.row_M.max()) + 1 if len(unrelated.row_M) else 0
     best_N = torch.full((prompts,), -torch.inf).scatter_reduce(0, unrelated.row_M, score_M, "amax")
-    kinds.append(_silent("unrelated", best_N, router.threshold))
+    kinds.append(_false_positives("unrelated", best_N, router.threshold))
     own_N = held.own_N[keys.of("rephrase", "asked")[held.rows_N]]
     return HeldFigures(
         tuple(kinds),
@@ -107,13 +107,13 @@ def _asked(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigu
         yield KindFigures(label, int(here_N.sum()), float(right), float(wrong_N.float().mean()))
 
 
-def _must_be_silent(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:
+def _negatives(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:
     asks_N = keys.of(*ASKS)[held.rows_N]
-    yield _silent("same kind, edit absent", held.other_N[asks_N], router.threshold)
+    yield _false_positives("same kind, edit absent", held.other_N[asks_N], router.threshold)
     for kind, label in _NEGATIVES.items():
         here_N = keys.of(kind)[held.rows_N]
         if bool(here_N.any()):
-            yield _silent(label, held.other_N[here_N], router.threshold)
+            yield _false_positives(label, held.other_N[here_N], router.threshold)
 
 
 def _label(source: str) -> str:
@@ -122,17 +122,17 @@ def _label(source: str) -> str:
     return f"asked, {way}" if asked == "asked" else f"rephrases, {source}"
 
 
-def _silent(label: str, best_N: Tensor, threshold: float) -> KindFigures:
+def _false_positives(label: str, best_N: Tensor, threshold: float) -> KindFigures:
     false = float((best_N > threshold).float().mean()) if len(best_N) else 0.0
     return KindFigures(label, len(best_N), None, false)
 
 
-def _thinned(false_N: Tensor, found_N: Tensor) -> tuple[tuple[float, float], ...]:
-    """Points of the curve, dense where false activation is small."""
+def _thinned(false_N: Tensor, recall_N: Tensor) -> tuple[tuple[float, float], ...]:
+    """Points of the curve, dense where the false-positive rate is small."""
     count = len(false_N)
     places = torch.logspace(0, 1, _POINTS).sub(1).div(9).mul(count - 1).long().unique()
     rows: Iterable[tuple[float, float]] = zip(
-        false_N[places].tolist(), found_N[places].tolist(), strict=True
+        false_N[places].tolist(), recall_N[places].tolist(), strict=True
     )
     return tuple(rows)
 

@@ -14,45 +14,10 @@ from torch import Tensor
 from scen.calibration.router_set import ASKS, RouterSet
 from scen.model.keys import KeyPlace, SpanKeys
 from scen.model.surface import bare_form
-from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, fold, random_view
-from scen.routing.words import likeness_of
+from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encoder, random_view
+from scen.routing.words import trigram_similarity
 
 _SHRINKAGE = 1.0  # of the within-class covariance, relative to its mean variance
-
-
-def fit_view(key_NF: Tensor, class_N: Tensor, width: int) -> Tensor:
-    """view_FC with C = min(width, F) from whitened keys and their classes (int64, any numbers).
-
-    Classes of one prompt say nothing about what varies within a class.
-    """
-    width_F = key_NF.shape[1]
-    within_FF = within_class(key_NF, class_N)
-    # Any root of the inverse will do: the principal directions behind it are the same.
-    lower_FF = torch.linalg.cholesky(within_FF)
-    identity_FF = torch.eye(width_F)
-    flat_FF = torch.linalg.solve_triangular(lower_FF, identity_FF, upper=False).T
-    spread_NF = (key_NF - key_NF.mean(0)) @ flat_FF
-    _, axis_FF = torch.linalg.eigh(spread_NF.T @ spread_NF)
-    view_FC: Tensor = flat_FF @ axis_FF[:, -min(width, width_F) :]
-    return view_FC
-
-
-def within_class(key_NF: Tensor, class_N: Tensor) -> Tensor:
-    """within_FF: the covariance of keys around the mean of their class, shrunk towards one that is
-    the same in all directions."""
-    within_FF = _within(key_NF, class_N)
-    mean_variance = within_FF.diagonal().mean().clamp_min(1e-12)
-    return within_FF + _SHRINKAGE * mean_variance * torch.eye(key_NF.shape[1])
-
-
-def _within(key_NF: Tensor, class_N: Tensor) -> Tensor:
-    """within_FF: the covariance of keys around the mean of their class."""
-    names, place_N, count_C = class_N.unique(return_inverse=True, return_counts=True)
-    mean_CF = torch.zeros(len(names), key_NF.shape[1]).index_add_(0, place_N, key_NF)
-    mean_CF /= count_C[:, None]
-    rest_NF = (key_NF - mean_CF[place_N])[count_C[place_N] > 1]
-    freedom = max(len(rest_NF) - int((count_C > 1).sum()), 1)
-    return rest_NF.T @ rest_NF / freedom
 
 
 _WHITENED = 4000  # prompts whose statistics are those of all
@@ -61,7 +26,7 @@ _WHITENED = 4000  # prompts whose statistics are those of all
 @dataclass(frozen=True)
 class EncoderPlan:
     """Widths of the views at each place, and the floor of the whitening. The edit view comes first:
-    candidates are found by it."""
+    candidates are retrieved by it."""
 
     edit: int = 128
     general: int = 256
@@ -100,6 +65,16 @@ class RouterKeys:
         spans = self.spans and replace(self.spans, key_MKF=self.spans.key_MKF[:, columns])
         return RouterKeys(self.about, places, self.key_NKF[:, columns], spans)
 
+    def with_edit_keys(self, key_EKF: Tensor) -> "RouterKeys":
+        """The same with these raw keys of the edits' own prompts, such as those of a store."""
+        count, spans = self.about.num_edits, self.spans
+        key_NKF = torch.cat([key_EKF.to(self.key_NKF), self.key_NKF[count:]])
+        if spans is not None:
+            first_E = (spans.span_M == 0).nonzero().squeeze(1)[:count]
+            key_MKF = spans.key_MKF.index_copy(0, first_E, key_EKF.to(spans.key_MKF))
+            spans = replace(spans, key_MKF=key_MKF)
+        return RouterKeys(self.about, self.places, key_NKF, spans)
+
     def all_spans(self) -> SpanKeys:
         """The spans of all questions, in their order."""
         if self.spans is not None:
@@ -109,16 +84,16 @@ class RouterKeys:
 
 
 def question_rows(keys: RouterKeys) -> Tensor:
-    """row_N: of each question the span (index among all) that says what is asked: the one most like
-    the words that it was made of; the whole where nothing was put around them."""
+    """row_N: of each question the index of the span that asks it: the one most similar to the
+    question's own words, or the whole message where no words were added."""
     spans = keys.all_spans()
     first_N = (spans.span_M == 0).nonzero().squeeze(1)
     end_N = torch.cat([first_N[1:], torch.tensor([len(spans.row_M)])])
     rows = []
     bounds = zip(first_N.tolist(), end_N.tolist(), strict=True)
     for question, (begin, end) in zip(keys.about.questions, bounds, strict=True):
-        likeness = [likeness_of(spans.texts[i], question.asked) for i in range(begin, end)]
-        rows.append(begin + likeness.index(max(likeness)) if question.asked else begin)
+        similarity = [trigram_similarity(spans.texts[i], question.asked) for i in range(begin, end)]
+        rows.append(begin + similarity.index(max(similarity)) if question.asked else begin)
     return torch.tensor(rows)
 
 
@@ -140,7 +115,7 @@ def fit_encoder(keys: RouterKeys, used_E: Tensor, plan: EncoderPlan) -> KeyEncod
         _views(white_NKF[about_N], edit_N[about_N], plan.subject),
         _views(white_NKF[asks_N], relation_N[asks_N], plan.relation),
     ]
-    encoder = fold(whitening, keys.places, views)
+    encoder = compose_encoder(whitening, keys.places, views)
     first_NJ = encoder.first_views(encoder(key_NKF[asks_N]))
     return encoder.searching_by(fit_view(first_NJ, edit_N[asks_N], SEARCH_WIDTH))
 
@@ -158,3 +133,38 @@ def _views(white_NKF: Tensor, class_N: Tensor, width: int) -> Tensor:
 def thinned(key_NKF: Tensor) -> Tensor:
     """As many of the prompts, evenly spread, as whitening gains from."""
     return key_NKF[:: max(1, -(-len(key_NKF) // _WHITENED))]
+
+
+def fit_view(key_NF: Tensor, class_N: Tensor, width: int) -> Tensor:
+    """view_FC with C = min(width, F) from whitened keys and their classes (int64, any numbers).
+
+    Classes of one prompt say nothing about what varies within a class.
+    """
+    width_F = key_NF.shape[1]
+    within_FF = within_class(key_NF, class_N)
+    # Any root of the inverse will do: the principal directions behind it are the same.
+    lower_FF = torch.linalg.cholesky(within_FF)
+    identity_FF = torch.eye(width_F)
+    flat_FF = torch.linalg.solve_triangular(lower_FF, identity_FF, upper=False).T
+    spread_NF = (key_NF - key_NF.mean(0)) @ flat_FF
+    _, axis_FF = torch.linalg.eigh(spread_NF.T @ spread_NF)
+    view_FC: Tensor = flat_FF @ axis_FF[:, -min(width, width_F) :]
+    return view_FC
+
+
+def within_class(key_NF: Tensor, class_N: Tensor) -> Tensor:
+    """within_FF: the covariance of keys around the mean of their class, shrunk towards one that is
+    the same in all directions."""
+    within_FF = _within(key_NF, class_N)
+    mean_variance = within_FF.diagonal().mean().clamp_min(1e-12)
+    return within_FF + _SHRINKAGE * mean_variance * torch.eye(key_NF.shape[1])
+
+
+def _within(key_NF: Tensor, class_N: Tensor) -> Tensor:
+    """within_FF: the covariance of keys around the mean of their class."""
+    names, place_N, count_C = class_N.unique(return_inverse=True, return_counts=True)
+    mean_CF = torch.zeros(len(names), key_NF.shape[1]).index_add_(0, place_N, key_NF)
+    mean_CF /= count_C[:, None]
+    rest_NF = (key_NF - mean_CF[place_N])[count_C[place_N] > 1]
+    freedom = max(len(rest_NF) - int((count_C > 1).sum()), 1)
+    return rest_NF.T @ rest_NF / freedom

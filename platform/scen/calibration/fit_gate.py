@@ -18,7 +18,7 @@ _FIRST = 0.5  # weight of own edits above others, relative to their log-odds
 
 @dataclass(frozen=True)
 class GatePairs:
-    """N prompts, each beside E candidates (an edit and one of the prompt's spans): `sim_NEV`, the
+    """N prompts, each with E candidates (an edit and one of the prompt's spans): `sim_NEV`, the
     inputs of the gate, `own_NE` (bool: it asks for this one), and the class of each prompt
     (`class_N` int64), by which the loss is evened out. `real_NE` (bool) is False where a prompt has
     fewer candidates."""
@@ -79,56 +79,56 @@ def fit_gate(  # noqa: PLR0913
 
     Loss: the log-odds of own edits, each by its best span, upwards; of each prompt's other
     candidates, soft maximum, downwards, since one wrong edit is enough; and own edits above those
-    others. Classes weigh as `weights` says, 1 where it is silent. `is_deep`: with a second layer.
-    `noise_V`: the standard deviation of noise on each input, drawn anew for each prompt.
+    others. Classes weigh as `weights` says, 1 by default. `is_deep`: two hidden layers. `noise_V`:
+    the standard deviation of noise on each input, sampled per prompt.
     """
-    gate = Gate.drawn(pairs.sim_NEV.shape[-1], hidden, seed, is_deep=is_deep)
+    gate = Gate.initial(pairs.sim_NEV.shape[-1], hidden, seed, is_deep=is_deep)
     names = pairs.class_N.unique()
     classes = [(pairs.class_N == c).nonzero().squeeze(1) for c in names]
     weight_C = torch.tensor([(weights or {}).get(int(c), 1.0) for c in names])
     parameters = [t.requires_grad_() for t in gate.tensors().values()]
     rate = _DEEP_RATE if is_deep else _RATE
     adam = torch.optim.AdamW(parameters, lr=rate, weight_decay=_DECAY)
-    slow = _schedule(adam, rate, steps, is_deep=is_deep)
-    draw = torch.Generator().manual_seed(seed)
+    schedule = _schedule(adam, rate, steps, is_deep=is_deep)
+    generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        drawn = [rows[_some(len(rows), draw)] for rows in classes]
-        some = pairs.take(torch.cat(drawn))
+        batch = [rows[_sample(len(rows), generator)] for rows in classes]
+        some = pairs.take(torch.cat(batch))
         x_NEV = some.sim_NEV.float()
         if noise_V is not None:
-            x_NEV += noise_V * torch.randn(len(x_NEV), 1, len(noise_V), generator=draw)
-        loss = _loss(gate(x_NEV), some, [len(rows) for rows in drawn], weight_C)
+            x_NEV += noise_V * torch.randn(len(x_NEV), 1, len(noise_V), generator=generator)
+        loss = _loss(gate(x_NEV), some, [len(rows) for rows in batch], weight_C)
         adam.zero_grad()
         loss.backward()
         adam.step()
-        slow.step()
+        schedule.step()
     return Gate.from_tensors({name: t.detach() for name, t in gate.tensors().items()})
 
 
 def _schedule(
     adam: torch.optim.AdamW, rate: float, steps: int, *, is_deep: bool
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Down to nothing; two layers need a slow beginning as well, or they lose their way."""
+    """Decay to zero; two layers need a warm-up as well, or they diverge."""
     if is_deep:
         return torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)
     return torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
 
 
 def _loss(score_NE: Tensor, pairs: GatePairs, sizes: Sequence[int], weight_C: Tensor) -> Tensor:
-    """The loss of prompts that stand class by class, so many of each."""
+    """The loss of prompts sorted by class, `sizes` of each."""
     others_N = score_NE.masked_fill(pairs.own_NE | ~_real(pairs), _NEVER).logsumexp(1)
     own_N = score_NE.masked_fill(~pairs.own_NE, _NEVER).amax(1)
     asks_N = pairs.own_NE.any(1)
-    silent, heard, heard_weights = [], [], []
+    negatives, positives, positive_weights = [], [], []
     for weight, others, own, asks in zip(
         weight_C, others_N.split(sizes), own_N.split(sizes), asks_N.split(sizes), strict=True
     ):
-        silent.append(softplus(others).mean())
+        negatives.append(softplus(others).mean())
         if bool(asks.any()):
             first = softplus(others[asks] - own[asks])
-            heard.append((softplus(-own[asks]) + _FIRST * first).mean())
-            heard_weights.append(weight)
-    return _mean(silent, weight_C) + _mean(heard, torch.stack(heard_weights))
+            positives.append((softplus(-own[asks]) + _FIRST * first).mean())
+            positive_weights.append(weight)
+    return _mean(negatives, weight_C) + _mean(positives, torch.stack(positive_weights))
 
 
 def _mean(losses: list[Tensor], weight_C: Tensor) -> Tensor:
@@ -151,5 +151,5 @@ def _widened(pairs: GatePairs, width: int) -> GatePairs:
     )
 
 
-def _some(count: int, draw: torch.Generator) -> Tensor:
-    return torch.randint(count, (min(_BATCH, count),), generator=draw)
+def _sample(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(count, (min(_BATCH, count),), generator=generator)

@@ -1,4 +1,4 @@
-"""The questions of a router set beside candidate edits, as the gate will see them.
+"""The questions of a router set paired with candidate edits, as the gate will see them.
 
 Suffixes: N questions, M spans of all questions, P pairs, E candidates of a question (an edit and a
 span), K places, F numbers of a raw key, C of a compact key, I inputs of the gate.
@@ -42,11 +42,11 @@ _CLASSES = {
     "rephrase": 7,
 }
 CLASS_WEIGHTS = {_CLASSES["prompt"]: 0.3, _CLASSES["task"]: 0.5, _CLASSES["subject_task"]: 0.3}
-"""Of those that are easily told: what they gain is lost on orders, frames and quotations."""
+"""Below 1 for easy classes: weight on them costs recall on orders, frames and quotations."""
 
 _BATCH = 128
-_SPREAD = 1 / 3  # of the manner, so that it weighs as much as cosines do
-_NOISE = 0.2  # on the manner: a gate that has seen a few hundred wordings learns them by heart
+_SPREAD = 1 / 3  # standard deviation of the manner, to match that of cosines
+_NOISE = 0.2  # on the manner: a gate fitted on a few hundred wordings memorises them
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Pairs:
 
 
 def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence:
-    """How to tell, from the last token and from the words around a span, a question from a task
-    about it; and how rare words are."""
+    """Discriminants, on the last token and on the words around a span, between a question and a
+    task about it; and the rarity of words."""
     spans, asked_N = keys.all_spans(), question_rows(keys)
     share_N, key_NKF = spans.share_M[asked_N], spans.key_MKF[asked_N]
     around_NKF = around(key_NKF, keys.key_NKF, share_N, keys.places)
@@ -84,8 +84,8 @@ def _kinds_of_messages(keys: RouterKeys) -> tuple[Tensor, int]:
     with words around the question; and how many kinds of tasks there are."""
 
     def names(kind: str) -> list[str]:
-        found = {q.source for q in keys.about.questions if q.kind == kind}
-        return sorted(found - set(SURFACE_WAYS))
+        sources = {q.source for q in keys.about.questions if q.kind == kind}
+        return sorted(sources - set(SURFACE_WAYS))
 
     tasks, ways = names("task"), names("asked")
     kinds = [("task", name) for name in tasks] + [("asked", name) for name in ways]
@@ -97,7 +97,7 @@ def _kinds_of_messages(keys: RouterKeys) -> tuple[Tensor, int]:
 def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tuple[Tensor, Tensor]:
     """mean_F and matrix_FD: how far towards each kind of task (classes 1 to `tasks`), towards all
     of them, and towards each way of asking (classes above), from all that ask; zeros where there is
-    nothing to tell apart.
+    only one class.
 
     Fisher's discriminants. Each number has its own meaning, so that a gate which learned it from
     one fit can read those of another.
@@ -116,7 +116,7 @@ def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tu
     ]
     toward_DF = torch.stack(toward).nan_to_num()  # a kind that no question is of
     view_FD = torch.linalg.solve(within_class(white_NF, task_N), toward_DF.T)
-    matrix_FD = whitening.fold(view_FD[None])[0]
+    matrix_FD = whitening.compose(view_FD[None])[0]
     mean_F = key_NF[~is_task_N].float().mean(0)
     spread_D = ((key_NF - mean_F) @ matrix_FD).std(0).clamp_min(1e-6)
     scaled_FD = matrix_FD * (_SPREAD / spread_D)
@@ -134,8 +134,7 @@ def input_noise(inputs: int, views: int) -> Tensor:
 def pair_up(
     keys: RouterKeys, encoder: KeyEncoder, evidence: Evidence | None, rows_N: Tensor
 ) -> Pairs:
-    """These questions beside their nearest edits by each of their spans, own ones always among
-    them."""
+    """These questions paired with their nearest edits by each span, their own always included."""
     count, spans = keys.about.num_edits, keys.all_spans()
     code_EKC = encoder(keys.key_NKF[:count])
     search_ED = encoder.search_key(code_EKC)
@@ -146,8 +145,8 @@ def pair_up(
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for rows in rows_N.split(_BATCH):
         some = _span_rows(first_N[rows], end_N[rows])
-        found = spans.take(some.index_M)
-        part = replace(found, key_MKF=found.key_MKF.float(), row_M=some.place_M)
+        taken = spans.take(some.index_M)
+        part = replace(taken, key_MKF=taken.key_MKF.float(), row_M=some.place_M)
         code_MKC = encoder(part.key_MKF)
         near_ME = encoder.search_key(code_MKC) @ search_ED.T
         chosen = _candidates(near_ME, some.place_M, own_N[rows])

@@ -21,28 +21,7 @@ from scen.routing.gate import Gate
 from scen.routing.router import Router, conformal_threshold
 
 BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)
-_WORTH = 0.02  # of the rephrases that the loosest bound finds may be given up for a stricter one
-
-
-def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
-    """The strictest of BOUNDS that gives up at most two points of what the loosest finds.
-
-    `own_N` are held-out scores of rephrases (-inf: a wrong edit), the others as in
-    `conformal_threshold`. Raises ConfigError where there are too few negatives for any.
-    """
-    found: dict[float, float] = {}
-    for bound in BOUNDS:
-        try:
-            threshold = conformal_threshold(negative_N, kind_N, bound)
-        except ConfigError:
-            continue  # too few negatives for this one
-        found[bound] = float((own_N > threshold).float().mean())
-    if not found:
-        conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # says what is missing
-    enough = found[max(found)] - _WORTH
-    return min(bound for bound, share in found.items() if share >= enough)
-
-
+_WORTH = 0.02  # recall of rephrases that a stricter bound may lose against the loosest
 LEAST_EDITS = 20
 _KINDS = {
     **dict.fromkeys(ASKS, 0),
@@ -56,8 +35,8 @@ _KINDS = {
 @dataclass(frozen=True)
 class RouterPlan:
     """How a router is fitted. Its gate is the mean of `num_gates` gates of different seeds. `bound`
-    is the false activation that hard negatives may have; None weighs it against the rephrases it
-    costs (`choose_bound`). Without `has_evidence` the keys alone decide. `searches_places`: a
+    is the highest false-positive rate on hard negatives; None weighs it against the recall of
+    rephrases (`choose_bound`). Without `has_evidence` the keys alone decide. `searches_places`: a
     calibration tries where keys are best read."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
@@ -90,7 +69,7 @@ class RouterPlan:
         )
 
     def evidence(self, keys: RouterKeys, used_E: Tensor) -> Evidence | None:
-        """What the gate sees beside keys, from the questions about these edits (bool)."""
+        """The inputs of the gate besides keys, fitted on the questions about these edits (bool)."""
         if not self.has_evidence:
             return None
         return fit_evidence(keys, used_E, self.encoder.shrinkage)
@@ -98,9 +77,9 @@ class RouterPlan:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What routers that did not know an edit made of the questions about it. `rows_N` indexes the
-    questions; `own_N` is the score of the edit it asks for (-inf where another scored more), and
-    `other_N` the best score of all others."""
+    """Scores of the questions about each edit by routers that were not fitted on it. `rows_N`
+    indexes the questions; `own_N` is the score of the edit it asks for (-inf where another scored
+    more), `other_N` the best score of all others."""
 
     rows_N: Tensor
     own_N: Tensor
@@ -109,7 +88,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class FoldPairs:
-    """Per fold, the held-out questions beside their candidates: what gates are fitted on."""
+    """Per fold, the held-out questions with their candidates, on which gates are fitted."""
 
     pairs: tuple[GatePairs, ...]
     rows: tuple[Tensor, ...]
@@ -120,8 +99,8 @@ def fit_router(
 ) -> tuple[Router, HeldOut]:
     """A router for new edits of this kind, and the scores that its threshold rests on.
 
-    `progress` is told of each of the `folds + 2` steps. Raises InputError where there are too few
-    edits, ConfigError where there are too few hard negatives for the bound.
+    `progress` is called after each of the `folds + 2` steps. Raises InputError where there are too
+    few edits, ConfigError where there are too few hard negatives for the bound.
     """
     folds = cross_encode(keys, plan, progress)
     held = score_folds(folds, plan)
@@ -177,3 +156,22 @@ def hard_negatives(keys: RouterKeys, held: HeldOut) -> tuple[Tensor, Tensor]:
     questions whose own edit is taken away, so that they are unseen questions of the same kind."""
     kind_N = torch.tensor([_KINDS.get(q.kind, -1) for q in keys.about.questions])[held.rows_N]
     return held.other_N[kind_N >= 0], kind_N[kind_N >= 0]
+
+
+def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
+    """The strictest of BOUNDS that loses at most two points of the recall of the loosest.
+
+    `own_N` are held-out scores of rephrases (-inf: a wrong edit), the others as in
+    `conformal_threshold`. Raises ConfigError where there are too few negatives for any.
+    """
+    recalls: dict[float, float] = {}
+    for bound in BOUNDS:
+        try:
+            threshold = conformal_threshold(negative_N, kind_N, bound)
+        except ConfigError:
+            continue  # too few negatives for this one
+        recalls[bound] = float((own_N > threshold).float().mean())
+    if not recalls:
+        conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # raises with the counts
+    enough = recalls[max(recalls)] - _WORTH
+    return min(bound for bound, share in recalls.items() if share >= enough)

@@ -21,7 +21,7 @@ from scen.routing.evidence import input_columns
 from scen.routing.keys import read_prompt_spans
 from scen.routing.router import conformal_threshold
 
-_USUAL: tuple[tuple[KeyKind, float], ...] = (
+_DEFAULTS: tuple[tuple[KeyKind, float], ...] = (
     ("span", 0.2),
     ("span", 0.3),
     ("last", 0.3),
@@ -34,10 +34,10 @@ _WIDEST = 2048  # G: statistics of wider keys cost minutes and gigabytes, and ar
 _CHUNK = 512
 
 
-def usual_places(num_layers: int) -> tuple[KeyPlace, ...]:
+def default_places(num_layers: int) -> tuple[KeyPlace, ...]:
     """Where keys are read unless the places are searched for: sentences early and in the middle
     (which entity), the last token from the middle on (which question, and is it one)."""
-    places = [KeyPlace(max(1, int(num_layers * depth)), kind) for kind, depth in _USUAL]
+    places = [KeyPlace(max(1, int(num_layers * depth)), kind) for kind, depth in _DEFAULTS]
     return tuple(sorted(dict.fromkeys(places), key=lambda place: place.layer))
 
 
@@ -60,33 +60,33 @@ def read_questions(
     projection_FG: Tensor | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> SpanKeys:
-    """Keys (float16) of all spans of some questions. `progress` is told of each batch's size."""
+    """Keys (float16) of all spans of some questions. `progress` is called with batch sizes."""
     encoded = [base.template.encode_chat(question.messages) for question in questions]
     parts: list[SpanKeys] = []
     for begin in range(0, len(encoded), _CHUNK):
-        found = read_prompt_spans(base, places, encoded[begin : begin + _CHUNK], progress=progress)
+        keys = read_prompt_spans(base, places, encoded[begin : begin + _CHUNK], progress=progress)
         if projection_FG is not None:
-            narrow_MKG = (found.key_MKF.float() @ projection_FG).half()
-            found = replace(found, key_MKF=narrow_MKG)
-        parts.append(replace(found, row_M=found.row_M + begin))
+            narrow_MKG = (keys.key_MKF.float() @ projection_FG).half()
+            keys = replace(keys, key_MKF=narrow_MKG)
+        parts.append(replace(keys, row_M=keys.row_M + begin))
     return join_spans(parts)
 
 
 MOST = 6  # places tried together
 _TOLERANCE = 0.01
 _BOUND = 0.02  # at which sets of places are compared, where none is asked for
-_GATE_STEPS = 300  # enough to tell places apart
-_QUESTIONS = 5000  # as well
+_GATE_STEPS = 300  # enough to rank places
+_QUESTIONS = 5000  # likewise
 _HIDDEN, _CANDIDATES = 16, 16
 
 
 @dataclass(frozen=True)
 class PlaceStep:
-    """A set of places, and the share of held-out rephrases that find their edit by them at the
+    """A set of places, and the share of held-out rephrases that reach their edit by them at the
     threshold that keeps the bound."""
 
     places: tuple[KeyPlace, ...]
-    found: float
+    recall: float
 
 
 @dataclass(frozen=True)
@@ -107,25 +107,25 @@ def choose_places(
     progress: Callable[[int], None] = lambda _: None,
     most: int = MOST,
 ) -> PlaceSearch:
-    """Greedy forward selection, from a place that is not of kind `last`: candidates are found by
-    sentences. `folds` are the questions seen at all candidate places; `progress`
-    is told of each of the `count_trials` trials."""
+    """Greedy forward selection, from a place that is not of kind `last`: candidates are retrieved
+    by sentences. `folds` are the questions seen at all candidate places; `progress`
+    is called after each of the `count_trials` trials."""
     quick = replace(plan, gate_steps=_GATE_STEPS, num_gates=1, hidden=_HIDDEN)
     views, some = plan.encoder.num_views, _thinned(folds)
     picked: list[int] = []
     steps: list[PlaceStep] = []
     for _ in range(min(most, len(keys.places))):
-        found: dict[int, float] = {}
+        recalls: dict[int, float] = {}
         for place in range(len(keys.places)):
             if place not in picked and (picked or keys.places[place].kind != "last"):
                 columns = torch.tensor(_columns([*picked, place], len(keys.places), views))
-                found[place] = _found(some, keys, quick, columns)
+                recalls[place] = _recall(some, keys, quick, columns)
                 progress(1)
-        picked.append(max(found, key=lambda place: found[place]))
+        picked.append(max(recalls, key=lambda place: recalls[place]))
         places = tuple(keys.places[i] for i in picked)
-        steps.append(PlaceStep(places, found[picked[-1]]))
-    best = max(step.found for step in steps)
-    enough = next(i for i, step in enumerate(steps) if step.found >= best - _TOLERANCE)
+        steps.append(PlaceStep(places, recalls[picked[-1]]))
+    best = max(step.recall for step in steps)
+    enough = next(i for i, step in enumerate(steps) if step.recall >= best - _TOLERANCE)
     return PlaceSearch(tuple(steps), tuple(sorted(picked[: enough + 1])), _top1(folds, keys, views))
 
 
@@ -140,7 +140,7 @@ def _columns(places: Sequence[int], among: int, views: int) -> list[int]:
 
 
 def _thinned(folds: FoldPairs) -> FoldPairs:
-    """Some of the questions, evenly spread: enough to tell places apart."""
+    """Some of the questions, evenly spread: enough to rank places."""
     step = max(1, sum(map(len, folds.rows)) // _QUESTIONS)
     every = [torch.arange(0, len(rows), step) for rows in folds.rows]
     pairs = tuple(
@@ -149,7 +149,7 @@ def _thinned(folds: FoldPairs) -> FoldPairs:
     return FoldPairs(pairs, tuple(r[some] for r, some in zip(folds.rows, every, strict=True)))
 
 
-def _found(folds: FoldPairs, keys: RouterKeys, plan: RouterPlan, columns: Tensor) -> float:
+def _recall(folds: FoldPairs, keys: RouterKeys, plan: RouterPlan, columns: Tensor) -> float:
     few = FoldPairs(tuple(pairs.views(columns) for pairs in folds.pairs), folds.rows)
     held = score_folds(few, plan)
     threshold = conformal_threshold(*hard_negatives(keys, held), plan.bound or _BOUND)
@@ -159,7 +159,7 @@ def _found(folds: FoldPairs, keys: RouterKeys, plan: RouterPlan, columns: Tensor
 
 def _top1(folds: FoldPairs, keys: RouterKeys, views: int) -> dict[KeyPlace, float]:
     is_rephrase = keys.of("rephrase")
-    found: dict[KeyPlace, float] = {}
+    shares: dict[KeyPlace, float] = {}
     for column, place in enumerate(keys.places):
         hits = []
         for pairs, rows_N in zip(folds.pairs, folds.rows, strict=True):
@@ -169,5 +169,5 @@ def _top1(folds: FoldPairs, keys: RouterKeys, views: int) -> dict[KeyPlace, floa
                 sim_NE = sim_NE.masked_fill(~some.real_NE, -torch.inf)
             nearest_N = sim_NE.argmax(1)
             hits.append(some.own_NE.gather(1, nearest_N[:, None])[:, 0])
-        found[place] = float(torch.cat(hits).float().mean())
-    return found
+        shares[place] = float(torch.cat(hits).float().mean())
+    return shares

@@ -1,7 +1,7 @@
 """The prompts that a router is fitted on: what must reach an edit, and what must not.
 
 Each edit's question is also asked in some of the ways of asking that people have, and some tasks
-about it or its subject, which must reach no edit, stand beside it.
+about it or its subject, which must reach no edit, are added.
 """
 
 import random
@@ -28,7 +28,7 @@ ASKS: tuple[QuestionKind, ...] = ("prompt", "rephrase", "asked")
 _GIVEN, _MADE = 3, 2  # near misses per edit, given and made
 _REPHRASES = 3  # of an edit that are fitted on, published ones first
 _WAYS = 4  # in which each edit is asked with words around it
-_MANY_FORMS = ("order", "quote", "frame", "lead")  # ways of many wordings are drawn twice as often
+_MANY_FORMS = ("order", "quote", "frame", "lead")  # ways of many wordings are twice as likely
 _TYPOS = ("typo outside the subject", "typo inside the subject")
 _TASKS = 2  # about each edit's question
 _PARTS = 2  # of the wordings: edits that are next to each other have none in common
@@ -39,8 +39,8 @@ class Question:
     """A prompt and what it is about: edit `edit` (index; -1: none of them).
 
     `is_subject`: it names the edit's subject, so that only the question may differ. `before` are
-    the turns of the conversation before it, `asked` the question that stands in the text (empty
-    where that is all of it).
+    the turns of the conversation before it, `asked` the question within the text (empty
+    where it is the whole text).
     """
 
     text: str
@@ -72,7 +72,7 @@ class RouterSet:
 
     @property
     def texts(self) -> list[str]:
-        """The prompts as text, without what stands before them."""
+        """The prompts as text, without the turns before them."""
         return [question.text for question in self.questions]
 
 
@@ -105,7 +105,7 @@ def build_router_set(
     names = {name: i for i, name in enumerate(dict.fromkeys(_relation(e) for e in edits))}
     questions = [Question(e.prompt, "prompt", i, "prompt") for i, e in enumerate(edits)]
     templates = question_templates(edits)
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     for i, edit in enumerate(edits):
         rephrases = sorted(edit.rephrases, key=lambda r: r.source != "orig")[:_REPHRASES]
         questions += [Question(r.text, "rephrase", i, r.source) for r in rephrases]
@@ -114,21 +114,21 @@ def build_router_set(
             Question(text, "near_miss", i, "given", names_subject(text, edit)) for text in near
         ]
         open_relations = wanted.open_relations(edit, templates)
-        made = make_near_misses(edit, open_relations, draw)
+        made = make_near_misses(edit, open_relations, rng)
         questions += [
             Question(text, "made_near_miss", i, "made") for text in made if not wanted.asks(text)
         ]
         if asking is not None:
             words = [edit.prompt, edit.prompt, *[r.text for r in rephrases[:1]]]
-            asked = _other_ways(Ask(draw.choice(words), edit.subject), asking.of(i), draw)
-            asked += _tasks(Ask(draw.choice(words), edit.subject), asking.of(i), draw)
+            asked = _other_ways(Ask(rng.choice(words), edit.subject), asking.of(i), rng)
+            asked += _tasks(Ask(rng.choice(words), edit.subject), asking.of(i), rng)
             questions += _questions(asked, asking, i)
-            questions += _near_in_other_ways(near, edit, i, asking, draw)
-    silent = [text for text in unrelated if not wanted.asks(text)]
-    questions += [Question(text, "unrelated", -1, "given", False) for text in silent]
+            questions += _near_in_other_ways(near, edit, i, asking, rng)
+    negatives = [text for text in unrelated if not wanted.asks(text)]
+    questions += [Question(text, "unrelated", -1, "given", False) for text in negatives]
     if asking is not None:
-        for i, text in enumerate(silent[::2]):
-            asked = _in_ways(1, Ask(text), asking.of(i), draw)
+        for i, text in enumerate(negatives[::2]):
+            asked = _in_ways(1, Ask(text), asking.of(i), rng)
             questions += [
                 replace(q, kind="unrelated", edit=-1, is_subject=False)
                 for q in _questions(asked, asking, -1)
@@ -136,36 +136,36 @@ def build_router_set(
     return RouterSet(tuple(questions), tuple(names[_relation(e)] for e in edits))
 
 
-def _other_ways(about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+def _other_ways(about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
     """A question in some ways of asking: with words around it, and with slips, most of them typos,
     since keys of the routed form hardly differ for the others."""
-    other = draw.choice([way for way in SURFACE_WAYS if way not in _TYPOS])
-    slips = [ways.ask(way, about, draw) for way in (*_TYPOS, other)]
-    return _in_ways(_WAYS, about, ways, draw) + [asked for asked in slips if asked is not None]
+    other = rng.choice([way for way in SURFACE_WAYS if way not in _TYPOS])
+    slips = [ways.ask(way, about, rng) for way in (*_TYPOS, other)]
+    return _in_ways(_WAYS, about, ways, rng) + [asked for asked in slips if asked is not None]
 
 
-def _in_ways(count: int, about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+def _in_ways(count: int, about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
     around = [way for way in ways.ways if way not in SURFACE_WAYS]
     weights = [2 if way in _MANY_FORMS else 1 for way in around]
-    drawn = draw.sample(around, count, counts=weights)
-    asked = [ways.ask(way, about, draw) for way in drawn]
+    chosen = rng.sample(around, count, counts=weights)
+    asked = [ways.ask(way, about, rng) for way in chosen]
     return [one for one in asked if one is not None]
 
 
-def _tasks(about: Ask, ways: Wordings, draw: random.Random) -> list[Asked]:
+def _tasks(about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
     """Tasks about a question or its subject, which do not ask it."""
-    asked = [ways.ask(task, about, draw) for task in draw.sample(ways.tasks, _TASKS)]
+    asked = [ways.ask(task, about, rng) for task in rng.sample(ways.tasks, _TASKS)]
     return [one for one in asked if one is not None]
 
 
 def _near_in_other_ways(
-    near: Sequence[str], edit: Edit, index: int, asking: Asking, draw: random.Random
+    near: Sequence[str], edit: Edit, index: int, asking: Asking, rng: random.Random
 ) -> list[Question]:
     """Every other time one of an edit's near misses with words around it."""
-    if not near or draw.random() < 0.5:
+    if not near or rng.random() < 0.5:
         return []
-    text = draw.choice(near)
-    asked = _in_ways(1, Ask(text), asking.of(index), draw)
+    text = rng.choice(near)
+    asked = _in_ways(1, Ask(text), asking.of(index), rng)
     named = names_subject(text, edit)
     return [
         replace(q, kind="near_miss", is_subject=named) for q in _questions(asked, asking, index)
@@ -231,7 +231,7 @@ class _Wanted:
 
 
 def make_near_misses(
-    edit: Edit, templates: dict[str, list[str]], draw: random.Random, count: int = _MADE
+    edit: Edit, templates: dict[str, list[str]], rng: random.Random, count: int = _MADE
 ) -> list[str]:
     """Questions about the edit's subject from the templates of other relations; none where it has
     no subject."""
@@ -239,20 +239,20 @@ def make_near_misses(
     if not edit.subject or not others:
         return []
     weights = [len(templates[name]) for name in others]
-    picked = draw.choices(others, weights, k=count)
-    made = [draw.choice(templates[name]).replace("{}", edit.subject) for name in picked]
+    picked = rng.choices(others, weights, k=count)
+    made = [rng.choice(templates[name]).replace("{}", edit.subject) for name in picked]
     return list(dict.fromkeys(made))
 
 
 def make_rephrases(edit: Edit, templates: dict[str, list[str]], count: int = 2) -> list[Rephrase]:
     """The edit's question in other edits' words for the same relation; then in plain frames."""
-    found: list[str] = []
+    texts: list[str] = []
     if edit.subject:
         same = dict.fromkeys(templates.get(_relation(edit), ()))
-        found = [text.replace("{}", edit.subject) for text in same]
+        texts = [text.replace("{}", edit.subject) for text in same]
     bare = edit.prompt.rstrip("?.! ")
-    found += [f"Please tell me: {edit.prompt}", f"{bare}, do you know?", bare.lower()]
-    other = [text for text in dict.fromkeys(found) if normalise(text) != normalise(edit.prompt)]
+    texts += [f"Please tell me: {edit.prompt}", f"{bare}, do you know?", bare.lower()]
+    other = [text for text in dict.fromkeys(texts) if normalise(text) != normalise(edit.prompt)]
     return [Rephrase(text, "made") for text in other[:count]]
 
 

@@ -371,7 +371,7 @@ def _calibration_tables(calibration: "Calibration") -> Iterator[Table]:
 
 
 def _places_table(search: "PlaceSearch") -> Table:
-    rows = [(" ".join(p.name for p in step.places), percent(step.found)) for step in search.steps]
+    rows = [(" ".join(p.name for p in step.places), percent(step.recall)) for step in search.steps]
     styles = ["green" if len(s.places) == len(search.chosen) else "" for s in search.steps]
     heads = ("keys", "rephrases found")
     return make_table(heads, rows, title="Where keys are read", right=heads[1:], style=styles)

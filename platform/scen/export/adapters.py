@@ -54,7 +54,7 @@ class Exporter:
     template: Template | None = None
 
     def __post_init__(self) -> None:
-        if self._method.method != "scen-lr":
+        if not self._method.kind.is_low_rank:
             raise ConfigError(
                 "--format: experts of method scen are whole matrices, which peft's LoRA cannot "
                 "hold; a store of method scen-lr can be exported"

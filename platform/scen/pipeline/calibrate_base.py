@@ -110,7 +110,7 @@ def _record(
         bound=figures.bound,
         top1_by_depth=top1,
         places=[
-            {"keys": " ".join(place.name for place in step.places), "found": step.found}
+            {"keys": " ".join(place.name for place in step.places), "found": step.recall}
             for step in (places.steps if places else ())
         ],
         trials=[asdict(trial) for trial in calibration.trials],

@@ -119,7 +119,7 @@ class LocalParts:
 
     def _history(self, wave: Wave) -> Any:
         """What the neurons of the wave are to be told from: the edits that stay beside it."""
-        if self.store.method.method != "scen":
+        if self.store.method.kind.has_router:
             return None
         snapshot = self.store.ledger.snapshot()
         replaced = self._admit(wave, snapshot).replaces

@@ -145,12 +145,13 @@ def name_stream(uri: str) -> str:
 
 def settings(config: Config, store: OpenStore) -> dict[str, Any]:
     """What decides the experts of a wave; part of its key."""
-    names = {"steps", "lr", "stop_loss"} | ({"other_ways"} if config.method == "scen-lr" else set())
+    kind = store.method.kind
+    names = {"steps", "lr", "stop_loss"} | ({"other_ways"} if kind.is_low_rank else set())
     expert = store.method.fill(config.expert).model_dump(include=names)
     neurons = config.router.model_dump(include={"neuron_steps", "neuron_lr", "neuron_optimizer"})
-    paper = {"neurons": neurons} if config.method == "scen" else {}
+    trained = {} if kind.has_router else {"neurons": neurons}
     method = store.method.to_dict()
-    return {"base": store.base.fingerprint, "method": method, "expert": expert} | paper
+    return {"base": store.base.fingerprint, "method": method, "expert": expert} | trained
 
 
 T = TypeVar("T")

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from scen.model.keys import KeyKind, KeyPlace
 
-_TINY = torch.finfo(torch.float32).tiny  # of keys that do not vary, which are centred only
+_TINY = torch.finfo(torch.float32).tiny  # keys without variance are only centred
 
 
 @dataclass(frozen=True)
 class Whitening:
     """Shrunk whitening of K kinds of key, in low-rank form.
 
-    The covariance of key k is taken as `axis diag(var) axis' + floor I`; `mean_KF`, `axis_KNF`
-    (N directions, orthonormal), `keep_KN` (what is left of a direction, relative to the rest).
-    Bytes grow with the number of sampled prompts, not with F squared.
+    Without whitening the keys of all prompts point the same way, and the nearest edit is nearly
+    arbitrary. The covariance of key k is modelled as `axis diag(var) axis' + floor I`. `axis_KNF`
+    are N orthonormal directions, `keep_KN` the factor by which each is scaled relative to the rest.
+    Memory grows with the number of sampled prompts, not with F squared.
     """
 
     mean_KF: Tensor
@@ -49,15 +50,15 @@ class Whitening:
         white_BKF = (centred_KBF - cut_KBF).transpose(0, 1)
         return torch.nn.functional.normalize(white_BKF, dim=-1)
 
-    def fold(self, view_KFC: Tensor) -> Tensor:
-        """matrix_KFC: what whitens and then projects by `view_KFC`, as one matrix."""
+    def compose(self, view_KFC: Tensor) -> Tensor:
+        """matrix_KFC: whitening followed by a projection by `view_KFC`, as one matrix."""
         along_KNC = torch.bmm(self.axis_KNF, view_KFC) * (1 - self.keep_KN[..., None])
         return view_KFC - torch.bmm(self.axis_KNF.transpose(1, 2), along_KNC)
 
 
 SEARCH_WIDTH = 128
-"""D where J is larger. Among 1,000 edits and 16,000 other prompts a fitted projection of 512
-numbers to 128 finds what the 512 find; to 64 it misses four edits in a thousand."""
+"""D where J is larger. Among 1,000 edits and 16,000 other prompts, a fitted projection from 512
+to 128 numbers retrieves the same edits as all 512; one to 64 misses four edits in a thousand."""
 
 _KINDS: tuple[KeyKind, ...] = ("mean", "last", "span")
 
@@ -66,9 +67,9 @@ _KINDS: tuple[KeyKind, ...] = ("mean", "last", "span")
 class KeyEncoder:
     """At each place the centred raw key times a matrix, cut into views of unit length.
 
-    A view is a part of the C columns (`widths`, in order): one may tell subjects apart, another
-    questions. Two prompts are compared view by view. Candidates are found by one short key: the
-    first views times `search_JD`.
+    A view is a range of the C columns (`widths`, in order): one may separate subjects, another
+    questions. Two prompts are compared view by view. Candidates are retrieved by one short search
+    key: the first views times `search_JD`.
     """
 
     places: tuple[KeyPlace, ...]
@@ -99,7 +100,7 @@ class KeyEncoder:
         return code_BKC[..., : self.widths[0]].flatten(1)
 
     def search_key(self, code_BKC: Tensor) -> Tensor:
-        """key_BD of length 1, by which candidates are found."""
+        """key_BD of length 1, by which candidates are retrieved."""
         key_BD = self.first_views(code_BKC) @ self.search_JD
         return torch.nn.functional.normalize(key_BD, dim=-1)
 
@@ -143,12 +144,14 @@ class KeyEncoder:
         return cls(places, widths, mean_KF, matrix_KFC, tensors["search"].float())
 
 
-def fold(whitening: Whitening, places: tuple[KeyPlace, ...], views: list[Tensor]) -> KeyEncoder:
+def compose_encoder(
+    whitening: Whitening, places: tuple[KeyPlace, ...], views: list[Tensor]
+) -> KeyEncoder:
     """The encoder that whitens and then applies the views, each [K, F, width].
 
     Its search keys are the first views as they are, or where those are long a random projection.
     """
-    matrix_KFC = _through_half(whitening.fold(torch.cat(views, -1)), (1, 2))
+    matrix_KFC = _through_half(whitening.compose(torch.cat(views, -1)), (1, 2))
     widths = tuple(view.shape[-1] for view in views)
     joined = len(places) * widths[0]
     search_JD = torch.eye(joined)
@@ -159,13 +162,13 @@ def fold(whitening: Whitening, places: tuple[KeyPlace, ...], views: list[Tensor]
 
 
 def random_view(places: int, width_F: int, width_C: int, seed: int) -> Tensor:
-    """[K, F, C]: directions drawn at random, which keep all cosines nearly as they are
-    (Johnson and Lindenstrauss 1984)."""
+    """[K, F, C]: random directions, which nearly preserve all cosines (Johnson and Lindenstrauss
+    1984)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(places, width_F, width_C, generator=generator) / math.sqrt(width_C)
 
 
 def _through_half(matrix: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The matrix with 1 as its largest number, as it is stored: what is calibrated is what will be
-    used."""
+    """The matrix scaled to a largest entry of 1 and rounded to half precision, as it is stored, so
+    that calibration sees the numbers that serving will use."""
     return (matrix / matrix.abs().amax(dims, keepdim=True)).half().float()

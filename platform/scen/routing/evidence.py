@@ -1,7 +1,7 @@
-"""What the gate sees of a span and an edit beside the similarities of their keys.
+"""Inputs of the gate besides key similarities: the manner of a message, and shared words.
 
-Whether a message asks its question, or is a task about it, shows in what the base is about to do
-(the last prompt token) and in what stands around the span. Suffixes: M spans, E edits beside each,
+Whether a message asks a question or is a task about it shows in what the base is about to do (the
+last prompt token) and in the words around the span. Suffixes: M spans, E candidate edits,
 V similarities, L figures of words, K places, F numbers of a raw key, D numbers of a manner, G those
 of all places, I inputs of the gate, H buckets of words.
 """
@@ -16,8 +16,8 @@ from torch import Tensor
 from scen.model.keys import KeyPlace, SpanKeys
 from scen.routing.words import NUM_FIGURES, compare_words
 
-_ALL = 0.95  # share of a message from which on nothing stands around a span
-_NEAREST = 1e-3  # cosines that differ by less from 1 are those of one text
+_ALL = 0.95  # a span with a larger share of the message has no words around it
+_NEAREST = 1e-3  # cosines closer to 1 than this are those of identical texts
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Evidence:
         return replace(self, mean_KF=mean_KG, matrix_KFD=projection_GF @ self.matrix_KFD)
 
     def words(self, texts: Sequence[str], edits: Sequence[Sequence[str | None]]) -> Tensor:
-        """words_MEL of each span and the edits beside it; 0 where there is none."""
+        """words_MEL of each span and its candidate edits; 0 where there is none."""
         nothing = [0.0] * NUM_FIGURES
         return torch.tensor(
             [
@@ -65,17 +65,17 @@ class Evidence:
     def inputs(
         self, sim_MEV: Tensor, words_MEL: Tensor, share_M: Tensor, manner_MG: Tensor
     ) -> Tensor:
-        """x_MEI: what the gate is given. The distance behind a cosine is there as well, since
-        cosines near 1 differ by little."""
+        """x_MEI: the inputs of the gate. Distances are included beside the cosines, which differ
+        by little near 1."""
         per_span = torch.cat([share_M[:, None], manner_MG], 1)
-        beside = per_span[:, None].expand(-1, sim_MEV.shape[1], -1)
+        shared = per_span[:, None].expand(-1, sim_MEV.shape[1], -1)
         distance_MEV = (1 - sim_MEV).clamp_min(_NEAREST).sub(_NEAREST).sqrt()
-        return torch.cat([sim_MEV, distance_MEV, words_MEL.to(sim_MEV), beside.to(sim_MEV)], -1)
+        return torch.cat([sim_MEV, distance_MEV, words_MEL.to(sim_MEV), shared.to(sim_MEV)], -1)
 
     @cached_property
     def _rarity(self) -> list[float]:
-        found: list[float] = self.rarity_H.tolist()
-        return found
+        rarity: list[float] = self.rarity_H.tolist()
+        return rarity
 
     def tensors(self) -> dict[str, Tensor]:
         """The evidence as named tensors."""
@@ -105,8 +105,8 @@ def around(
 
 
 def input_columns(columns: Sequence[int], num_places: int, views: int, manner: int) -> list[int]:
-    """Which of the I inputs of many places are those of some: `columns` of the places, rising,
-    with so many `views` and numbers of a `manner` each."""
+    """Indices of the gate inputs that belong to some of `num_places` places (`columns`, rising),
+    each with `views` similarities and `manner` numbers."""
     sims = [place * views + view for place in columns for view in range(views)]
     after = 2 * num_places * views
     shared = list(range(after, after + NUM_FIGURES + 1))
@@ -116,7 +116,7 @@ def input_columns(columns: Sequence[int], num_places: int, views: int, manner: i
 
 
 def manner_begin(inputs: int, views: int, manner: int) -> int:
-    """From which one on the inputs of a gate are manners, given how many there are in all, and of
-    `views` and of a `manner` at each place."""
+    """Index of the first manner among `inputs` gate inputs, with `views` similarities and `manner`
+    numbers at each place."""
     places = (inputs - NUM_FIGURES - 1) // (2 * views + manner)
     return inputs - places * manner

@@ -17,9 +17,9 @@ from scen.routing.router import Router
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An edit that the gate looked at: its `index` among the edits, its score, whether that is
-    above the threshold, the cosines behind it by view (mean@6.0: the first view there), and the
-    part of the message that it was found by."""
+    """An edit that the gate scored: its `index` among the edits, its score, whether that is above
+    the threshold, the cosines behind it by view (mean@6.0: the first view there), and the span of
+    the message that matched it."""
 
     index: int
     score: float
@@ -52,10 +52,10 @@ def explain_spans(
     span by which it scores most."""
     best: dict[int, Candidate] = {}
     for row, text in enumerate(texts):
-        for found in explain(choice, row, router, count):
-            if found.index not in best or found.score > best[found.index].score:
-                best[found.index] = replace(found, span=text)
-    return sorted(best.values(), key=lambda found: -found.score)[:count]
+        for hit in explain(choice, row, router, count):
+            if hit.index not in best or hit.score > best[hit.index].score:
+                best[hit.index] = replace(hit, span=text)
+    return sorted(best.values(), key=lambda hit: -hit.score)[:count]
 
 
 _BATCH = 256
@@ -82,8 +82,8 @@ def find_collisions(
 ) -> list[Collision]:
     """The pairs that score above the threshold, or less than `margin` below it; the worst first.
 
-    Each edit is compared with its `nearest` edits only, so that time grows as the search does and
-    memory does not grow. `limit` keeps the worst pairs. `progress` is told of each batch's size.
+    Each edit is compared with its `nearest` edits only, so time scales with the search and memory
+    stays constant. `limit` keeps the worst pairs. `progress` is called with each batch's size.
     Raises ConfigError where the margin is below 0.
     """
     if not margin >= 0:
@@ -118,7 +118,7 @@ def _near_pairs(
 
 
 def _worst_first(pair_N2: Tensor, score_N: Tensor) -> Tensor:
-    """Where each pair is first found, by falling score; equal ones by their indices."""
+    """The first occurrence of each pair, by falling score; equal ones by their indices."""
     _, place_N = pair_N2.unique(dim=0, return_inverse=True)
     order_N = place_N.argsort(stable=True)
     is_first_N = place_N[order_N].diff(prepend=torch.tensor([-1])) > 0

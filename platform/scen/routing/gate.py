@@ -1,4 +1,4 @@
-"""The gate: from what is known of a prompt and an edit to one score, shared by all edits.
+"""The gate: one score for a prompt and an edit, by weights that all edits share.
 
 Suffixes: V inputs (similarities, and what else is known), S hidden units.
 """
@@ -32,13 +32,13 @@ class Gate:
 
     @classmethod
     def mean(cls, num_views: int) -> "Gate":
-        """The gate that takes the mean of the similarities: what is used before calibration."""
+        """The gate of an uncalibrated router: the mean of the similarities."""
         none = torch.zeros(0)
         direct_V = torch.full((num_views,), 1 / num_views)
         return cls(direct_V, torch.zeros(num_views, 0), none, none, torch.zeros(()))
 
     @classmethod
-    def drawn(cls, num_views: int, hidden: int, seed: int, *, is_deep: bool = False) -> "Gate":
+    def initial(cls, num_views: int, hidden: int, seed: int, *, is_deep: bool = False) -> "Gate":
         """A gate to start training from; `is_deep`: with a second layer."""
         generator = torch.Generator().manual_seed(seed)
         hidden_VS = torch.randn(num_views, hidden, generator=generator) * num_views**-0.5

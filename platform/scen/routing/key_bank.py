@@ -16,11 +16,11 @@ UNIT = 4096
 """Rows of storage come in multiples of this."""
 
 
-class GrowingRows:
+class RowBuffer:
     """Tensors with one row per item each, which grow together.
 
-    Many threads may read and write. What was handed out never changes: new rows are written behind
-    it. Storage doubles where it is full; views of the old storage stay valid, and hold its memory
+    Safe under concurrent readers and writers. Rows of a view never change: new rows are written
+    behind them. Full storage doubles; views of the old storage stay valid and keep its memory alive
     until they are dropped.
     """
 
@@ -36,7 +36,7 @@ class GrowingRows:
         return self._count
 
     def append(self, *parts: Tensor) -> range:
-        """Add rows behind the others, so many in each tensor; their places."""
+        """Append equally many rows to each tensor; returns their indices."""
         with self._lock:
             begin, end = self._count, self._count + len(parts[0])
             self._reserve(end)
@@ -46,19 +46,19 @@ class GrowingRows:
         return range(begin, end)
 
     def reserve(self, more: int) -> None:
-        """Make room for so many more rows now: to append them needs no memory then."""
+        """Allocate room for `more` rows now, so that appending them needs no memory."""
         with self._lock:
             self._reserve(self._count + more)
 
     def view(self) -> tuple[int, tuple[Tensor, ...]]:
-        """How many rows there are, and the tensors up to a whole number of units: rows from the
-        count on mean nothing, and may change."""
+        """The number of rows, and the tensors up to a whole number of units: rows from the count
+        on are undefined and may change."""
         with self._lock:
             rows = padded(self._count)
             return self._count, tuple(part[:rows] for part in self._parts)
 
     def _reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
+        """Grow the storage to at least `rows` rows."""
         room = len(self._parts[0])
         if rows <= room:
             return
@@ -81,11 +81,11 @@ def _grown(old: Tensor, count: int, rows: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Keys:
-    """The first `count` rows of a bank, of which some are hidden; nothing changes them.
+    """The first `count` rows of a bank, some of them hidden; immutable.
 
     A key is about `code_ND` (int8) times `scale_N` (float32). The tensors end at a whole number of
     units; `alive_N` (bool) is False for hidden rows and for all from `count` on, whose codes and
-    scales mean nothing. `whole_M` says which units have no such row.
+    scales are undefined. `whole_M`: the units without such a row.
     """
 
     count: int
@@ -116,9 +116,9 @@ class Keys:
 
 
 class KeyBank:
-    """Keys of edits in the order of their arrival: a row's place is the edit's index for ever.
+    """Search keys of edits in order of arrival; the index of a row never changes.
 
-    Many threads may read and write.
+    Safe under concurrent readers and writers.
     """
 
     def __init__(self, width: int, capacity: int = UNIT) -> None:
@@ -126,14 +126,15 @@ class KeyBank:
             raise ConfigError(f"key bank: width {width} and capacity {capacity} must be positive")
         self._width = width
         like = (torch.empty(0, width, dtype=torch.int8), torch.empty(0))
-        self._rows = GrowingRows(like, capacity)
+        self._rows = RowBuffer(like, capacity)
 
     def __len__(self) -> int:
         """How many rows there are."""
         return len(self._rows)
 
     def append(self, key_ND: Tensor) -> range:
-        """Add keys behind the others; the places of their rows."""
+        """Append keys; returns the indices of their rows. Raises ConfigError where a key has the
+        wrong width or is not finite."""
         return self._rows.append(*quantise(self._checked(key_ND)))
 
     def copy_from(self, other: "KeyBank", index_N: Tensor) -> None:

@@ -18,13 +18,13 @@ from scen.model.prefill import prefill
 from scen.records import EncodedPrompt
 
 BATCH = 32
-"""Prompts that are read side by side."""
+"""Prompts per batch."""
 
 _TOKENS = 2560  # of a batch of long prompts, padding included
 
 
 def batch_prompts(prompts: Sequence[EncodedPrompt], batch_size: int = BATCH) -> list[list[int]]:
-    """The prompts (indices) that are read side by side: like beside like, by length."""
+    """Indices of the prompts of each batch, grouped by length."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
     return [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
 
@@ -37,7 +37,7 @@ def read_prompt_keys(
     progress: Callable[[int], None] = lambda _: None,
     sync: RankSync = NO_SYNC,
 ) -> Tensor:
-    """key_NKF float16 of N prompts, in their order. `progress` is told of each batch's size."""
+    """key_NKF float16 of N prompts, in their order. `progress` is called with each batch's size."""
     encoded = [base.template.encode_prompt(prompt) for prompt in prompts]
     batches = batch_prompts(encoded, batch_size)
     parts = []
@@ -56,23 +56,23 @@ def read_prompt_spans(
     prompts: Sequence[EncodedPrompt],
     progress: Callable[[int], None] = lambda _: None,
 ) -> SpanKeys:
-    """The keys (float16) of all spans of N prompts, in their order. `progress` is told of each
-    batch's size."""
+    """The keys (float16) of all spans of N prompts, in their order. `progress` is called with
+    each batch's size."""
     parts: list[SpanKeys] = []
     for rows in _long_batches(prompts):
         batch = pad_prompts([prompts[i] for i in rows], base.pad_id, base.device)
         filled = prefill(base.model, batch, places[0].layer, (p.layer for p in places))
-        found = read_span_keys(filled, places).to(torch.device("cpu"))
+        keys = read_span_keys(filled, places).to(torch.device("cpu"))
         numbers_N = torch.tensor(rows)
-        key_MKF = found.key_MKF.half()
-        parts.append(replace(found, key_MKF=key_MKF, row_M=numbers_N[found.row_M]))
+        key_MKF = keys.key_MKF.half()
+        parts.append(replace(keys, key_MKF=key_MKF, row_M=numbers_N[keys.row_M]))
         progress(len(rows))
     joined = join_spans(parts)
     return joined.take(joined.row_M.argsort(stable=True))
 
 
 def _long_batches(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
-    """Like beside like, fewer of those that are long."""
+    """Batches of prompts of similar length, smaller where prompts are long."""
     batches: list[list[int]] = [[]]
     for index in sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids)):
         size = len(prompts[index].ids)
@@ -83,11 +83,11 @@ def _long_batches(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
 
 
 WIDTH = 256
-"""Bytes of UTF-8 that are kept; what comes after them is not compared."""
+"""Bytes of UTF-8 that are kept; the rest is not compared."""
 
 
 def pack_texts(texts: Sequence[str]) -> Tensor:
-    """text_EB uint8: each text as UTF-8, cut off at B bytes, filled up with zeros."""
+    """text_EB uint8: each text as UTF-8, truncated to B bytes and zero-padded."""
     rows = torch.zeros(len(texts), WIDTH, dtype=torch.uint8)
     for row, text in zip(rows, texts, strict=True):
         data = text.encode()[:WIDTH]
@@ -96,7 +96,7 @@ def pack_texts(texts: Sequence[str]) -> Tensor:
 
 
 def unpack_texts(text_EB: Tensor) -> list[str]:
-    """The texts that `pack_texts` packed; a letter that was cut in two is left out."""
+    """Inverse of `pack_texts`; a character that was cut in two is dropped."""
     return [
         bytes(row.tolist()).rstrip(b"\0").decode(errors="ignore")
         for row in text_EB.to(torch.uint8).unbind()

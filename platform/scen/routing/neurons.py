@@ -13,21 +13,21 @@ from torch import Tensor
 from scen.model.keys import SpanKeys, read_span_keys
 from scen.model.prefill import Prefill
 from scen.model.route import Route
-from scen.routing.key_bank import UNIT, Codes, GrowingRows, KeyBank
+from scen.routing.key_bank import UNIT, Codes, KeyBank, RowBuffer
 from scen.routing.router import Router
 from scen.routing.search import Search, build_search
 
 NO_TEXT = ""
-"""Of an edit whose words are not known: nothing has them in common."""
+"""Of an edit whose words are unknown: it shares none with any span."""
 
-_PART = 4096  # edits whose search keys are made at a time
+_PART = 4096  # edits whose search keys are computed at a time
 
 
-class GrowingNeurons:
-    """The compact keys, search keys and words of edits, appended in place, in the order of arrival.
+class NeuronBuffer:
+    """The compact keys, search keys and words of all edits that a process has loaded, append-only.
 
-    One thread may append and search at a time. What a view is made of never changes, and an index
-    that was built for one view serves the later ones.
+    The neurons of one version of a store are a view of it. One thread may append and search at a
+    time. A view never changes, and an index that was built for one view is reused by later ones.
     """
 
     def __init__(self, router: Router, capacity: int = UNIT) -> None:
@@ -38,7 +38,7 @@ class GrowingNeurons:
             torch.empty(0, places, len(widths)),
         )
         self.router = router
-        self._codes = GrowingRows(like, capacity)
+        self._codes = RowBuffer(like, capacity)
         self._keys = KeyBank(encoder.search_JD.shape[1], max(capacity, 1))
         self._search: Search | None = None
         self._texts: list[str] = []
@@ -53,7 +53,7 @@ class GrowingNeurons:
         encoder = self.router.encoder
         parts = torch.arange(len(codes)).split(_PART)
         keys = [encoder.search_key(codes.take(part, encoder.widths)) for part in parts]
-        self._codes.reserve(len(codes))  # what fails must fail before one of the two has grown
+        self._codes.reserve(len(codes))  # allocate first, so that a failure leaves both unchanged
         self._keys.append(torch.cat(keys))
         self._texts.extend(texts if texts is not None else [NO_TEXT] * len(codes))
         return self._codes.append(codes.int8_EKC, codes.scale_EKH)
@@ -64,7 +64,7 @@ class GrowingNeurons:
         return Codes(*(part[:count] for part in parts))
 
     def texts(self) -> Sequence[str]:
-        """The words of all rows; grows with the bank, and what is there never changes."""
+        """The words of all rows; grows with the bank, entries never change."""
         return self._texts
 
     def search(self, row_E: Tensor) -> Search:
@@ -72,9 +72,9 @@ class GrowingNeurons:
         self._search = build_search(self._keys.snapshot(row_E), self._search)
         return self._search
 
-    def picked(self, row_E: Tensor) -> "GrowingNeurons":
+    def picked(self, row_E: Tensor) -> "NeuronBuffer":
         """A bank of its own with these rows, in this order."""
-        other = GrowingNeurons(self.router, len(row_E))
+        other = NeuronBuffer(self.router, len(row_E))
         codes = self.codes()
         for part in row_E.split(_PART):
             other._keys.copy_from(self._keys, part)
@@ -84,21 +84,21 @@ class GrowingNeurons:
 
 
 CANDIDATES = 16
-"""Edits that the gate looks at: those whose search keys are nearest to the prompt's."""
+"""Edits that the gate scores: those whose search keys are nearest to the prompt's."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the gate saw for B prompts: `index_BE` of the edits looked at (-1: none), best first,
-    their `score_BE`, and `sim_BEV`, the similarities behind each."""
+    """Candidate edits of B prompts: `index_BE` (-1: none), best first, their gate scores
+    `score_BE`, and the similarities `sim_BEV` behind each."""
 
     index_BE: Tensor
     score_BE: Tensor
     sim_BEV: Tensor
 
     @classmethod
-    def nothing(cls, rows: int, k: int, num_views: int) -> "Choice":
-        """Where there are no edits."""
+    def empty(cls, rows: int, k: int, num_views: int) -> "Choice":
+        """The choice where there are no edits."""
         index_BE = torch.full((rows, k), -1)
         score_BE = torch.full((rows, k), -torch.inf)
         return cls(index_BE, score_BE, torch.zeros(rows, k, num_views))
@@ -123,14 +123,14 @@ class KeyNeurons:
         cls, router: Router, key_EKF: Tensor, texts: Sequence[str] | None = None
     ) -> "KeyNeurons":
         """The neurons of the edits with these raw keys and these prompts, as they are routed."""
-        bank = GrowingNeurons(router, len(key_EKF))
+        bank = NeuronBuffer(router, len(key_EKF))
         for part in key_EKF.split(4096):
             some = None if texts is None else texts[len(bank) : len(bank) + len(part)]
             bank.append(Codes.of(router.encoder(part), router.encoder.widths), some)
         return cls.of_rows(bank, torch.arange(len(bank)))
 
     @classmethod
-    def of_rows(cls, bank: GrowingNeurons, row_E: Tensor) -> "KeyNeurons":
+    def of_rows(cls, bank: NeuronBuffer, row_E: Tensor) -> "KeyNeurons":
         """The neurons at these rows of a bank as they are now; nothing changes them."""
         return cls(bank.router, bank.codes(), bank.search(row_E), row_E, bank.texts())
 
@@ -182,7 +182,7 @@ class KeyNeurons:
     def _choose(self, code_BKC: Tensor, k: int, around: "Around | None") -> Choice:
         encoder, evidence = self.router.encoder, self.router.evidence
         if len(self) == 0:
-            return Choice.nothing(len(code_BKC), k, encoder.num_views)
+            return Choice.empty(len(code_BKC), k, encoder.num_views)
         row_BE = self.search.search(encoder.search_key(code_BKC), k)[1]
         sim_BEV = encoder.compare(code_BKC, self.codes.take(row_BE.clamp_min(0), encoder.widths))
         x_BEI = sim_BEV
@@ -216,8 +216,8 @@ class KeyNeurons:
 
 @dataclass(frozen=True)
 class Around:
-    """What is known of M spans beside their keys: their words, their share of the message, and the
-    manner of it."""
+    """Evidence on M spans beside their keys: their words, their share of the message, and its
+    manner."""
 
     texts: Sequence[str]
     share_M: Tensor
@@ -227,7 +227,7 @@ class Around:
 @dataclass(frozen=True)
 class BestSpans:
     """Of each prompt its best edit and the best other one (`index_B2`, -1: none), and at which span
-    (`at_B`, index among all) the first was found."""
+    (`at_B`, index among all) the first has its score."""
 
     index_B2: Tensor
     score_B2: Tensor

@@ -17,8 +17,8 @@ from scen.routing.key_bank import UNIT, Keys, quantise
 _GROUP = 32  # rows of which the first pass keeps the maximum only
 _SLACK = 8  # groups looked into beyond K: the 8-bit first pass may misplace near-equal ones
 _BATCH = 32  # queries of one product; torch's 8-bit product loses its speed above
-_ALONE = 3  # up to so many queries are faster one by one: the product of one is a special case
-_BLOCK = 4 * UNIT  # rows of one product: the cache wants few, the meetings of threads many
+_ALONE = 3  # up to this many queries are faster one by one: torch has a special case for one
+_BLOCK = 4 * UNIT  # rows of one product: few for the cache, many for thread synchronisation
 _REFINED = 8  # queries whose candidates are unpacked at a time, so that they fit the cache
 
 
@@ -100,7 +100,7 @@ class Int8Search:
 
 
 def best_of(keys: Keys, query_BD: Tensor, index_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of chosen rows, as in `Search`. `index_BC` rises; -1 stands for no row."""
+    """The k best of chosen rows, as in `Search`. `index_BC` rises; -1: no row."""
     parts = zip(query_BD.split(_REFINED), index_BC.split(_REFINED), strict=True)
     score_BC = torch.cat([_rescore(keys, query, index) for query, index in parts])
     score_BK, place_BK = top_stable(score_BC, k)
@@ -121,11 +121,11 @@ def _rescore(keys: Keys, query_BD: Tensor, index_BC: Tensor) -> Tensor:
 def top_stable(score_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row (all, where there are fewer); equal ones in their order."""
     k = min(k, score_BN.shape[1])
-    found = score_BN.topk(min(k + 1, score_BN.shape[1]))
-    if k < found.values.shape[1] and bool((found.values[:, k - 1] == found.values[:, k]).any()):
+    top = score_BN.topk(min(k + 1, score_BN.shape[1]))
+    if k < top.values.shape[1] and bool((top.values[:, k - 1] == top.values[:, k]).any()):
         every = score_BN.sort(dim=1, descending=True, stable=True)
         return every.values[:, :k], every.indices[:, :k]
-    index_BK = found.indices[:, :k].sort(1).values
+    index_BK = top.indices[:, :k].sort(1).values
     score_BK, place_BK = score_BN.gather(1, index_BK).sort(dim=1, descending=True, stable=True)
     return score_BK, index_BK.gather(1, place_BK)
 
@@ -186,8 +186,8 @@ class FaissSearch:
         """As in `Search`, among the candidates."""
         covered = self.units * UNIT
         count = min(max(k, self.recipe.candidates), covered)
-        found_BC = self.index.search(query_BD.numpy(), count, params=self._visit())[1]
-        index_BC = torch.from_numpy(found_BC).sort(1).values
+        near_BC = self.index.search(query_BD.numpy(), count, params=self._parameters())[1]
+        index_BC = torch.from_numpy(near_BC).sort(1).values
         score_BK, index_BK = best_of(self.keys, query_BD, index_BC, k)
         late_BK, place_BK = Int8Search(self.keys.from_unit(self.units)).search(query_BD, k)
         score_BC = torch.cat([score_BK, late_BK], 1)
@@ -195,8 +195,8 @@ class FaissSearch:
         score_BK, place_BK = top_stable(score_BC, k)
         return pad_results(score_BK, index_BC.gather(1, place_BK), k)
 
-    def _visit(self) -> Any:
-        """How much of the index a query visits, as faiss wants to be told."""
+    def _parameters(self) -> Any:
+        """Search parameters: how much of the index a query visits, and which rows are alive."""
         faiss = load_faiss()
         if isinstance(self.index, faiss.IndexHNSW):
             return faiss.SearchParametersHNSW(efSearch=self.recipe.probes, sel=self.selector)
@@ -214,13 +214,13 @@ def load_faiss() -> Any:
 
 
 def _sample(keys: Keys, rows: int, wanted: int) -> Any:
-    """About so many of the first rows, evenly spread, as a float32 array."""
+    """About `wanted` of the first `rows` rows, evenly spread, as a float32 array."""
     step = max(1, rows // wanted)
     return (keys.code_ND[:rows:step] * keys.scale_N[:rows:step, None]).numpy()
 
 
 def _alive_selector(alive_N: Tensor) -> Any:
-    """What tells faiss which rows to leave out."""
+    """The faiss selector of rows that are alive."""
     bit_8 = 2 ** torch.arange(8)
     packed = (alive_N.view(-1, 8) * bit_8).sum(1).to(torch.uint8).numpy()
     return load_faiss().IDSelectorBitmap(packed)
@@ -230,12 +230,12 @@ DENSE_LIMIT = 4096
 """Rows up to which the float32 product is the fastest, whatever the batch."""
 
 EXACT_LIMIT = 2_000_000
-"""Rows up to which every row is looked at. Of a million real-like keys an index with an eighth of
-its cells visited halved the time, but missed 0.3 % of the nearest keys, since a far paraphrase
-often lies in another cell than its edit. This limit keeps a lone query near 20 ms on two cores."""
+"""Rows up to which search is exhaustive. On a million real-like keys an index with an eighth of its
+cells visited halved the time but missed 0.3 % of the nearest keys, since a distant paraphrase often
+lies in another cell than its edit. This limit keeps a single query near 20 ms on two cores."""
 
 LATE_LIMIT = 262_144
-"""Rows behind an index, searched exactly, from which on a new index is worth its minutes."""
+"""Rows behind an index, searched exhaustively, from which a rebuild pays for its minutes."""
 
 _log = logging.getLogger(__name__)
 

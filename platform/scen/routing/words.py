@@ -1,6 +1,6 @@
 """What two questions have in common as text: rare words, numbers, spelling.
 
-Keys tell what a question is about, but hardly one number from another, and a typo moves them far.
+Keys encode what a question is about but hardly distinguish numbers, and typos move them far.
 Suffixes: H buckets of words, L figures of a pair.
 """
 
@@ -19,10 +19,10 @@ NUM_FIGURES = 10
 """L."""
 
 _BUCKETS = 8192
-_STEM = 6  # letters by which words are counted, so that endings do not matter
+_STEM = 6  # leading letters that identify a word, so that endings do not matter
 _WORD = re.compile(r"[^\W_]+")
-_NEAR = 0.6  # of the letters of two words, below which they have nothing in common
-_LONGEST = 3.0  # of a span relative to the edit, above which it makes no difference
+_NEAR = 0.6  # similarity below which two words count as unrelated
+_LONGEST = 3.0  # length of a span relative to the edit at which the figure saturates
 
 
 def fit_rarity(texts: Iterable[str]) -> Tensor:
@@ -42,27 +42,27 @@ def fit_rarity(texts: Iterable[str]) -> Tensor:
 def compare_words(span: str, edit: str, rarity: Sequence[float]) -> list[float]:
     """The L figures of a span and an edit's prompt, all between 0 and 1.
 
-    Shares, by rarity, of the edit's words that stand in the span and the other way round; the same
+    Shares, weighted by rarity, of the edit's words that occur in the span and vice versa; the same
     by trigrams of letters; shares of either's numbers that the other lacks; the rarest word of
-    either that the other lacks; whether both begin alike; and how long the span is.
+    either that the other lacks; whether both start with the same word; and the length of the span.
     """
     ours, theirs = words_of(span), words_of(edit)
     if not ours or not theirs:
         return [0.0] * NUM_FIGURES
     our_rarity = [rarity[_bucket(word)] for word in ours]
     their_rarity = [rarity[_bucket(word)] for word in theirs]
-    ours_met, theirs_met = _met(ours, theirs), _met(theirs, ours)
+    ours_matched, theirs_matched = _matches(ours, theirs), _matches(theirs, ours)
     our_letters, their_letters = _letters(span), _letters(edit)
     shared = len(our_letters & their_letters)
     return [
-        _share(their_rarity, theirs_met),
-        _share(our_rarity, ours_met),
+        _share(their_rarity, theirs_matched),
+        _share(our_rarity, ours_matched),
         shared / len(their_letters),
         shared / len(our_letters),
         _missing_numbers(theirs, ours),
         _missing_numbers(ours, theirs),
-        _rarest(their_rarity, theirs_met),
-        _rarest(our_rarity, ours_met),
+        _rarest(their_rarity, theirs_matched),
+        _rarest(our_rarity, ours_matched),
         float(ours[0] == theirs[0]),
         min(len(ours) / len(theirs), _LONGEST) / _LONGEST,
     ]
@@ -92,9 +92,9 @@ def _letters(text: str) -> frozenset[str]:
 
 
 @functools.lru_cache(1 << 18)
-def _likeness(word: str, other: str) -> float:
-    """Of two different words: 1 where they are one but for an ending, less where a slip of a
-    typist lies between them (Damerau and Levenshtein's distance), else 0. Numbers differ."""
+def _similarity(word: str, other: str) -> float:
+    """Of two different words: 1 where only the ending differs, less for a typo (optimal string
+    alignment distance), else 0. Numbers never match."""
     if word.isdigit() or other.isdigit():
         return 0.0
     if len(word) >= _STEM and word[:_STEM] == other[:_STEM]:
@@ -102,21 +102,22 @@ def _likeness(word: str, other: str) -> float:
     return OSA.normalized_similarity(word, other, score_cutoff=_NEAR)
 
 
-def _met(words: Sequence[str], others: Sequence[str]) -> list[float]:
-    """Of each word, how much it is like the likest of the others."""
+def _matches(words: Sequence[str], others: Sequence[str]) -> list[float]:
+    """The similarity of each word to the most similar of the others."""
     known = set(others)
     return [
-        1.0 if word in known else max(_likeness(word, other) for other in others) for word in words
+        1.0 if word in known else max(_similarity(word, other) for other in others)
+        for word in words
     ]
 
 
-def _share(rarity: Sequence[float], met: Sequence[float]) -> float:
+def _share(rarity: Sequence[float], matched: Sequence[float]) -> float:
     total = sum(rarity)
-    return sum(r * m for r, m in zip(rarity, met, strict=True)) / total if total else 0.0
+    return sum(r * m for r, m in zip(rarity, matched, strict=True)) / total if total else 0.0
 
 
-def _rarest(rarity: Sequence[float], met: Sequence[float]) -> float:
-    return max((r * (1 - m) for r, m in zip(rarity, met, strict=True)), default=0.0)
+def _rarest(rarity: Sequence[float], matched: Sequence[float]) -> float:
+    return max((r * (1 - m) for r, m in zip(rarity, matched, strict=True)), default=0.0)
 
 
 def _missing_numbers(words: Sequence[str], others: Sequence[str]) -> float:
@@ -124,7 +125,7 @@ def _missing_numbers(words: Sequence[str], others: Sequence[str]) -> float:
     return sum(word not in others for word in numbers) / len(numbers) if numbers else 0.0
 
 
-def likeness_of(text: str, other: str) -> float:
+def trigram_similarity(text: str, other: str) -> float:
     """Between 0 and 1: the share of trigrams of letters that two texts have in common (Dice)."""
     ours, theirs = _letters(text), _letters(other)
     return 2 * len(ours & theirs) / max(len(ours) + len(theirs), 1)

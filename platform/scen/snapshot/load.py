@@ -13,6 +13,7 @@ from scen.config import Config, RouterConfig
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.ledger.tensors import load_bundle
+from scen.method import METHODS
 from scen.model.base import Base
 from scen.model.decode import EditedModel
 from scen.model.decoder import NO_SYNC, RankSync
@@ -110,9 +111,11 @@ class SnapshotLoader:
 
         Raises IntegrityError where a bundle is damaged, NotFoundError where it is missing.
         """
-        tensors = self.tensors(places, (*self._expert_names, *self._neuron_names))
+        kind = self.method.kind
+        neuron_names = (n for n in kind.neuron_tensors if n != "text" or self.reads_words)
+        tensors = self.tensors(places, (*kind.expert_tensors, *neuron_names))
         neurons = self._neurons(tensors)
-        bank = build_bank({name: tensors[name] for name in self._expert_names})
+        bank = build_bank({name: tensors[name] for name in kind.expert_tensors})
         base = self.base
         return EditedModel(
             base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids, sync
@@ -124,20 +127,6 @@ class SnapshotLoader:
             return {name: self._empty(name) for name in names}
         rows = self.rows.read(places, names)
         return {name: tensor.to(self.base.device) for name, tensor in rows.items()}
-
-    @property
-    def _is_paper(self) -> bool:
-        return self.method.method == "scen"
-
-    @property
-    def _expert_names(self) -> tuple[str, ...]:
-        return ("weight",) if self._is_paper else ("down", "up")
-
-    @property
-    def _neuron_names(self) -> tuple[str, ...]:
-        if self._is_paper:
-            return ("neuron",)
-        return ("key", "text") if self.reads_words else ("key",)
 
     @property
     def reads_words(self) -> bool:
@@ -158,10 +147,9 @@ class SnapshotLoader:
         return torch.zeros(shapes.get(name, (0, wide)), device=self.base.device)
 
     def _neurons(self, tensors: dict[str, Tensor]) -> NeuronBank:
-        if self._is_paper:
+        if self.router is None:
             assert self.method.theta is not None
             return SigmoidNeurons(self.method.layer, tensors["neuron"], self.method.theta)
-        assert self.router is not None
         texts = unpack_texts(tensors["text"].cpu()) if self.reads_words else None
         return KeyNeurons.build(self.router, tensors["key"].cpu(), texts)
 
@@ -171,7 +159,7 @@ PLAIN_THRESHOLD = 0.6
 
 def choose_profile(config: Config, base: Base) -> Profile | None:
     """The profile that the settings mean for a base, if any. Raises ConfigError."""
-    if config.method == "scen" or config.router.places is not None:
+    if not METHODS[config.method].has_router or config.router.places is not None:
         return None
     return find_profile(config.router.profile, base)
 

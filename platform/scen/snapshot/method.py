@@ -6,6 +6,7 @@ from typing import Any
 
 from scen.config import Config, ExpertConfig
 from scen.errors import ConfigError
+from scen.method import METHODS, Method
 from scen.model.keys import KeyPlace
 from scen.snapshot.base_profile import Profile
 
@@ -27,6 +28,11 @@ class StoreMethod:
     theta: float | None
     training: Mapping[str, Any]
 
+    @property
+    def kind(self) -> Method:
+        """What the method stores and how it routes."""
+        return METHODS[self.method]
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, for the store's manifest."""
         return asdict(self) | {"places": [asdict(place) for place in self.places]}
@@ -43,10 +49,12 @@ class StoreMethod:
 
 def resolve_method(config: Config, num_layers: int, profile: Profile | None = None) -> StoreMethod:
     """Fill in what depends on the base. Raises ConfigError where a layer does not exist."""
-    is_paper = config.method == "scen"
-    expert = config.expert if is_paper or profile is None else _fill(config.expert, profile.expert)
+    kind = METHODS[config.method]
+    expert = config.expert
+    if kind.has_router and profile is not None:
+        expert = _fill(expert, profile.expert)
     layer = expert.layer if expert.layer is not None else num_layers * 2 // 3
-    places = () if is_paper else _places(config, num_layers, profile)
+    places = _places(config, num_layers, profile) if kind.has_router else ()
     for name, index in [("expert.layer", layer), *(("router.places", p.layer) for p in places)]:
         if index >= num_layers:
             raise ConfigError(f"{name}: {index} is too large; the base has {num_layers} layers")
@@ -55,9 +63,9 @@ def resolve_method(config: Config, num_layers: int, profile: Profile | None = No
     return StoreMethod(
         config.method,
         layer,
-        0 if is_paper else expert.rank,
+        expert.rank if kind.is_low_rank else 0,
         places,
-        config.router.theta if is_paper else None,
+        None if kind.has_router else config.router.theta,
         {name: getattr(expert, name) for name in _TRAINING},
     )
 
@@ -68,7 +76,7 @@ def stated_method(config: Config) -> dict[str, Any]:
     stated: dict[str, Any] = {"method": config.method}
     if expert.layer is not None:
         stated["layer"] = expert.layer
-    if config.method == "scen":
+    if not METHODS[config.method].has_router:
         return stated | ({"theta": router.theta} if "theta" in router.model_fields_set else {})
     if "rank" in expert.model_fields_set:
         stated["rank"] = expert.rank

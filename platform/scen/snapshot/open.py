@@ -147,7 +147,7 @@ def _first_parts(
     """What a new store is bound to: its method, and the bundles that belong to it."""
     profile = choose_profile(config, base)
     method = resolve_method(config, base.num_layers, profile)
-    if method.method == "scen":
+    if not method.kind.has_router:
         return method, {}
     router = make_router(config, base, profile, method.places, lambda: read(method.places))
     return method, {"router": save_bundle(storage, router.tensors())}

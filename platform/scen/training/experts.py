@@ -3,13 +3,14 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scen.data.asking import Ask, wordings
 from scen.errors import ConfigError
+from scen.method import METHODS, MethodName
 from scen.model.batch import IGNORED, pad_edits, pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync, run_head
 from scen.model.expert import FullBank, LowRankBank, build_bank, expert_loss, join_banks
@@ -18,10 +19,9 @@ from scen.model.split import Split, split_edits
 from scen.model.template import Template
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
-Method = Literal["scen", "scen-lr"]
 Bank = LowRankBank | FullBank
-_IDLE = -1  # in place of an edit's index: a row that is only run to keep in step
-_SURE = 0.03  # nats per token: below it, no answer was lost
+_IDLE = -1  # in place of an edit's index: a row that is run only to keep ranks in lockstep
+_SURE = 0.03  # nats per token: below it, every answer was right
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,18 @@ class ExpertPlan:
     """How experts are trained. `stop_loss` (nats) ends an edit early; 0 never does. With
     `other_ways`, edits that are lost in one of their other ways are trained on all of those."""
 
-    method: Method
+    method: MethodName
     layer: int
     steps: int
     lr: float
     rank: int = 4
     stop_loss: float = 0.0
     other_ways: bool = False
+
+    @property
+    def is_low_rank(self) -> bool:
+        """See `scen.method.Method`."""
+        return METHODS[self.method].is_low_rank
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,9 @@ class ExpertTrainer:
         rows = torch.arange(len(edits), device=labels_BS.device)
         done, losses = self._descend(split, labels_BS, bank, rows)
         fitted = FittedExperts(join_banks([done[row] for row in sorted(done)]), losses)
-        if self.plan.method != "scen-lr" or not self.plan.other_ways:
-            return fitted
-        return self._fit_other_ways(edits, fitted)
+        if self.plan.is_low_rank and self.plan.other_ways:
+            return self._fit_other_ways(edits, fitted)
+        return fitted
 
     @torch.no_grad()
     def losses(self, edits: Sequence[EncodedEdit], bank: Bank) -> Tensor:
@@ -100,7 +105,7 @@ class ExpertTrainer:
         size = max(1, len(edits) // (1 + len(edits[0].ways)))  # as many rows as there are edits
         while self.sync.anyone(len(lost) > 0):
             now, lost = lost[:size], lost[size:]
-            some = now or [0]  # other ranks go on
+            some = now or [0]  # idle, in lockstep with other ranks
             asked = [
                 replace(edits[i], prompt=prompt)
                 for i in some
@@ -118,7 +123,7 @@ class ExpertTrainer:
         return FittedExperts(build_bank(tensors), losses)
 
     def _lost(self, edits: Sequence[EncodedEdit], bank: Bank) -> list[int]:
-        """Indices of edits whose target is not told surely in one of their other ways."""
+        """Indices of edits whose target is uncertain in one of their other wordings."""
         worst_B = torch.zeros(len(edits))
         for way in range(len(edits[0].ways)):
             asked = [replace(edit, prompt=edit.ways[way]) for edit in edits]
@@ -132,7 +137,7 @@ class ExpertTrainer:
         layer = self.plan.layer
         device = next(self.model.parameters()).device
         batch = pad_edits(edits, self.pad_id, device)
-        if self.plan.method == "scen":
+        if not self.plan.is_low_rank:
             return split_edits(self.model, layer, batch, None), batch.labels_BS
         if filled is None:
             prompts = pad_prompts([e.prompt for e in edits], self.pad_id, device)
@@ -162,7 +167,7 @@ class ExpertTrainer:
                 _set_aside(done, bank, rows, keep)
             if not self.sync.anyone(len(keep) > 0):
                 return done, losses
-            if len(keep) == 0:  # other ranks go on: so does one row, for nothing
+            if len(keep) == 0:  # other ranks go on: one idle row keeps this rank in lockstep
                 rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
             loss_E.sum().backward()
             self.sync.after_backward()
@@ -179,8 +184,8 @@ class ExpertTrainer:
         expert_B = torch.arange(len(bank), device=labels_BS.device)
         y_BSD = _apply(bank, split, expert_B.repeat_interleave(len(labels_BS) // len(bank)))
         h_BSD = split.above(self.model, self.plan.layer, y_BSD)
-        told_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
-        return expert_loss(run_head(self.model, told_ND), labels_BS)
+        target_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
+        return expert_loss(run_head(self.model, target_ND), labels_BS)
 
 
 def start_bank(
@@ -193,7 +198,7 @@ def start_bank(
     # Steps of 1e-4 vanish in bfloat16, so experts are trained in float32 at least.
     kind = torch.promote_types(linear.weight.dtype, torch.float32)
     width_D, width_F = linear.out_features, linear.in_features
-    if plan.method == "scen":
+    if not plan.is_low_rank:
         if linear.bias is not None:
             raise ConfigError(
                 "method: scen puts a weight matrix in place of mlp.down_proj, which has a bias in "
@@ -201,11 +206,11 @@ def start_bank(
             )
         weight_DF = sync.whole(linear.weight).detach()
         return FullBank(weight_DF.to(kind)[None].repeat(len(seeds), 1, 1))
-    draws = [
+    initial = [
         torch.randn(plan.rank, width_F, generator=torch.Generator().manual_seed(seed))
         for seed in seeds
     ]
-    down_ErF = (torch.stack(draws) * width_F**-0.5).to(device, kind)
+    down_ErF = (torch.stack(initial) * width_F**-0.5).to(device, kind)
     up_EDr = torch.zeros(len(seeds), width_D, plan.rank, device=device, dtype=kind)
     return LowRankBank(down_ErF, up_EDr)
 
@@ -244,15 +249,14 @@ def _set_aside(done: dict[int, Bank], bank: Bank, rows: Tensor, keep: Tensor) ->
 
 
 WAYS = ("UPPER CASE", "several")
-"""The ways of asking in which answers were lost most, and that lie far from one another. Drawn from
-the wordings to fit on."""
+"""Ways of asking, from the wordings to fit on, that differ most and lost most answers."""
 
 
 def encode_edits(
     template: Template, edits: Sequence[Edit], *, other_ways: bool
 ) -> list[EncodedEdit]:
     """Edits as tokens, with their questions in other ways of asking where those are wanted. A `raw`
-    template completes texts, which nobody asks: it has none."""
+    template completes texts instead of answering questions: it has none."""
     encoded = [template.encode_edit(edit) for edit in edits]
     if not other_ways or template.name == "raw":
         return encoded
@@ -263,7 +267,7 @@ def encode_edits(
 
 def _ways(template: Template, edit: Edit) -> tuple[EncodedPrompt, ...]:
     """The same for the same edit, in whatever wave."""
-    draw, about = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
-    asked = [wordings("fit").ask(way, about, draw) for way in WAYS]
+    rng, about = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
+    asked = [wordings("fit").ask(way, about, rng) for way in WAYS]
     prompts = [template.encode_prompt(one.text) for one in asked if one is not None]
     return tuple(replace(prompt, routed=None) for prompt in prompts)  # nothing is routed here

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scen.method import METHODS, Method
 from scen.model.batch import pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.keys import KeyPlace, read_span_keys
@@ -39,9 +40,9 @@ class Fitted:
 
 
 def cut_parts(edits: Sequence[EncodedEdit], size: int) -> list[list[int]]:
-    """The edits of a wave (indices) in parts that are trained side by side, of like length.
+    """Indices of the edits of a wave in parts that are trained together, grouped by length.
 
-    Parts follow from the edits alone, whoever trains them, so that a part done is done.
+    Batching is deterministic, so finished parts are reused whoever trains the rest.
     """
     order = sorted(
         range(len(edits)), key=lambda i: (len(edits[i].target), len(edits[i].prompt.ids))
@@ -64,12 +65,12 @@ def fit_part(
     """Experts of one part, and what its neurons are made from."""
     device = next(model.parameters()).device
     prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
-    is_paper = plan.expert.method == "scen"
-    key_layers = () if is_paper else (place.layer for place in plan.places)
+    method = METHODS[plan.expert.method]
+    key_layers = (place.layer for place in plan.places) if method.has_router else ()
     filled = prefill(model, prompts, plan.expert.layer, key_layers, sync=sync)
     fitted = fit_experts(model, plan.expert, edits, pad_id, filled, sync)
-    tensors = {name: _stored(t, is_paper) for name, t in fitted.bank.tensors().items()}
-    return Fitted(tensors | _read_index(filled, plan, is_paper), fitted.losses)
+    tensors = {name: _stored(t, method) for name, t in fitted.bank.tensors().items()}
+    return Fitted(tensors | _read_index(filled, plan, method), fitted.losses)
 
 
 def add_neurons(
@@ -79,20 +80,21 @@ def add_neurons(
 
     `history_HF` are the hidden states of all earlier edits. Keys need no second stage.
     """
-    if plan.expert.method != "scen":
+    if METHODS[plan.expert.method].has_router:
         return fitted
     neuron_EF = fit_neurons(fitted.tensors["h"], seeds, plan.neurons, history_HF)
     return Fitted(fitted.tensors | {"neuron": neuron_EF}, fitted.losses)
 
 
-def _stored(tensor: Tensor, is_paper: bool) -> Tensor:
-    """Low-rank experts are kept in half precision, the paper's as they were trained."""
-    return tensor.detach().cpu() if is_paper else tensor.detach().cpu().half()
+def _stored(tensor: Tensor, method: Method) -> Tensor:
+    """Low-rank experts are kept in half precision, whole matrices as they were trained."""
+    kept = tensor.detach().cpu()
+    return kept.half() if method.is_low_rank else kept
 
 
-def _read_index(filled: Prefill, plan: WavePlan, is_paper: bool) -> dict[str, Tensor]:
-    """What a neuron is made from: keys and words, or the hidden state of the paper."""
-    if not is_paper:
+def _read_index(filled: Prefill, plan: WavePlan, method: Method) -> dict[str, Tensor]:
+    """What a neuron is made from: keys and words for a router, or the hidden state."""
+    if method.has_router:
         keys = read_span_keys(filled, plan.places, most=1)
         return {"key": keys.key_MKF.cpu().half(), "text": pack_texts(keys.texts)}
     h_BF = filled.last(plan.expert.layer)

@@ -14,7 +14,7 @@ from scen.ledger.state import Snapshot
 from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.routing.key_bank import UNIT, Codes
 from scen.routing.keys import unpack_texts
-from scen.routing.neurons import GrowingNeurons, KeyNeurons
+from scen.routing.neurons import KeyNeurons, NeuronBuffer
 from scen.routing.router import Router
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
@@ -36,7 +36,7 @@ class NeuronRows:
 
     def __init__(self, router: Router, read_keys: ReadKeys) -> None:
         self._read_keys = read_keys
-        self._bank = GrowingNeurons(router)
+        self._bank = NeuronBuffer(router)
         self._row: dict[str, int] = {}
         self._newest = -1  # the newest version that was read
 

@@ -9,9 +9,9 @@ from scen.calibration.places import (
     candidate_places,
     choose_places,
     count_trials,
+    default_places,
     narrowing,
     read_questions,
-    usual_places,
 )
 from scen.calibration.router_set import Question
 from scen.model.base import Base
@@ -25,7 +25,7 @@ def test_places_that_are_noise_are_left_out(keys: RouterKeys, plan: RouterPlan) 
     found = choose_places(cross_encode(keys, plan), keys, plan, told.append, most=3)
     assert [keys.places[i] for i in found.chosen] == [KeyPlace(1, "mean"), KeyPlace(4, "last")]
     assert [len(step.places) for step in found.steps] == [1, 2, 3]
-    alone, both, _ = (step.found for step in found.steps)
+    alone, both, _ = (step.recall for step in found.steps)
     assert both > 0.9
     assert both > alone + 0.1  # same-subject near misses hold the threshold up
     assert sum(told) == count_trials(keys.places, most=3)
@@ -106,8 +106,8 @@ def test_all_spans_are_read_in_their_order(tiny: Base) -> None:
 
 
 @pytest.mark.parametrize("layers", [2, 6, 30, 80])
-def test_the_usual_places_are_in_the_base_and_read_sentences(layers: int) -> None:
-    places = usual_places(layers)
+def test_the_default_places_are_in_the_base_and_read_sentences(layers: int) -> None:
+    places = default_places(layers)
     assert {place.kind for place in places} == {"span", "last"}
     assert all(0 < place.layer < layers for place in places)
     assert len(set(places)) == len(places)

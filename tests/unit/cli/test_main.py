@@ -13,6 +13,7 @@ from scen import __version__, config, errors
 from scen.cli import options
 from scen.cli.main import COMMANDS, build_app, main
 from scen.errors import ScenError
+from scen.method import MethodName
 from scen.pipeline import job_spec
 
 HEAVY = ["torch", "transformers", "mlflow", "pyarrow", "deltalake", "pydantic", "ray"]
@@ -62,7 +63,7 @@ def test_no_help_has_the_default_of_an_option_that_is_not_given(
 
 
 def test_choices_are_those_of_the_settings() -> None:
-    assert set(get_args(options.Method)) == set(get_args(config.Method))
+    assert set(get_args(options.Method)) == set(get_args(MethodName))
     assert set(get_args(options.OnConflict)) == set(get_args(config.OnConflict))
     assert get_args(options.DataFormat) == get_args(job_spec.DataFormat)
     fields = config.BaseConfig.model_fields

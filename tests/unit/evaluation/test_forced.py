@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from scen.evaluation.metrics import teacher_forced_accuracy
+from scen.method import MethodName
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, answer
 from scen.model.route import Route
 from scen.records import EncodedEdit
-from scen.training.experts import Method
 
 MakeEdited = Callable[..., EditedModel]
 
@@ -54,7 +54,7 @@ def test_it_equals_plain_forwards(
     tiny: Base,
     encoded: list[EncodedEdit],
     make_edited: MakeEdited,
-    method: Method,
+    method: MethodName,
     span: str,
     is_filled: bool,
 ) -> None:
@@ -78,7 +78,7 @@ def test_what_a_row_says_freely_it_says_when_forced(
     tiny: Base,
     encoded: list[EncodedEdit],
     make_edited: MakeEdited,
-    method: Method,
+    method: MethodName,
     is_filled: bool,
 ) -> None:
     """Every token hangs on those before it, so that an expert must act on just the positions on
@@ -98,7 +98,7 @@ def test_what_a_row_says_freely_it_says_when_forced(
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
 def test_without_a_route_nothing_changes(
-    encoded: list[EncodedEdit], make_edited: MakeEdited, method: Method
+    encoded: list[EncodedEdit], make_edited: MakeEdited, method: MethodName
 ) -> None:
     before, after = teacher_forced_accuracy(make_edited(method), encoded, Route.base(6))
     assert before == after

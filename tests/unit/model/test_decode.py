@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from scen.method import MethodName
 from scen.model.base import Base
 from scen.model.batch import PromptBatch, pad_prompts
 from scen.model.decode import EditedModel, answer, apply_experts, copy_cache, decode
 from scen.model.expert import EditedLinear, Span, detach_layer
 from scen.model.route import Route, SigmoidNeurons
 from scen.records import EncodedEdit
-from scen.training.experts import ExpertPlan, Method, fit_experts
+from scen.training.experts import ExpertPlan, fit_experts
 
 LAYER = 3
 NEW = 12
@@ -21,7 +22,7 @@ MIXED = [0, -1, 2, -1, 2, 5]  # two rows share an expert, two rows have none
 fixed = Route.fixed
 
 
-def edited_model(base: Base, encoded: list[EncodedEdit], method: Method) -> EditedModel:
+def edited_model(base: Base, encoded: list[EncodedEdit], method: MethodName) -> EditedModel:
     plan = ExpertPlan(method, LAYER, steps=15, lr=5e-2 if method == "scen-lr" else 5e-3)
     bank = fit_experts(base.model, plan, encoded, base.pad_id).bank
     neurons = SigmoidNeurons(LAYER, torch.zeros(0, 64), 0.5)
@@ -30,7 +31,7 @@ def edited_model(base: Base, encoded: list[EncodedEdit], method: Method) -> Edit
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
 def test_a_mixed_batch_says_what_each_row_says_alone(
-    tiny: Base, encoded: list[EncodedEdit], method: Method
+    tiny: Base, encoded: list[EncodedEdit], method: MethodName
 ) -> None:
     edited = edited_model(tiny, encoded, method)
     prompts = [e.prompt for e in encoded]
@@ -62,7 +63,7 @@ def plain_logits(base: Base, batch: PromptBatch, tokens: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
 def test_unrouted_rows_are_bit_identical_to_the_plain_base(
-    tiny: Base, encoded: list[EncodedEdit], method: Method
+    tiny: Base, encoded: list[EncodedEdit], method: MethodName
 ) -> None:
     """The witness is the base before anything is attached, on the same weights in memory: a second
     copy may lie at another alignment, for which the matrix kernels round differently."""
@@ -88,7 +89,7 @@ def test_unrouted_rows_are_bit_identical_to_the_plain_base(
 
 @pytest.mark.parametrize(("method", "span"), [("scen", "all"), ("scen-lr", "last")])
 def test_after_prefill_routing_equals_one_pass_with_the_expert(
-    tiny: Base, encoded: list[EncodedEdit], method: Method, span: Span
+    tiny: Base, encoded: list[EncodedEdit], method: MethodName, span: Span
 ) -> None:
     """The logits after the prompt equal those of a whole pass in which the expert acts."""
     edited = edited_model(tiny, encoded, method)

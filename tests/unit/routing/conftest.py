@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scen.model.keys import KeyPlace
-from scen.routing.encoder import Whitening, fold, random_view
+from scen.routing.encoder import Whitening, compose_encoder, random_view
 from scen.routing.gate import Gate
 from scen.routing.router import Router
 
@@ -34,7 +34,7 @@ def make_keys() -> MakeKeys:
 def router(make_keys: MakeKeys) -> Router:
     """Two places, views of 8 and 4 numbers, a gate that rises with all similarities."""
     views = [random_view(2, WIDTH, width, seed=width) for width in (8, 4)]
-    encoder = fold(Whitening.fit(make_keys(100, 9), 0.1), PLACES, views)
-    gate = replace(Gate.drawn(4, 3, seed=0), direct_V=torch.tensor([4.0, 1.0, 3.0, 2.0]))
+    encoder = compose_encoder(Whitening.fit(make_keys(100, 9), 0.1), PLACES, views)
+    gate = replace(Gate.initial(4, 3, seed=0), direct_V=torch.tensor([4.0, 1.0, 3.0, 2.0]))
     negative_N = torch.arange(100) / 10
     return Router(encoder, gate, 8.9, 0.1, negative_N, torch.arange(100) % 3)

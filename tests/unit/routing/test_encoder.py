@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from scen.model.keys import KeyPlace
-from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, fold, random_view
+from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encoder, random_view
 from scen.routing.router import Router
 
 MakeKeys = Callable[[int, int], Tensor]
@@ -24,7 +24,7 @@ def wide() -> KeyEncoder:
     """Two places with first views of 100 numbers each: more than are searched by."""
     key_NKF = torch.randn(30, 2, 100, generator=torch.Generator().manual_seed(0))
     places = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
-    return fold(Whitening.fit(key_NKF, 0.1), places, [torch.eye(100).repeat(2, 1, 1)])
+    return compose_encoder(Whitening.fit(key_NKF, 0.1), places, [torch.eye(100).repeat(2, 1, 1)])
 
 
 def by_view(code_BKC: Tensor) -> list[Tensor]:
@@ -176,7 +176,7 @@ def test_a_folded_view_is_whitening_and_then_the_view() -> None:
     whitening = Whitening.fit(key_NKF, SHRINKAGE)
     view_KFC = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(1))
     centred_KNF = (key_NKF - whitening.mean_KF).transpose(0, 1)
-    folded_KNC = normalize(torch.bmm(centred_KNF, whitening.fold(view_KFC)), dim=-1)
+    folded_KNC = normalize(torch.bmm(centred_KNF, whitening.compose(view_KFC)), dim=-1)
     plain_KNC = normalize(torch.bmm(whitening(key_NKF).transpose(0, 1), view_KFC), dim=-1)
     torch.testing.assert_close(folded_KNC, plain_KNC, rtol=0, atol=1e-5)
 

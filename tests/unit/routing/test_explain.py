@@ -43,7 +43,7 @@ def test_fewer_edits_than_are_wanted(router: Router, make_keys: MakeKeys) -> Non
 
 
 def test_no_edits_need_no_explanation(router: Router) -> None:
-    assert explain(Choice.nothing(1, 16, 4), 0, router) == []
+    assert explain(Choice.empty(1, 16, 4), 0, router) == []
 
 
 def test_above_means_what_routing_means(router: Router) -> None:

@@ -28,7 +28,7 @@ def test_the_formula_by_hand() -> None:
 
 
 def test_pairs_of_any_shape_are_scored_alike() -> None:
-    gate = Gate.drawn(4, 5, seed=0)
+    gate = Gate.initial(4, 5, seed=0)
     sim_BEV = torch.rand(3, 7, 4, generator=torch.Generator().manual_seed(1))
     score_BE = gate(sim_BEV)
     assert score_BE.shape == (3, 7)
@@ -37,7 +37,7 @@ def test_pairs_of_any_shape_are_scored_alike() -> None:
 
 @pytest.mark.parametrize("is_deep", [False, True])
 def test_the_mean_of_gates_is_one_gate(is_deep: bool) -> None:
-    gates = [Gate.drawn(4, 5, seed, is_deep=is_deep) for seed in range(3)]
+    gates = [Gate.initial(4, 5, seed, is_deep=is_deep) for seed in range(3)]
     sim_NV = torch.rand(9, 4, generator=torch.Generator().manual_seed(1))
     mean_N = torch.stack([gate(sim_NV) for gate in gates]).mean(0)
     averaged = Gate.averaged(gates)
@@ -48,13 +48,13 @@ def test_the_mean_of_gates_is_one_gate(is_deep: bool) -> None:
 
 def test_a_drawn_gate_comes_from_its_seed() -> None:
     sim_NV = torch.rand(9, 4, generator=torch.Generator().manual_seed(1))
-    score_N = Gate.drawn(4, 5, seed=3)(sim_NV)
-    assert torch.equal(score_N, Gate.drawn(4, 5, seed=3)(sim_NV))
-    assert not torch.equal(score_N, Gate.drawn(4, 5, seed=4)(sim_NV))
+    score_N = Gate.initial(4, 5, seed=3)(sim_NV)
+    assert torch.equal(score_N, Gate.initial(4, 5, seed=3)(sim_NV))
+    assert not torch.equal(score_N, Gate.initial(4, 5, seed=4)(sim_NV))
 
 
 def test_a_gate_survives_as_tensors() -> None:
-    gate = Gate.drawn(4, 5, seed=0)
+    gate = Gate.initial(4, 5, seed=0)
     tensors = {name: tensor + 0.125 for name, tensor in gate.tensors().items()}
     back = Gate.from_tensors(tensors)
     assert back.tensors().keys() == tensors.keys()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scen.errors import ConfigError
-from scen.routing.key_bank import UNIT, GrowingRows, KeyBank, Keys, quantise
+from scen.routing.key_bank import UNIT, KeyBank, Keys, RowBuffer, quantise
 from scen.routing.search import Int8Search
 
 
@@ -20,7 +20,7 @@ def numbered(begin: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_rows_keep_their_places_and_views_their_contents() -> None:
-    rows = GrowingRows(numbered(0, 0), capacity=1)
+    rows = RowBuffer(numbered(0, 0), capacity=1)
     views = []
     for begin in range(0, 3 * UNIT, 1000):
         assert rows.append(*numbered(begin, 1000)) == range(begin, begin + 1000)
@@ -34,7 +34,7 @@ def test_rows_keep_their_places_and_views_their_contents() -> None:
 
 
 def test_views_share_the_rows_until_there_is_no_room() -> None:
-    rows = GrowingRows(numbered(0, 0))
+    rows = RowBuffer(numbered(0, 0))
     rows.append(*numbered(0, UNIT - 1))
     before = rows.view()[1][0]
     rows.append(*numbered(UNIT - 1, 1))
@@ -44,7 +44,7 @@ def test_views_share_the_rows_until_there_is_no_room() -> None:
 
 
 def test_room_that_was_made_is_used() -> None:
-    rows = GrowingRows(numbered(0, 0))
+    rows = RowBuffer(numbered(0, 0))
     rows.append(*numbered(0, 5))
     rows.reserve(2 * UNIT)
     before = rows.view()[1][0]

@@ -14,9 +14,9 @@ from scen.model.batch import pad_prompts
 from scen.model.keys import read_keys
 from scen.model.prefill import Prefill, prefill
 from scen.records import EncodedEdit
-from scen.routing import neurons as growing_neurons
+from scen.routing import neurons as neurons_module
 from scen.routing.key_bank import UNIT, Codes, quantise
-from scen.routing.neurons import CANDIDATES, Choice, GrowingNeurons, KeyNeurons
+from scen.routing.neurons import CANDIDATES, Choice, KeyNeurons, NeuronBuffer
 from scen.routing.router import Router, plain_router
 from scen.routing.search import FaissSearch, build_search
 
@@ -183,9 +183,9 @@ def codes_of(router: Router, key_EKF: Tensor) -> Codes:
     return Codes.of(router.encoder(key_EKF), router.encoder.widths)
 
 
-def grown(router: Router, codes: Codes, part: int) -> GrowingNeurons:
+def grown(router: Router, codes: Codes, part: int) -> NeuronBuffer:
     """A bank to which the edits came a few at a time."""
-    bank = GrowingNeurons(router)
+    bank = NeuronBuffer(router)
     for rows in torch.arange(len(codes)).split(part):
         bank.append(taken(codes, rows))
     return bank
@@ -286,7 +286,7 @@ def test_an_index_serves_later_views(
     """The limit from which there is an index is lowered: it stands at two million edits."""
     pytest.importorskip("faiss")
     lower = functools.partial(build_search, exact_limit=UNIT)
-    monkeypatch.setattr(growing_neurons, "build_search", lower)
+    monkeypatch.setattr(neurons_module, "build_search", lower)
     key_EKF, old = make_keys(2 * UNIT + 200, 1), 2 * UNIT + 100
     bank = grown(router, codes_of(router, key_EKF[:old]), UNIT)
     first = KeyNeurons.of_rows(bank, torch.arange(old))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.routing import search as chooser
+from scen.routing import search as search_module
 from scen.routing.key_bank import UNIT, KeyBank
 from scen.routing.search import (
     DenseSearch,
@@ -99,7 +99,7 @@ def test_the_choice_goes_by_size() -> None:
 
 def test_an_index_is_renewed_until_too_much_is_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
-    monkeypatch.setattr(chooser, "LATE_LIMIT", UNIT)
+    monkeypatch.setattr(search_module, "LATE_LIMIT", UNIT)
     bank, _ = filled_bank(UNIT + 1)
     index = build_search(bank.snapshot(), exact_limit=UNIT)
     bank.append(unit_rows(UNIT, 1))
@@ -111,7 +111,7 @@ def test_an_index_is_renewed_until_too_much_is_behind_it(monkeypatch: pytest.Mon
 def test_without_faiss_every_row_is_searched_and_a_hint_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(chooser, "has_faiss", lambda: False)
+    monkeypatch.setattr(search_module, "has_faiss", lambda: False)
     bank, _ = filled_bank(UNIT + 1)
     with caplog.at_level(logging.WARNING):
         search = build_search(bank.snapshot(), exact_limit=UNIT)

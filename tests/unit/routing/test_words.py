@@ -3,7 +3,7 @@
 import pytest
 
 from scen.routing.keys import WIDTH, pack_texts, unpack_texts
-from scen.routing.words import NUM_FIGURES, compare_words, fit_rarity, likeness_of
+from scen.routing.words import NUM_FIGURES, compare_words, fit_rarity, trigram_similarity
 
 EDIT = "Who won the Tour de Suisse in 1987?"
 RARITY = fit_rarity(["who won the race in 1990", "who is the author", "in the end"]).tolist()
@@ -52,9 +52,9 @@ def test_all_figures_are_between_0_and_1() -> None:
 
 
 def test_likeness() -> None:
-    assert likeness_of(EDIT, EDIT.lower()) == 1
-    assert likeness_of(EDIT, "xyz") == 0
-    assert likeness_of("", "") == 0
+    assert trigram_similarity(EDIT, EDIT.lower()) == 1
+    assert trigram_similarity(EDIT, "xyz") == 0
+    assert trigram_similarity("", "") == 0
 
 
 def test_texts_survive_as_a_tensor() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from scen.method import MethodName
 from scen.model.base import Base, load_base
 from scen.model.expert import build_bank
 from scen.records import Edit, EncodedEdit
@@ -13,20 +14,19 @@ from scen.training.experts import (
     ExpertPlan,
     ExpertTrainer,
     FittedExperts,
-    Method,
     encode_edits,
     fit_experts,
 )
 
 
-def plan(method: Method, stop_loss: float = 0.0) -> ExpertPlan:
+def plan(method: MethodName, stop_loss: float = 0.0) -> ExpertPlan:
     lr = 2e-2 if method == "scen-lr" else 1e-3
     return ExpertPlan(method, layer=3, steps=12, lr=lr, rank=2, stop_loss=stop_loss)
 
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
 def test_a_batch_gives_what_each_edit_gives_alone(
-    tiny: Base, encoded: list[EncodedEdit], method: Method
+    tiny: Base, encoded: list[EncodedEdit], method: MethodName
 ) -> None:
     tiny.model.double()
     together = fit_experts(tiny.model, plan(method), encoded, tiny.pad_id)
@@ -40,7 +40,9 @@ def test_a_batch_gives_what_each_edit_gives_alone(
 
 
 @pytest.mark.parametrize("method", ["scen", "scen-lr"])
-def test_training_lowers_every_loss(tiny: Base, encoded: list[EncodedEdit], method: Method) -> None:
+def test_training_lowers_every_loss(
+    tiny: Base, encoded: list[EncodedEdit], method: MethodName
+) -> None:
     losses = fit_experts(tiny.model, plan(method), encoded, tiny.pad_id).losses
     assert all(curve[-1] < curve[0] for curve in losses)
 

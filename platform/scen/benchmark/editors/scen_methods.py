@@ -11,9 +11,10 @@ from torch import Tensor
 from scen.calibration.fit_encoder import RouterKeys
 from scen.calibration.fit_router import RouterPlan, fit_router
 from scen.calibration.router_set import Asking, build_router_set
-from scen.config import Config, Method, load_config
+from scen.config import Config, load_config
 from scen.data.asking import wordings
 from scen.data.read import read_prompts
+from scen.method import MethodName
 from scen.model.base import Base
 from scen.model.decode import EditedModel
 from scen.model.expert import build_bank
@@ -86,7 +87,7 @@ class PlatformEditor:
     fitted, or that are of another kind.
     """
 
-    method: Method = "scen-lr"
+    method: MethodName = "scen-lr"
     expert: dict[str, Any] = field(default_factory=dict)
     router: dict[str, Any] = field(default_factory=dict)
     folds: int = 0
@@ -99,11 +100,10 @@ class PlatformEditor:
         profile = choose_profile(config, base)
         method = resolve_method(config, base.num_layers, profile)
         fitted = _fit(base, config, method, edits, progress)
-        names = ("weight",) if self.method == "scen" else ("down", "up")
         tensors = {name: t.to(base.device) for name, t in fitted.tensors.items()}
-        bank = build_bank({name: _widened(tensors[name]) for name in names})
+        bank = build_bank({name: _widened(tensors[name]) for name in method.kind.expert_tensors})
         began = time.perf_counter()
-        if self.method == "scen":
+        if not method.kind.has_router:
             assert method.theta is not None
             neurons: list[NeuronBank] = [
                 SigmoidNeurons(method.layer, tensors["neuron"], method.theta)
