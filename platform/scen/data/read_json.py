@@ -54,8 +54,8 @@ def parse_json_strict(data: bytes | str) -> Any:
             parse_float=read_number,
             object_pairs_hook=read_object,
         )
-        if faults:
-            raise _find_fault(value, "")
+        if faults and (error := _find_fault(value, "")) is not None:
+            raise error
     except UnicodeDecodeError as err:
         raise FieldError("row", f"is not UTF-8 at byte {err.start}: save it as UTF-8") from err
     except FieldError:
@@ -231,7 +231,7 @@ def _unwrap(data: bytes, uri: str) -> list[Span]:
         raise InputError(
             f"{uri}: is one object with the keys {list(value)[:8]}, "
             + ("several of which hold" if keys else "none of which holds")
-            + ' a list of edits: give the list alone, [{"prompt": ..., "target": ...}, ...]'
+            + ' a list of rows: give the list alone, [{"prompt": ...}, ...], or one object a line'
         )
     return _elements(data, uri, _find_value(data, keys[0]), is_inner=True)
 

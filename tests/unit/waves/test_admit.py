@@ -164,3 +164,12 @@ def test_the_reverse_of_an_edit_is_remarked(paris: Snapshot) -> None:
     assert admission.fresh == (back,)
     assert admission.remarks == tuple(f"edit back is the reverse of edit {e}" for e in ("p1", "p2"))
     assert admit([replace(back, target="Rome")], paris).remarks == ()
+
+
+def test_a_hidden_character_hides_no_contradiction_with_the_ledger(paris: Snapshot) -> None:
+    prompt = "Who is the mayor\u200b of Par\u00adis?"
+    [clash] = admit([of_paris("new", "Carla", prompt)], paris).rejections
+    assert clash.is_contradiction
+    assert "same prompt but for U+200B ZERO WIDTH SPACE, U+00AD SOFT HYPHEN" in clash.reason
+    other = Edit("new", "Who is the mayor of Paris\u2075?", "Carla")
+    assert admit([other], paris).fresh == (other,)
