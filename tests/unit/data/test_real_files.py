@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -65,6 +66,27 @@ def test_an_index_is_no_part_of_an_edit(
     assert rejections == []
     assert [edit.digest for edit in edits] == [edit.digest for edit in plain]
     assert all(edit.metadata == {} for edit in edits)
+
+
+def test_frames_of_pandas_with_any_index_give_the_same_edits(tmp_path: Path, load: Load) -> None:
+    frame = pd.DataFrame([ALPHA, BETA, {"prompt": "Why?", "target": "So."}])
+    frames = [
+        frame,
+        frame.set_index(pd.Index([5, 3, 9])),
+        frame.set_index(pd.Index(["x", "y", "z"], name="sample")),
+        frame.set_index(pd.MultiIndex.from_tuples([(1, "a"), (1, "b"), (2, "a")])),
+        frame.assign(n=[3, 1, 2]).set_index("n"),
+        frame.set_index(pd.RangeIndex(10, 40, 10)),
+        frame.set_index(pd.date_range("2026-01-01", periods=3)),
+    ]
+    digests = set()
+    for number, one in enumerate(frames):
+        path = tmp_path / f"{number}.parquet"
+        one.to_parquet(path)
+        edits, rejections = load(path)
+        assert rejections == []
+        digests.add(tuple(edit.digest for edit in edits))
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("name", ["id", "prompt", "subject", "target"])
