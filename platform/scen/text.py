@@ -28,6 +28,7 @@ _IGNORABLE = (
 _JOINERS = re.compile("([\u200c\u200d])[\u200c\u200d]*")
 _TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f)|[\U000e0020-\U000e007f]")
 _MAYBE_SHOWN = {0x200C, 0x200D, *range(0xE0020, 0xE0080)}
+_ODD = set(map(chr, _MAYBE_SHOWN))
 _BLANK_LETTERS = {0x2800: " ", 0x3164: " ", 0xFFA0: " "}  # Braille blank and Hangul fillers
 
 # Compatibility forms of the same letters. Left out: <super>, <sub>, <fraction>, <circle>.
@@ -73,13 +74,25 @@ class _Unformatted(dict[int, str | None]):
 
 
 _SHOWN, _PLAIN, _UNFORMATTED = _Shown(), _Plain(_BLANK_LETTERS), _Unformatted()
+_ORDINARY: set[str] = set()  # characters that came up and are neither hidden nor another form
+
+
+def _is_ordinary(text: str) -> bool:
+    """True where no character of a text is hidden or another form of a letter: nearly always."""
+    if text.isascii():
+        return True
+    fresh = set(text) - _ORDINARY
+    _ORDINARY.update(c for c in fresh if _PLAIN[ord(c)] == c == _SHOWN[ord(c)] and c not in _ODD)
+    return fresh <= _ORDINARY
 
 
 def normalise(text: str) -> str:
     """The form in which prompts, targets, subjects and relations are compared."""
     if not text.isascii():
-        plain = _composed(_composed(text).translate(_PLAIN))
-        text = _composed(_composed(drop_hidden(plain)).casefold())
+        text = _composed(text)
+        if not _is_ordinary(text):
+            text = _composed(drop_hidden(_composed(text.translate(_PLAIN))))
+        text = _composed(text.casefold())
     return " ".join(text.casefold().split()).rstrip(END_MARKS)
 
 
@@ -87,7 +100,7 @@ def drop_hidden(text: str) -> str:
     """The text without the characters that do not show: zero width, soft hyphens, marks of order
     and direction, variation selectors, tags. A joiner stays where it changes what is shown: between
     emoji, and between letters of scripts that join (RFC 5892, appendix A)."""
-    if text.isascii():
+    if _is_ordinary(text):
         return text
     shown = text.translate(_SHOWN)
     if "\u200c" in shown or "\u200d" in shown:
@@ -99,9 +112,9 @@ def drop_hidden(text: str) -> str:
 def name_hidden(text: str) -> str:
     """The hidden characters of a text by code and name, as in "U+200B ZERO WIDTH SPACE"; empty
     where there are none."""
-    shown = drop_hidden(text)
-    if len(shown) == len(text):
+    if _is_ordinary(text):
         return ""
+    shown = drop_hidden(text)
     hidden = [c for c in dict.fromkeys(text) if text.count(c) > shown.count(c)]
     names = [f"U+{ord(c):04X} {unicodedata.name(c, '')}".rstrip() for c in hidden[:_MOST_NAMED]]
     more = len(hidden) - len(names)

@@ -59,7 +59,7 @@ class Asked:
 
 class Wordings:
     """One of the two sets of wordings, applied to questions. Each way draws from its own wordings
-    by the generator that is passed, so that the same seed gives the same messages."""
+    with the generator that is passed, so that the same seed gives the same messages."""
 
     def __init__(self, about: Mapping[str, Any]) -> None:
         self._ways: Mapping[str, Sequence[str]] = about["ways"]
@@ -81,49 +81,51 @@ class Wordings:
     def part(self, index: int, count: int) -> "Wordings":
         """Every `count`-th wording of each way and task, from `index` on: parts are disjoint."""
 
-        def some(found: Sequence[Any]) -> Sequence[Any]:
-            return found[index::count]
+        def some(wordings: Sequence[Any]) -> Sequence[Any]:
+            return wordings[index::count]
 
         return Wordings(
             {
-                "ways": {way: some(found) for way, found in self._ways.items()},
-                "tasks": {task: some(found) for task, found in self._tasks.items()},
+                "ways": {way: some(texts) for way, texts in self._ways.items()},
+                "tasks": {task: some(texts) for task, texts in self._tasks.items()},
                 "subject_tasks": some(self._subject_tasks),
                 "systems": some(self._systems),
                 "turns": some(self._turns),
             }
         )
 
-    def ask(self, way: str, about: Ask, draw: random.Random) -> Asked | None:
+    def ask(self, way: str, about: Ask, rng: random.Random) -> Asked | None:
         """The question in one of the wordings of a way or task; None where it cannot be put so,
         such as a typo inside a subject that is not known. Raises ConfigError for an unknown way."""
         text = about.question
         if way in _SURFACE:
-            changed = _SURFACE[way](about, draw)
+            changed = _SURFACE[way](about, rng)
             return None if changed is None else Asked(way, changed, question=changed)
         if way in self._ways:
-            before = self._earlier(draw) if way == "again" else ()
-            return Asked(way, _fill(draw.choice(self._ways[way]), text), before, question=text)
+            before = self._earlier(rng) if way == "again" else ()
+            return Asked(way, _fill(rng.choice(self._ways[way]), text), before, question=text)
         if way == "system prompt":
-            system = ("system", draw.choice(self._systems))
+            system = ("system", rng.choice(self._systems))
             return Asked(way, text, (system,), question=text)
         if way == "earlier turns":
-            return Asked(way, text, self._earlier(draw), question=text)
+            return Asked(way, text, self._earlier(rng), question=text)
         if way == _SUBJECT_TASK:
             if not about.subject:
                 return None
-            wording = draw.choice(self._subject_tasks).replace("{subject}", about.subject)
+            wording = rng.choice(self._subject_tasks).replace("{subject}", about.subject)
             return Asked(way, wording, wants_answer=False)
         kind = way.removeprefix("task: ")
         if kind not in self._tasks:
             known = ", ".join([*self.ways, *self.tasks])
             raise ConfigError(f"way of asking: {way!r} is not one of {known}")
-        wording = _fill(draw.choice(self._tasks[kind]), text)
+        wording = _fill(rng.choice(self._tasks[kind]), text)
         return Asked(way, wording, wants_answer=False, question=text)
 
-    def _earlier(self, draw: random.Random) -> tuple[Turn, ...]:
-        pairs = draw.choice(self._turns)
-        return tuple(turn for user, told in pairs for turn in (("user", user), ("assistant", told)))
+    def _earlier(self, rng: random.Random) -> tuple[Turn, ...]:
+        pairs = rng.choice(self._turns)
+        return tuple(
+            turn for user, answer in pairs for turn in (("user", user), ("assistant", answer))
+        )
 
 
 @functools.cache
@@ -137,29 +139,29 @@ def _fill(wording: str, question: str) -> str:
     return wording.replace("{question}", question)
 
 
-def _spaced(about: Ask, draw: random.Random) -> str:
+def _spaced(about: Ask, rng: random.Random) -> str:
     """White space of one kind everywhere, or of any kind in one place."""
-    space = draw.choice(_SPACES)
+    space = rng.choice(_SPACES)
     words = about.question.split(" ")
-    if draw.random() < 0.5:
+    if rng.random() < 0.5:
         return space.join(words)
-    at = draw.randrange(len(words))
+    at = rng.randrange(len(words))
     return " ".join(words[: at + 1]) + space + " ".join(words[at + 1 :])
 
 
-def _hidden(about: Ask, draw: random.Random) -> str:
+def _hidden(about: Ask, rng: random.Random) -> str:
     """One or more characters that do not show."""
     text = about.question
-    for _ in range(draw.randint(1, 3)):
-        at = draw.randrange(len(text) + 1)
-        text = text[:at] + draw.choice(_HIDDEN) + text[at:]
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(text) + 1)
+        text = text[:at] + rng.choice(_HIDDEN) + text[at:]
     return text
 
 
-def _typo(word: str, draw: random.Random) -> str:
+def _typo(word: str, rng: random.Random) -> str:
     """The word with one slip of a typist: a letter lost, doubled, swapped or a neighbour's."""
-    at = draw.randrange(1, len(word) - 1)
-    kind = draw.randrange(4)
+    at = rng.randrange(1, len(word) - 1)
+    kind = rng.randrange(4)
     if kind == 0:
         return word[:at] + word[at + 1 :]
     if kind == 1:
@@ -169,11 +171,11 @@ def _typo(word: str, draw: random.Random) -> str:
     row = next((keys for keys in _NEIGHBOURS if word[at].lower() in keys), None)
     if row is None:
         return word[:at] + word[at + 1 :]
-    near = row.index(word[at].lower()) + draw.choice((-1, 1))
+    near = row.index(word[at].lower()) + rng.choice((-1, 1))
     return word[:at] + row[near % len(row)] + word[at + 1 :]
 
 
-def _typo_at(about: Ask, draw: random.Random, *, inside: bool) -> str | None:
+def _typo_at(about: Ask, rng: random.Random, *, inside: bool) -> str | None:
     begin = about.question.find(about.subject) if about.subject else -1
     if begin < 0:
         return None
@@ -185,8 +187,8 @@ def _typo_at(about: Ask, draw: random.Random, *, inside: bool) -> str | None:
     ]
     if not words:
         return None
-    a, b = draw.choice(words)
-    return about.question[:a] + _typo(about.question[a:b], draw) + about.question[b:]
+    a, b = rng.choice(words)
+    return about.question[:a] + _typo(about.question[a:b], rng) + about.question[b:]
 
 
 _SURFACE: Mapping[str, Callable[[Ask, random.Random], str | None]] = {
@@ -194,8 +196,8 @@ _SURFACE: Mapping[str, Callable[[Ask, random.Random], str | None]] = {
     "UPPER CASE": lambda about, _: about.question.upper(),
     "no mark": lambda about, _: about.question.rstrip("?!. "),
     "lower case, no mark": lambda about, _: about.question.lower().rstrip("?!. "),
-    "typo outside the subject": lambda about, draw: _typo_at(about, draw, inside=False),
-    "typo inside the subject": lambda about, draw: _typo_at(about, draw, inside=True),
+    "typo outside the subject": lambda about, rng: _typo_at(about, rng, inside=False),
+    "typo inside the subject": lambda about, rng: _typo_at(about, rng, inside=True),
     "white space": _spaced,
     "hidden characters": _hidden,
 }

@@ -15,6 +15,7 @@ first true answer is kept as metadata `target_true`. Portability and generation 
 out: they ask for something other than the target.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -95,11 +96,18 @@ def adapt(row: RawRow, data_format: str) -> RawRow:
 
 def _repeats_header(values: Values, fields: Values) -> bool:
     """True where prompt and target are names of columns."""
-    cells = [fields.get("prompt"), fields.get("target")]
-    if any(not isinstance(cell, str) or len(cell) > LONGEST_NAME for cell in cells):
+    prompt, target = fields.get("prompt"), fields.get("target")
+    if not isinstance(prompt, str) or not isinstance(target, str):
         return False
-    told = [_as_name(str(cell)) for cell in cells]
-    return told[0] != told[1] and {_as_name(name) for name in values}.issuperset(told)
+    if max(len(prompt), len(target)) > LONGEST_NAME or prompt == target:
+        return False
+    names = _names(tuple(values))
+    return _as_name(prompt) in names and _as_name(target) in names
+
+
+@functools.lru_cache(64)
+def _names(columns: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_as_name, columns))
 
 
 def _as_name(text: str) -> str:

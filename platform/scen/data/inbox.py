@@ -1,12 +1,12 @@
-"""Edits that are handed in one by one and wait, on storage, for the next wave of their stream.
+"""The inbox: edits submitted one by one, queued on storage for the next wave of their stream.
 
     inbox/STREAM/waiting/NAME.jsonl     one edit; NAME is made from its id
     inbox/STREAM/cuts/NNNNNNNNN.jsonl   the edits of a wave, in order: written once, before it runs
-    inbox/STREAM/rejected/NAME.json     why an edit came into no wave
-    inbox/STREAM/remarks/NAME.json      what was remarked of an edit, in words
+    inbox/STREAM/rejected/NAME.json     why an edit was not admitted to a wave
+    inbox/STREAM/remarks/NAME.json      remarks on an edit, as text
 
-A cut holds the edits themselves, so that a wave whose run was killed is run again with the same
-content, and so under the same key.
+A cut holds the edits themselves, so that a wave whose run was killed is rerun with the same content
+and hence under the same key.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _STREAM = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An edit that waits: its file, its bytes as JSON, and since when (UTC)."""
+    """A queued edit: its file, its size as JSON in bytes, and when it was queued (UTC)."""
 
     path: str
     size: int
@@ -36,7 +36,7 @@ class Waiting:
 
 
 class Inbox:
-    """The waiting edits of one stream. Raises ConfigError for a stream that is no name."""
+    """The queued edits of one stream. Raises ConfigError for an invalid stream name."""
 
     def __init__(self, storage: Storage, stream: str) -> None:
         if not isinstance(stream, str) or not _STREAM.fullmatch(stream):
@@ -44,12 +44,11 @@ class Inbox:
         self._storage, self._root = storage, f"inbox/{stream}"
 
     def put(self, edit: Edit) -> None:
-        """Let an edit wait; the same edit again is the same. Raises ConflictError where another
-        one waits under its id."""
+        """Queue an edit; idempotent. Raises ConflictError if another one is queued under its id."""
         line = _line(edit)
         path = self._path("waiting", edit.id, "jsonl")
         if not self._storage.put_new(path, line) and self._storage.read(path) != line:
-            raise ConflictError(f"id: {edit.id} is another edit that waits; choose another id")
+            raise ConflictError(f"id: {edit.id} is another edit in the queue; choose another id")
 
     def status(self, edit_id: str) -> dict[str, Any]:
         """`{"status": "queued"}`, or rejected with `field` and `reason`. Raises NotFoundError."""
@@ -62,24 +61,24 @@ class Inbox:
             raise NotFoundError(f"edit {edit_id} is not in {self._root}") from None
 
     def withdraw(self, edit_id: str) -> None:
-        """Let an edit wait no more. Raises NotFoundError where it does not wait, ConflictError
-        where its wave has begun."""
+        """Remove a queued edit. Raises NotFoundError if it is not queued, ConflictError if its wave
+        has begun."""
         last = self.last_cut()
         if last >= 0 and any(e.id == edit_id and self._waits(e) for e in self.edits(last)):
             raise ConflictError(f"edit {edit_id} is being committed; try again when it is")
         if self.status(edit_id)["status"] != "queued":
-            raise NotFoundError(f"edit {edit_id} does not wait in {self._root}")
+            raise NotFoundError(f"edit {edit_id} is not queued in {self._root}")
         self._storage.delete(self._path("waiting", edit_id, "jsonl"))
 
     def waiting(self) -> list[Waiting]:
-        """The edits that wait, the oldest first."""
+        """The queued edits, oldest first."""
         files = self._storage.files(f"{self._root}/waiting")
-        found = [Waiting(file.path, file.size, file.written_at) for file in files]
-        return sorted(found, key=lambda one: (one.since, one.path))
+        queued = [Waiting(file.path, file.size, file.written_at) for file in files]
+        return sorted(queued, key=lambda one: (one.since, one.path))
 
     def cut(self, number: int, chosen: Sequence[Waiting]) -> None:
-        """Make these edits the cut of that number, unless somebody else made it before."""
-        with contextlib.suppress(NotFoundError):  # somebody did, and has ended it
+        """Make these edits the cut of that number, unless another process did so first."""
+        with contextlib.suppress(NotFoundError):  # another process did, and has finished it
             lines = b"".join(self._storage.read(one.path) for one in chosen)
             self._storage.put_new(self._cut(number), lines)
 
@@ -93,12 +92,12 @@ class Inbox:
         return tuple(edit_from_dict(row) for row in self.rows(number))
 
     def rows(self, number: int) -> list[dict[str, Any]]:
-        """The same as JSON objects."""
+        """The edits of a cut as JSON objects."""
         lines = self._storage.read(self._cut(number)).split(b"\n")
         return [json.loads(line) for line in lines if line]
 
     def is_open(self, number: int) -> bool:
-        """True while an edit of the cut waits: its wave was not run to its end."""
+        """True while an edit of the cut is queued: its wave has not finished."""
         return any(self._waits(edit) for edit in self.edits(number))
 
     def end(
@@ -107,8 +106,8 @@ class Inbox:
         rejections: Sequence[Rejection],
         remarks: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
-        """Note what was rejected, and remarks by edit, then let the edits of the cut wait no
-        more."""
+        """Record rejections, and remarks by edit, then remove the edits of the cut from the
+        queue."""
         for rejection in rejections:
             if rejection.id is not None:
                 reason = {"field": rejection.field, "reason": rejection.reason}
@@ -120,18 +119,18 @@ class Inbox:
                 self._storage.delete(self._path("waiting", edit.id, "jsonl"))
 
     def remarks(self, edit_id: str) -> list[str]:
-        """What was remarked of an edit when its wave was run."""
+        """The remarks on an edit from when its wave was run."""
         with contextlib.suppress(NotFoundError):
-            found: list[str] = self._storage.read_json(self._path("remarks", edit_id, "json"))
-            return found
+            texts: list[str] = self._storage.read_json(self._path("remarks", edit_id, "json"))
+            return texts
         return []
 
     def _renew(self, path: str, value: object) -> None:
-        self._storage.delete(path)  # of an earlier try under this id
+        self._storage.delete(path)  # of an earlier attempt under this id
         self._storage.put_json(path, value)
 
     def _waits(self, edit: Edit) -> bool:
-        """True while this very edit waits; another one under its id may have come since."""
+        """True while this very edit is queued; another may have been queued under its id since."""
         try:
             return self._storage.read(self._path("waiting", edit.id, "jsonl")) == _line(edit)
         except NotFoundError:

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scen.data.files import Location, locate_input, read_lines
+from scen.data.files import MAX_LINE_BYTES, Location, locate_input, read_lines
 from scen.data.formats import adapt, check_columns
 from scen.data.read_csv import read_csv
 from scen.data.read_json import read_json
 from scen.data.read_parquet import read_parquet
 from scen.data.rows import FieldError, RawRow
-from scen.data.validate import Limits, read_text
+from scen.data.validate import read_text
 from scen.errors import InputError
 from scen.records import Edit, digest_bytes, digest_json, edit_to_dict
 
@@ -21,7 +22,34 @@ ENDINGS = ".parquet .jsonl .ndjson .json .csv .tsv"
 Source = str | Path | Sequence[Row]  # a file by path or URI, or the rows themselves
 
 _PROMPT_FIELDS = ("prompt", "question", "text")
-_LONGEST_PROMPT = Limits().max_prompt_chars
+
+
+def read_rows(source: Source, data_format: str, batch_size: int) -> Generator[RawRow]:
+    """Every row of a file or list in the fields of the edit schema. Raises InputError."""
+    if isinstance(source, str | Path):
+        location = locate_input(source)
+        check = partial(check_columns, data_format=data_format, uri=location.uri)
+        rows = _read_file(location, check, batch_size)
+    else:
+        rows = read_memory(source)
+    for row in rows:
+        yield adapt(row, data_format)
+
+
+def read_prompts(source: str | Path, limit: int | None = None) -> list[str]:
+    """The prompts of a file, such as unrelated questions that no edit may change: a line each, or
+    in the formats of edit files a field `prompt`, `question` or `text` each. Raises InputError
+    naming the line or row."""
+    prompts: list[str] = []
+    location = locate_input(source)
+    rows = _read_fields(location) if location.suffix in ENDINGS.split() else _read_lines(location)
+    with closing(rows):
+        for where, value in islice(rows, limit):
+            try:
+                prompts.append(read_text(value, "prompt", MAX_LINE_BYTES))
+            except FieldError as err:
+                raise InputError(f"{location.uri}: {where} {err}") from err
+    return prompts
 
 
 def read_memory(rows: Sequence[Row]) -> Iterator[RawRow]:
@@ -47,28 +75,6 @@ def digest_source(source: Source) -> str:
     return digest_bytes(repr(known).encode())
 
 
-def _row_values(row: Row) -> dict[str, Any]:
-    """The fields as JSON has them: lists for tuples, names as text."""
-    values = edit_to_dict(row) if isinstance(row, Edit) else row
-    return {str(k): list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-def _readable(row: object) -> dict[str, Any]:
-    return _row_values(row) if isinstance(row, Edit | Mapping) else {"": row}
-
-
-def read_rows(source: Source, data_format: str, batch_size: int) -> Generator[RawRow]:
-    """Every row of a file or list in the fields of the edit schema. Raises InputError."""
-    if isinstance(source, str | Path):
-        location = locate_input(source)
-        check = partial(check_columns, data_format=data_format, uri=location.uri)
-        rows = _read_file(location, check, batch_size)
-    else:
-        rows = read_memory(source)
-    for row in rows:
-        yield adapt(row, data_format)
-
-
 def _read_file(
     location: Location, check_columns: Callable[[list[str]], None], batch_size: int
 ) -> Iterator[RawRow]:
@@ -85,24 +91,6 @@ def _read_file(
     raise InputError(
         f"{location.uri}: the ending {location.suffix!r} is not known: use one of {ENDINGS}"
     )
-
-
-def read_prompts(source: str | Path, limit: int | None = None) -> list[str]:
-    """The prompts of a file, such as unrelated questions that no edit may change: a line each, or
-    in the formats of edit files a field `prompt`, `question` or `text` each. Raises InputError
-    naming the line or row."""
-    prompts: list[str] = []
-    location = locate_input(source)
-    rows = _read_fields(location) if location.suffix in ENDINGS.split() else _read_lines(location)
-    with closing(rows):
-        for where, value in rows:
-            if limit is not None and len(prompts) == limit:
-                break
-            try:
-                prompts.append(read_text(value, "prompt", _LONGEST_PROMPT))
-            except FieldError as err:
-                raise InputError(f"{location.uri}: {where} {err}") from err
-    return prompts
 
 
 def _read_lines(location: Location) -> Generator[tuple[str, str]]:
@@ -136,3 +124,13 @@ def _read_fields(location: Location) -> Generator[tuple[str, str]]:
         if text is None:
             raise InputError(f"{location.uri}: {where} has no text in any of the fields {names}")
         yield where, text
+
+
+def _row_values(row: Row) -> dict[str, Any]:
+    """The fields as JSON has them: lists for tuples, names as text."""
+    values = edit_to_dict(row) if isinstance(row, Edit) else row
+    return {str(k): list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _readable(row: object) -> dict[str, Any]:
+    return _row_values(row) if isinstance(row, Edit | Mapping) else {"": row}

@@ -179,14 +179,14 @@ def _elements(data: bytes, uri: str, begin: int = 0, is_inner: bool = False) -> 
     InputError."""
     spans: list[Span] = []
     depth, start, end = 0, data.index(b"[", begin) + 1, None
-    for found in STRUCTURE.finditer(data, begin):
-        mark = found.group()
+    for token in STRUCTURE.finditer(data, begin):
+        mark = token.group()
         depth += (mark in b"[{") - (mark in b"]}")
         if depth == 0 or (depth == 1 and mark == b","):
-            spans.append((start, found.start()))
-            start = found.end()
+            spans.append((start, token.start()))
+            start = token.end()
         if depth == 0 or mark == b'"':
-            end = found.end() if mark == b"]" else None
+            end = token.end() if mark == b"]" else None
             break
     if end is None or (data[end:].strip() and not is_inner):
         raise InputError(
@@ -201,16 +201,16 @@ def _objects(data: bytes, uri: str) -> list[Span]:
     """Where each of the objects that follow one another starts and stops. Raises InputError."""
     spans: list[Span] = []
     depth, start = 0, 0
-    for found in STRUCTURE.finditer(data):
-        mark = found.group()
-        if depth == 0 and (mark != b"{" or data[start : found.start()].strip()):
+    for token in STRUCTURE.finditer(data):
+        mark = token.group()
+        if depth == 0 and (mark != b"{" or data[start : token.start()].strip()):
             break
         depth += (mark in b"[{") - (mark in b"]}")
         if mark == b'"':
             break
         if depth == 0:
-            spans.append((start, found.end()))
-            start = found.end()
+            spans.append((start, token.end()))
+            start = token.end()
     if data[start:].strip():
         line = data.count(b"\n", 0, start) + 1
         raise InputError(
@@ -231,7 +231,7 @@ def _unwrap(data: bytes, uri: str) -> list[Span]:
         raise InputError(
             f"{uri}: is one object with the keys {list(value)[:8]}, "
             + ("several of which hold" if keys else "none of which holds")
-            + ' a list of edits: give the list alone, [{"prompt": ..., "target": ...}, ...]'
+            + ' a list of rows: give the list alone, [{"prompt": ...}, ...], or one object a line'
         )
     return _elements(data, uri, _find_value(data, keys[0]), is_inner=True)
 
@@ -239,11 +239,11 @@ def _unwrap(data: bytes, uri: str) -> list[Span]:
 def _find_value(data: bytes, key: str) -> int:
     """Where the value of a key of the outermost object starts; the last, if it is repeated."""
     depth, at = 0, -1
-    for found in STRUCTURE.finditer(data):
-        mark = found.group()
+    for token in STRUCTURE.finditer(data):
+        mark = token.group()
         depth += (mark in b"[{") - (mark in b"]}")
-        if depth == 1 and COLON.match(data, found.end()) and json.loads(mark) == key:
-            at = found.end()
+        if depth == 1 and COLON.match(data, token.end()) and json.loads(mark) == key:
+            at = token.end()
     return at
 
 

@@ -61,9 +61,9 @@ def _count_rows(file: Any, location: Location) -> int:
     return in_groups
 
 
-def _contradiction(location: Location, promised: int, found: int) -> InputError:
+def _contradiction(location: Location, promised: int, actual: int) -> InputError:
     return InputError(
-        f"{location.uri}: promises {promised} rows and has {found}: it is damaged, write it again"
+        f"{location.uri}: promises {promised} rows and has {actual}: it is damaged, write it again"
     )
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from scen.text import drop_hidden
+
 Offsets = Sequence[tuple[int, int]]
 
 # Noncharacters: Unicode keeps them for internal use, so they are in no text that is exchanged.
@@ -66,13 +68,13 @@ class UserText:
         self._folded = _one_of({_folded(name) for name in self.control})
 
     def escape(self, text: str, role: str = "user") -> str:
-        """The text for a template to render, with the names of control tokens broken up; the text
-        itself where it holds none. In an assistant's turn those names stay whole which are not
-        special and which the template looks for, such as `</think>`."""
-        if not self.holds_names(text):
-            return text
+        """The text for a template to render: names of control tokens are broken up, noncharacters
+        replaced. In an assistant's turn the names that are not special and that the template looks
+        for, such as `</think>`, stay whole."""
+        escaped = text if text.isascii() else _RESERVED.sub("\ufffd", text)
+        if not self.holds_names(escaped):
+            return escaped
         pattern = self._any_answer if role == "assistant" else self._any
-        escaped = _RESERVED.sub("\ufffd", text)
         while pattern.search(escaped):
             escaped = pattern.sub(lambda m: m[0][:1] + _ESCAPE + m[0][1:], escaped)
         if _ESCAPE in escaped or role == "assistant":
@@ -106,7 +108,7 @@ class UserText:
 
     @functools.cached_property
     def _stand_ins(self) -> Mapping[str, str]:
-        """For each control token a name of the same length, so that spans stay what they are."""
+        """For each control token a name of the same length, so that offsets stay valid."""
         names: dict[str, str] = {}
         counts: dict[int, int] = {}
         for name in self.control:
@@ -152,5 +154,8 @@ def _one_of(names: Sequence[str] | set[str] | Mapping[str, int]) -> re.Pattern[s
 
 
 def _folded(text: str) -> str:
-    """The widest of the forms in which a tokenizer may look for names."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    """A text without all that a normaliser may take away before it looks for names."""
+    if text.isascii():
+        return text.casefold()
+    letters = unicodedata.normalize("NFKD", drop_hidden(text))
+    return "".join(c for c in letters if not unicodedata.combining(c)).casefold()

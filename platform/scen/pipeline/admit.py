@@ -13,6 +13,7 @@ from scen.ledger.actions import starts_after
 from scen.ledger.events import LedgerEntry, edit_keys, in_utc, prompt_key, target_key
 from scen.ledger.state import Snapshot, State
 from scen.records import Edit, edit_to_dict, normalise
+from scen.text import name_hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +258,15 @@ def _contradiction(edit: Edit, entry: LedgerEntry) -> Clash:
     is_asked_so = entry.prompt_key == prompt_key(edit)
     what = "prompt" if is_asked_so else "subject and relation"
     reason = (
-        f"edit {entry.edit_id} is committed with the same {what} and the target "
+        f"edit {entry.edit_id} is committed with the same {what}{_but_for(edit, entry.edit)} and "
+        "the target "
         f"{entry.edit.target!r}: drop one of the two, or let the newer take its place "
         "(--on-conflict supersede)"
     )
     return Clash(edit, "prompt" if is_asked_so else "target", reason, is_contradiction=True)
+
+
+def _but_for(edit: Edit, other: Edit) -> str:
+    """The hidden characters that two edits are compared without, in words."""
+    names = name_hidden(f"{edit.prompt}{edit.subject or ''}{other.prompt}{other.subject or ''}")
+    return f" but for {names}" if names else ""

@@ -157,7 +157,9 @@ def _drain(stream: str, inbox: Inbox, parts: LocalParts, steps: Steps) -> Drain:
     def starting(wave: Wave) -> None:
         steps.start_wave(f"wave {wave.index} of {stream}: {len(wave.edits)} edits")
 
-    return Drain(stream, inbox, parts, lambda: make_validator(parts), starting)
+    return Drain(
+        stream, inbox, parts, lambda: make_validator(parts, allow_null_text=True), starting
+    )
 
 
 def _waves(drain: Drain, *, is_once: bool) -> Iterator[Drained]:

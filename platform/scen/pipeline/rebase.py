@@ -62,7 +62,7 @@ def rebase(
 
 def _read(entries: Sequence[LedgerEntry], parts: LocalParts, sink: Sink) -> Iterator[list[Edit]]:
     """The edits that the other base can learn; the others are rejected."""
-    validator = make_validator(parts)
+    validator = make_validator(parts, allow_null_text=True)
     for begin in range(0, len(entries), _BATCH):
         fine: list[Edit] = []
         for number, entry in enumerate(entries[begin : begin + _BATCH], begin + 1):

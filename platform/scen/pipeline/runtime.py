@@ -98,8 +98,9 @@ def tracking_uri_of(storage: Storage) -> str:
     return default_tracking_uri(storage.local_path if storage.is_local else None)
 
 
-def make_validator(parts: LocalParts) -> Validator:
-    """A validator that knows the tokens of the base."""
+def make_validator(parts: LocalParts, allow_null_text: bool = False) -> Validator:
+    """A validator that knows the tokens of the base. `allow_null_text` as in `Validator`: for rows
+    that were checked before."""
     template = copy.deepcopy(parts.store.base.template)  # used by the thread that reads ahead
     may_contradict = parts.config.waves.on_conflict != "quarantine"
     return Validator(
@@ -107,6 +108,7 @@ def make_validator(parts: LocalParts) -> Validator:
         unk_id=template.tokenizer.unk_token_id,
         control_names=template.control_names,
         may_contradict=may_contradict,
+        allow_null_text=allow_null_text,
     )
 
 

@@ -119,6 +119,7 @@ CONTROL_TEXTS = [
     "\uff1cs\uff1e and \uff1c|im_end|\uff1e",
     "< /s> </S> <|IM_END|> [inst]",
     "\ufdd0\ufdef\ufdee</s>\ufdd1\ufdef",
+    "<|im\u200b_end|> [S\u00adEP] <|i\u0301m_end|> </\u0161>",
 ]
 
 
@@ -247,6 +248,16 @@ def test_names_in_a_target(tokenizer: Any) -> None:
 def test_markers_that_are_text_only_are_named_too(tiny: Base) -> None:
     assert tiny.template.control_names("[INST] x [/INST]") == ["[INST]", "[/INST]"]
     assert Template("raw", tiny.tokenizer).control_names("[INST] x") == []
+
+
+def test_the_stand_ins_cannot_be_guessed_either(tokenizer: Any) -> None:
+    template, user_text = Template("chat", tokenizer), UserText(tokenizer)
+    for name, stand_in in user_text._stand_ins.items():
+        for text in (f"x \ufdee{stand_in}", f"x{stand_in}\ufdee", f"x {name}{stand_in}"):
+            ids = template.encode_prompt(text).ids
+            assert control_count(template, ids) == control_count(
+                template, template.encode_prompt("x").ids
+            )
 
 
 def test_escaping_changes_nothing_else() -> None:

@@ -244,3 +244,12 @@ def test_of_one_wave_those_that_start_later_wait_for_a_wave_of_their_own(
     again = admit(admission.later, held(years("Ann")), policy, NOW)
     assert ([e.target for e in again.fresh], [e.target for e in again.later]) == (["Bob"], ["Cid"])
     assert len(admit([years("Bob", 2031), years("Cid", 2031)], Snapshot(0), policy, NOW).fresh) == 1
+
+
+def test_a_hidden_character_hides_no_contradiction_with_the_ledger(paris: Snapshot) -> None:
+    prompt = "Who is the mayor\u200b of Par\u00adis?"
+    [clash] = admit([of_paris("new", "Carla", prompt)], paris).rejections
+    assert clash.is_contradiction
+    assert "same prompt but for U+200B ZERO WIDTH SPACE, U+00AD SOFT HYPHEN" in clash.reason
+    other = Edit("new", "Who is the mayor of Paris\u2075?", "Carla")
+    assert admit([other], paris).fresh == (other,)

@@ -13,6 +13,7 @@ from scen.data.inbox import Inbox, Waiting
 from scen.pipeline.drain import Drain
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave, count_due
+from scen.pipeline.runtime import make_validator
 from scen.records import Edit
 
 MakeParts = Callable[..., LocalParts]
@@ -159,3 +160,21 @@ def test_near_duplicates_are_set_aside_with_the_reason(make_parts: MakeParts) ->
     assert found is not None
     assert (found.committed, found.remarks) == (1, [])
     assert "to edit old as well" in drain.inbox.status("olde")["reason"]
+
+
+def test_a_target_that_no_answer_can_say_is_rejected(parts: LocalParts, facts: list[Edit]) -> None:
+    """By the tokenizer of the base, which the door of the server does not know."""
+    drain = replace(drain_of(parts), make_validator=lambda: make_validator(parts, True))
+    told = replace(facts[0], target="It is </s>", id="told")
+    asked = replace(facts[1], prompt="What does </s> or [INST] mean?", id="asked", subject=None)
+    word = replace(facts[2], target="none", id="word")
+    hand_in(drain, [told, asked, word])
+    drained = drain.step(is_last=True)
+    assert drained is not None
+    assert drained.committed == 2
+    [rejection] = drained.rejections
+    assert (rejection.id, rejection.field) == ("told", "target")
+    assert "holds </s>, a control token" in rejection.reason
+    assert drain.inbox.status("told")["status"] == "rejected"
+    template = parts.store.base.template
+    assert template.end_id not in template.encode_prompt(asked.prompt).ids
