@@ -91,6 +91,6 @@ def test_packages_and_data_come_from_the_installation(installed: Path) -> None:
 
 
 def test_scen_starts_from_the_installation(installed: Path) -> None:
-    assert "usage: scen demo" in run(installed, installed / "bin" / "scen", "demo", "--help")
+    assert "Usage: scen demo" in run(installed, installed / "bin" / "scen", "demo", "--help")
     served = run(installed, sys.executable, "-m", "scen.cli.main", "serve", "--help")
-    assert "usage: scen serve" in served
+    assert "Usage: scen serve" in served

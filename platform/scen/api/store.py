@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, overload
@@ -94,6 +95,7 @@ class Store:
         limit: int | None = None,
         data_format: str = "auto",
         locality: str | Path | None = None,
+        allow_null_text: bool = False,
         why: str | None = None,
         who: str | None = None,
     ) -> EditReport:
@@ -109,19 +111,21 @@ class Store:
         rows). `wave_size` (edits per commit), `on_conflict` ("quarantine", "supersede" or
         "refuse"), `why` and `who` (for the log) are `waves.*` of the settings otherwise. `limit`
         takes the first so many valid edits. `data_format` is recognised with "auto". `locality` is
-        a file of prompts that no edit may change (default: a sample).
+        a file of prompts that no edit may change (default: a sample). Words such as "nan", "None"
+        and "N/A" are taken for missing values and rejected, but with `allow_null_text`.
 
         Raises InputError for a file that cannot be used, ConfigError for options that are wrong or
         do not fit the store, BaseError for a base that cannot be loaded or is not the store's.
         """
         config = self._config(size=wave_size, on_conflict=on_conflict, why=why, who=who)
         job = self._job(edits, stream, strict, limit, data_format, locality)
+        job = replace(job, allow_null_text=allow_null_text)
         job.check()
         report = run_edits(job, self._editable(config), config, _RUNTIME)
         log.info("%d edits committed to %s", report.committed, self.uri)
         return report
 
-    def forecast(
+    def forecast(  # noqa: PLR0913 (options, by name only)
         self,
         edits: Edits,
         *,
@@ -129,6 +133,7 @@ class Store:
         on_conflict: OnConflict | None = None,
         limit: int | None = None,
         data_format: str = "auto",
+        allow_null_text: bool = False,
         num_answers: int = 0,
     ) -> Forecast:
         """What `edit` with the same options would commit, replace and reject, which prompts the
@@ -136,6 +141,7 @@ class Store:
         first `num_answers` edits it also has the current answers. Raises as `edit` does."""
         config = self._config(size=wave_size, on_conflict=on_conflict)
         job = self._job(edits, None, False, limit, data_format, None)
+        job = replace(job, allow_null_text=allow_null_text)
         job.check()
         look = Look(answers=num_answers)
         return forecast(job, self._storage, config, look, log.info, self._opened)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
@@ -23,8 +23,14 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 def room(title: str, place: int) -> tuple[App, Group, Callable[..., Any]]:
     """An app for a group of commands, the group, which is the `place`-th in the overview, and the
     decorator that adds a command to it."""
-    app, group = App(), Group(title, sort_key=place)
+    app, group = App(), _group(title, place)
     return app, group, partial(app.command, group=group)
+
+
+@cache
+def _group(title: str, place: int) -> Group:
+    """One object for all files of commands that share a group, as cyclopts wants."""
+    return Group(title, sort_key=place)
 
 
 def between(low: float, high: float = float("inf"), what: str = "a number") -> Parameter:
@@ -199,6 +205,8 @@ class EditOptions:
     """form of the rows (auto: recognised)"""
     strict: bool = False
     """refuse the file for one bad row"""
+    allow_null_text: bool = False
+    """take words such as nan, None and N/A for text, not for a missing value"""
     base: BaseOptions = field(default_factory=BaseOptions)
     settings: SettingOptions = field(default_factory=SettingOptions)
 
@@ -213,6 +221,7 @@ class EditOptions:
             data_format=self.data_format,
             limit=self.limit,
             strict=self.strict,
+            allow_null_text=self.allow_null_text,
             locality=self.waves.locality,
             tracking=not self.waves.no_tracking,
             settings=read_config(self.settings, base=self.base.settings(), **self.waves.settings()),

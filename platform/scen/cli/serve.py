@@ -61,6 +61,11 @@ def serve(
         str | None,
         Parameter(metavar="NAME", help="what clients call the model (default: the base's name)"),
     ] = None,
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Parameter(name="--cors-origin", metavar="ORIGIN", help="pages of this origin may call the "
+                  "API from a browser, such as https://app.example, or *; may be repeated"),
+    ] = (),
     max_rows: Annotated[
         int, POSITIVE, Parameter(metavar="N", help="answers that are generated at a time")
     ] = 32,
@@ -143,6 +148,7 @@ def serve(
         base=read_config(base=(base or BaseOptions()).settings()).base,
         key_file=api_keys,
         model_name=model_name,
+        cors_origins=cors_origins,
         max_rows=max_rows,
         max_context=max_context,
         prefix_bytes=prefix_mib << 20,

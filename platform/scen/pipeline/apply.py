@@ -40,7 +40,8 @@ KEPT_REJECTIONS = 1000
 
 @dataclass(frozen=True)
 class EditJob:
-    """Edits, and how they are to be read. `source` is a file by path or URI, or the rows."""
+    """Edits, and how they are to be read. `source` is a file by path or URI, or the rows.
+    `allow_null_text` as in `Validator`."""
 
     source: Source
     stream: str | None = None
@@ -49,6 +50,7 @@ class EditJob:
     strict: bool = False
     locality: str | None = None
     is_tracked: bool = True
+    allow_null_text: bool = False
 
     @property
     def name(self) -> str:
@@ -257,7 +259,7 @@ def _accepted(job: EditJob, parts: LocalParts, sink: Sink) -> Iterator[list[Edit
     """The valid edits of a file or of rows."""
     read = ingest(
         job.source,
-        make_validator(parts),
+        make_validator(parts, job.allow_null_text),
         data_format=job.data_format,
         limit=job.limit,
         strict=job.strict,

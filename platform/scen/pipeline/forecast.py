@@ -117,7 +117,7 @@ def forecast(
     locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
     probes = 0
     rows: dict[str, int] = {}
-    batches = _batches(job, _validator(parts, config), found, rows)
+    batches = _batches(job, _validator(parts, config, job.allow_null_text), found, rows)
     queue = deque[Wave]()
     waves = cut_waves(stream, batches, config.waves.size, {}, config.waves.max_bytes)
     for wave in with_later(waves, queue):
@@ -174,11 +174,13 @@ def _finder(parts: LocalParts | None, look: Look, say: Say) -> NearFinder | None
     return NearFinder(parts.store, parts.read_keys)
 
 
-def _validator(parts: LocalParts | None, config: Config) -> Validator:
+def _validator(parts: LocalParts | None, config: Config, allow_null_text: bool) -> Validator:
     """One that knows the tokens of the base, where it is loaded."""
     if parts is not None:
-        return make_validator(parts)
-    return Validator(may_contradict=config.waves.on_conflict != "quarantine")
+        return make_validator(parts, allow_null_text)
+    return Validator(
+        may_contradict=config.waves.on_conflict != "quarantine", allow_null_text=allow_null_text
+    )
 
 
 def _batches(

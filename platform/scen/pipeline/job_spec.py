@@ -73,6 +73,8 @@ class StreamSpec(_StoreSpec):
     """The first so many valid edits only."""
     strict: bool = False
     """Refuse the file for one bad row."""
+    allow_null_text: bool = False
+    """Take words such as nan, None and N/A for text, not for a missing value."""
     locality: str | None = None
     """File of prompts that no edit may change; None is a sample."""
     tracking: bool = True

@@ -32,6 +32,7 @@ def edit_job(spec: StreamSpec) -> EditJob:
         strict=spec.strict,
         locality=spec.locality,
         is_tracked=spec.tracking,
+        allow_null_text=spec.allow_null_text,
     )
 
 

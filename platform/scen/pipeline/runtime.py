@@ -99,8 +99,7 @@ def tracking_uri_of(storage: Storage) -> str:
 
 
 def make_validator(parts: LocalParts, allow_null_text: bool = False) -> Validator:
-    """A validator that knows the tokens of the base. `allow_null_text` as in `Validator`: for rows
-    that were checked before."""
+    """A validator that knows the tokens of the base. `allow_null_text` as in `Validator`."""
     template = copy.deepcopy(parts.store.base.template)  # used by the thread that reads ahead
     may_contradict = parts.config.waves.on_conflict != "quarantine"
     return Validator(

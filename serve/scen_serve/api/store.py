@@ -4,6 +4,7 @@ A submitted edit waits in the inbox of its stream until `scen drain` makes a wav
 """
 
 import asyncio
+import copy
 import json
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from scen.data import Validator
 from scen.data.inbox import Inbox
 from scen.data.read_json import parse_json_strict
 from scen.data.rows import FieldError, RawRow, Rejection
+from scen.data.validate import FindNames
 from scen.errors import NotFoundError
 from scen.ledger.actions import About, Revoke
 from scen.ledger.ledger import Ledger
@@ -36,13 +38,15 @@ def edit_routes(context: AppContext) -> APIRouter:
     router = APIRouter(prefix="/v1/edits")
     service, limit_s = context.service, context.settings.timeout_s
     editor = Depends(context.guard("edit"))
+    # A copy: the engine's thread uses the other, and tokenizers are not thread-safe.
+    template = copy.deepcopy(service.store.base.template)
 
     @router.post("")
     async def add(request: Request, wait: bool = False, key: ApiKey = editor) -> JSONResponse:
         """With `wait`, answers when the edit is served, scheduled or rejected, or after a time."""
         body = parse_strictly(await request.body())
         stream = _stream(body.pop("stream", STREAM), key)
-        edit = read_edit({"author": key.name} | body)
+        edit = read_edit({"author": key.name} | body, template.control_names)
         stream = await asyncio.to_thread(hand_in, service, stream, edit)
         until = time.monotonic() + (limit_s if wait else 0)
         state = await asyncio.to_thread(status, service, stream, edit.id)
@@ -89,10 +93,15 @@ def parse_strictly(data: bytes) -> Json:
     return body
 
 
-def read_edit(body: Json) -> Edit:
-    """The edit in a body. Raises ApiError 400 naming the field and the fix."""
+def read_edit(body: Json, control_names: FindNames) -> Edit:
+    """The edit in a body; `allow_null_text` in it is no field of the edit. Raises ApiError 400
+    naming the field and the fix."""
+    allow_null_text = body.pop("allow_null_text", False)
+    if not isinstance(allow_null_text, bool):
+        raise ApiError(400, "allow_null_text: must be true or false", param="allow_null_text")
     row = RawRow(1, body, json.dumps(body), fields=body)
-    checked = Validator().check(row)
+    validator = Validator(control_names=control_names, allow_null_text=allow_null_text)
+    checked = validator.check(row)
     if isinstance(checked, Rejection):
         raise ApiError(400, f"{checked.field}: {checked.reason}", param=checked.field)
     return checked

@@ -17,15 +17,17 @@ from scen.method import MethodName
 from scen.pipeline import job_spec
 
 HEAVY = ["torch", "transformers", "mlflow", "pyarrow", "deltalake", "pydantic", "ray"]
-NAMES = sorted((COMMANDS - {"base"}) | {"base fetch", "base info"})
+NAMES = sorted(
+    (COMMANDS - {"base"}) | {f"base {name}" for name in ("fetch", "info", "list", "check")}
+)
 
 
 def test_these_are_the_commands() -> None:
     assert set(NAMES) == {
-        "base fetch", "base info", "edit", "ask", "eval", "calibrate", "collisions", "revoke",
+        "base fetch", "base info", "base list", "base check", "edit", "ask", "eval", "calibrate", "collisions", "revoke",
         "expire", "rollback", "diff", "log", "show", "verify", "gc", "candidates", "promote",
         "reject", "register", "rebase", "export", "drain", "submit", "jobs", "stop", "serve",
-        "demo", "report", "benchmark", "publish", "unpublish",
+        "demo", "report", "benchmark", "publish", "unpublish", "sign",
     }  # fmt: skip
 
 
@@ -197,7 +199,7 @@ def test_a_base_that_is_not_supported(
     for argv in (["edit", edits, "--store", store], ["base", "info"], ["base", "fetch"]):
         code, line = fail(capsys, *argv, "--base", str(tmp_path))
         assert code == 4
-        assert "'gpt2' is not supported. Supported: Llama-2" in line
+        assert "model_type 'gpt2' cannot be edited: its layers are not at model.layers" in line
 
 
 @pytest.mark.parametrize("argv", [["log"], ["show", "e1"], ["ask", "Who?"], ["eval"]])
