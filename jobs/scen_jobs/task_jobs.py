@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from scen.benchmark.material import Row, RowStore
 from scen.benchmark.publish import (
     load_benchmark_base,
     publish,
@@ -15,14 +14,14 @@ from scen.benchmark.publish import (
     summary,
 )
 from scen.benchmark.run import run_benchmark
-from scen.benchmark.settings import BenchmarkSettings
+from scen.benchmark.settings import BenchmarkSettings, Row, RowStore
 from scen.cli.evaluate import show_benchmark, show_calibration
 from scen.cli.output import say, step_progress
 from scen.cluster.session import passed_on, ray_session, worker_environment
 from scen.errors import ScenError
 from scen.fs import Storage
-from scen.pipeline.calibrate_base import Calibrated, calibrate_base, profile_path
 from scen.pipeline.job_spec import BenchmarkSpec, CalibrateSpec
+from scen.pipeline.run_job import Calibrated, calibrate_base, profile_path
 
 
 def run_task_job(spec: CalibrateSpec | BenchmarkSpec, address: str, *, is_json: bool) -> None:

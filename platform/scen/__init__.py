@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scen.cluster.submit import submit
     from scen.data.rows import Rejection
     from scen.evaluation.metrics import EvalReport
-    from scen.ledger.log import LogEntry
+    from scen.ledger.view import LogEntry
     from scen.pipeline.apply import EditReport
     from scen.pipeline.change import Change
     from scen.pipeline.evaluate import Evaluation
@@ -82,7 +82,7 @@ _MODULES = {
     "EvalSpec": "scen.pipeline.job_spec",
     "Evaluation": "scen.pipeline.evaluate",
     "Forecast": "scen.pipeline.forecast",
-    "LogEntry": "scen.ledger.log",
+    "LogEntry": "scen.ledger.view",
     "Rejection": "scen.data.rows",
     "Snapshot": "scen.api.snapshot",
     "Store": "scen.api.store",

@@ -40,7 +40,7 @@ class Replica:
     def __init__(self, args: dict[str, Any]) -> None:
         """Raises RuntimeError where no version of the store can be served within a minute, and
         ConfigError where others could ask without a key."""
-        from scen.cluster.registry_news import RegistryNews
+        from scen.cluster.session import RegistryNews
         from scen.fs import Storage
         from scen_serve.main import build_app, build_service
 

@@ -40,7 +40,7 @@ from scen.routing.keys import read_prompt_spans
 from scen.routing.neurons import KeyNeurons, best_spans
 from scen.routing.router import Router
 from scen.samples import sample_path
-from scen.snapshot.base_profile import load_profile, shipped_profiles
+from scen.snapshot.method import load_profile, shipped_profiles
 
 _CHUNK = 512  # prompts that are read, routed and forgotten
 _PLAIN, _POLITE = "as edited", "rephrase + greeting + thanks"

@@ -23,7 +23,7 @@ from torch import Tensor
 from bench.report import emit, new_parser, timed
 from bench.search_keys import HELD_OUT, compare, draw_neurons, draw_queries, read_real_keys
 from scen.model.base import load_base
-from scen.model.fetch import EMBEDDED_NAME
+from scen.model.weights import EMBEDDED_NAME
 from scen.routing.key_bank import KeyBank, Keys
 from scen.routing.search import (
     DenseSearch,

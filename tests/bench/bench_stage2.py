@@ -26,7 +26,7 @@ from scen.model.base import Base, load_base
 from scen.model.batch import pad_prompts
 from scen.model.prefill import prefill
 from scen.records import EncodedEdit
-from scen.training.neurons import NeuronPlan, fit_neurons
+from scen.training.parts import NeuronPlan, fit_neurons
 
 STEPS = 20
 BATCH = 32

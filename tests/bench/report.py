@@ -13,7 +13,7 @@ import torch
 
 from scen.data import Validator, ingest
 from scen.model.base import Base
-from scen.model.fetch import EMBEDDED_NAME
+from scen.model.weights import EMBEDDED_NAME
 from scen.records import EncodedEdit
 from scen.samples import sample_path
 from scen.training.experts import encode_edits

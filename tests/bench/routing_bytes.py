@@ -17,8 +17,8 @@ from scen.calibration.fit_encoder import EncoderPlan, RouterKeys
 from scen.calibration.fit_gate import fit_gate, join_pairs
 from scen.calibration.fit_pairs import pair_up
 from scen.calibration.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
-from scen.routing.encoder import Whitening, compose_encoder
 from scen.routing.key_bank import Codes
+from scen.routing.keys import Whitening, compose_encoder
 from scen.routing.neurons import CANDIDATES
 from scen.routing.router import Router, conformal_threshold
 

@@ -14,7 +14,7 @@ from bench.routing_scores import Choose, Trial, choose_by, hindsight, pooled, sc
 from scen.calibration.fit_router import BOUNDS
 from scen.model.base import Base
 from scen.routing.router import plain_router
-from scen.training.neurons import NeuronPlan, fit_neurons
+from scen.training.parts import NeuronPlan, fit_neurons
 
 PAPER = NeuronPlan(steps=20, lr=1e-4)
 THETA = 0.65

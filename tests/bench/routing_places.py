@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from scen.model.base import Base
 from scen.model.keys import KeyKind, KeyPlace
-from scen.snapshot.base_profile import find_profile
+from scen.snapshot.method import find_profile
 
 Places = tuple[KeyPlace, ...]
 

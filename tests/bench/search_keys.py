@@ -22,10 +22,9 @@ from scen.data.read import read_prompts
 from scen.model.base import Base
 from scen.model.keys import KeyPlace
 from scen.records import Edit
-from scen.routing.encoder import KeyEncoder
-from scen.routing.keys import read_prompt_keys
+from scen.routing.keys import KeyEncoder, read_prompt_keys
 from scen.samples import sample_path
-from scen.snapshot.base_profile import find_profile
+from scen.snapshot.method import find_profile
 
 PLACES = (KeyPlace(6, "mean"), KeyPlace(12, "last"), KeyPlace(18, "last"), KeyPlace(24, "last"))
 HELD_OUT = 200  # ZsRE edits that make the keys, by default

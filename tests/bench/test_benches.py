@@ -12,7 +12,7 @@ from bench.run import scripts
 from bench.small_run import figures, least, run_bench
 from scen.data.asking import wordings
 from scen.model.base import pick_dtype
-from scen.snapshot.base_profile import shipped_profiles
+from scen.snapshot.method import shipped_profiles
 
 pytestmark = pytest.mark.e2e
 ROLES = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "

@@ -15,9 +15,8 @@ import openai
 import pytest
 
 from cluster.ray_head import Head
-from scen.cluster.registry_client import RegistryClient
-from scen.cluster.registry_news import NAMESPACE, registry_name
-from scen.cluster.session import ray_session
+from scen.cluster.registry import RegistryClient
+from scen.cluster.session import NAMESPACE, ray_session, registry_name
 from scen.snapshot.open import OpenStore
 from scen_serve.api.errors import PROXY_CALLBACK
 from unit.serve.conftest import NEW, make_store

@@ -18,7 +18,7 @@ from scen.config import BaseConfig
 from scen.data import edits_to_table
 from scen.model.base import load_base
 from scen.pipeline.job_spec import CalibrateSpec
-from scen.snapshot.base_profile import find_profile
+from scen.snapshot.method import find_profile
 from scen_jobs.__main__ import main
 
 pytestmark = [pytest.mark.cluster, pytest.mark.e2e, pytest.mark.timeout(1200)]

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from scen.cluster.registry_client import RegistryClient
-from scen.cluster.registry_news import NAMESPACE, registry_name
+from scen.cluster.registry import RegistryClient
+from scen.cluster.session import NAMESPACE, registry_name
 from scen.errors import ConflictError, NotFoundError
 from scen.fs import Storage
 from scen.ledger.actions import About, Revoke

@@ -16,7 +16,7 @@ import pytest
 
 from cluster.ray_head import Head
 from cluster.serve_app import Deployed, Load, app, wait_until
-from scen.cluster.registry_client import RegistryClient
+from scen.cluster.registry import RegistryClient
 from scen_serve.ray_app import proxy_host
 from unit.serve.conftest import NEW, alone, commit_wave, prepare_wave, serve_edits, unrelated
 

@@ -6,8 +6,8 @@ from scen.model.base import load_base, resolve_base
 from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, decode
 from scen.model.expert import LowRankBank
-from scen.model.fetch import EMBEDDED_NAME
 from scen.model.route import SigmoidNeurons
+from scen.model.weights import EMBEDDED_NAME
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,7 @@ from scen.calibration.fit_router import RouterPlan
 from scen.cli.main import main
 from scen.model.base import load_base
 from scen.records import edit_to_dict
-from scen.snapshot.base_profile import save_profile
+from scen.snapshot.method import save_profile
 
 pytestmark = pytest.mark.e2e
 CALIBRATED_ON = 100

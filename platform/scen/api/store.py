@@ -12,13 +12,13 @@ from scen.config import Config, OnConflict, load_config
 from scen.fs import Storage
 from scen.ledger.actions import About, Action, Expire, Revoke, Rollback, os_user
 from scen.ledger.ledger import Ledger, open_ledger
-from scen.ledger.log import LogEntry
 from scen.ledger.manifest import stored_method
+from scen.ledger.view import LogEntry
 from scen.pipeline.apply import EditJob, EditReport, run_edits
-from scen.pipeline.audit import find_commits
 from scen.pipeline.change import Change, change
 from scen.pipeline.evaluate import Evaluation
 from scen.pipeline.forecast import Forecast, Look, forecast
+from scen.pipeline.inspect_ledger import find_commits
 from scen.pipeline.runtime import Runtime, make_store
 from scen.snapshot.ask import MAX_NEW_TOKENS, Answer
 from scen.snapshot.open import OpenStore, open_store

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scen.benchmark.material import Row
-from scen.benchmark.settings import BenchmarkSettings, load_benchmark
+from scen.benchmark.settings import BenchmarkSettings, Row, load_benchmark
 from scen.benchmark.tables import Grid, grids, markdown
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.model.base import Base, load_base
-from scen.model.fetch import EMBEDDED_NAME
+from scen.model.weights import EMBEDDED_NAME
 from scen.snapshot.open import Say
 from scen.tracking.client import default_tracking_uri
 from scen.tracking.studies import BenchmarkRecord, MethodRecord, track_benchmark

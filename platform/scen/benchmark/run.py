@@ -8,8 +8,11 @@ from functools import cache
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from scen.benchmark.material import (
+from scen.benchmark.questions import Passages, Questioning, UpstreamTest, read_texts, read_upstream
+from scen.benchmark.settings import (
+    BenchmarkSettings,
     Material,
+    MethodSettings,
     Progress,
     Row,
     RowStore,
@@ -17,9 +20,6 @@ from scen.benchmark.material import (
     read_edits,
     read_material,
 )
-from scen.benchmark.questions import Questioning
-from scen.benchmark.settings import BenchmarkSettings, MethodSettings
-from scen.benchmark.texts import Passages, UpstreamTest, read_texts, read_upstream
 from scen.errors import ConfigError
 from scen.model.base import Base
 from scen.records import Edit

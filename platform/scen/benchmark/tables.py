@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from scen.benchmark.ask import Said
-from scen.benchmark.material import Row
+from scen.benchmark.settings import Row
 from scen.evaluation.probes import Probe
 
 DECILES = 10

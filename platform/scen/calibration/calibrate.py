@@ -45,8 +45,8 @@ from scen.model.keys import KeyPlace, SpanKeys
 from scen.model.route import Route
 from scen.records import Edit, Rephrase, normalise
 from scen.routing.router import Router
-from scen.snapshot.base_profile import Profile
 from scen.snapshot.load import Place
+from scen.snapshot.method import Profile
 from scen.snapshot.open import OpenStore
 
 Progress = Callable[[str, int, int], None]  # step, done in this call, of how many

@@ -14,8 +14,8 @@ from torch import Tensor
 from scen.calibration.router_set import ASKS, RouterSet
 from scen.model.keys import KeyPlace, SpanKeys
 from scen.model.surface import bare_form
-from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encoder, random_view
-from scen.routing.words import trigram_similarity
+from scen.routing.gate import trigram_similarity
+from scen.routing.keys import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encoder, random_view
 
 _SHRINKAGE = 1.0  # of the within-class covariance, relative to its mean variance
 

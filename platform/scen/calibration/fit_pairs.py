@@ -20,9 +20,8 @@ from scen.calibration.fit_gate import GatePairs
 from scen.calibration.router_set import ASKS
 from scen.data.asking import SURFACE_WAYS
 from scen.model.surface import MOST_SPANS
-from scen.routing.encoder import KeyEncoder, Whitening
-from scen.routing.evidence import Evidence, around, manner_begin
-from scen.routing.words import fit_rarity
+from scen.routing.gate import Evidence, around, fit_rarity, manner_begin
+from scen.routing.keys import KeyEncoder, Whitening
 
 CANDIDATES = 24
 """Pairs per question on which the gate is fitted, besides those of its own edit."""

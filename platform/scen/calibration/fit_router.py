@@ -16,8 +16,7 @@ from scen.calibration.fit_gate import GatePairs, fit_gate, join_pairs
 from scen.calibration.fit_pairs import CLASS_WEIGHTS, fit_evidence, input_noise, pair_up
 from scen.calibration.router_set import ASKS
 from scen.errors import ConfigError, InputError
-from scen.routing.evidence import Evidence
-from scen.routing.gate import Gate
+from scen.routing.gate import Evidence, Gate
 from scen.routing.router import Router, conformal_threshold
 
 BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)

@@ -16,9 +16,8 @@ from scen.calibration.fit_router import FoldPairs, RouterPlan, hard_negatives, s
 from scen.calibration.router_set import Question
 from scen.model.base import Base
 from scen.model.keys import KeyKind, KeyPlace, SpanKeys, join_spans
-from scen.routing.encoder import random_view
-from scen.routing.evidence import input_columns
-from scen.routing.keys import read_prompt_spans
+from scen.routing.gate import input_columns
+from scen.routing.keys import random_view, read_prompt_spans
 from scen.routing.router import conformal_threshold
 
 _DEFAULTS: tuple[tuple[KeyKind, float], ...] = (

@@ -52,7 +52,7 @@ def info(*, base: BaseOptions | None = None, json: Json = False) -> None:
 def list_(*, json: Json = False) -> None:
     """bases on this machine, with architecture, size and shipped profile"""
     from scen.model.check import list_bases
-    from scen.snapshot.base_profile import shipped_profiles
+    from scen.snapshot.method import shipped_profiles
 
     profiles = {jsonlib.loads(p.read_text())["base"]["name"]: p.stem for p in shipped_profiles()}
     rows = [

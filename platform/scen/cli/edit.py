@@ -213,8 +213,8 @@ def rebase(
            --without mayor-paris
     """
     from scen.fs import Storage
-    from scen.pipeline.rebase import RebaseJob
-    from scen.pipeline.rebase import rebase as run_rebase
+    from scen.pipeline.apply import RebaseJob
+    from scen.pipeline.apply import rebase as run_rebase
 
     show_warnings()
     loading = loading or LoadingOptions()

@@ -42,14 +42,13 @@ from scen.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from scen.benchmark.material import Row, RowStore
     from scen.benchmark.publish import Published
-    from scen.benchmark.settings import BenchmarkSettings, MethodSettings
+    from scen.benchmark.settings import BenchmarkSettings, MethodSettings, Row, RowStore
     from scen.calibration.calibrate import Calibration
     from scen.calibration.places import PlaceSearch
     from scen.model.base import Base
-    from scen.pipeline.calibrate_base import Calibrated
     from scen.pipeline.evaluate import Evaluation
+    from scen.pipeline.run_job import Calibrated
 
 app, _, command = room("Evaluation", 4)
 
@@ -183,8 +182,8 @@ def calibrate(
            --base meta-llama/Llama-2-7b-hf --profile llama2-7b.json
     """
     from scen.config import BaseConfig
-    from scen.pipeline.calibrate_base import calibrate_base
     from scen.pipeline.job_spec import CalibrateSpec
+    from scen.pipeline.run_job import calibrate_base
 
     show_warnings()
     spec = CalibrateSpec(
@@ -251,9 +250,9 @@ def benchmark(
     """
     import torch
 
-    from scen.benchmark.material import RowStore
     from scen.benchmark.publish import load_benchmark_base, publish, read_benchmark, summary
     from scen.benchmark.run import run_benchmark
+    from scen.benchmark.settings import RowStore
     from scen.fs import Storage
 
     show_warnings()

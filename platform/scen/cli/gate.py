@@ -29,7 +29,7 @@ from scen.cli.output import (
 
 if TYPE_CHECKING:
     from scen.pipeline.gate import Candidate
-    from scen.pipeline.store_collisions import StoreCollisions
+    from scen.pipeline.near import StoreCollisions
 
 app, _, command = room("Held waves and collisions", 5)
 Wave = Annotated[str, Parameter(name="WAVE", help="as `scen candidates` lists it")]
@@ -142,7 +142,7 @@ def collisions(
 ) -> None:  # fmt: skip
     """pairs of edits whose prompts the router confuses"""
     from scen.fs import Storage
-    from scen.pipeline.store_collisions import store_collisions
+    from scen.pipeline.near import store_collisions
 
     with step_progress() as bars:
         found = store_collisions(

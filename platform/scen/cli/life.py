@@ -164,7 +164,7 @@ def log(
     """
     from scen.fs import Storage
     from scen.ledger.ledger import open_ledger
-    from scen.pipeline.audit import find_commits, write_audit
+    from scen.pipeline.inspect_ledger import find_commits, write_audit
 
     ledger = open_ledger(Storage(store))
     entries = find_commits(

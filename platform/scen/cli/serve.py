@@ -178,7 +178,7 @@ def demo(
     """
     from scen.config import load_config
     from scen.fs import Storage
-    from scen.model.fetch import EMBEDDED_NAME
+    from scen.model.weights import EMBEDDED_NAME
     from scen.pipeline.apply import EditJob, apply_edits
     from scen.samples import sample_path
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scen.cluster.registry_client import RegistryClient
+from scen.cluster.registry import RegistryClient
 from scen.cluster.sharding import measure_device, read_deepspeed
 from scen.cluster.worker_group import Crew, CrewJob
 from scen.config import Config

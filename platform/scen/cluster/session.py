@@ -1,5 +1,6 @@
-"""The connection to a Ray cluster."""
+"""The connection to a Ray cluster, and news of new versions from a store's registry."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from scen.errors import ConfigError
+from scen.records import digest_json
 
 # What Ray would otherwise choose by itself, and differently per release or host.
 _ENVIRONMENT = {
@@ -88,3 +90,36 @@ def _knock(address: str) -> None:
     host, found, port = address.rpartition(":")
     if found and "://" not in address:
         socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+
+
+log = logging.getLogger(__name__)
+NAMESPACE = "scen"
+_LATE_S = 2.0  # an answer that is later than this will not come
+
+
+def registry_name(uri: str) -> str:
+    """The name of a store's registry in a cluster."""
+    return f"registry-{digest_json(uri)[:16]}"
+
+
+class RegistryNews:
+    """What the registry of a store tells of new versions, in a process that is connected to Ray."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._actor: Any = None
+
+    def wait(self, version: int, timeout_s: float) -> int | None:
+        """The newest version, as soon as it is above `version`, or after a time; None where there
+        is no registry, or it does not answer. Raises nothing."""
+        import ray
+
+        try:
+            if self._actor is None:
+                self._actor = ray.get_actor(registry_name(self._uri), NAMESPACE)
+            told = self._actor.wait.remote(version, timeout_s)
+            return int(ray.get(told, timeout=timeout_s + _LATE_S))
+        except Exception as error:  # it is gone, hangs, is damaged, or Ray itself is
+            log.debug("the registry of %s tells nothing: %s", self._uri, error)
+            self._actor = None
+            return None

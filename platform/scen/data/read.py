@@ -9,9 +9,8 @@ from typing import Any
 
 from scen.data.files import MAX_LINE_BYTES, Location, locate_input, read_lines
 from scen.data.formats import adapt, check_columns
-from scen.data.read_csv import read_csv
 from scen.data.read_json import read_json
-from scen.data.read_parquet import read_parquet
+from scen.data.read_tables import read_csv, read_parquet
 from scen.data.rows import FieldError, RawRow
 from scen.data.validate import read_text
 from scen.errors import InputError

@@ -13,9 +13,8 @@ from scen.evaluation.probes import Probe, ProbeKind
 from scen.model.batch import IGNORED, pad_edits
 from scen.model.decode import EditedModel
 from scen.model.decoder import run_head
-from scen.model.prefill import Prefill
+from scen.model.prefill import Prefill, Split, split_edits
 from scen.model.route import Route
-from scen.model.split import Split, split_edits
 from scen.records import EncodedEdit
 
 

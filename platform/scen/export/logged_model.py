@@ -1,6 +1,6 @@
 """The code of a logged model: MLflow keeps this file (models from code; nothing is pickled).
 
-Beside it lies `snapshot.json`, a pointer to one version of a store (`scen.ledger.pointer`):
+Beside it lies `snapshot.json`, a pointer to one version of a store (`scen.ledger.manifest`):
 experts and neurons stay in the store's safetensors bundles, so that a version of 100,000 edits is
 as small as one of ten. Loading needs scen-platform, the store and the base, and checks both: the
 base by its fingerprint, the version by its digest, each bundle by its sha256. Where they have
@@ -22,7 +22,7 @@ from mlflow.pyfunc.model import PythonModel
 from pandas import DataFrame  # type: ignore[import-untyped]
 
 from scen.errors import ConfigError, InputError
-from scen.ledger.pointer import SnapshotPointer
+from scen.ledger.manifest import SnapshotPointer
 
 
 class SnapshotModel(PythonModel):

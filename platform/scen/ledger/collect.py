@@ -11,9 +11,15 @@ from datetime import UTC, datetime, timedelta
 from scen.errors import ConfigError
 from scen.fs import Storage, StoredFile
 from scen.ledger.actions import About, Drop
-from scen.ledger.bundles import bundle_path, edits_by_bundle, orphan_bundles, stored_bundles
+from scen.ledger.bundles import (
+    bundle_path,
+    edits_by_bundle,
+    orphan_bundles,
+    spare_checkpoints,
+    stored_bundles,
+    stray_files,
+)
 from scen.ledger.events import Activated, Committed, Restored, Scheduled
-from scen.ledger.files import spare_checkpoints, stray_files
 from scen.ledger.ledger import Ledger
 from scen.ledger.markers import leased_versions, read_pins, read_policy
 

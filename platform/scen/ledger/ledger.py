@@ -27,7 +27,6 @@ from scen.ledger.actions import (
     wave_events,
 )
 from scen.ledger.events import Event, LedgerEntry, in_utc
-from scen.ledger.log import LogEntry, read_log
 from scen.ledger.manifest import StoreManifest, read_manifest, write_manifest
 from scen.ledger.markers import newest_epoch, require_epoch
 from scen.ledger.rows import (
@@ -40,6 +39,7 @@ from scen.ledger.rows import (
 )
 from scen.ledger.state import Snapshot, State, fold
 from scen.ledger.table import EditTexts, create_table, open_table
+from scen.ledger.view import LogEntry, read_log
 
 __all__ = ["CommitResult", "Ledger", "WaveCommit", "create_or_open", "open_ledger"]
 TRIES = 8

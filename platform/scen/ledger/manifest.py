@@ -1,4 +1,4 @@
-"""`store.json`: the base and the method that a store is bound to, written once."""
+"""`store.json`, which says how a store was made, and pointers to versions of a store."""
 
 import json
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from typing import Any
 
 from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
+from scen.ledger.state import Snapshot
+from scen.records import digest_json
 
 MANIFEST_PATH = "store.json"
 FORMAT = 2
@@ -92,3 +94,104 @@ def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name(base: Mapping[str, Any]) -> str:
     return f"{base['name']} ({base['template']}, fingerprint {str(base['fingerprint'])[:12]})"
+
+
+_BASE_FACTS = ("name", "fingerprint", "template", "dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldWave:
+    """A trained wave that is not in the ledger: edit i of `edit_ids` is in row i of the bundle,
+    and the active edits `replaces` would give their place to it."""
+
+    key: str
+    bundle: str
+    edit_ids: tuple[str, ...]
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BankRow:
+    """The bundle and row of the expert and the neuron of one edit."""
+
+    edit_id: str
+    bundle: str
+    row: int
+
+
+@dataclass(frozen=True)
+class SnapshotPointer:
+    """A version of the store at `store` (a URI), or what `held` would make of it. `base` has the
+    name, fingerprint, template and dtype of the base; `digest` is a sha256 (hex) over the method,
+    the router and all rows of the model, in their order."""
+
+    store: str
+    version: int
+    base: Mapping[str, str]
+    digest: str
+    held: HeldWave | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "SnapshotPointer":
+        """The pointer that `to_dict` wrote. Raises IntegrityError."""
+        try:
+            held = value["held"]
+            wave = None if held is None else HeldWave(**{n: _frozen(v) for n, v in held.items()})
+            return cls(**{**value, "held": wave})
+        except (TypeError, KeyError, AttributeError) as err:
+            raise IntegrityError(
+                f"pointer: {value!r} is none of this release ({err}); register the version again"
+            ) from err
+
+    def require(self, manifest: StoreManifest, snapshot: Snapshot) -> None:
+        """Raises IntegrityError where a store does not hold what the pointer was made of."""
+        if model_digest(manifest, snapshot, self.held) != self.digest:
+            raise IntegrityError(
+                f"store: version {self.version} has other edits, experts or another router than "
+                f"the one that was registered at {self.store}; name the store that it was, or a "
+                "copy of it"
+            )
+
+
+def point_at(
+    store: str, manifest: StoreManifest, snapshot: Snapshot, held: HeldWave | None = None
+) -> SnapshotPointer:
+    """The pointer to a version of the store at a URI, or to what `held` would make of it."""
+    base = {name: str(manifest.base[name]) for name in _BASE_FACTS}
+    digest = model_digest(manifest, snapshot, held)
+    return SnapshotPointer(store, snapshot.version, base, digest, held)
+
+
+def bank_rows(snapshot: Snapshot, held: HeldWave | None = None) -> list[BankRow]:
+    """The rows of a model, in the order of its experts."""
+    replaced = () if held is None else set(held.replaces)
+    rows = [
+        BankRow(entry.edit_id, entry.bundle, entry.row)
+        for entry in snapshot.entries
+        if entry.edit_id not in replaced
+    ]
+    if held is not None:
+        known = {row.edit_id for row in rows}
+        fresh = [(row, name) for row, name in enumerate(held.edit_ids) if name not in known]
+        rows += [BankRow(name, held.bundle, row) for row, name in fresh]
+    return rows
+
+
+def model_digest(manifest: StoreManifest, snapshot: Snapshot, held: HeldWave | None) -> str:
+    """Equal for models that answer alike on the same base, wherever their stores are."""
+    rows = [[row.edit_id, row.bundle, row.row] for row in bank_rows(snapshot, held)]
+    method, artifacts = dict(manifest.method), dict(manifest.artifacts)
+    return digest_json([manifest.base["fingerprint"], method, artifacts, rows])
+
+
+def store_id(manifest: StoreManifest) -> str:
+    """A name of the store that it keeps when it is moved or copied: 16 hex digits."""
+    return digest_json(asdict(manifest))[:16]
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -24,9 +24,9 @@ from scen.ledger.events import (
     Scheduled,
     Superseded,
 )
-from scen.ledger.log import NOTE, LogEntry, note_of
 from scen.ledger.state import State
 from scen.ledger.table import ROW, EditTexts, edit_text, read_columns
+from scen.ledger.view import NOTE, LogEntry, note_of
 from scen.records import digest_json
 
 # In the order of the fields of `LedgerEntry`, less the first.

@@ -18,8 +18,7 @@ from typing import Any
 
 from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
-from scen.ledger.bundles import bundle_path
-from scen.ledger.files import log_paths, read_log_file
+from scen.ledger.bundles import bundle_path, log_paths, read_log_file
 from scen.ledger.ledger import Ledger
 from scen.ledger.manifest import MANIFEST_PATH
 from scen.ledger.table import open_table

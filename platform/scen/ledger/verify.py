@@ -9,22 +9,20 @@ from typing import Any
 from scen.errors import IntegrityError, NotFoundError, ScenError
 from scen.fs import Storage
 from scen.ledger.bundles import (
-    bundle_path,
-    count_rows,
-    edits_by_bundle,
-    orphan_bundles,
-    read_bundle,
-)
-from scen.ledger.events import LedgerEntry
-from scen.ledger.files import (
     LOG_FOLDER,
     LogFile,
+    bundle_path,
+    count_rows,
     cut_off_commits,
     data_files,
+    edits_by_bundle,
     log_paths,
+    orphan_bundles,
+    read_bundle,
     read_log_file,
     read_rows,
 )
+from scen.ledger.events import LedgerEntry
 from scen.ledger.ledger import Ledger, open_ledger
 from scen.ledger.manifest import read_manifest
 from scen.ledger.rows import rows_digest

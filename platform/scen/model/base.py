@@ -13,12 +13,15 @@ import torch
 
 from scen.errors import ConfigError
 from scen.model.decoder import TESTED, check_parts
-from scen.model.fetch import EMBEDDED_NAME, fetch_embedded, fetch_hub, fetch_hub_config
 from scen.model.template import Template, TemplateName
 from scen.model.weights import (
+    EMBEDDED_NAME,
     check_architecture,
     convert_gguf,
     count_parameters,
+    fetch_embedded,
+    fetch_hub,
+    fetch_hub_config,
     fingerprint_base,
     read_folder_config,
     read_folder_model,

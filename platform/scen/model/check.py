@@ -20,8 +20,16 @@ from huggingface_hub.errors import CacheNotFound
 from scen.errors import BaseError
 from scen.model.base import pick_dtype
 from scen.model.decoder import TESTED, find_trouble
-from scen.model.fetch import EMBEDDED_NAME, cache_root, fetch_hub_config, find_embedded
-from scen.model.weights import MARKER, empty_model, read_folder_config, read_gguf_config
+from scen.model.weights import (
+    EMBEDDED_NAME,
+    MARKER,
+    cache_root,
+    empty_model,
+    fetch_hub_config,
+    find_embedded,
+    read_folder_config,
+    read_gguf_config,
+)
 
 _PROCESS = 600 << 20  # bytes of Python, torch and transformers
 _EDITS, _PROMPT, _TARGET, _RANK = 32, 40, 8, 4

@@ -1,7 +1,9 @@
-"""Apply edits: from rows to committed and tracked waves, with a report; and promote a held wave."""
+"""Apply edits: from rows to committed and tracked waves, with a report; promote a held wave; train
+the active edits of a store again on another base, or without some of them.
+"""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,9 +13,11 @@ from scen.config import Config, WaveConfig
 from scen.data import QuarantineFile, Rejection, ingest
 from scen.data.files import locate_input
 from scen.data.read import Source, describe_source, digest_source
-from scen.errors import InputError
+from scen.data.rows import RawRow
+from scen.errors import ConfigError, InputError
 from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage
+from scen.ledger.events import LedgerEntry
 from scen.ledger.ledger import Ledger, open_ledger
 from scen.pipeline.admit import Clash
 from scen.pipeline.gate import promote, read_candidate
@@ -31,7 +35,7 @@ from scen.pipeline.runtime import (
 )
 from scen.pipeline.stream import StreamStep, check_name, name_stream, prefetch, run_stream
 from scen.pipeline.track import WaveDiary
-from scen.records import Edit
+from scen.records import Edit, edit_to_dict
 from scen.snapshot.open import OpenStore
 from scen.tracking.wave_runs import open_tracker
 
@@ -290,3 +294,62 @@ def _track(storage: Storage, ledger: Ledger, key: str, version: int) -> None:
     diary = WaveDiary(storage, tracker, str(ledger.manifest.base["name"]))
     found = journal.read("evaluated") | {"losses": journal.read("trained")["losses"]}
     diary.track(read_candidate(storage, key).wave, journal, found, version)
+
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class RebaseJob:
+    """The edits that are active or scheduled at a version of the store `old` (None: the newest),
+    but those that stay behind (ids in `without`)."""
+
+    old: str
+    version: int | None = None
+    without: Collection[str] = ()
+    locality: str | None = None
+    is_tracked: bool = True
+
+
+def rebase(
+    job: RebaseJob, new: Storage, config: Config, runtime: Runtime | None = None
+) -> EditReport:
+    """Read the old ledger, fill the new store. Raises ScenError."""
+    runtime, old = runtime or Runtime(), Storage(job.old)
+    if old.uri == new.uri:
+        raise ConfigError("--store: the edits need a store of their own, not the one they are in")
+    ledger = open_ledger(old)
+    snapshot = ledger.snapshot(job.version)
+    for edit_id in job.without:
+        ledger.history(edit_id)  # a wrong id must not leave anybody in the belief that it is erased
+    valid = (*snapshot.entries, *snapshot.state.scheduled)
+    entries = [entry for entry in valid if entry.edit_id not in set(job.without)]
+    if not entries:
+        raise ConfigError(f"{job.old}: no edit to take is active at version {snapshot.version}")
+    if job.locality is not None:
+        locate_input(job.locality)
+    runtime.say(f"{len(entries)} edits of {old.uri} at version {snapshot.version} are taken")
+    held: dict[str, list[LedgerEntry]] = {}
+    for entry in entries:
+        held.setdefault(entry.stream, []).append(entry)
+    streams: dict[str, ReadEdits] = {
+        name: partial(_read, entries) for name, entries in held.items()
+    }
+    how = EditJob(job.old, locality=job.locality, is_tracked=job.is_tracked)
+    return apply_streams(streams, how, new, config, runtime)[0]
+
+
+def _read(entries: Sequence[LedgerEntry], parts: LocalParts, sink: Sink) -> Iterator[list[Edit]]:
+    """The edits that the other base can learn; the others are rejected."""
+    validator = make_validator(parts, allow_null_text=True)
+    for begin in range(0, len(entries), _BATCH):
+        fine: list[Edit] = []
+        for number, entry in enumerate(entries[begin : begin + _BATCH], begin + 1):
+            values = edit_to_dict(entry.edit)
+            checked = validator.check(RawRow(number, values, fields=values))
+            if isinstance(checked, Rejection):
+                sink.reject([checked])
+                continue
+            sink.rows[checked.id] = number
+            fine.append(checked)
+        yield fine

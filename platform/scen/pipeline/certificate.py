@@ -20,11 +20,10 @@ from torch import Tensor
 from scen.calibration.choose_expert import bare_model
 from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
-from scen.ledger.bundles import bundle_path
+from scen.ledger.bundles import bundle_path, log_paths
 from scen.ledger.events import Dropped, LedgerEntry, Superseded
-from scen.ledger.files import log_paths
 from scen.ledger.ledger import Ledger, open_ledger
-from scen.ledger.pointer import store_id
+from scen.ledger.manifest import store_id
 from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, answer
 from scen.model.route import Route

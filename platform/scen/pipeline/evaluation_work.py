@@ -17,11 +17,11 @@ from scen.evaluation.probes import (
 )
 from scen.evaluation.run_eval import BatchTime, EvalLimits, Measured, measure_batch, order_probes
 from scen.ledger.events import LedgerEntry
-from scen.ledger.pointer import HeldWave, bank_rows
+from scen.ledger.manifest import HeldWave, bank_rows
 from scen.model.decode import EditedModel
 from scen.model.decoder import NO_SYNC, RankSync
 from scen.pipeline.plan import Journal, Wave
-from scen.pipeline.system_watch import process_memory
+from scen.pipeline.track import process_memory
 from scen.records import Edit, digest_json
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore

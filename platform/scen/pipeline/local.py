@@ -17,8 +17,7 @@ from scen.pipeline.admit import Admission, admit
 from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork, json_lines, outcome_lines
 from scen.pipeline.gate import broken_bounds, commit_wave
 from scen.pipeline.plan import Journal, Wave
-from scen.pipeline.system_watch import SystemWatch, memory_peaks
-from scen.pipeline.track import WaveDiary
+from scen.pipeline.track import SystemWatch, WaveDiary, memory_peaks
 from scen.pipeline.work import SharedWork, TrainingWork
 from scen.records import digest_bytes
 from scen.routing.keys import read_prompt_keys

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from scen.fs import Storage
 from scen.ledger.ledger import Ledger, open_ledger
-from scen.ledger.log import LogEntry
+from scen.ledger.manifest import HeldWave, SnapshotPointer, bank_rows, point_at, store_id
 from scen.ledger.markers import pin, unpin
-from scen.ledger.pointer import HeldWave, SnapshotPointer, bank_rows, point_at, store_id
 from scen.ledger.state import Snapshot
+from scen.ledger.view import LogEntry
 from scen.pipeline.admit import admit
 from scen.pipeline.gate import Candidate, candidates
 from scen.pipeline.plan import Journal

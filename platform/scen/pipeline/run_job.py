@@ -1,20 +1,36 @@
-"""From a job's spec to the work: what `scen edit`, `scen drain` and `scen eval` do here and
-`python -m scen_jobs` does on a cluster."""
+"""Run a job from its spec: a stream, a drain, an evaluation, a calibration. Here or on a worker."""
 
+import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from scen.calibration.calibrate import Calibration, calibrate
+from scen.calibration.fit_router import RouterPlan
 from scen.config import Config
+from scen.data import Validator, ingest
+from scen.data.files import locate_input
+from scen.data.read import read_prompts
+from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.ledger.manifest import stored_method
+from scen.model.base import Base, load_base
+from scen.model.weights import EMBEDDED_NAME
 from scen.pipeline.apply import EditJob, EditReport, apply_edits
 from scen.pipeline.change import guard
 from scen.pipeline.drain import Drained, DrainJob, drain_inbox
 from scen.pipeline.evaluate import EvalJob, Evaluation, Measure, evaluate
 from scen.pipeline.gate import broken_bounds
-from scen.pipeline.job_spec import DrainSpec, EvalSpec, StreamSpec
-from scen.pipeline.runtime import Runtime
+from scen.pipeline.job_spec import CalibrateSpec, DrainSpec, EvalSpec, StreamSpec
+from scen.pipeline.runtime import Runtime, Steps
+from scen.records import Edit, digest_json
+from scen.samples import sample_path
+from scen.snapshot.method import save_profile
 from scen.snapshot.open import OpenStore, Say, open_store
+from scen.tracking.client import default_tracking_uri
+from scen.tracking.studies import CalibrationRecord, track_calibration
 
 
 def job_config(spec: StreamSpec | DrainSpec | EvalSpec) -> Config:
@@ -78,3 +94,96 @@ def run_eval_spec(
         reasons = broken_bounds(evaluation.to_dict(), config.waves)
         guard(store.ledger, reasons, snapshot, spec.else_rollback)
     return store
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration, where its profile is, and where it is tracked (None: nowhere)."""
+
+    calibration: Calibration
+    path: Path
+    tracking_uri: str | None
+
+
+def calibrate_base(
+    spec: CalibrateSpec, say: Say, steps: Callable[[], AbstractContextManager[Steps]]
+) -> Calibrated:
+    """Load the base, calibrate it on the edits, write the profile and track it. Raises ConfigError,
+    InputError, BaseError."""
+    path = profile_path(spec.out)
+    for name in (*spec.edits, *([spec.locality] if spec.locality else [])):
+        locate_input(name)  # before the base is loaded
+    name = spec.base.name or EMBEDDED_NAME
+    say(f"loading base {name}")
+    base = load_base(
+        name,
+        template=spec.base.template,
+        dtype=spec.base.dtype,
+        device=spec.base.device,
+        say=say,
+    )
+    edits, sources = _read_edits(spec, say)
+    plan = RouterPlan(searches_places=spec.search_places)
+    if spec.max_false_activation is not None:
+        plan = replace(plan, bound=spec.max_false_activation)
+    unrelated = read_prompts(spec.locality or sample_path("nq_neutral.jsonl"))
+    with steps() as bars:
+        calibration = calibrate(base, edits, unrelated, {"edits": sources}, plan, bars)
+    save_profile(calibration.profile, path)
+    tracking_uri = default_tracking_uri(None) if spec.tracking else None
+    if tracking_uri:
+        track_calibration(tracking_uri, _record(base, calibration, sources, path))
+    return Calibrated(calibration, path, tracking_uri)
+
+
+def profile_path(text: str) -> Path:
+    """Where --out wants the profile, with its ending. Raises ConfigError for another ending."""
+    path = Path(text)
+    if path.suffix not in ("", ".json"):
+        raise ConfigError(f"--out: {text} must end with .json")
+    return path.with_suffix(".json")
+
+
+def _read_edits(spec: CalibrateSpec, say: Say) -> tuple[list[list[Edit]], list[dict[str, Any]]]:
+    """The edits of each file, and what the profile says of the file: its name, not its folder."""
+    edits: list[list[Edit]] = []
+    sources = []
+    for file in spec.edits:
+        batches = ingest(file, Validator())
+        valid = itertools.chain.from_iterable(batch.edits for batch in batches)
+        stop = None if spec.limit is None else spec.skip + spec.limit
+        some = list(itertools.islice(valid, spec.skip, stop))
+        say(f"{len(some)} edits of {file}")
+        digest = digest_json([edit.digest for edit in some])
+        sources.append({"file": Path(file).name, "edits": len(some), "sha256": digest})
+        edits.append(some)
+    return edits, sources
+
+
+def _record(
+    base: Base, calibration: Calibration, sources: list[dict[str, Any]], path: Path
+) -> CalibrationRecord:
+    profile, figures, places = calibration.profile, calibration.figures, calibration.places
+    top1: dict[str, dict[int, float]] = {}
+    for place, value in places.top1.items() if places else ():
+        top1.setdefault(place.kind, {})[place.layer] = value
+    metrics = figures.metrics() | {
+        f"calibration/expert_{name}": value for name, value in profile.calibration["expert"].items()
+    }
+    return CalibrationRecord(
+        base_name=base.name,
+        params={f"expert.{name}": value for name, value in profile.expert.items()}
+        | {"router.places": " ".join(place.name for place in profile.router.encoder.places)}
+        | {"router.max_false_activation": str(figures.bound)}
+        | {f"edits.{source['file']}": source["edits"] for source in sources},
+        metrics=metrics,
+        curve=figures.curve,
+        bound=figures.bound,
+        top1_by_depth=top1,
+        places=[
+            {"keys": " ".join(place.name for place in step.places), "found": step.recall}
+            for step in (places.steps if places else ())
+        ],
+        trials=[asdict(trial) for trial in calibration.trials],
+        files=[path, path.with_suffix(".safetensors")],
+    )

@@ -16,7 +16,7 @@ from scen.data.read import read_prompts
 from scen.evaluation.probes import edit_probes
 from scen.fs import Storage
 from scen.model.base import Base
-from scen.model.fetch import EMBEDDED_NAME
+from scen.model.weights import EMBEDDED_NAME
 from scen.pipeline.local import LocalParts
 from scen.records import Edit
 from scen.samples import sample_path

@@ -24,8 +24,15 @@ from scen.routing.keys import batch_prompts, read_prompt_keys
 from scen.snapshot.method import StoreMethod
 from scen.snapshot.open import OpenStore
 from scen.training.experts import ExpertPlan, encode_edits
-from scen.training.neurons import NeuronPlan
-from scen.training.parts import Fitted, WavePlan, add_neurons, cut_parts, fit_part, join_parts
+from scen.training.parts import (
+    Fitted,
+    NeuronPlan,
+    WavePlan,
+    add_neurons,
+    cut_parts,
+    fit_part,
+    join_parts,
+)
 
 
 class SharedWork(Protocol):

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scen.evaluation.metrics import EvalReport, flatten_report
 from scen.fs import Storage
-from scen.ledger.log import LogEntry
+from scen.ledger.view import LogEntry
 from scen.report.store import StoreFacts, evaluation_rows
 from scen.report.verdict import clip, counted, number, percent
 from scen.report.waves import Rows, WaveFacts, frequent_sources, wave_losses, wave_rows

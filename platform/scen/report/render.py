@@ -14,7 +14,6 @@ from markupsafe import Markup
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.report import verdict as words
-from scen.report.edits import worst
 from scen.report.figures import (
     MAX_SOURCES,
     evaluation_pictures,
@@ -24,7 +23,7 @@ from scen.report.figures import (
 )
 from scen.report.store import StoreFacts, Wanted
 from scen.report.tables import Table, edits_table, report_tables, waves_table
-from scen.report.waves import WaveFacts, frequent_sources
+from scen.report.waves import WaveFacts, frequent_sources, worst
 
 INDEX, FIGURES = "index.html", "report.json"
 _PART = ".part"

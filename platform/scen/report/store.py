@@ -17,15 +17,17 @@ from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage, StoredFile
 from scen.ledger.events import Event
 from scen.ledger.ledger import open_ledger
-from scen.ledger.log import LogEntry, LogFilter
 from scen.ledger.manifest import StoreManifest
 from scen.ledger.state import Snapshot
-from scen.report.edits import Answers, committed_rows, held_rows
+from scen.ledger.view import LogEntry, LogFilter
 from scen.report.waves import (
+    Answers,
     Rows,
     WaveFacts,
     WaveReader,
+    committed_rows,
     held_edits,
+    held_rows,
     read_rows,
     summarise_rows,
     wave_rows,

@@ -10,9 +10,8 @@ from io import StringIO
 from typing import Any, Literal
 
 from scen.evaluation.metrics import EvalReport
-from scen.report.edits import answered_by
 from scen.report.store import StoreFacts, group_reasons
-from scen.report.waves import WaveFacts, frequent_sources
+from scen.report.waves import WaveFacts, answered_by, frequent_sources
 
 Kind = Literal["text", "said", "number", "share", "moment"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from scen.errors import ConfigError
 from scen.model.keys import KeyPlace
-from scen.routing.encoder import KeyEncoder, Whitening, compose_encoder, random_view
-from scen.routing.evidence import Evidence
-from scen.routing.gate import Gate
+from scen.routing.gate import Evidence, Gate
+from scen.routing.keys import KeyEncoder, Whitening, compose_encoder, random_view
 
 NEGATIVES = ("same kind", "near miss", "made near miss", "task", "subject task")
 """Kinds of hard negatives: questions whose edit is absent, near misses given and made, tasks about

@@ -23,8 +23,7 @@ from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.routing.keys import WIDTH, unpack_texts
 from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
-from scen.snapshot.base_profile import Profile, find_profile
-from scen.snapshot.method import StoreMethod
+from scen.snapshot.method import Profile, StoreMethod, find_profile
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from scen.config import BaseConfig, Config
 from scen.errors import NotFoundError
 from scen.fs import Storage
 from scen.ledger.ledger import Ledger, create_or_open, open_ledger
-from scen.ledger.manifest import StoreManifest, read_manifest
-from scen.ledger.pointer import SnapshotPointer, bank_rows
+from scen.ledger.manifest import SnapshotPointer, StoreManifest, bank_rows, read_manifest
 from scen.ledger.state import Snapshot
 from scen.ledger.tensors import load_bundle, save_bundle
 from scen.model.base import Base, load_base, open_base
 from scen.model.decode import EditedModel
-from scen.model.fetch import EMBEDDED_NAME
 from scen.model.keys import KeyPlace
+from scen.model.weights import EMBEDDED_NAME
 from scen.routing.keys import read_prompt_keys
 from scen.routing.router import Router
 from scen.snapshot.ask import VersionModel

@@ -14,8 +14,7 @@ from scen.method import METHODS, MethodName
 from scen.model.batch import IGNORED, pad_edits, pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync, run_head
 from scen.model.expert import FullBank, LowRankBank, build_bank, expert_loss, join_banks
-from scen.model.prefill import Prefill, prefill
-from scen.model.split import Split, split_edits
+from scen.model.prefill import Prefill, Split, prefill, split_edits
 from scen.model.template import Template
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 

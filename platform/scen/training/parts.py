@@ -1,8 +1,8 @@
-"""Both training stages for the edits of a wave, part by part."""
+"""Train the parts of a wave, join them, and add their neurons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,12 +10,48 @@ from torch import Tensor
 from scen.method import METHODS, Method
 from scen.model.batch import pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync
+from scen.model.expert import neuron_loss
 from scen.model.keys import KeyPlace, read_span_keys
 from scen.model.prefill import Prefill, prefill
+from scen.model.route import initial_neuron
 from scen.records import EncodedEdit
 from scen.routing.keys import pack_texts
 from scen.training.experts import ExpertPlan, fit_experts
-from scen.training.neurons import NeuronPlan, fit_neurons
+
+
+@dataclass(frozen=True)
+class NeuronPlan:
+    """How neurons are trained (arXiv 2404.02699: Adam, lr 1e-4, 20 steps on ZsRE, 30 on long text;
+    its reproduction in arXiv 2512.14395: SGD)."""
+
+    steps: int
+    lr: float
+    optimizer: Literal["adam", "sgd"] = "adam"
+
+
+def fit_neurons(
+    h_EF: Tensor, seeds: list[int], plan: NeuronPlan, history_HF: Tensor | None = None
+) -> Tensor:
+    """weight_EF of the neurons of E edits, in the order in which they arrive.
+
+    Edit e has the H edits of the history and those before it in the wave as negatives. All E
+    neurons step together; each has its own state of Adam, and rows do not influence each other.
+    """
+    weights = [initial_neuron(h_EF.shape[1], seed, h_EF.dtype) for seed in seeds]
+    weight_EF = torch.stack(weights).to(h_EF.device).requires_grad_()
+    all_NF = h_EF if history_HF is None else torch.cat([history_HF.to(h_EF), h_EF])
+    earlier = len(all_NF) - len(h_EF)
+    order = torch.arange(len(all_NF), device=h_EF.device)
+    mask_EN = order[None] < (order[earlier:, None])
+    kind = torch.optim.Adam if plan.optimizer == "adam" else torch.optim.SGD
+    optimizer = kind([weight_EF], lr=plan.lr)
+    for _ in range(plan.steps):
+        score_EN = torch.sigmoid(weight_EF @ all_NF.T)
+        pos_E = score_EN[:, earlier:].diagonal()
+        neuron_loss(pos_E, score_EN, mask_EN).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return weight_EF.detach()
 
 
 @dataclass(frozen=True)

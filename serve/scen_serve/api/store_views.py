@@ -16,8 +16,8 @@ from scen.data.inbox import Inbox
 from scen.errors import ConflictError, NotFoundError
 from scen.ledger.actions import About, Rollback
 from scen.ledger.events import Event, LedgerEntry, Superseded
-from scen.ledger.log import LogEntry
 from scen.ledger.state import State
+from scen.ledger.view import LogEntry
 from scen.records import edit_to_dict
 from scen_serve.api.access import ApiKey, AppContext
 from scen_serve.api.errors import ApiError

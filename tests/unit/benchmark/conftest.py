@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import WORDS
-from scen.benchmark.material import RowStore
-from scen.benchmark.settings import BenchmarkSettings
+from scen.benchmark.settings import BenchmarkSettings, RowStore
 from scen.fs import Storage
 from scen.records import Edit
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from scen.benchmark.material import RowStore
 from scen.benchmark.run import run_benchmark
+from scen.benchmark.settings import RowStore
 from scen.model.base import load_base
 from unit.benchmark.conftest import QUICK, MakeBenchmark, write_lines
 

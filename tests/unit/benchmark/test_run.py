@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from scen.benchmark.material import Row, RowStore
 from scen.benchmark.run import merit, run_benchmark, tune
-from scen.benchmark.settings import MethodSettings
+from scen.benchmark.settings import MethodSettings, Row, RowStore
 from scen.benchmark.tables import ASKED, LEFT_ALONE, grids
 from scen.data.asking import wordings
 from scen.errors import ConfigError, InputError

@@ -1,6 +1,6 @@
 """Rows as tables."""
 
-from scen.benchmark.material import Row
+from scen.benchmark.settings import Row
 from scen.benchmark.tables import grids, markdown
 
 FIGURES = {

@@ -19,8 +19,8 @@ from scen.records import Edit, Rephrase
 from scen.routing.keys import pack_texts, read_prompt_keys
 from scen.routing.neurons import KeyNeurons
 from scen.routing.router import conformal_threshold
-from scen.snapshot.base_profile import load_profile, save_profile
 from scen.snapshot.load import Place
+from scen.snapshot.method import load_profile, save_profile
 from scen.snapshot.open import OpenStore, create_store
 
 NEUTRAL = [f"What is {a} {b}?" for a in ("a red", "an old") for b in ("river", "king", "song")]

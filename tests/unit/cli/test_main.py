@@ -25,9 +25,9 @@ NAMES = sorted(
 def test_these_are_the_commands() -> None:
     assert set(NAMES) == {
         "base fetch", "base info", "base list", "base check", "edit", "ask", "eval", "calibrate",
-        "collisions", "revoke", "expire", "rollback", "diff", "log", "show", "verify", "gc", "candidates",
-        "promote", "reject", "register", "rebase", "export", "drain", "submit", "jobs", "stop", "serve",
-        "demo", "report", "benchmark", "publish", "unpublish", "sign",
+        "collisions", "revoke", "expire", "rollback", "diff", "log", "show", "verify", "gc",
+        "candidates", "promote", "reject", "register", "rebase", "export", "drain", "submit",
+        "jobs", "stop", "serve", "demo", "report", "benchmark", "publish", "unpublish", "sign",
     }  # fmt: skip
 
 

@@ -17,8 +17,7 @@ from conftest import write_tiny_base
 from scen.cli.main import main
 from scen.config import load_config
 from scen.errors import ConfigError
-from scen.export.adapters import INDEX, Exporter, adapter_config, adapter_name
-from scen.export.model_card import hub_id, model_card
+from scen.export.adapters import INDEX, Exporter, adapter_config, adapter_name, hub_id, model_card
 from scen.fs import Storage
 from scen.ledger.actions import WaveCommit
 from scen.ledger.ledger import create_or_open

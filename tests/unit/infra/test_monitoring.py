@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray.util.metrics
 
-from scen.cluster.registry_client import MeteredRegistry
+from scen.cluster.registry import MeteredRegistry
 from scen.errors import ConflictError
 from scen.fs import Storage
 from scen.ledger.ledger import WaveCommit, create_or_open

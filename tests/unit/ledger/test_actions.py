@@ -13,7 +13,7 @@ from scen.fs import Storage
 from scen.ledger.actions import About, Action, Drop, Expire, Revoke, Rollback, os_user
 from scen.ledger.events import Dropped, Revoked, Superseded
 from scen.ledger.ledger import CommitResult, Ledger, WaveCommit, open_ledger
-from scen.ledger.log import LogFilter
+from scen.ledger.view import LogFilter
 from scen.records import Edit
 
 MakeWave = Callable[..., WaveCommit]

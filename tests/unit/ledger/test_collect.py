@@ -9,9 +9,8 @@ import torch
 
 from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.ledger.actions import About, Revoke, Rollback
-from scen.ledger.bundles import bundle_path
+from scen.ledger.bundles import LOG_FOLDER, bundle_path, spare_checkpoints, stray_files
 from scen.ledger.collect import Keep, collect, plan_collection, referenced_at
-from scen.ledger.files import LOG_FOLDER, spare_checkpoints, stray_files
 from scen.ledger.ledger import open_ledger
 from scen.ledger.markers import Lease, Policy, pin, unpin, write_policy
 from scen.ledger.table import open_table

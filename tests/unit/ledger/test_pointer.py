@@ -9,8 +9,15 @@ from scen.errors import IntegrityError
 from scen.fs import Storage
 from scen.ledger.actions import Revoke, Rollback
 from scen.ledger.ledger import Ledger
-from scen.ledger.manifest import StoreManifest, read_manifest
-from scen.ledger.pointer import HeldWave, SnapshotPointer, bank_rows, point_at, store_id
+from scen.ledger.manifest import (
+    HeldWave,
+    SnapshotPointer,
+    StoreManifest,
+    bank_rows,
+    point_at,
+    read_manifest,
+    store_id,
+)
 from unit.ledger.conftest import BASE, MakeManifest, MakeWave
 
 HELD = HeldWave("c", "c" * 64, ("a-1", "c-0", "c-1"), ("b-0",))

@@ -12,7 +12,7 @@ from scen.fs import Storage
 from scen.ledger.actions import About, Expire, Revoke, Rollback, WaveCommit
 from scen.ledger.collect import Keep, collect, plan_collection
 from scen.ledger.ledger import Ledger, open_ledger
-from scen.pipeline.audit import write_audit
+from scen.pipeline.inspect_ledger import write_audit
 from scen.records import Edit
 from unit.ledger.conftest import Shop
 

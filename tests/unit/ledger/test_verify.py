@@ -9,8 +9,7 @@ import torch
 from scen.errors import NotFoundError
 from scen.fs import Storage
 from scen.ledger.actions import Revoke
-from scen.ledger.bundles import bundle_path
-from scen.ledger.files import read_rows
+from scen.ledger.bundles import bundle_path, read_rows
 from scen.ledger.ledger import WaveCommit
 from scen.ledger.tensors import save_bundle
 from scen.ledger.verify import Finding, verify_ledger, verify_store

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scen.errors import BaseError
-from scen.model.fetch import fetch_embedded
+from scen.model.weights import fetch_embedded
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -64,7 +64,7 @@ COMMIT = "0" * 40
 
 def fetch(home: Path, name: str) -> str:
     """What a process without network access makes of a hub id."""
-    code = f"from scen.model.fetch import fetch_hub; print(fetch_hub({name!r}))"
+    code = f"from scen.model.weights import fetch_hub; print(fetch_hub({name!r}))"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home)}
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],

@@ -13,7 +13,7 @@ from scen.model.batch import pad_prompts
 from scen.model.prefill import prefill
 from scen.records import Edit, EncodedEdit
 from scen.training.experts import ExpertPlan, fit_experts
-from scen.training.neurons import NeuronPlan, fit_neurons
+from scen.training.parts import NeuronPlan, fit_neurons
 
 LAYER = 3
 PAPER = ExpertPlan("scen", LAYER, steps=10, lr=1e-3)

@@ -16,7 +16,7 @@ from scen.pipeline.plan import Wave
 from scen.pipeline.run_wave import run_wave
 from scen.pipeline.stream import settings
 from scen.records import Edit
-from scen.training.neurons import NeuronPlan, fit_neurons
+from scen.training.parts import NeuronPlan, fit_neurons
 
 MakeParts = Callable[..., LocalParts]
 

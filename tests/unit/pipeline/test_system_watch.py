@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from scen.pipeline.system_watch import SystemWatch, memory_peaks, process_memory
+from scen.pipeline.track import SystemWatch, memory_peaks, process_memory
 
 
 def spend(seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scen.report.edits import Answers, answered_by, worst
+from scen.report.waves import Answers, answered_by, worst
 
 
 def outcome(kind: str, after: str, edit_id: str | None = "a", **values: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from scen.model.keys import KeyPlace
-from scen.routing.encoder import Whitening, compose_encoder, random_view
 from scen.routing.gate import Gate
+from scen.routing.keys import Whitening, compose_encoder, random_view
 from scen.routing.router import Router
 
 MakeKeys = Callable[[int, int], Tensor]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from scen.model.keys import KeyPlace
-from scen.routing.encoder import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encoder, random_view
+from scen.routing.keys import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encoder, random_view
 from scen.routing.router import Router
 
 MakeKeys = Callable[[int, int], Tensor]

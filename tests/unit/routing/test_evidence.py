@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from scen.model.keys import KeyPlace, SpanKeys
-from scen.routing.evidence import Evidence, around, input_columns, manner_begin
-from scen.routing.gate import Gate
+from scen.routing.gate import NUM_FIGURES, Evidence, Gate, around, input_columns, manner_begin
 from scen.routing.neurons import Choice, KeyNeurons, best_spans
 from scen.routing.router import Router
-from scen.routing.words import NUM_FIGURES
 
 PLACES = (KeyPlace(1, "span"), KeyPlace(4, "last"))
 

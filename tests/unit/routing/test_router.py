@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scen.errors import ConfigError
 from scen.model.keys import KeyPlace
-from scen.routing.encoder import Whitening
+from scen.routing.keys import Whitening
 from scen.routing.router import (
     NEGATIVES,
     Router,

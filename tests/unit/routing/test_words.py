@@ -2,8 +2,8 @@
 
 import pytest
 
+from scen.routing.gate import NUM_FIGURES, compare_words, fit_rarity, trigram_similarity
 from scen.routing.keys import WIDTH, pack_texts, unpack_texts
-from scen.routing.words import NUM_FIGURES, compare_words, fit_rarity, trigram_similarity
 
 EDIT = "Who won the Tour de Suisse in 1987?"
 RARITY = fit_rarity(["who won the race in 1990", "who is the author", "in the end"]).tolist()

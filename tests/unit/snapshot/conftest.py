@@ -13,7 +13,7 @@ from scen.model.base import Base
 from scen.model.keys import KeyPlace
 from scen.routing.keys import read_prompt_keys
 from scen.routing.router import plain_router
-from scen.snapshot.base_profile import Profile
+from scen.snapshot.method import Profile
 
 MakeConfig = Callable[..., Config]
 

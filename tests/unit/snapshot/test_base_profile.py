@@ -8,7 +8,7 @@ import torch
 
 from scen.errors import ConfigError
 from scen.model.base import Base, load_base
-from scen.snapshot.base_profile import (
+from scen.snapshot.method import (
     Profile,
     find_profile,
     load_profile,

@@ -8,8 +8,7 @@ import pytest
 from scen.config import Config, load_config
 from scen.errors import ConfigError
 from scen.model.keys import KeyPlace
-from scen.snapshot.base_profile import Profile
-from scen.snapshot.method import StoreMethod, resolve_method, stated_method
+from scen.snapshot.method import Profile, StoreMethod, resolve_method, stated_method
 
 
 def config(method: str = "scen-lr", **sections: Any) -> Config:

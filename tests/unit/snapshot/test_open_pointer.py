@@ -10,7 +10,7 @@ from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.ledger.actions import About, Revoke
 from scen.ledger.bundles import bundle_path
-from scen.ledger.pointer import HeldWave, SnapshotPointer, point_at
+from scen.ledger.manifest import HeldWave, SnapshotPointer, point_at
 from scen.snapshot.ask import Answer, VersionModel
 from scen.snapshot.open import OpenStore, open_pointer
 from unit.serve.conftest import NEW, alone, commit_wave, prepare_wave, serve_edits, store, unrelated

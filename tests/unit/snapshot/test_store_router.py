@@ -10,8 +10,8 @@ from scen.config import Config
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.model.base import Base
-from scen.snapshot.base_profile import Profile, save_profile
 from scen.snapshot.load import choose_profile
+from scen.snapshot.method import Profile, save_profile
 from scen.snapshot.open import create_store, open_store
 
 MakeConfig = Callable[..., Config]

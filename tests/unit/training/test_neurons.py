@@ -4,7 +4,7 @@ import torch
 
 from scen.model.expert import neuron_loss
 from scen.model.route import initial_neuron
-from scen.training.neurons import NeuronPlan, fit_neurons
+from scen.training.parts import NeuronPlan, fit_neurons
 
 SEEDS = [3, 5, 8]
 

@@ -8,8 +8,7 @@ from scen.model.base import Base
 from scen.model.keys import KeyPlace
 from scen.records import EncodedEdit
 from scen.training.experts import ExpertPlan
-from scen.training.neurons import NeuronPlan
-from scen.training.parts import WavePlan, add_neurons, cut_parts, fit_part, join_parts
+from scen.training.parts import NeuronPlan, WavePlan, add_neurons, cut_parts, fit_part, join_parts
 
 
 def plan_of(method: MethodName) -> WavePlan:

@@ -17,9 +17,8 @@ from scen.model.batch import IGNORED, pad_edits, pad_prompts
 from scen.model.decode import EditedModel
 from scen.model.decoder import run_head
 from scen.model.expert import Span, expert_loss
-from scen.model.prefill import Prefill, prefill
+from scen.model.prefill import Prefill, prefill, split_edits
 from scen.model.route import Route
-from scen.model.split import split_edits
 from scen.records import Edit, EncodedEdit
 
 _SPLIT_GAP = 1e-5
