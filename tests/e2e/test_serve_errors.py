@@ -55,7 +55,7 @@ def test_every_error_has_one_form(api: Api) -> None:
     ("text", "field"),
     [
         ('{"prompt": "a", "target": "b", "target": "c"}', "target"),
-        ('{"prompt": "a", "target": "b", "metadata": {"k": "1", "k": "2"}}', "k"),
+        ('{"prompt": "a", "target": "b", "metadata": {"k": "1", "k": "2"}}', "metadata"),
         ('{"prompt": "a", "target": "b", "metadata": {"score": NaN}}', "metadata"),
         ('{"prompt": "a", "target": "b", "metadata": {"score": [1, -Infinity]}}', "metadata"),
         ('{"prompt": "a", "target": "b", "priority": 1e999}', "priority"),
