@@ -1,1 +1,2 @@
-"""Finds, for a base, where keys are read, how they are compared, and how experts are trained."""
+"""Calibration: for a base, where keys are read, how they are compared and how experts are
+trained."""

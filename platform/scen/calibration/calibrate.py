@@ -1,4 +1,4 @@
-"""Calibration of a base: what `scen calibrate` runs, step by step."""
+"""Calibration of a base, as run by `scen calibrate`."""
 
 import logging
 import random
@@ -49,7 +49,7 @@ from scen.snapshot.load import Place
 from scen.snapshot.method import Profile
 from scen.snapshot.open import OpenStore
 
-Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
+Progress = Callable[[str, int, int], None]  # step, units done in this call, units in total
 
 _REQUEST = (
     "Question: Who wrote Hamlet?\nThe same question in other words: Hamlet was written by whom?\n"
@@ -57,16 +57,16 @@ _REQUEST = (
 )
 _TOKENS = 32
 _BATCH = 32
-_SAMPLE = 48  # edits that experts are tried on
+_SAMPLE = 48  # edits on which expert settings are tried
 _LEAST_PROMPTS = 20
-_MOST_UNKNOWN = 0.1  # of the tokens of wordings
+_MOST_UNKNOWN = 0.1  # share of the tokens of the wordings
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A profile and the trials behind it; `places` is None where the default places were used."""
+    """A profile and the trials behind it; `places` is None if the default places were used."""
 
     profile: Profile
     places: PlaceSearch | None
@@ -85,15 +85,15 @@ def calibrate(
     """Places, router and expert settings for a base, from edits with rephrases and near misses.
 
     The edits of each source are of one kind, and near misses are made within it. Every other one of
-    the `unrelated` prompts is kept for the test. `about` says where the data
-    came from; it is kept in the profile. Keys are read at the default places, or where the plan
-    says so at the candidates of highest recall. Raises InputError where there is too little data,
-    ConfigError where there are too few hard negatives for the bound.
+    the `unrelated` prompts is held out for testing. `about` is the provenance of the data, recorded
+    in the profile. Keys are read at the default places or, if the plan searches places, at the
+    candidates with the highest recall. Raises InputError if there is too little data, ConfigError
+    if there are too few hard negatives for the bound.
     """
     plan = plan or RouterPlan()
     whole = _complete(base, sources, unrelated, progress)
-    find = candidate_places if plan.searches_places else default_places
-    keys, test, projection = _read(base, find(base.num_layers), (whole, unrelated), progress)
+    places_of = candidate_places if plan.searches_places else default_places
+    keys, test, projection = _read(base, places_of(base.num_layers), (whole, unrelated), progress)
     search = None
     if plan.searches_places:
         search = _search_places(keys, plan, progress)
@@ -116,12 +116,11 @@ def calibrate_store(
 ) -> Calibration:
     """A router for a store's base, fitted on the active edits of the store itself.
 
-    The edits are represented by the raw keys that their bundles hold, at the places of the store,
-    so that the router fits a store of these edits without reading them again; only their rephrases,
-    near misses and other wordings are read from the base. Settings of experts stay those of the
-    store. Other arguments as in `calibrate`. Raises ConfigError for a store of method scen, which
-    has no router, or where there are too few hard negatives for the bound; InputError where there
-    is too little data.
+    The edits are represented by the raw keys in their bundles, at the places of the store, so that
+    the router suits the store without rereading its edits; only their rephrases, near misses and
+    other wordings are read from the base. Expert settings stay those of the store. Other arguments
+    as in `calibrate`. Raises ConfigError for a store of method scen, which has no router, or if
+    there are too few hard negatives for the bound; InputError if there is too little data.
     """
     base, method = store.base, store.method
     if not method.kind.has_router:
@@ -147,7 +146,7 @@ def calibrate_store(
 def _complete(
     base: Base, sources: Sequence[Sequence[Edit]], unrelated: Sequence[str], progress: Progress
 ) -> list[list[Edit]]:
-    """The edits of each source, all with rephrases. Raises InputError where there are too few."""
+    """The edits of each source, all with rephrases. Raises InputError if there are too few."""
     _require_enough(sum(map(len, sources)), unrelated)
     bare = sum(not edit.rephrases for edits in sources for edit in edits)
     return [
@@ -163,7 +162,7 @@ def _fit(
     plan: RouterPlan,
     progress: Progress,
 ) -> tuple[Router, HeldFigures]:
-    """The router of raw keys as the base gives them, and its figures on held-out questions."""
+    """The router for the base's raw keys, and its figures on held-out questions."""
     router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
     figures = measure_held(keys, router, held, test)
     return router if projection_FG is None else router.after(projection_FG), figures
@@ -187,8 +186,8 @@ def _read(
     data: tuple[Sequence[Sequence[Edit]], Sequence[str]],
     progress: Progress,
 ) -> tuple[RouterKeys, SpanKeys, torch.Tensor | None]:
-    """Keys of the questions about edits and of the unrelated prompts kept for the test, at these
-    places; and the projection that narrowed them."""
+    """Keys, at these places, of the questions about edits and of the unrelated test prompts; and
+    the projection that narrowed them (None: not narrowed)."""
     sources, unrelated = data
     has_roles, knows = base.template.has_roles, _knows_wordings(base)
     parts, first = [], 0
@@ -196,8 +195,8 @@ def _read(
         asking = Asking(wordings("fit"), first, has_roles) if knows else None
         parts.append(build_router_set(edits, (), asking=asking))
         first += len(edits)
-    asked = _Texts([text for edits in sources for edit in edits for text in _all_texts(edit)])
-    negatives = [text for text in unrelated if text not in asked]
+    positives = _Texts([text for edits in sources for edit in edits for text in _all_texts(edit)])
+    negatives = [text for text in unrelated if text not in positives]
     asking = Asking(wordings("fit"), 0, has_roles) if knows else None
     around = build_router_set((), negatives[::2], asking=asking)
     about = join_router_sets([*parts, around])
@@ -208,38 +207,38 @@ def _read(
         base, places, questions, projection, lambda done: progress("keys", done, len(questions))
     )
     count = len(about.questions)
-    is_ours_M = spans.row_M < count
-    ours = spans.take(is_ours_M.nonzero().squeeze(1))
-    whole_NKF = ours.key_MKF[ours.span_M == 0]
-    rest = spans.take((~is_ours_M).nonzero().squeeze(1))
-    theirs = replace(rest, row_M=rest.row_M - count)
-    return RouterKeys(about, places, whole_NKF, ours), theirs, projection
+    is_fitted_M = spans.row_M < count
+    fitted_spans = spans.take(is_fitted_M.nonzero().squeeze(1))
+    whole_NKF = fitted_spans.key_MKF[fitted_spans.span_M == 0]
+    rest = spans.take((~is_fitted_M).nonzero().squeeze(1))
+    test_spans = replace(rest, row_M=rest.row_M - count)
+    return RouterKeys(about, places, whole_NKF, fitted_spans), test_spans, projection
 
 
 def _knows_wordings(base: Base) -> bool:
-    """False where the tokenizer lacks the words of the ways of asking, which are English: all of
-    them would look alike."""
+    """False if the tokenizer does not cover the ways of asking, which are English: they would all
+    look alike."""
     unknown = base.tokenizer.unk_token_id
     rng, about = random.Random(0), Ask("Who?")
-    some = [wordings("fit").ask(way, about, rng) for way in wordings("fit").ways]
+    samples = [wordings("fit").ask(way, about, rng) for way in wordings("fit").ways]
     ids = [
         token
-        for asked in some
+        for asked in samples
         if asked is not None
         for token in base.template.encode_prompt(asked.text).ids
     ]
     knows = unknown is None or ids.count(unknown) <= _MOST_UNKNOWN * len(ids)
     if not knows:
         _log.warning(
-            "the tokenizer of %s does not know the words of the ways of asking: the router is "
-            "fitted on the edits' own wordings only",
+            "the tokenizer of %s does not cover the English ways of asking: the router is fitted "
+            "on the edits' own wordings only",
             base.name,
         )
     return knows
 
 
 class _Texts:
-    """Texts, compared as prompts are."""
+    """A set of texts, compared in normalised form."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._known = {normalise(text) for text in texts}
@@ -262,34 +261,36 @@ def _search_expert(
     base: Base, edits: Sequence[Edit], progress: Progress
 ) -> tuple[ExpertTrial, tuple[ExpertTrial, ...]]:
     grid = ExpertGrid.of(base.num_layers)
-    some = sample_edits(base, edits, _SAMPLE)
-    return choose_expert(base, some, grid, lambda done: progress("experts", done, grid.most_trials))
+    sample = sample_edits(base, edits, _SAMPLE)
+    return choose_expert(
+        base, sample, grid, lambda done: progress("experts", done, grid.most_trials)
+    )
 
 
 def _facts(base: Base) -> dict[str, object]:
-    """The base as a profile names it."""
+    """The description of the base in a profile."""
     return {name: fact for name, fact in base.describe().items() if name != "device"}
 
 
 def complete_edits(
     base: Base, edits: Sequence[Edit], progress: Callable[[int], None] = lambda _: None
 ) -> list[Edit]:
-    """The edits, each with rephrases: its own, or where it has none those of the base (source
-    `base`) and of templates (`made`). `progress` is called with each batch's size."""
+    """The edits, each with rephrases: its own or, if it has none, generated by the base (source
+    `base`) and from templates (`made`). `progress` is called with each batch's size."""
     templates = question_templates(edits)
     bare = [edit for edit in edits if not edit.rephrases]
     written: dict[str, tuple[Rephrase, ...]] = {}
     for begin in range(0, len(bare), _BATCH):
-        some = bare[begin : begin + _BATCH]
-        for edit, text in zip(some, _ask(base, some), strict=True):
+        batch = bare[begin : begin + _BATCH]
+        for edit, text in zip(batch, _rephrase(base, batch), strict=True):
             own = [Rephrase(text, "base")] if is_other_wording(text, edit) else []
             written[edit.id] = (*own, *make_rephrases(edit, templates))
-        progress(len(some))
+        progress(len(batch))
     return [replace(edit, rephrases=edit.rephrases or written[edit.id]) for edit in edits]
 
 
-def _ask(base: Base, edits: Sequence[Edit]) -> list[str]:
-    """What the base makes of each prompt, its first line."""
+def _rephrase(base: Base, edits: Sequence[Edit]) -> list[str]:
+    """The base's rephrase of each prompt: the first line of its answer."""
     encoded = [base.template.encode_prompt(_REQUEST.format(edit.prompt)) for edit in edits]
     batch = pad_prompts(encoded, base.pad_id, base.device)
     answers = decode(bare_model(base), batch, _TOKENS, Route.base(len(edits), base.device))
@@ -298,7 +299,8 @@ def _ask(base: Base, edits: Sequence[Edit]) -> list[str]:
 
 
 def is_other_wording(text: str, edit: Edit) -> bool:
-    """A base may repeat the prompt, answer it, or lose its subject."""
+    """True if the text rephrases the edit's prompt, rather than repeating or answering it or losing
+    its subject."""
     if normalise(text) == normalise(edit.prompt) or len(text) > 2 * len(edit.prompt) + 20:
         return False
     return names_subject(text, edit)

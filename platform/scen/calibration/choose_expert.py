@@ -1,7 +1,7 @@
-"""Which expert a base needs: its layer, learning rate, rank and steps, by trial.
+"""Search for a base's expert settings: layer, learning rate, rank and steps.
 
-Each trial trains the experts of a few edits and lets the base answer freely with each edit's own
-expert (oracle route), so that routing has no say.
+Each trial trains experts for a few edits and decodes freely with each edit's own expert (oracle
+route), independently of routing.
 """
 
 import time
@@ -30,8 +30,8 @@ _SPARE_TOKENS = 8  # an answer this much longer than its target cannot be the ta
 
 @dataclass(frozen=True)
 class ExpertTrial:
-    """Settings and their result: shares of edits (`reliability`) and of their first rephrases
-    (`generality`) that are answered exactly, and the seconds that the trial took."""
+    """Settings and their result: the shares of edits (`reliability`) and of their first rephrases
+    (`generality`) answered exactly, and the trial's duration in seconds."""
 
     layer: int
     lr: float
@@ -53,7 +53,7 @@ class ExpertTrial:
 
 @dataclass(frozen=True)
 class ExpertGrid:
-    """The values tried on each axis; the others stay at the best so far."""
+    """The values tried on each axis, with the other axes at the best values so far."""
 
     layers: tuple[int, ...]
     rates: tuple[float, ...] = _RATES
@@ -68,12 +68,12 @@ class ExpertGrid:
 
     @property
     def most_trials(self) -> int:
-        """How many trials there are at most."""
+        """Maximum number of trials."""
         return sum(map(len, (self.layers, self.rates, self.ranks, self.steps)))
 
 
 def sample_edits(base: Base, edits: Sequence[Edit], count: int) -> list[Edit]:
-    """Up to `count` edits to try experts on: half of them evenly spread, half those with the
+    """Up to `count` edits to try expert settings on: half of them evenly spread, half with the
     longest targets, since settings that suffice for most edits may be too weak for the hardest."""
     half = count // 2
     length = [len(base.template.encode_target(edit.target)) for edit in edits]
@@ -89,9 +89,10 @@ def choose_expert(
     grid: ExpertGrid,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[ExpertTrial, tuple[ExpertTrial, ...]]:
-    """The cheapest settings within a point of the best, and all trials; one axis at a time.
+    """The cheapest settings within a percentage point of the best, and all trials; searched one
+    axis at a time.
 
-    `progress` is called after each value, tried now or before.
+    `progress` is called after each value, including those already tried.
     """
     defaults = ExpertConfig()
     middle = grid.layers[len(grid.layers) // 2]
@@ -105,9 +106,9 @@ def choose_expert(
     ):
         for value in values:
             change: dict[str, Any] = {name: value}
-            wanted = _untried(replace(best, **change))
-            if wanted not in known:
-                known[wanted] = _try(base, edits, wanted)
+            trial = _untried(replace(best, **change))
+            if trial not in known:
+                known[trial] = _try(base, edits, trial)
             progress(1)
         best = cheapest(list(known.values()), base.num_layers)
     return best, tuple(known.values())
@@ -118,9 +119,9 @@ def _untried(trial: ExpertTrial) -> ExpertTrial:
 
 
 def cheapest(trials: Sequence[ExpertTrial], num_layers: int) -> ExpertTrial:
-    """Of the trials within a point of the best, the one that costs least."""
-    enough = max(trial.score for trial in trials) - _TOLERANCE
-    good = [trial for trial in trials if trial.score >= enough]
+    """The cheapest of the trials within a percentage point of the best."""
+    min_score = max(trial.score for trial in trials) - _TOLERANCE
+    good = [trial for trial in trials if trial.score >= min_score]
     return min(good, key=lambda trial: (trial.cost(num_layers), -trial.score))
 
 
@@ -132,16 +133,16 @@ def _try(base: Base, edits: Sequence[Edit], trial: ExpertTrial) -> ExpertTrial:
     bank = fit_experts(base.model, plan, encoded, base.pad_id).bank
     stored = {name: tensor.half().float() for name, tensor in bank.tensors().items()}
     edited = bare_model(base, trial.layer, build_bank(stored))
-    asked = _share_exact(base, edited, edits, [edit.prompt for edit in edits])
-    reworded = _share_exact(base, edited, edits, [edit.rephrases[0].text for edit in edits])
+    reliability = _share_exact(base, edited, edits, [edit.prompt for edit in edits])
+    generality = _share_exact(base, edited, edits, [edit.rephrases[0].text for edit in edits])
     seconds = time.perf_counter() - began
-    return replace(trial, reliability=asked, generality=reworded, seconds=seconds)
+    return replace(trial, reliability=reliability, generality=generality, seconds=seconds)
 
 
 def _share_exact(
     base: Base, edited: EditedModel, edits: Sequence[Edit], prompts: Sequence[str]
 ) -> float:
-    """The share of prompts that are answered with the target of the edit of the same index."""
+    """The share of prompts answered exactly with the target of the edit at the same index."""
     encoded = [base.template.encode_prompt(prompt) for prompt in prompts]
     targets = [base.template.encode_target(edit.target) for edit in edits]
     limit = max(map(len, targets)) + _SPARE_TOKENS
@@ -153,7 +154,7 @@ def _share_exact(
 
 
 def bare_model(base: Base, layer: int = 0, bank: ExpertBank | None = None) -> EditedModel:
-    """The base with a bank of experts, or none, and without neurons: routes are given."""
+    """The base with a bank of experts (None: no experts) and no neurons, for given routes."""
     config = base.model.config
     wide, narrow = config.intermediate_size, config.hidden_size
     if bank is None:

@@ -1,6 +1,6 @@
 """How a router handles prompts about held-out edits, by kind of prompt.
 
-Suffixes: N prompts, K places, F numbers of a raw key.
+Suffixes: N prompts, M spans.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,13 +23,13 @@ _NEGATIVES = {
     "task": "tasks about the question",
     "subject_task": "tasks about the subject",
 }
-_POINTS = 200  # of a curve that is kept
+_POINTS = 200  # at most, of the stored operating curve
 
 
 @dataclass(frozen=True)
 class KindFigures:
-    """`count` prompts: shares routed to their own edit (None where they have none), and to another
-    edit or, having none, to any."""
+    """Routing of the `count` prompts of a kind: shares routed to the right edit (`right`, None if
+    there is none) and to a wrong one (`wrong`; any edit if there is no right one)."""
 
     kind: str
     count: int
@@ -39,8 +39,8 @@ class KindFigures:
 
 @dataclass(frozen=True)
 class HeldFigures:
-    """By kind of prompt, at the router's threshold; `auc` of rephrases against hard negatives, and
-    their operating curve as points (false-positive rate, recall)."""
+    """Figures by kind of prompt at the router's threshold; the AUC of rephrases against hard
+    negatives, and their operating curve as points (false-positive rate, recall)."""
 
     kinds: tuple[KindFigures, ...]
     auc: float
@@ -50,14 +50,14 @@ class HeldFigures:
     sample_size: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types, without the curve."""
+        """As JSON types, rounded, without the curve."""
         facts = asdict(self)
         del facts["curve"]
         rounded: dict[str, Any] = _rounded(facts)
         return rounded
 
     def metrics(self) -> dict[str, float]:
-        """As flat names, for a tracker."""
+        """As metrics by flat name, for a tracker."""
         flat = {"calibration/auc": self.auc, "calibration/threshold": self.threshold}
         for kind in self.kinds:
             name = kind.kind.replace(", ", "_").replace(" ", "_")
@@ -70,8 +70,8 @@ class HeldFigures:
 def measure_held(
     keys: RouterKeys, router: Router, held: HeldOut, unrelated: SpanKeys
 ) -> HeldFigures:
-    """Figures from cross-fitted scores; those of unrelated prompts, which took no part in any fit,
-    from the router itself over all edits."""
+    """Figures from cross-fitted scores; for unrelated prompts, which took no part in any fit, from
+    the router itself over all edits."""
     kinds = [*_asked(keys, router, held), *_negatives(keys, router, held)]
     count, spans = keys.about.num_edits, keys.all_spans()
     first = (spans.span_M == 0).nonzero().squeeze(1)[:count].tolist()
@@ -94,51 +94,51 @@ def measure_held(
 
 
 def _asked(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:
-    """Prompts and rephrases, by the source of their wording."""
+    """Figures of prompts, rephrases and other ways of asking, by the source of their wording."""
     questions = [keys.about.questions[row] for row in held.rows_N.tolist()]
     sources = [f"{q.source}, asked" if q.kind == "asked" else q.source for q in questions]
     asks_N = keys.of(*ASKS)[held.rows_N]
     names = dict.fromkeys(s for s, asks in zip(sources, asks_N.tolist(), strict=True) if asks)
     for name in names:
-        here_N = asks_N & torch.tensor([source == name for source in sources])
-        right = (held.own_N[here_N] > router.threshold).float().mean()
-        wrong_N = held.other_N[here_N] > held.own_N[here_N].clamp_min(router.threshold)
+        is_kind_N = asks_N & torch.tensor([source == name for source in sources])
+        right = (held.own_N[is_kind_N] > router.threshold).float().mean()
+        wrong_N = held.other_N[is_kind_N] > held.own_N[is_kind_N].clamp_min(router.threshold)
         label = "prompts" if name == "prompt" else _label(name)
-        yield KindFigures(label, int(here_N.sum()), float(right), float(wrong_N.float().mean()))
+        yield KindFigures(label, int(is_kind_N.sum()), float(right), float(wrong_N.float().mean()))
 
 
 def _negatives(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:
     asks_N = keys.of(*ASKS)[held.rows_N]
     yield _false_positives("same kind, edit absent", held.other_N[asks_N], router.threshold)
     for kind, label in _NEGATIVES.items():
-        here_N = keys.of(kind)[held.rows_N]
-        if bool(here_N.any()):
-            yield _false_positives(label, held.other_N[here_N], router.threshold)
+        is_kind_N = keys.of(kind)[held.rows_N]
+        if bool(is_kind_N.any()):
+            yield _false_positives(label, held.other_N[is_kind_N], router.threshold)
 
 
 def _label(source: str) -> str:
-    """Of rephrases by their source, and of other ways of asking."""
+    """The label of rephrases of a source, or of a way of asking."""
     way, _, asked = source.rpartition(", ")
     return f"asked, {way}" if asked == "asked" else f"rephrases, {source}"
 
 
 def _false_positives(label: str, best_N: Tensor, threshold: float) -> KindFigures:
-    false = float((best_N > threshold).float().mean()) if len(best_N) else 0.0
-    return KindFigures(label, len(best_N), None, false)
+    rate = float((best_N > threshold).float().mean()) if len(best_N) else 0.0
+    return KindFigures(label, len(best_N), None, rate)
 
 
 def _thinned(false_N: Tensor, recall_N: Tensor) -> tuple[tuple[float, float], ...]:
     """Points of the curve, dense where the false-positive rate is small."""
     count = len(false_N)
-    places = torch.logspace(0, 1, _POINTS).sub(1).div(9).mul(count - 1).long().unique()
-    rows: Iterable[tuple[float, float]] = zip(
-        false_N[places].tolist(), recall_N[places].tolist(), strict=True
+    index = torch.logspace(0, 1, _POINTS).sub(1).div(9).mul(count - 1).long().unique()
+    points: Iterable[tuple[float, float]] = zip(
+        false_N[index].tolist(), recall_N[index].tolist(), strict=True
     )
-    return tuple(rows)
+    return tuple(points)
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers to four digits, all the way down."""
+    """Floats rounded to four decimals, recursively."""
     if isinstance(value, dict):
         return {name: _rounded(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

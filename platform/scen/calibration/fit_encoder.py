@@ -1,9 +1,10 @@
-"""Fits the encoder of a router: whitening, and views that separate edits, subjects and questions.
+"""Fit a router's encoder: whitening, and views that separate edits, subjects and questions.
 
-Views are learned in closed form: within-class covariance normalisation (Hatch et al. 2006), then
-the principal directions of what is left, as in linear discriminant analysis.
+Views are fitted in closed form: within-class covariance normalisation (Hatch et al. 2006), then
+the principal directions of the result, as in linear discriminant analysis.
 
-Suffixes: N prompts, K places, F numbers of a raw key, C of a view, E candidate edits.
+Suffixes: N prompts, M spans, E edits, K places, F dimensions of a raw key, C of a view, J of the
+joined first views.
 """
 
 from dataclasses import dataclass, replace
@@ -20,13 +21,13 @@ from scen.routing.keys import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encod
 _SHRINKAGE = 1.0  # of the within-class covariance, relative to its mean variance
 
 
-_WHITENED = 4000  # prompts whose statistics are those of all
+_WHITENED = 4000  # prompts that suffice for whitening statistics
 
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """Widths of the views at each place, and the floor of the whitening. The edit view comes first:
-    candidates are retrieved by it."""
+    """Widths of the views at each place, and the shrinkage of the whitening. The edit view comes
+    first: candidates are retrieved by it."""
 
     edit: int = 128
     general: int = 256
@@ -36,14 +37,14 @@ class EncoderPlan:
 
     @property
     def num_views(self) -> int:
-        """How many views there are at each place."""
+        """Number of views per place."""
         return 4
 
 
 @dataclass(frozen=True)
 class RouterKeys:
-    """A RouterSet with what was read of it: `key_NKF`, one row per question, of the whole of it,
-    and `spans`, the keys of all its spans (None: each question is one span)."""
+    """A RouterSet with its raw keys: `key_NKF` of whole questions, and `spans`, the keys of all
+    their spans (None: each question is one span)."""
 
     about: RouterSet
     places: tuple[KeyPlace, ...]
@@ -56,17 +57,17 @@ class RouterKeys:
         return torch.tensor([question.edit for question in self.about.questions])
 
     def of(self, *kinds: str) -> Tensor:
-        """Bool: the questions of these kinds."""
+        """Bool mask of the questions of these kinds."""
         return torch.tensor([question.kind in kinds for question in self.about.questions])
 
     def at(self, columns: list[int]) -> "RouterKeys":
-        """The same at some of the places."""
+        """The same, restricted to some of the places."""
         places = tuple(self.places[i] for i in columns)
         spans = self.spans and replace(self.spans, key_MKF=self.spans.key_MKF[:, columns])
         return RouterKeys(self.about, places, self.key_NKF[:, columns], spans)
 
     def with_edit_keys(self, key_EKF: Tensor) -> "RouterKeys":
-        """The same with these raw keys of the edits' own prompts, such as those of a store."""
+        """The same with other raw keys for the edits' own prompts, such as those of a store."""
         count, spans = self.about.num_edits, self.spans
         key_NKF = torch.cat([key_EKF.to(self.key_NKF), self.key_NKF[count:]])
         if spans is not None:
@@ -76,7 +77,7 @@ class RouterKeys:
         return RouterKeys(self.about, self.places, key_NKF, spans)
 
     def all_spans(self) -> SpanKeys:
-        """The spans of all questions, in their order."""
+        """The spans of all questions, in order."""
         if self.spans is not None:
             return self.spans
         texts = [bare_form(text) for text in self.about.texts]
@@ -84,8 +85,8 @@ class RouterKeys:
 
 
 def question_rows(keys: RouterKeys) -> Tensor:
-    """row_N: of each question the index of the span that asks it: the one most similar to the
-    question's own words, or the whole message where no words were added."""
+    """row_N: the index of the span that asks each question: the one most similar to the bare
+    question, or the whole message if no words were added."""
     spans = keys.all_spans()
     first_N = (spans.span_M == 0).nonzero().squeeze(1)
     end_N = torch.cat([first_N[1:], torch.tensor([len(spans.row_M)])])
@@ -98,7 +99,7 @@ def question_rows(keys: RouterKeys) -> Tensor:
 
 
 def fit_encoder(keys: RouterKeys, used_E: Tensor, plan: EncoderPlan) -> KeyEncoder:
-    """The encoder from the questions about the edits that are used (bool) and unrelated ones."""
+    """The encoder fitted on the questions about the edits in `used_E` (bool) and unrelated ones."""
     key_NKF = keys.all_spans().key_MKF[question_rows(keys)]
     edit_N = keys.edit_N
     used_N = used_questions(keys, used_E)
@@ -121,7 +122,7 @@ def fit_encoder(keys: RouterKeys, used_E: Tensor, plan: EncoderPlan) -> KeyEncod
 
 
 def used_questions(keys: RouterKeys, used_E: Tensor) -> Tensor:
-    """Bool: the questions about these edits (bool), and those about none."""
+    """Bool mask of the questions about the edits in `used_E` (bool) and of those about none."""
     edit_N = keys.edit_N
     return torch.where(edit_N >= 0, used_E[edit_N.clamp_min(0)], True)
 
@@ -131,18 +132,18 @@ def _views(white_NKF: Tensor, class_N: Tensor, width: int) -> Tensor:
 
 
 def thinned(key_NKF: Tensor) -> Tensor:
-    """As many of the prompts, evenly spread, as whitening gains from."""
+    """At most _WHITENED of the prompts, evenly spread."""
     return key_NKF[:: max(1, -(-len(key_NKF) // _WHITENED))]
 
 
 def fit_view(key_NF: Tensor, class_N: Tensor, width: int) -> Tensor:
-    """view_FC with C = min(width, F) from whitened keys and their classes (int64, any numbers).
+    """view_FC with C = min(width, F) from whitened keys and their classes (int64 labels).
 
-    Classes of one prompt say nothing about what varies within a class.
+    Classes with a single prompt do not contribute to the within-class covariance.
     """
     width_F = key_NF.shape[1]
     within_FF = within_class(key_NF, class_N)
-    # Any root of the inverse will do: the principal directions behind it are the same.
+    # Any square root of the inverse will do: the resulting principal directions are the same.
     lower_FF = torch.linalg.cholesky(within_FF)
     identity_FF = torch.eye(width_F)
     flat_FF = torch.linalg.solve_triangular(lower_FF, identity_FF, upper=False).T
@@ -153,18 +154,17 @@ def fit_view(key_NF: Tensor, class_N: Tensor, width: int) -> Tensor:
 
 
 def within_class(key_NF: Tensor, class_N: Tensor) -> Tensor:
-    """within_FF: the covariance of keys around the mean of their class, shrunk towards one that is
-    the same in all directions."""
+    """within_FF: the covariance of keys around their class means, shrunk towards isotropic."""
     within_FF = _within(key_NF, class_N)
     mean_variance = within_FF.diagonal().mean().clamp_min(1e-12)
     return within_FF + _SHRINKAGE * mean_variance * torch.eye(key_NF.shape[1])
 
 
 def _within(key_NF: Tensor, class_N: Tensor) -> Tensor:
-    """within_FF: the covariance of keys around the mean of their class."""
-    names, place_N, count_C = class_N.unique(return_inverse=True, return_counts=True)
-    mean_CF = torch.zeros(len(names), key_NF.shape[1]).index_add_(0, place_N, key_NF)
+    """within_FF: the pooled covariance of keys around their class means, without shrinkage."""
+    labels, index_N, count_C = class_N.unique(return_inverse=True, return_counts=True)
+    mean_CF = torch.zeros(len(labels), key_NF.shape[1]).index_add_(0, index_N, key_NF)
     mean_CF /= count_C[:, None]
-    rest_NF = (key_NF - mean_CF[place_N])[count_C[place_N] > 1]
-    freedom = max(len(rest_NF) - int((count_C > 1).sum()), 1)
-    return rest_NF.T @ rest_NF / freedom
+    residual_NF = (key_NF - mean_CF[index_N])[count_C[index_N] > 1]
+    freedom = max(len(residual_NF) - int((count_C > 1).sum()), 1)
+    return residual_NF.T @ residual_NF / freedom

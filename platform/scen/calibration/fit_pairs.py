@@ -1,7 +1,8 @@
-"""The questions of a router set paired with candidate edits, as the gate will see them.
+"""Questions of a router set paired with candidate edits, as the gate will see them.
 
-Suffixes: N questions, M spans of all questions, P pairs, E candidates of a question (an edit and a
-span), K places, F numbers of a raw key, C of a compact key, I inputs of the gate.
+Suffixes: N questions, M spans of all questions, P pairs, X pairs before selection, E candidates of
+a question (an edit and a span), K places, F dimensions of a raw key, C of a compact key, D of a
+manner, I inputs of the gate, L word features.
 """
 
 from dataclasses import dataclass, replace
@@ -24,10 +25,10 @@ from scen.routing.gate import Evidence, around, fit_rarity, manner_begin
 from scen.routing.keys import KeyEncoder, Whitening
 
 CANDIDATES = 24
-"""Pairs per question on which the gate is fitted, besides those of its own edit."""
+"""Pairs per question on which the gate is fitted, in addition to those of its own edit."""
 
 MANNER = 24
-"""Numbers of a message's manner at each place, at most: one per kind of task, one for all tasks,
+"""Dimensions of a message's manner per place, zero-padded: one per kind of task, one for all tasks,
 and one per way of asking that puts words around the question."""
 
 _CLASSES = {
@@ -45,20 +46,20 @@ CLASS_WEIGHTS = {_CLASSES["prompt"]: 0.3, _CLASSES["task"]: 0.5, _CLASSES["subje
 
 _BATCH = 128
 _SPREAD = 1 / 3  # standard deviation of the manner, to match that of cosines
-_NOISE = 0.2  # on the manner: a gate fitted on a few hundred wordings memorises them
+_NOISE = 0.2  # on the manner: without it, a gate fitted on a few hundred wordings memorises them
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """`index_NE`, which edits the candidates of `gate` pairs are (-1: none)."""
+    """Pairs for the gate, and the edit of each candidate (`index_NE`, -1: none)."""
 
     gate: GatePairs
     index_NE: Tensor
 
 
 def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence:
-    """Discriminants, on the last token and on the words around a span, between a question and a
-    task about it; and the rarity of words."""
+    """Discriminants between a question and a task about it, on the last token and on the words
+    around a span; and the rarity of words."""
     spans, asked_N = keys.all_spans(), question_rows(keys)
     share_N, key_NKF = spans.share_M[asked_N], spans.key_MKF[asked_N]
     around_NKF = around(key_NKF, keys.key_NKF, share_N, keys.places)
@@ -67,8 +68,8 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
     has_words_N = share_N < 1
     means, matrices, plain = [], [], []
     for place, key_NF in zip(keys.places, around_NKF.unbind(1), strict=True):
-        some_N = known_N if place.kind == "last" else known_N & has_words_N
-        mean_F, matrix_FD = _manner(key_NF[some_N], class_N[some_N], tasks, shrinkage)
+        used_N = known_N if place.kind == "last" else known_N & has_words_N
+        mean_F, matrix_FD = _manner(key_NF[used_N], class_N[used_N], tasks, shrinkage)
         means.append(mean_F)
         matrices.append(matrix_FD)
         bare_ND = (key_NF[keys.of("prompt")] - mean_F) @ matrix_FD
@@ -79,8 +80,8 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
 
 
 def _kinds_of_messages(keys: RouterKeys) -> tuple[Tensor, int]:
-    """class_N: 0 for questions as they are, 1 ... for tasks, by their kind, then ways of asking
-    with words around the question; and how many kinds of tasks there are."""
+    """class_N: 0 for bare questions, then 1, 2, ... for kinds of tasks and for ways of asking with
+    words around the question; and the number of kinds of tasks."""
 
     def names(kind: str) -> list[str]:
         sources = {q.source for q in keys.about.questions if q.kind == kind}
@@ -94,12 +95,12 @@ def _kinds_of_messages(keys: RouterKeys) -> tuple[Tensor, int]:
 
 
 def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """mean_F and matrix_FD: how far towards each kind of task (classes 1 to `tasks`), towards all
-    of them, and towards each way of asking (classes above), from all that ask; zeros where there is
-    only one class.
+    """mean_F and matrix_FD: Fisher discriminants from all questions towards each kind of task
+    (classes 1 to `tasks`), towards all tasks, and towards each way of asking (classes above);
+    zeros if there is only one class.
 
-    Fisher's discriminants. Each number has its own meaning, so that a gate which learned it from
-    one fit can read those of another.
+    Each dimension has a fixed meaning, so that a gate fitted with one set of discriminants can be
+    used with another.
     """
     width_F = key_NF.shape[1]
     if len(class_N.unique()) < 2:
@@ -113,7 +114,7 @@ def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tu
         white_NF[kind].mean(0) - white_NF[~is_task_N].mean(0)
         for kind in (*kinds[:tasks], is_task_N, *kinds[tasks:])
     ]
-    toward_DF = torch.stack(toward).nan_to_num()  # a kind that no question is of
+    toward_DF = torch.stack(toward).nan_to_num()  # NaN: a kind without questions
     view_FD = torch.linalg.solve(within_class(white_NF, task_N), toward_DF.T)
     matrix_FD = whitening.compose(view_FD[None])[0]
     mean_F = key_NF[~is_task_N].float().mean(0)
@@ -123,8 +124,8 @@ def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tu
 
 
 def input_noise(inputs: int, views: int) -> Tensor:
-    """noise_I: the standard deviation of the noise on each input of a gate that is fitted, of which
-    there are so many at places with so many `views`."""
+    """noise_I: the standard deviation of the noise on each of `inputs` gate inputs while a gate is
+    fitted, with `views` similarities per place."""
     noise_I = torch.zeros(inputs)
     noise_I[manner_begin(inputs, views, MANNER) :] = _NOISE
     return noise_I
@@ -133,7 +134,8 @@ def input_noise(inputs: int, views: int) -> Tensor:
 def pair_up(
     keys: RouterKeys, encoder: KeyEncoder, evidence: Evidence | None, rows_N: Tensor
 ) -> Pairs:
-    """These questions paired with their nearest edits by each span, their own always included."""
+    """These questions paired with their nearest edits by each span; their own edit is always
+    included."""
     count, spans = keys.about.num_edits, keys.all_spans()
     code_EKC = encoder(keys.key_NKF[:count])
     search_ED = encoder.search_key(code_EKC)
@@ -143,12 +145,12 @@ def pair_up(
     own_N = keys.edit_N.masked_fill(~keys.of(*ASKS), -1)
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for rows in rows_N.split(_BATCH):
-        some = _span_rows(first_N[rows], end_N[rows])
-        taken = spans.take(some.index_M)
-        part = replace(taken, key_MKF=taken.key_MKF.float(), row_M=some.place_M)
+        batch = _span_rows(first_N[rows], end_N[rows])
+        taken = spans.take(batch.index_M)
+        part = replace(taken, key_MKF=taken.key_MKF.float(), row_M=batch.place_M)
         code_MKC = encoder(part.key_MKF)
         near_ME = encoder.search_key(code_MKC) @ search_ED.T
-        chosen = _candidates(near_ME, some.place_M, own_N[rows])
+        chosen = _candidates(near_ME, batch.place_M, own_N[rows])
         sim_P1V = encoder.compare(code_MKC[chosen.span_P], code_EKC[chosen.edit_P][:, None])
         x_PI = sim_P1V[:, 0]
         if evidence is not None:
@@ -158,14 +160,14 @@ def pair_up(
             share_P, manner_PG = part.share_M[chosen.span_P], manner_MG[chosen.span_P]
             x_PI = evidence.inputs(sim_P1V, words_P1L, share_P, manner_PG)[:, 0]
         columns.append(_padded(x_PI, chosen, own_N[rows], len(rows)))
-    sim_NEI, own_NE, real_NE, index_NE = (torch.cat(some) for some in zip(*columns, strict=True))
-    kinds = torch.tensor([_CLASSES[question.kind] for question in keys.about.questions])
-    return Pairs(GatePairs(sim_NEI, own_NE, kinds[rows_N], real_NE), index_NE)
+    sim_NEI, own_NE, real_NE, index_NE = (torch.cat(parts) for parts in zip(*columns, strict=True))
+    class_N = torch.tensor([_CLASSES[question.kind] for question in keys.about.questions])
+    return Pairs(GatePairs(sim_NEI, own_NE, class_N[rows_N], real_NE), index_NE)
 
 
 @dataclass(frozen=True)
 class _SpanRows:
-    """Spans of some questions: their index among all, and the question (0, 1, ...) of each."""
+    """Spans of a batch of questions: their index among all spans, and the question in the batch."""
 
     index_M: Tensor
     place_M: Tensor
@@ -173,7 +175,7 @@ class _SpanRows:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Pairs of a span and an edit, question by question: `place_P` is the question."""
+    """Pairs of a span and an edit, sorted by question (`place_P`)."""
 
     span_P: Tensor
     edit_P: Tensor
@@ -188,14 +190,14 @@ def _span_rows(first_N: Tensor, end_N: Tensor) -> _SpanRows:
 
 
 def _candidates(near_ME: Tensor, place_M: Tensor, own_N: Tensor) -> _Chosen:
-    """Of each question the nearest CANDIDATES pairs, and its own edit by every span."""
+    """The CANDIDATES nearest pairs of each question, and its own edit with every span."""
     spans, edits = near_ME.shape
     own_M = own_N[place_M]
     is_own_ME = torch.arange(edits) == own_M[:, None]
     best = near_ME.masked_fill(is_own_ME, -torch.inf).topk(min(CANDIDATES, edits), 1)
     span_X = torch.arange(spans).repeat_interleave(best.indices.shape[1])
     score_X, edit_X = best.values.flatten(), best.indices.flatten()
-    # The best of each question: by falling score, then stable by question.
+    # The best pairs of each question: sort by descending score, then stably by question.
     order_X = score_X.argsort(descending=True, stable=True)
     order_X = order_X[place_M[span_X[order_X]].argsort(stable=True)]
     place_X = place_M[span_X[order_X]]
@@ -212,7 +214,7 @@ def _candidates(near_ME: Tensor, place_M: Tensor, own_N: Tensor) -> _Chosen:
 def _padded(
     x_PI: Tensor, chosen: _Chosen, own_N: Tensor, rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """sim_NEV float16, own_NE, real_NE and index_NE, as wide as any question can be."""
+    """sim_NEI float16, own_NE, real_NE and index_NE, padded to the maximum number of candidates."""
     count_N = chosen.place_P.bincount(minlength=rows)
     rank_P = torch.arange(len(x_PI)) - (count_N.cumsum(0) - count_N)[chosen.place_P]
     width = CANDIDATES + MOST_SPANS

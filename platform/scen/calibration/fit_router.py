@@ -1,8 +1,10 @@
-"""Fits a router by cross-fitting: every score that sets the threshold comes from parts that never
-saw the edit which the prompt is about.
+"""Fit a router by cross-fitting: every score behind the threshold comes from an encoder and a gate
+that were not fitted on the edit in question.
 
-An encoder that saw a prompt makes it look more distinct than the prompts it will meet; a gate
-fitted on such similarities expects too much, and a threshold on such scores promises too much.
+An encoder fitted on a prompt makes it look more distinct than unseen prompts will; a gate fitted on
+such similarities is too confident, and a threshold set on such scores is too optimistic.
+
+Suffixes: N questions, E edits, V inputs of the gate.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from scen.routing.gate import Evidence, Gate
 from scen.routing.router import Router, conformal_threshold
 
 BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)
-_WORTH = 0.02  # recall of rephrases that a stricter bound may lose against the loosest
+_WORTH = 0.02  # recall of rephrases that a stricter bound may lose relative to the loosest
 LEAST_EDITS = 20
 _KINDS = {
     **dict.fromkeys(ASKS, 0),
@@ -33,10 +35,10 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class RouterPlan:
-    """How a router is fitted. Its gate is the mean of `num_gates` gates of different seeds. `bound`
-    is the highest false-positive rate on hard negatives; None weighs it against the recall of
-    rephrases (`choose_bound`). Without `has_evidence` the keys alone decide. `searches_places`: a
-    calibration tries where keys are best read."""
+    """How a router is fitted. The gate averages `num_gates` gates with different seeds. `bound` is
+    the maximum false-positive rate on hard negatives; None trades it off against the recall of
+    rephrases (`choose_bound`). Without `has_evidence` the gate sees similarities only.
+    `searches_places`: calibration searches for the places at which keys are read."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
     bound: float | None = None
@@ -49,11 +51,11 @@ class RouterPlan:
     searches_places: bool = False
 
     def gate(self, pairs: GatePairs) -> Gate:
-        """The gate of some pairs."""
+        """The gate fitted on these pairs."""
         seeds = range(self.seed, self.seed + self.num_gates)
-        return Gate.averaged([self._one_gate(pairs, seed) for seed in seeds])
+        return Gate.averaged([self._gate_of_seed(pairs, seed) for seed in seeds])
 
-    def _one_gate(self, pairs: GatePairs, seed: int) -> Gate:
+    def _gate_of_seed(self, pairs: GatePairs, seed: int) -> Gate:
         noise_V = None
         if self.has_evidence:
             noise_V = input_noise(pairs.sim_NEV.shape[-1], self.encoder.num_views)
@@ -68,7 +70,7 @@ class RouterPlan:
         )
 
     def evidence(self, keys: RouterKeys, used_E: Tensor) -> Evidence | None:
-        """The inputs of the gate besides keys, fitted on the questions about these edits (bool)."""
+        """The gate's inputs besides keys, fitted on the questions about these edits (bool)."""
         if not self.has_evidence:
             return None
         return fit_evidence(keys, used_E, self.encoder.shrinkage)
@@ -76,9 +78,9 @@ class RouterPlan:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of the questions about each edit by routers that were not fitted on it. `rows_N`
-    indexes the questions; `own_N` is the score of the edit it asks for (-inf where another scored
-    more), `other_N` the best score of all others."""
+    """Scores of the questions about each edit by routers not fitted on it. `rows_N` indexes the
+    questions; `own_N` is the score of the edit asked for (-inf unless it is the top-1 edit),
+    `other_N` the best score of all others."""
 
     rows_N: Tensor
     own_N: Tensor
@@ -87,7 +89,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class FoldPairs:
-    """Per fold, the held-out questions with their candidates, on which gates are fitted."""
+    """The held-out questions of each fold with their candidates, on which gates are fitted."""
 
     pairs: tuple[GatePairs, ...]
     rows: tuple[Tensor, ...]
@@ -96,10 +98,10 @@ class FoldPairs:
 def fit_router(
     keys: RouterKeys, plan: RouterPlan, progress: Callable[[int], None] = lambda _: None
 ) -> tuple[Router, HeldOut]:
-    """A router for new edits of this kind, and the scores that its threshold rests on.
+    """A router for new edits of this kind, and the held-out scores behind its threshold.
 
-    `progress` is called after each of the `folds + 2` steps. Raises InputError where there are too
-    few edits, ConfigError where there are too few hard negatives for the bound.
+    `progress` is called after each of the `folds + 2` steps. Raises InputError if there are too few
+    edits, ConfigError if there are too few hard negatives for the bound.
     """
     folds = cross_encode(keys, plan, progress)
     held = score_folds(folds, plan)
@@ -112,9 +114,9 @@ def fit_router(
     threshold = conformal_threshold(negative_N, kind_N, bound)
     gate = plan.gate(join_pairs(folds.pairs))
     progress(1)
-    everything = torch.ones(keys.about.num_edits, dtype=torch.bool)
-    encoder = fit_encoder(keys, everything, plan.encoder)
-    evidence = plan.evidence(keys, everything)
+    all_E = torch.ones(keys.about.num_edits, dtype=torch.bool)
+    encoder = fit_encoder(keys, all_E, plan.encoder)
+    evidence = plan.evidence(keys, all_E)
     progress(1)
     return Router(encoder, gate, threshold, bound, negative_N, kind_N, evidence), held
 
@@ -122,7 +124,7 @@ def fit_router(
 def cross_encode(
     keys: RouterKeys, plan: RouterPlan, progress: Callable[[int], None] = lambda _: None
 ) -> FoldPairs:
-    """Each fold's questions, seen through an encoder fitted on the other folds."""
+    """Each fold's questions, encoded by an encoder fitted on the other folds."""
     count = keys.about.num_edits
     if count < LEAST_EDITS:
         raise InputError(f"--edits: {count} usable edits; a router needs at least {LEAST_EDITS}")
@@ -151,8 +153,8 @@ def score_folds(folds: FoldPairs, plan: RouterPlan) -> HeldOut:
 
 
 def hard_negatives(keys: RouterKeys, held: HeldOut) -> tuple[Tensor, Tensor]:
-    """The best scores of prompts that must reach nothing, and their kinds: near misses, tasks, and
-    questions whose own edit is taken away, so that they are unseen questions of the same kind."""
+    """The best scores of prompts that must reach no edit, and their kinds: near misses, tasks, and
+    questions whose own edit is excluded, which makes them unseen questions of the same kind."""
     kind_N = torch.tensor([_KINDS.get(q.kind, -1) for q in keys.about.questions])[held.rows_N]
     return held.other_N[kind_N >= 0], kind_N[kind_N >= 0]
 
@@ -161,7 +163,7 @@ def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
     """The strictest of BOUNDS that loses at most two points of the recall of the loosest.
 
     `own_N` are held-out scores of rephrases (-inf: a wrong edit), the others as in
-    `conformal_threshold`. Raises ConfigError where there are too few negatives for any.
+    `conformal_threshold`. Raises ConfigError if there are too few negatives for every bound.
     """
     recalls: dict[float, float] = {}
     for bound in BOUNDS:
@@ -172,5 +174,5 @@ def choose_bound(own_N: Tensor, negative_N: Tensor, kind_N: Tensor) -> float:
         recalls[bound] = float((own_N > threshold).float().mean())
     if not recalls:
         conformal_threshold(negative_N, kind_N, BOUNDS[-1])  # raises with the counts
-    enough = recalls[max(recalls)] - _WORTH
-    return min(bound for bound, share in recalls.items() if share >= enough)
+    min_recall = recalls[max(recalls)] - _WORTH
+    return min(bound for bound, recall in recalls.items() if recall >= min_recall)

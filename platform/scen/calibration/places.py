@@ -1,7 +1,7 @@
-"""Where keys are read: the default places, the candidates, and a search for the fewest that work.
+"""Where keys are read: default places, candidate places, and a search for the fewest that suffice.
 
 Suffixes: M spans of all questions, N prompts, K places, E candidate edits, V similarities, F
-numbers of a raw key, G of a narrowed one.
+dimensions of a raw key, G of a narrowed one.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,27 +28,27 @@ _DEFAULTS: tuple[tuple[KeyKind, float], ...] = (
     ("span", 0.6),
     ("last", 0.8),
 )
-_DEPTHS = 10  # keys are tried at each tenth of the base but its ends
-_WIDEST = 2048  # G: statistics of wider keys cost minutes and gigabytes, and are no better
+_DEPTHS = 10  # keys are tried at every tenth of the depth, except the ends
+_WIDEST = 2048  # maximum of G: wider keys cost minutes and gigabytes, and are no better
 _CHUNK = 512
 
 
 def default_places(num_layers: int) -> tuple[KeyPlace, ...]:
-    """Where keys are read unless the places are searched for: sentences early and in the middle
-    (which entity), the last token from the middle on (which question, and is it one)."""
+    """Where keys are read unless places are searched: sentences early and in the middle (which
+    entity), the last token in the middle and late (which question, and whether it is one)."""
     places = [KeyPlace(max(1, int(num_layers * depth)), kind) for kind, depth in _DEFAULTS]
     return tuple(sorted(dict.fromkeys(places), key=lambda place: place.layer))
 
 
 def candidate_places(num_layers: int) -> tuple[KeyPlace, ...]:
-    """Sentences and last token at every tenth of the depth."""
+    """Sentences and the last token at every tenth of the depth."""
     depths = [round(num_layers * tenth / _DEPTHS) for tenth in range(1, _DEPTHS)]
     layers = dict.fromkeys(min(max(depth, 1), num_layers - 1) for depth in depths)
     return tuple(KeyPlace(layer, kind) for layer in layers for kind in ("span", "last"))
 
 
 def narrowing(width_F: int) -> Tensor | None:
-    """A random projection_FG that keeps the geometry of keys; None where they are narrow."""
+    """A random projection_FG that preserves the geometry of keys; None if they are narrow."""
     return None if width_F <= _WIDEST else random_view(1, width_F, _WIDEST, seed=2)[0]
 
 
@@ -59,7 +59,8 @@ def read_questions(
     projection_FG: Tensor | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> SpanKeys:
-    """Keys (float16) of all spans of some questions. `progress` is called with batch sizes."""
+    """Keys (float16) of all spans of the questions. `progress` is called with each batch's
+    size."""
     encoded = [base.template.encode_chat(question.messages) for question in questions]
     parts: list[SpanKeys] = []
     for begin in range(0, len(encoded), _CHUNK):
@@ -71,9 +72,9 @@ def read_questions(
     return join_spans(parts)
 
 
-MOST = 6  # places tried together
+MOST = 6  # maximum number of places
 _TOLERANCE = 0.01
-_BOUND = 0.02  # at which sets of places are compared, where none is asked for
+_BOUND = 0.02  # for comparing sets of places, if the plan has none
 _GATE_STEPS = 300  # enough to rank places
 _QUESTIONS = 5000  # likewise
 _HIDDEN, _CANDIDATES = 16, 16
@@ -81,8 +82,8 @@ _HIDDEN, _CANDIDATES = 16, 16
 
 @dataclass(frozen=True)
 class PlaceStep:
-    """A set of places, and the share of held-out rephrases that reach their edit by them at the
-    threshold that keeps the bound."""
+    """A set of places, and its recall: the share of held-out rephrases routed to their edit at the
+    threshold of the bound."""
 
     places: tuple[KeyPlace, ...]
     recall: float
@@ -90,9 +91,9 @@ class PlaceStep:
 
 @dataclass(frozen=True)
 class PlaceSearch:
-    """`steps` add one place at a time, the most useful first; `chosen` are its places (columns of
-    the candidates). `top1` is the share of held-out rephrases whose nearest edit, by the key at one
-    place alone, is their own, for each candidate."""
+    """`steps` add one place at a time, the most useful first; `chosen` are the selected places
+    (indices of the candidates). `top1` is, for each candidate place alone, the share of held-out
+    rephrases whose nearest edit is their own."""
 
     steps: tuple[PlaceStep, ...]
     chosen: tuple[int, ...]
@@ -106,11 +107,11 @@ def choose_places(
     progress: Callable[[int], None] = lambda _: None,
     most: int = MOST,
 ) -> PlaceSearch:
-    """Greedy forward selection, from a place that is not of kind `last`: candidates are retrieved
-    by sentences. `folds` are the questions seen at all candidate places; `progress`
-    is called after each of the `count_trials` trials."""
+    """Greedy forward selection, starting with a place that is not of kind `last`, since candidates
+    are retrieved by sentences. `folds` are the questions encoded at all candidate places;
+    `progress` is called after each of the `count_trials` trials."""
     quick = replace(plan, gate_steps=_GATE_STEPS, num_gates=1, hidden=_HIDDEN)
-    views, some = plan.encoder.num_views, _thinned(folds)
+    views, sample = plan.encoder.num_views, _thinned(folds)
     picked: list[int] = []
     steps: list[PlaceStep] = []
     for _ in range(min(most, len(keys.places))):
@@ -118,39 +119,39 @@ def choose_places(
         for place in range(len(keys.places)):
             if place not in picked and (picked or keys.places[place].kind != "last"):
                 columns = torch.tensor(_columns([*picked, place], len(keys.places), views))
-                recalls[place] = _recall(some, keys, quick, columns)
+                recalls[place] = _recall(sample, keys, quick, columns)
                 progress(1)
         picked.append(max(recalls, key=lambda place: recalls[place]))
         places = tuple(keys.places[i] for i in picked)
         steps.append(PlaceStep(places, recalls[picked[-1]]))
     best = max(step.recall for step in steps)
-    enough = next(i for i, step in enumerate(steps) if step.recall >= best - _TOLERANCE)
-    return PlaceSearch(tuple(steps), tuple(sorted(picked[: enough + 1])), _top1(folds, keys, views))
+    last_step = next(i for i, step in enumerate(steps) if step.recall >= best - _TOLERANCE)
+    return PlaceSearch(
+        tuple(steps), tuple(sorted(picked[: last_step + 1])), _top1(folds, keys, views)
+    )
 
 
 def count_trials(places: Sequence[KeyPlace], most: int = MOST) -> int:
-    """How many sets of places `choose_places` tries."""
+    """Number of sets of places that `choose_places` tries."""
     first = sum(place.kind != "last" for place in places)
     return first + sum(len(places) - size for size in range(1, min(most, len(places))))
 
 
-def _columns(places: Sequence[int], among: int, views: int) -> list[int]:
-    return input_columns(sorted(places), among, views, MANNER)
+def _columns(places: Sequence[int], num_places: int, views: int) -> list[int]:
+    return input_columns(sorted(places), num_places, views, MANNER)
 
 
 def _thinned(folds: FoldPairs) -> FoldPairs:
-    """Some of the questions, evenly spread: enough to rank places."""
+    """An evenly spread sample of the questions, enough to rank places."""
     step = max(1, sum(map(len, folds.rows)) // _QUESTIONS)
-    every = [torch.arange(0, len(rows), step) for rows in folds.rows]
-    pairs = tuple(
-        p.take(some).first(_CANDIDATES) for p, some in zip(folds.pairs, every, strict=True)
-    )
-    return FoldPairs(pairs, tuple(r[some] for r, some in zip(folds.rows, every, strict=True)))
+    kept = [torch.arange(0, len(rows), step) for rows in folds.rows]
+    pairs = tuple(p.take(k).first(_CANDIDATES) for p, k in zip(folds.pairs, kept, strict=True))
+    return FoldPairs(pairs, tuple(r[k] for r, k in zip(folds.rows, kept, strict=True)))
 
 
 def _recall(folds: FoldPairs, keys: RouterKeys, plan: RouterPlan, columns: Tensor) -> float:
-    few = FoldPairs(tuple(pairs.views(columns) for pairs in folds.pairs), folds.rows)
-    held = score_folds(few, plan)
+    restricted = FoldPairs(tuple(pairs.views(columns) for pairs in folds.pairs), folds.rows)
+    held = score_folds(restricted, plan)
     threshold = conformal_threshold(*hard_negatives(keys, held), plan.bound or _BOUND)
     own_N = held.own_N[keys.of("rephrase", "asked")[held.rows_N]]
     return float((own_N > threshold).float().mean())
@@ -162,11 +163,11 @@ def _top1(folds: FoldPairs, keys: RouterKeys, views: int) -> dict[KeyPlace, floa
     for column, place in enumerate(keys.places):
         hits = []
         for pairs, rows_N in zip(folds.pairs, folds.rows, strict=True):
-            some = pairs.take(is_rephrase[rows_N].nonzero().squeeze(1))
-            sim_NE = some.sim_NEV[..., column * views].float()
-            if some.real_NE is not None:
-                sim_NE = sim_NE.masked_fill(~some.real_NE, -torch.inf)
+            rephrases = pairs.take(is_rephrase[rows_N].nonzero().squeeze(1))
+            sim_NE = rephrases.sim_NEV[..., column * views].float()
+            if rephrases.real_NE is not None:
+                sim_NE = sim_NE.masked_fill(~rephrases.real_NE, -torch.inf)
             nearest_N = sim_NE.argmax(1)
-            hits.append(some.own_NE.gather(1, nearest_N[:, None])[:, 0])
+            hits.append(rephrases.own_NE.gather(1, nearest_N[:, None])[:, 0])
         shares[place] = float(torch.cat(hits).float().mean())
     return shares

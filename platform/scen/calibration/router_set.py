@@ -1,7 +1,7 @@
-"""The prompts that a router is fitted on: what must reach an edit, and what must not.
+"""The prompts on which a router is fitted: those that must reach an edit, and those that must not.
 
-Each edit's question is also asked in some of the ways of asking that people have, and some tasks
-about it or its subject, which must reach no edit, are added.
+Each edit's question is also put in several ways of asking, and tasks about the question or its
+subject, which must reach no edit, are added.
 """
 
 import random
@@ -26,21 +26,21 @@ ASKS: tuple[QuestionKind, ...] = ("prompt", "rephrase", "asked")
 """Kinds of questions that must reach their edit."""
 
 _GIVEN, _MADE = 3, 2  # near misses per edit, given and made
-_REPHRASES = 3  # of an edit that are fitted on, published ones first
-_WAYS = 4  # in which each edit is asked with words around it
-_MANY_FORMS = ("order", "quote", "frame", "lead")  # ways of many wordings are twice as likely
+_REPHRASES = 3  # per edit, published ones first
+_WAYS = 4  # ways of asking with words around the question, per edit
+_MANY_FORMS = ("order", "quote", "frame", "lead")  # many wordings each: sampled twice as often
 _TYPOS = ("typo outside the subject", "typo inside the subject")
-_TASKS = 2  # about each edit's question
-_PARTS = 2  # of the wordings: edits that are next to each other have none in common
+_TASKS = 2  # per edit
+_PARTS = 2  # of the wordings: adjacent edits share none
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt and what it is about: edit `edit` (index; -1: none of them).
+    """A prompt and the edit it is about: `edit` (index; -1: none).
 
     `is_subject`: it names the edit's subject, so that only the question may differ. `before` are
-    the turns of the conversation before it, `asked` the question within the text (empty
-    where it is the whole text).
+    the earlier turns of the conversation, `asked` the question within the text (empty if it is the
+    whole text).
     """
 
     text: str
@@ -53,55 +53,55 @@ class Question:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The whole conversation, as a chat template takes it."""
+        """The whole conversation, in chat-template form."""
         return Asked(self.source, self.text, self.before).messages
 
 
 @dataclass(frozen=True)
 class RouterSet:
-    """`questions` begin with the prompts of the E edits, in order. `relations` numbers what each
-    edit asks about its subject."""
+    """`questions` begin with the prompts of the E edits, in order. `relations` is the relation
+    (index) that each edit asks about."""
 
     questions: tuple[Question, ...]
     relations: tuple[int, ...]
 
     @property
     def num_edits(self) -> int:
-        """E."""
+        """E, the number of edits."""
         return len(self.relations)
 
     @property
     def texts(self) -> list[str]:
-        """The prompts as text, without the turns before them."""
+        """The prompts as text, without earlier turns."""
         return [question.text for question in self.questions]
 
 
 @dataclass(frozen=True)
 class Asking:
-    """In which other ways questions are asked: `wordings`, of which the edit after `first` others
-    takes another half than the next one, so that routers can be tested on wordings that they do
-    not know. Without `has_roles`, no question has turns before it."""
+    """How questions are asked in other ways. Adjacent edits (counted from `first`) use disjoint
+    halves of `wordings`, so that cross-fitted routers are tested on unseen wordings. Without
+    `has_roles`, no question has earlier turns."""
 
     wordings: Wordings
     first: int = 0
     has_roles: bool = True
 
     def of(self, index: int) -> Wordings:
-        """The wordings of an edit."""
+        """The wordings for the edit at this index."""
         return self.wordings.part((self.first + index) % _PARTS, _PARTS)
 
 
 def build_router_set(
     edits: Sequence[Edit], unrelated: Sequence[str], seed: int = 0, asking: Asking | None = None
 ) -> RouterSet:
-    """Prompts, rephrases, near misses given and made, and unrelated prompts; with `asking` also
+    """Prompts, rephrases, given and made near misses, and unrelated prompts; with `asking` also
     edits, near misses and unrelated prompts in other ways of asking, and tasks about the edits.
 
     A near miss is made by putting an edit's subject into the question of another relation. A given
-    one that does not name the subject is a near miss by its question. What asks for another edit is
-    no near miss.
+    one that does not name the subject is a near miss by its question. A text that asks for any edit
+    is never a near miss or an unrelated prompt.
     """
-    wanted = _Wanted(edits)
+    covered = _Covered(edits)
     names = {name: i for i, name in enumerate(dict.fromkeys(_relation(e) for e in edits))}
     questions = [Question(e.prompt, "prompt", i, "prompt") for i, e in enumerate(edits)]
     templates = question_templates(edits)
@@ -109,14 +109,14 @@ def build_router_set(
     for i, edit in enumerate(edits):
         rephrases = sorted(edit.rephrases, key=lambda r: r.source != "orig")[:_REPHRASES]
         questions += [Question(r.text, "rephrase", i, r.source) for r in rephrases]
-        near = [text for text in edit.near_misses if not wanted.asks(text)][:_GIVEN]
+        near = [text for text in edit.near_misses if not covered.asks(text)][:_GIVEN]
         questions += [
             Question(text, "near_miss", i, "given", names_subject(text, edit)) for text in near
         ]
-        open_relations = wanted.open_relations(edit, templates)
+        open_relations = covered.open_relations(edit, templates)
         made = make_near_misses(edit, open_relations, rng)
         questions += [
-            Question(text, "made_near_miss", i, "made") for text in made if not wanted.asks(text)
+            Question(text, "made_near_miss", i, "made") for text in made if not covered.asks(text)
         ]
         if asking is not None:
             words = [edit.prompt, edit.prompt, *[r.text for r in rephrases[:1]]]
@@ -124,7 +124,7 @@ def build_router_set(
             asked += _tasks(Ask(rng.choice(words), edit.subject), asking.of(i), rng)
             questions += _questions(asked, asking, i)
             questions += _near_in_other_ways(near, edit, i, asking, rng)
-    negatives = [text for text in unrelated if not wanted.asks(text)]
+    negatives = [text for text in unrelated if not covered.asks(text)]
     questions += [Question(text, "unrelated", -1, "given", False) for text in negatives]
     if asking is not None:
         for i, text in enumerate(negatives[::2]):
@@ -137,10 +137,10 @@ def build_router_set(
 
 
 def _other_ways(about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
-    """A question in some ways of asking: with words around it, and with slips, most of them typos,
-    since keys of the routed form hardly differ for the others."""
-    other = rng.choice([way for way in SURFACE_WAYS if way not in _TYPOS])
-    slips = [ways.ask(way, about, rng) for way in (*_TYPOS, other)]
+    """A question in other_slip ways of asking: with words around it, and with surface slips, mostly
+    typos, since other_slip slips hardly change the keys of the routed form."""
+    other_slip = rng.choice([way for way in SURFACE_WAYS if way not in _TYPOS])
+    slips = [ways.ask(way, about, rng) for way in (*_TYPOS, other_slip)]
     return _in_ways(_WAYS, about, ways, rng) + [asked for asked in slips if asked is not None]
 
 
@@ -149,19 +149,19 @@ def _in_ways(count: int, about: Ask, ways: Wordings, rng: random.Random) -> list
     weights = [2 if way in _MANY_FORMS else 1 for way in around]
     chosen = rng.sample(around, count, counts=weights)
     asked = [ways.ask(way, about, rng) for way in chosen]
-    return [one for one in asked if one is not None]
+    return [a for a in asked if a is not None]
 
 
 def _tasks(about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
-    """Tasks about a question or its subject, which do not ask it."""
+    """Tasks about a question or its subject that do not ask the question."""
     asked = [ways.ask(task, about, rng) for task in rng.sample(ways.tasks, _TASKS)]
-    return [one for one in asked if one is not None]
+    return [a for a in asked if a is not None]
 
 
 def _near_in_other_ways(
     near: Sequence[str], edit: Edit, index: int, asking: Asking, rng: random.Random
 ) -> list[Question]:
-    """Every other time one of an edit's near misses with words around it."""
+    """With probability one half, one of an edit's near misses with words around it."""
     if not near or rng.random() < 0.5:
         return []
     text = rng.choice(near)
@@ -173,7 +173,7 @@ def _near_in_other_ways(
 
 
 def _questions(asked: Sequence[Asked], asking: Asking, edit: int) -> list[Question]:
-    return [_question(one, edit) for one in asked if asking.has_roles or not one.before]
+    return [_question(a, edit) for a in asked if asking.has_roles or not a.before]
 
 
 def _question(asked: Asked, edit: int) -> Question:
@@ -185,8 +185,8 @@ def _question(asked: Asked, edit: int) -> Question:
 
 
 def join_router_sets(parts: Sequence[RouterSet]) -> RouterSet:
-    """One set of several, whose edits and relations have nothing in common by name: two sources
-    may name one relation differently, so that neither's templates make near misses of the other."""
+    """Join sets without matching their relations by name: two sources may name the same relation
+    differently, so neither's templates make near misses of the other's edits."""
     questions: list[Question] = []
     relations: list[int] = []
     for part in parts:
@@ -200,7 +200,7 @@ def join_router_sets(parts: Sequence[RouterSet]) -> RouterSet:
 
 
 def question_templates(edits: Sequence[Edit]) -> dict[str, list[str]]:
-    """By relation, the questions of the edits with `{}` in the place of the subject."""
+    """The edits' prompts by relation, with `{}` in place of the subject."""
     templates: dict[str, list[str]] = {}
     for edit in edits:
         if edit.subject and edit.subject in edit.prompt:
@@ -209,8 +209,9 @@ def question_templates(edits: Sequence[Edit]) -> dict[str, list[str]]:
     return templates
 
 
-class _Wanted:
-    """What the edits ask: their prompts and rephrases, and the relations asked of each subject."""
+class _Covered:
+    """What the edits cover: their prompts and rephrases, and the relations asked of each
+    subject."""
 
     def __init__(self, edits: Sequence[Edit]) -> None:
         self._texts = {
@@ -221,7 +222,7 @@ class _Wanted:
             self._relations.setdefault(normalise(edit.subject or ""), set()).add(_relation(edit))
 
     def asks(self, text: str) -> bool:
-        """True where a text is the prompt or a rephrase of an edit."""
+        """True if the text is the prompt or a rephrase of an edit."""
         return normalise(text) in self._texts
 
     def open_relations(self, edit: Edit, templates: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -233,8 +234,8 @@ class _Wanted:
 def make_near_misses(
     edit: Edit, templates: dict[str, list[str]], rng: random.Random, count: int = _MADE
 ) -> list[str]:
-    """Questions about the edit's subject from the templates of other relations; none where it has
-    no subject."""
+    """Questions about the edit's subject from the templates of other relations; empty without a
+    subject."""
     others = [name for name in templates if name != _relation(edit)]
     if not edit.subject or not others:
         return []
@@ -245,7 +246,8 @@ def make_near_misses(
 
 
 def make_rephrases(edit: Edit, templates: dict[str, list[str]], count: int = 2) -> list[Rephrase]:
-    """The edit's question in other edits' words for the same relation; then in plain frames."""
+    """Rephrases of the edit's prompt by other edits' templates of the same relation, then by simple
+    frames."""
     texts: list[str] = []
     if edit.subject:
         same = dict.fromkeys(templates.get(_relation(edit), ()))
@@ -257,7 +259,7 @@ def make_rephrases(edit: Edit, templates: dict[str, list[str]], count: int = 2) 
 
 
 def names_subject(text: str, edit: Edit) -> bool:
-    """True where the text names the edit's subject."""
+    """True if the text names the edit's subject."""
     return bool(edit.subject) and normalise(edit.subject or "") in normalise(text)
 
 

@@ -1,1 +1,2 @@
-"""Does the edited model say what it should, and nothing else? Free decoding first."""
+"""Evaluation of an edited model: reliability, generality, locality and routing, free decoding
+first."""

@@ -1,4 +1,8 @@
-"""From outcomes of probes to metrics; and teacher-forced predictions of each target token."""
+"""Metrics from probe outcomes, and teacher-forced accuracy and loss on target tokens.
+
+Suffixes: B probes, R routed ones, N target tokens, S positions, D hidden size, F input size of the
+edited linear, V vocabulary.
+"""
 
 import re
 from collections import defaultdict
@@ -20,12 +24,13 @@ from scen.records import EncodedEdit
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one probe, before (bare base) and after (edited model).
+    """The result of one probe, before (bare base) and after (edited model).
 
-    `routed_to` is the edit that spoke (None: the base), `score` the best neuron's. `identical` is
-    True where every logit of the answer was the base's bit for bit, None where the probe has a
-    target. `rival` is another edit that the router would have taken, had that one not been there.
-    The teacher-forced figures are shares of target tokens, None where it has none.
+    `routed_to` is the edit whose expert answered (None: the base), `nearest` the top-1 edit and
+    `score` its score. `identical`: every logit of the answer is bit-identical to the base's (None
+    for probes with a target). `rival` is the runner-up edit, if it is above the threshold as well.
+    `forced_before` and `forced_after` are teacher-forced accuracies over the target tokens, None
+    without a target.
     """
 
     probe: Probe
@@ -41,25 +46,25 @@ class Outcome:
 
     @property
     def is_exact(self) -> bool:
-        """True where the free answer is the target, letter for letter."""
+        """True if the free answer equals the target exactly."""
         return self.after == self.probe.target
 
     @property
     def was_exact(self) -> bool:
-        """True where the base gave the target already."""
+        """True if the base already gave the target."""
         return self.before == self.probe.target
 
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The numbers of one evaluation; shares are between 0 and 1, None where nothing was probed.
+    """The metrics of one evaluation; shares are in [0, 1], None if nothing was probed.
 
     Generality is per source of the rephrases. `locality_unchanged`: share of unrelated prompts
-    whose answer stayed the base's; `logits_identical`: share of the *unrouted* ones among them
-    whose logits are the base's bit for bit. `retention`: share of earlier edits, of those asked
-    again, that are still answered. `asking`: by way of asking, the share that reaches the own edit
-    (`own_edit`), another one (`another_edit`), and that is answered exactly (`exact`; None for
-    tasks about the question, which must reach no edit), and how many were asked (`count`).
+    with the base's answer; `logits_identical`: share of the *unrouted* ones among them with
+    bit-identical logits. `retention`: share of the earlier edits probed again that are still
+    answered exactly. `asking`: per way of asking, the shares routed to the right edit (`own_edit`),
+    to another one (`another_edit`) and answered exactly (`exact`; None for tasks about the
+    question, which must reach no edit), and the number of probes (`count`).
     """
 
     n_edits: int
@@ -78,31 +83,33 @@ class EvalReport:
 
 
 def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
-    """All numbers of an evaluation."""
-    told = _of(outcomes, "reliability")
-    reworded = _of(outcomes, "generality")
-    unrelated = _of(outcomes, "locality")
-    near = _of(outcomes, "near_miss")
-    earlier = _of(outcomes, "retention")
-    by_source = _group(reworded)
+    """All metrics of an evaluation."""
+    prompts = _of_kind(outcomes, "reliability")
+    rephrases = _of_kind(outcomes, "generality")
+    unrelated = _of_kind(outcomes, "locality")
+    near_misses = _of_kind(outcomes, "near_miss")
+    earlier = _of_kind(outcomes, "retention")
+    by_source = _group(rephrases)
     return EvalReport(
-        n_edits=len(told),
-        reliability=share(o.is_exact for o in told),
-        reliability_before=share(o.was_exact for o in told),
-        generality={name: _sure(o.is_exact for o in group) for name, group in by_source.items()},
-        generality_before={
-            name: _sure(o.was_exact for o in group) for name, group in by_source.items()
+        n_edits=len(prompts),
+        reliability=share(o.is_exact for o in prompts),
+        reliability_before=share(o.was_exact for o in prompts),
+        generality={
+            name: _share_or_zero(o.is_exact for o in group) for name, group in by_source.items()
         },
-        routing=_routing(told, reworded, unrelated, near),
+        generality_before={
+            name: _share_or_zero(o.was_exact for o in group) for name, group in by_source.items()
+        },
+        routing=_routing(prompts, rephrases, unrelated, near_misses),
         locality_unchanged=share(o.before == o.after for o in unrelated),
         logits_identical=share(bool(o.identical) for o in unrelated if o.routed_to is None),
-        near_miss_unchanged=share(o.before == o.after for o in near),
-        teacher_forced=_forced(told, reworded),
+        near_miss_unchanged=share(o.before == o.after for o in near_misses),
+        teacher_forced=_teacher_forced_shares(prompts, rephrases),
         counts={
-            "reliability": len(told),
+            "reliability": len(prompts),
             "locality": len(unrelated),
             "locality_routed": sum(o.routed_to is not None for o in unrelated),
-            "near_miss": len(near),
+            "near_miss": len(near_misses),
             "retention": len(earlier),
             **{f"generality_{name}": len(group) for name, group in by_source.items()},
         },
@@ -112,7 +119,7 @@ def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
 
 
 def flatten_report(report: EvalReport) -> dict[str, float]:
-    """A report as flat metric names, for a tracker."""
+    """A report as metrics by flat name, for a tracker."""
     flat: dict[str, float | None] = {
         "eval/reliability_after": report.reliability,
         "eval/reliability_before": report.reliability_before,
@@ -135,27 +142,27 @@ def flatten_report(report: EvalReport) -> dict[str, float]:
 
 
 def rivals(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
-    """Pairs of an edit and another one that its own prompt also reaches."""
-    told = [o for o in outcomes if o.probe.kind == "reliability"]
-    return [(o.probe.edit_id or "", o.rival) for o in told if o.rival is not None]
+    """Pairs of an edit and the runner-up that its own prompt also reaches."""
+    prompts = [o for o in outcomes if o.probe.kind == "reliability"]
+    return [(o.probe.edit_id or "", o.rival) for o in prompts if o.rival is not None]
 
 
 def _plain(source: str) -> str:
-    """A free text as part of a metric's name; trackers refuse most signs and long names."""
+    """Free text made safe for a metric name: trackers reject most punctuation and long names."""
     return re.sub(r"[^\w.-]", "_", source)[:64]
 
 
 def share(hits: Iterable[bool]) -> float | None:
-    """The share of True, or None of nothing."""
-    found = list(hits)
-    return sum(found) / len(found) if found else None
+    """The share of True; None if there are no hits to count."""
+    values = list(hits)
+    return sum(values) / len(values) if values else None
 
 
-def _sure(hits: Iterable[bool]) -> float:
+def _share_or_zero(hits: Iterable[bool]) -> float:
     return share(hits) or 0.0
 
 
-def _of(outcomes: Sequence[Outcome], kind: ProbeKind) -> list[Outcome]:
+def _of_kind(outcomes: Sequence[Outcome], kind: ProbeKind) -> list[Outcome]:
     return [o for o in outcomes if o.probe.kind == kind]
 
 
@@ -167,21 +174,24 @@ def _group(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 
 
 def _routing(
-    told: list[Outcome], reworded: list[Outcome], unrelated: list[Outcome], near: list[Outcome]
+    prompts: list[Outcome],
+    rephrases: list[Outcome],
+    unrelated: list[Outcome],
+    near_misses: list[Outcome],
 ) -> dict[str, float]:
-    asked = [*told, *reworded]
+    positives = [*prompts, *rephrases]
     shares = {
-        "prompt_to_own_edit": share(o.routed_to == o.probe.edit_id for o in told),
-        "rephrase_to_own_edit": share(o.routed_to == o.probe.edit_id for o in reworded),
-        "wrong_edit": share(o.routed_to not in (None, o.probe.edit_id) for o in asked),
+        "prompt_to_own_edit": share(o.routed_to == o.probe.edit_id for o in prompts),
+        "rephrase_to_own_edit": share(o.routed_to == o.probe.edit_id for o in rephrases),
+        "wrong_edit": share(o.routed_to not in (None, o.probe.edit_id) for o in positives),
         "false_activation_locality": share(o.routed_to is not None for o in unrelated),
-        "false_activation_near_miss": share(o.routed_to is not None for o in near),
+        "false_activation_near_miss": share(o.routed_to is not None for o in near_misses),
     }
     return {name: value for name, value in shares.items() if value is not None}
 
 
 def _asking(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | None]]:
-    """Figures by way of asking, those that want an answer first."""
+    """Figures per way of asking; those that ask for the answer come before tasks."""
     groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.probe.kind in ("asking", "task"):
@@ -197,35 +207,35 @@ def _asking(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def _forced(told: list[Outcome], reworded: list[Outcome]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, group in (("reliability", told), ("generality", reworded)):
+def _teacher_forced_shares(prompts: list[Outcome], rephrases: list[Outcome]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for name, group in (("reliability", prompts), ("generality", rephrases)):
         for when, values in (
             ("before", [o.forced_before for o in group]),
             ("after", [o.forced_after for o in group]),
         ):
             known = [value for value in values if value is not None]
             if known:
-                found[f"{name}_{when}"] = sum(known) / len(known)
-    return found
+                shares[f"{name}_{when}"] = sum(known) / len(known)
+    return shares
 
 
 @dataclass(frozen=True)
-class _Told:
-    """`logits_NV` and `labels_N` of all target tokens of a batch, end tokens left out; `row_N` says
-    of which row each is."""
+class _TargetTokens:
+    """Logits, labels and batch row (`row_N`) of all target tokens of a batch, without end
+    tokens."""
 
     logits_NV: Tensor
     labels_N: Tensor
     row_N: Tensor
 
     def mean(self, value_N: Tensor, rows: int) -> list[float]:
-        """The mean over the tokens of each row; 0 of none."""
+        """The mean over the tokens of each row; 0 for a row without tokens."""
         total_B = torch.zeros(rows, dtype=torch.float64, device=value_N.device)
         total_B.index_add_(0, self.row_N, value_N.double())
         count_B = torch.bincount(self.row_N, minlength=rows)
-        found: list[float] = (total_B / count_B.clamp_min(1)).tolist()
-        return found
+        means: list[float] = (total_B / count_B.clamp_min(1)).tolist()
+        return means
 
 
 @torch.no_grad()
@@ -235,33 +245,34 @@ def teacher_forced_accuracy(
     route: Route,
     filled: Prefill | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Share of each probe's target tokens that are the most likely next token (end token left
-    out), in the bare base and under the route.
+    """Share of each probe's target tokens (without the end token) that are the top-1 next token, in
+    the bare base and under the route.
 
-    `filled` is the prefill of the same prompts; it is of use where experts leave it as it is.
+    `filled` is the prefill of the same prompts; its cache is reused where experts act on the last
+    prompt token only.
     """
-    found = []
-    for told in _told(edited, probes, route, filled):
-        right_N = (told.logits_NV.argmax(-1) == told.labels_N).float()
-        found.append(told.mean(right_N, len(probes)))
-    return found[0], found[1]
+    accuracies = []
+    for tokens in _target_tokens(edited, probes, route, filled):
+        hit_N = (tokens.logits_NV.argmax(-1) == tokens.labels_N).float()
+        accuracies.append(tokens.mean(hit_N, len(probes)))
+    return accuracies[0], accuracies[1]
 
 
 @torch.no_grad()
 def teacher_forced_loss(
     edited: EditedModel, probes: Sequence[EncodedEdit], route: Route
 ) -> list[float]:
-    """Mean negative log-likelihood (nats per token) of each probe's target under the route, end
-    token left out. Its exponential is the perplexity."""
-    *_, told = _told(edited, probes, route, None)
-    kind = torch.promote_types(told.logits_NV.dtype, torch.float32)
-    nll_N = functional.cross_entropy(told.logits_NV.to(kind), told.labels_N, reduction="none")
-    return told.mean(nll_N, len(probes))
+    """Mean negative log-likelihood (nats per token) of each probe's target under the route, without
+    the end token. Its exponential is the perplexity."""
+    *_, tokens = _target_tokens(edited, probes, route, None)
+    dtype = torch.promote_types(tokens.logits_NV.dtype, torch.float32)
+    nll_N = functional.cross_entropy(tokens.logits_NV.to(dtype), tokens.labels_N, reduction="none")
+    return tokens.mean(nll_N, len(probes))
 
 
-def _told(
+def _target_tokens(
     edited: EditedModel, probes: Sequence[EncodedEdit], route: Route, filled: Prefill | None
-) -> Iterator[_Told]:
+) -> Iterator[_TargetTokens]:
     """The target tokens in the bare base, then under the route."""
     batch = pad_edits(probes, edited.pad_id, route.expert_B.device)
     cache = filled.cache if filled and edited.bank.span == "last" else None
@@ -273,12 +284,12 @@ def _told(
     row_N = counted_BS.nonzero()[:, 0]
     for y_BSD in (split.y_BSD, _routed_output(edited, split, route, start)):
         h_BSD = split.above(edited.model, edited.layer, y_BSD)
-        told_ND = h_BSD[:, -labels_BS.shape[1] :][counted_BS]
-        yield _Told(run_head(edited.model, told_ND), labels_BS[counted_BS], row_N)
+        h_ND = h_BSD[:, -labels_BS.shape[1] :][counted_BS]
+        yield _TargetTokens(run_head(edited.model, h_ND), labels_BS[counted_BS], row_N)
 
 
 def _routed_output(edited: EditedModel, split: Split, route: Route, start: int) -> Tensor:
-    """y_BSD with the experts of routed rows, which act from position `start` of the split."""
+    """y_BSD with experts applied to routed rows, from position `start` of the split on."""
     if route.is_base:
         return split.y_BSD
     rows_R = route.rows_R

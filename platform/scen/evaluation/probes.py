@@ -1,4 +1,4 @@
-"""Probes: the prompts with which a set of edits is measured."""
+"""Probes: the prompts on which a set of edits is evaluated."""
 
 import itertools
 import random
@@ -16,10 +16,10 @@ ProbeKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One prompt. `target` is what it must answer; None where the base's answer must stay.
+    """One prompt. `target` is the required answer; None if the base's answer must not change.
 
-    `edit_id` is the edit it belongs to (None for shared locality prompts); `source` says where its
-    wording comes from. `earlier` are the turns of the conversation before the prompt.
+    `edit_id` is the edit it belongs to (None for shared locality prompts), `source` the origin of
+    its wording, `earlier` the conversation turns before the prompt.
     """
 
     kind: ProbeKind
@@ -31,7 +31,7 @@ class Probe:
 
 
 def edit_probes(edits: Iterable[Edit]) -> list[Probe]:
-    """The probes that edits carry: prompt, rephrases, near misses, locality prompts."""
+    """The probes that edits bring along: prompt, rephrases, near misses, locality prompts."""
     probes: list[Probe] = []
     for edit in edits:
         probes.append(Probe("reliability", edit.prompt, "prompt", edit.id, edit.target))
@@ -44,50 +44,50 @@ def edit_probes(edits: Iterable[Edit]) -> list[Probe]:
 
 
 def locality_probes(prompts: Sequence[str]) -> list[Probe]:
-    """Unrelated prompts that no edit may change."""
+    """Unrelated prompts, whose answers no edit may change."""
     return [Probe("locality", prompt, "file") for prompt in prompts]
 
 
 def retention_probes(edits: Iterable[Edit]) -> list[Probe]:
-    """The prompts of earlier edits, which must still be answered."""
+    """The prompts of earlier edits, which must still be answered with their targets."""
     return [Probe("retention", edit.prompt, "earlier", edit.id, edit.target) for edit in edits]
 
 
 def asking_probes(
     edits: Sequence[Edit], seed: str = "", limit: int | None = None, *, has_roles: bool = True
 ) -> list[Probe]:
-    """The edits' prompts in the ways of asking of the test set (kind `asking`), and tasks about
-    them, which ask something else (`task`).
+    """The edits' prompts in the test set's ways of asking (kind `asking`), and tasks about them
+    that ask for something else (`task`).
 
-    Each edit in each way, or `limit` probes spread evenly over ways and edits. Without `has_roles`,
-    for templates that know one message only, ways with earlier turns are left out. The same edits
-    and seed give the same probes.
+    Each edit in each way, or `limit` probes spread evenly over ways and edits. Without `has_roles`
+    (templates of a single message), ways with earlier turns are left out. Deterministic for given
+    edits and seed.
     """
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     ways = [*wordings("test").ways, *wordings("test").tasks]
     if limit is None:
         pairs = list(itertools.product(edits, ways))
     else:
-        pairs = list(itertools.islice(_spread(edits, ways, draw), limit))
-    asked = ((edit, _asked(edit, way, draw)) for edit, way in pairs)
+        pairs = list(itertools.islice(_spread(edits, ways, rng), limit))
+    candidates = ((edit, _ask_in(way, edit, rng)) for edit, way in pairs)
     return [
-        _asking_probe(edit, found)
-        for edit, found in asked
-        if found is not None and (has_roles or not found.before)
+        _asking_probe(edit, asked)
+        for edit, asked in candidates
+        if asked is not None and (has_roles or not asked.before)
     ]
 
 
 def _spread(
-    edits: Sequence[Edit], ways: Sequence[str], draw: random.Random
+    edits: Sequence[Edit], ways: Sequence[str], rng: random.Random
 ) -> Iterator[tuple[Edit, str]]:
-    """Endless pairs: every way once before any is drawn again, each with some edit."""
+    """An endless stream of pairs: each way once per round, with a random edit."""
     while edits:
-        for way in draw.sample(ways, len(ways)):
-            yield draw.choice(edits), way
+        for way in rng.sample(ways, len(ways)):
+            yield rng.choice(edits), way
 
 
-def _asked(edit: Edit, way: str, draw: random.Random) -> Asked | None:
-    return wordings("test").ask(way, Ask(edit.prompt, edit.subject), draw)
+def _ask_in(way: str, edit: Edit, rng: random.Random) -> Asked | None:
+    return wordings("test").ask(way, Ask(edit.prompt, edit.subject), rng)
 
 
 def _asking_probe(edit: Edit, asked: Asked) -> Probe:

@@ -1,4 +1,4 @@
-"""Run every probe on the base and on the edited model side by side, in batches, with latencies."""
+"""Run probes in batches on the base and on the edited model, and measure latencies."""
 
 import math
 import time
@@ -20,9 +20,9 @@ from scen.records import EncodedEdit, EncodedPrompt
 
 @dataclass(frozen=True, slots=True)
 class BatchTime:
-    """A batch of prompts that were answered together. `seconds` is its whole measuring: the answers
-    of the base and of the edited model, and the teacher-forced figures; `answer_seconds` is what
-    the edited model took from the prompts to the last answer's end."""
+    """Timing of one batch of prompts. `seconds` covers everything: the answers of the base and of
+    the edited model, and teacher forcing; `answer_seconds` is the edited model's time from the
+    prompts to the end of the last answer."""
 
     prompts: int
     seconds: float
@@ -30,9 +30,9 @@ class BatchTime:
 
 
 def latency_metrics(batches: Sequence[BatchTime]) -> dict[str, float]:
-    """Median and p95 over all prompts of the time to their answer, in seconds: a prompt waits for
-    the whole of its batch, of `prompts_per_batch` on average. `seconds_per_probe` is the whole
-    measuring over the number of prompts. Nothing where nothing was timed."""
+    """Median and p95 over all prompts of the seconds to the answer: a prompt waits for its whole
+    batch, of `prompts_per_batch` prompts on average. `seconds_per_probe` is the total time over the
+    number of prompts. Empty without prompts."""
     waits = sorted(batch.answer_seconds for batch in batches for _ in range(batch.prompts))
     if not waits:
         return {}
@@ -58,7 +58,7 @@ class EvalLimits:
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """A probe as tokens, with the number of tokens that its answer is given."""
+    """A probe as tokens, and the token limit of its answer (`budget`)."""
 
     index: int
     probe: Probe
@@ -69,14 +69,14 @@ class ProbeRow:
 
 @dataclass(frozen=True)
 class Measured:
-    """Probes that were measured as one batch: the outcome of each, and the time that it took."""
+    """The outcomes of a batch of probes, and its timing."""
 
     outcomes: list[Outcome]
     time: BatchTime
 
 
 def order_probes(base: Base, probes: Sequence[Probe], limits: EvalLimits) -> list[int]:
-    """The probes (indices) in the order in which they are batched, like beside like."""
+    """Indices of the probes in batching order: similar ones next to each other."""
     rows = [encode_probe(base, index, probe, limits) for index, probe in enumerate(probes)]
     rows.sort(key=lambda row: (row.probe.target is None, row.budget, len(row.prompt.ids)))
     return [row.index for row in rows]
@@ -90,17 +90,17 @@ def run_eval(
     limits: EvalLimits,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Outcome]:
-    """The outcome of each probe, in order. `edit_ids` names the experts of the bank."""
+    """The outcome of each probe, in order. `edit_ids` are the ids of the bank's experts."""
     order = order_probes(base, probes, limits)
     rows = [encode_probe(base, index, probes[index], limits) for index in order]
-    found: dict[int, Outcome] = {}
+    outcome_by_index: dict[int, Outcome] = {}
     for begin in range(0, len(rows), limits.batch_size):
         group = rows[begin : begin + limits.batch_size]
         outcomes = _run_batch(base, edited, edit_ids, group).outcomes
         for row, outcome in zip(group, outcomes, strict=True):
-            found[row.index] = outcome
+            outcome_by_index[row.index] = outcome
         progress(len(group))
-    return [found[index] for index in range(len(probes))]
+    return [outcome_by_index[index] for index in range(len(probes))]
 
 
 def measure_batch(
@@ -110,7 +110,7 @@ def measure_batch(
     probes: Sequence[Probe],
     limits: EvalLimits,
 ) -> Measured:
-    """These probes as one batch, whatever its size. See `run_eval`."""
+    """As `run_eval`, with all probes in one batch regardless of its size."""
     rows = [encode_probe(base, index, probe, limits) for index, probe in enumerate(probes)]
     return _run_batch(base, edited, edit_ids, rows)
 
@@ -126,7 +126,7 @@ def encode_probe(base: Base, index: int, probe: Probe, limits: EvalLimits) -> Pr
 
 
 def encode_turns(base: Base, probe: Probe) -> EncodedPrompt:
-    """A probe's prompt behind the turns before it."""
+    """A probe's earlier turns and prompt."""
     if not probe.earlier:
         return base.template.encode_prompt(probe.prompt)
     turns = [*probe.earlier, ("user", probe.prompt)]
@@ -144,14 +144,14 @@ def _run_batch(
     prefilled = _now(base.device)
     unedited = Route.base(len(rows), base.device)
     before = answer(edited, filled, unedited, budget, keep_logits=compare)
-    asked = _now(base.device)
+    base_answered = _now(base.device)
     after = answer(edited, filled, edited.route(filled), budget, keep_logits=compare)
     answered = _now(base.device)
-    forced = _forced(edited, filled, rows, after.route)
+    teacher_forced = _teacher_forced(edited, filled, rows, after.route)
     outcomes = []
     for i, row in enumerate(rows):
         route = after.route.take(torch.tensor([i], device=base.device))
-        expert, nearest, rival = map(int, (route.expert_B, route.nearest_B, route.runner_up_B))
+        expert, nearest, runner_up = map(int, (route.expert_B, route.nearest_B, route.runner_up_B))
         outcomes.append(
             Outcome(
                 probe=row.probe,
@@ -163,49 +163,50 @@ def _run_batch(
                 identical=_is_identical(before, after, i, row)
                 if row.probe.target is None
                 else None,
-                forced_before=forced[i][0],
-                forced_after=forced[i][1],
-                rival=edit_ids[rival] if rival >= 0 else None,
+                forced_before=teacher_forced[i][0],
+                forced_after=teacher_forced[i][1],
+                rival=edit_ids[runner_up] if runner_up >= 0 else None,
             )
         )
-    answering = prefilled - began + answered - asked
+    answering = prefilled - began + answered - base_answered
     return Measured(outcomes, BatchTime(len(rows), _now(base.device) - began, answering))
 
 
 def _now(device: torch.device) -> float:
-    """Seconds of a clock, read when the device has done what it was given."""
+    """Seconds of a monotonic clock, after synchronising with the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def _is_identical(before: Decoded, after: Decoded, index: int, row: ProbeRow) -> bool:
-    """Are all logits of a row equal, bit for bit, for as long as it may speak and does?"""
+    """True if all logits of a row's answer, within its budget, are bit-identical."""
     assert before.logits_BSV is not None
     assert after.logits_BSV is not None
     tokens = before.tokens[index][: row.budget]
     if tokens != after.tokens[index][: row.budget]:
         return False
-    spoken = min(len(tokens) + int(before.stopped[index]), row.budget)
-    return torch.equal(before.logits_BSV[index, :spoken], after.logits_BSV[index, :spoken])
+    steps = min(len(tokens) + int(before.stopped[index]), row.budget)
+    return torch.equal(before.logits_BSV[index, :steps], after.logits_BSV[index, :steps])
 
 
-def _forced(
+def _teacher_forced(
     edited: EditedModel, filled: Prefill, rows: Sequence[ProbeRow], route: Route
 ) -> list[tuple[float | None, float | None]]:
-    found: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
-    told = [i for i, row in enumerate(rows) if row.target]
-    if not edited.sync.anyone(bool(told)):
-        return found
-    if not told:  # only to keep in step
+    """Teacher-forced accuracy of each row before and after; None for rows without a target."""
+    accuracy: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
+    targeted = [i for i, row in enumerate(rows) if row.target]
+    if not edited.sync.anyone(bool(targeted)):
+        return accuracy
+    if not targeted:  # a no-op forward, so that ranks stay in lockstep
         idle = EncodedEdit(rows[0].prompt, (edited.pad_id,) * 2, 0)
         teacher_forced_accuracy(edited, [idle], route.take(torch.tensor([0])))
     else:
-        probes = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
-        taken = route.take(torch.tensor(told, device=route.expert_B.device))
-        # The cache of the prefill fits when every row of the batch is told.
-        reused = filled if len(told) == len(rows) else None
+        probes = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in targeted]
+        taken = route.take(torch.tensor(targeted, device=route.expert_B.device))
+        # The prefill's cache fits only if every row of the batch has a target.
+        reused = filled if len(targeted) == len(rows) else None
         before, after = teacher_forced_accuracy(edited, probes, taken, reused)
-        for i, pair in zip(told, zip(before, after, strict=True), strict=True):
-            found[i] = pair
-    return found
+        for i, pair in zip(targeted, zip(before, after, strict=True), strict=True):
+            accuracy[i] = pair
+    return accuracy

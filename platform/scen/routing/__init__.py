@@ -1,1 +1,1 @@
-"""Which edit a prompt asks for: compact keys, search among them, the gate, the threshold."""
+"""Which edit a prompt asks for: compact keys, nearest-key search, the gate and the threshold."""

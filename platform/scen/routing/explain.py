@@ -1,7 +1,7 @@
-"""Diagnostics of a router: why it chose an edit, and which edits it confuses with each other.
+"""Router diagnostics: why it chose an edit, and which edits it confuses with each other.
 
-Suffixes: E edits, B some of them, K places, C numbers of a compact key, V similarities, N pairs, T
-candidates.
+Suffixes: E edits, B a batch of them, K places, C dimensions of a compact key, V similarities, N
+pairs, T candidates.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ from scen.routing.router import Router
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An edit that the gate scored: its `index` among the edits, its score, whether that is above
-    the threshold, the cosines behind it by view (mean@6.0: the first view there), and the span of
-    the message that matched it."""
+    """An edit that the gate scored: its `index` among the edits, its score, whether the score is
+    above the threshold, the cosines behind it by view (mean@6.0 is the first view at mean@6), and
+    the span of the message that matched it."""
 
     index: int
     score: float
@@ -29,7 +29,7 @@ class Candidate:
 
 
 def explain(choice: Choice, row: int, router: Router, count: int = 5) -> list[Candidate]:
-    """The likeliest `count` edits for one prompt of a choice, best first; fewer where fewer are.
+    """The top `count` edits (or fewer) for one prompt of a choice, best first.
 
     Only the first can be routed to, and only if it is above the threshold.
     """
@@ -48,8 +48,8 @@ def explain(choice: Choice, row: int, router: Router, count: int = 5) -> list[Ca
 def explain_spans(
     choice: Choice, texts: Sequence[str], router: Router, count: int = 5
 ) -> list[Candidate]:
-    """The same for one prompt, whose spans (`texts`) are the rows of the choice: of each edit the
-    span by which it scores most."""
+    """As `explain`, for one prompt whose spans (`texts`) are the rows of the choice: each edit with
+    its best-scoring span."""
     best: dict[int, Candidate] = {}
     for row, text in enumerate(texts):
         for hit in explain(choice, row, router, count):
@@ -63,8 +63,8 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """Two edits by their indices, `first` below `second`; the gate's score of either's prompt for
-    the other edit, whether that is above the threshold, and the cosines behind it by view."""
+    """Two edits by index, `first` < `second`: the gate's score of one's prompt for the other,
+    whether the score is above the threshold, and the cosines behind it by view."""
 
     first: int
     second: int
@@ -80,11 +80,11 @@ def find_collisions(
     nearest: int = CANDIDATES,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Collision]:
-    """The pairs that score above the threshold, or less than `margin` below it; the worst first.
+    """The pairs that score above the threshold, or less than `margin` below it; worst first.
 
     Each edit is compared with its `nearest` edits only, so time scales with the search and memory
-    stays constant. `limit` keeps the worst pairs. `progress` is called with each batch's size.
-    Raises ConfigError where the margin is below 0.
+    stays constant. `limit` keeps only the worst pairs. `progress` is called with each batch's size.
+    Raises ConfigError if the margin is negative.
     """
     if not margin >= 0:
         raise ConfigError(f"margin: {margin:g} must be 0 or more")
@@ -105,20 +105,20 @@ def find_collisions(
 
 
 def _near_pairs(
-    neurons: KeyNeurons, rows_B: Tensor, least: float, nearest: int
+    neurons: KeyNeurons, rows_B: Tensor, min_score: float, nearest: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """pair_N2 (rising), score_N and sim_NV of these edits with others that score above `least`."""
+    """pair_N2 (ascending), score_N, sim_NV: these edits with others scoring above `min_score`."""
     texts = [neurons.text(row) for row in rows_B.tolist()]
-    # An edit is its own nearest.
+    # Each edit retrieves itself first.
     choice = neurons.choose_by_code(neurons.code(rows_B), nearest + 1, texts)
     is_other_BT = (choice.index_BE >= 0) & (choice.index_BE != rows_B[:, None])
-    at_B, at_T = (is_other_BT & (choice.score_BE > least)).nonzero(as_tuple=True)
-    pair_N2 = torch.stack([rows_B[at_B], choice.index_BE[at_B, at_T]], 1).sort(1).values
-    return pair_N2, choice.score_BE[at_B, at_T], choice.sim_BEV[at_B, at_T]
+    row_N, column_N = (is_other_BT & (choice.score_BE > min_score)).nonzero(as_tuple=True)
+    pair_N2 = torch.stack([rows_B[row_N], choice.index_BE[row_N, column_N]], 1).sort(1).values
+    return pair_N2, choice.score_BE[row_N, column_N], choice.sim_BEV[row_N, column_N]
 
 
 def _worst_first(pair_N2: Tensor, score_N: Tensor) -> Tensor:
-    """The first occurrence of each pair, by falling score; equal ones by their indices."""
+    """Indices of the first occurrence of each pair, by descending score; ties in pair order."""
     _, place_N = pair_N2.unique(dim=0, return_inverse=True)
     order_N = place_N.argsort(stable=True)
     is_first_N = place_N[order_N].diff(prepend=torch.tensor([-1])) > 0

@@ -1,13 +1,13 @@
-"""The gate: one score for a prompt and an edit, by weights that all edits share, and its inputs.
+"""The gate, which scores a prompt against an edit with weights shared by all edits, and its inputs.
 
-Inputs besides key similarities are the manner of a message and shared words. Whether a message asks
-a question or is a task about it shows in what the base is about to do (the last prompt token) and
-in the words around the span. Keys hardly distinguish numbers, and typos move them far; words do
-not.
+Besides key similarities, its inputs are the manner of a message and word overlap. Whether a message
+asks a question or sets a task about it shows in what the base is about to do (the key of the last
+prompt token) and in the words around the span. Keys barely separate numbers and move far with
+typos; word overlap does neither.
 
-Suffixes: M spans, E candidate edits, V similarities and other inputs, L figures of words, K places,
-F numbers of a raw key, D numbers of a manner, G those of all places, I inputs, S hidden units, H
-buckets of words.
+Suffixes: M spans, E candidate edits, V similarities and other inputs, L word features, K places, F
+dimensions of a raw key, D dimensions of a manner, G those of all places, I inputs, S hidden units,
+H word buckets.
 """
 
 import functools
@@ -26,16 +26,16 @@ from torch.nn.functional import gelu
 
 from scen.model.keys import KeyPlace, SpanKeys
 
-_SPREAD = 3.0  # cosines differ by tenths; the hidden units want more
+_SPREAD = 3.0  # cosines differ by tenths; the hidden units need a wider range
 
 
 @dataclass(frozen=True)
 class Gate:
-    """score = x . direct + out . h + offset, with h = gelu(3 x . hidden + bias); or, where there is
-    a second layer, h = gelu(gelu(x . hidden + bias) . inner + inner_bias). Larger is likelier.
+    """score = x . direct + out . h + offset, with h = gelu(3 x . hidden + bias); or, with a second
+    layer, h = gelu(gelu(x . hidden + bias) . inner + inner_bias).
 
-    Trained gates give the log-odds, for classes of even weight, that the prompt asks for the
-    edit's fact. Without hidden units it is a weighted sum.
+    A trained gate gives the log-odds, under balanced classes, that the prompt asks for the edit's
+    fact. Without hidden units the score is a weighted sum.
     """
 
     direct_V: Tensor
@@ -49,13 +49,13 @@ class Gate:
     @classmethod
     def mean(cls, num_views: int) -> "Gate":
         """The gate of an uncalibrated router: the mean of the similarities."""
-        none = torch.zeros(0)
+        empty = torch.zeros(0)
         direct_V = torch.full((num_views,), 1 / num_views)
-        return cls(direct_V, torch.zeros(num_views, 0), none, none, torch.zeros(()))
+        return cls(direct_V, torch.zeros(num_views, 0), empty, empty, torch.zeros(()))
 
     @classmethod
     def initial(cls, num_views: int, hidden: int, seed: int, *, is_deep: bool = False) -> "Gate":
-        """A gate to start training from; `is_deep`: with a second layer."""
+        """A gate before training; `is_deep`: with a second hidden layer."""
         generator = torch.Generator().manual_seed(seed)
         hidden_VS = torch.randn(num_views, hidden, generator=generator) * num_views**-0.5
         out_S = torch.randn(hidden, generator=generator) * hidden**-0.5
@@ -67,8 +67,8 @@ class Gate:
 
     @classmethod
     def averaged(cls, gates: Sequence["Gate"]) -> "Gate":
-        """The mean of the scores of several gates of one form, as one gate whose hidden units are
-        those of all."""
+        """One gate whose score is the mean of the scores of several gates of the same form; its
+        hidden units are those of all of them."""
         first, count = gates[0], len(gates)
         inner_SS, inner_bias_S = None, None
         if first.inner_SS is not None:
@@ -85,7 +85,7 @@ class Gate:
         )
 
     def __call__(self, x_V: Tensor) -> Tensor:
-        """The scores of any number of pairs; the last dimension of `x_V` is V."""
+        """The scores of pairs; V is the last dimension of `x_V`."""
         if self.inner_SS is None or self.inner_bias_S is None:
             hidden_S = gelu(_SPREAD * x_V @ self.hidden_VS + self.bias_S)
         else:
@@ -108,23 +108,23 @@ class Gate:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "Gate":
-        """The gate that `tensors` described."""
+        """Inverse of `tensors`."""
         names = ("direct", "hidden", "bias", "out", "offset", "inner", "inner_bias")
         return cls(*(tensors[name] for name in names if name in tensors))
 
 
 NUM_FIGURES = 10
-"""L."""
+"""L, the number of word features."""
 
 _BUCKETS = 8192
-_STEM = 6  # leading letters that identify a word, so that endings do not matter
+_STEM = 6  # leading letters that identify a word: endings are ignored
 _WORD = re.compile(r"[^\W_]+")
 _NEAR = 0.6  # similarity below which two words count as unrelated
-_LONGEST = 3.0  # length of a span relative to the edit at which the figure saturates
+_LONGEST = 3.0  # length of a span relative to the edit at which the feature saturates
 
 
 def fit_rarity(texts: Iterable[str]) -> Tensor:
-    """rarity_H float16 between 0 and 1: inverse document frequencies of hashed words."""
+    """rarity_H float16 in [0, 1]: inverse document frequencies of hashed words."""
     counts: Counter[int] = Counter()
     total = 0
     for text in texts:
@@ -138,37 +138,39 @@ def fit_rarity(texts: Iterable[str]) -> Tensor:
 
 
 def compare_words(span: str, edit: str, rarity: Sequence[float]) -> list[float]:
-    """The L figures of a span and an edit's prompt, all between 0 and 1.
+    """The L word features of a span and an edit's prompt, all in [0, 1].
 
     Shares, weighted by rarity, of the edit's words that occur in the span and vice versa; the same
-    by trigrams of letters; shares of either's numbers that the other lacks; the rarest word of
-    either that the other lacks; whether both start with the same word; and the length of the span.
+    for letter trigrams, unweighted; shares of either's numbers that the other lacks; the rarest
+    word of either that the other lacks; whether both start with the same word; and the relative
+    length of the span.
     """
-    ours, theirs = words_of(span), words_of(edit)
-    if not ours or not theirs:
+    span_words, edit_words = words_of(span), words_of(edit)
+    if not span_words or not edit_words:
         return [0.0] * NUM_FIGURES
-    our_rarity = [rarity[_bucket(word)] for word in ours]
-    their_rarity = [rarity[_bucket(word)] for word in theirs]
-    ours_matched, theirs_matched = _matches(ours, theirs), _matches(theirs, ours)
-    our_letters, their_letters = _letters(span), _letters(edit)
-    shared = len(our_letters & their_letters)
+    span_rarity = [rarity[_bucket(word)] for word in span_words]
+    edit_rarity = [rarity[_bucket(word)] for word in edit_words]
+    span_matches = _matches(span_words, edit_words)
+    edit_matches = _matches(edit_words, span_words)
+    span_trigrams, edit_trigrams = _text_trigrams(span), _text_trigrams(edit)
+    shared = len(span_trigrams & edit_trigrams)
     return [
-        _share(their_rarity, theirs_matched),
-        _share(our_rarity, ours_matched),
-        shared / len(their_letters),
-        shared / len(our_letters),
-        _missing_numbers(theirs, ours),
-        _missing_numbers(ours, theirs),
-        _rarest(their_rarity, theirs_matched),
-        _rarest(our_rarity, ours_matched),
-        float(ours[0] == theirs[0]),
-        min(len(ours) / len(theirs), _LONGEST) / _LONGEST,
+        _share(edit_rarity, edit_matches),
+        _share(span_rarity, span_matches),
+        shared / len(edit_trigrams),
+        shared / len(span_trigrams),
+        _missing_numbers(edit_words, span_words),
+        _missing_numbers(span_words, edit_words),
+        _rarest(edit_rarity, edit_matches),
+        _rarest(span_rarity, span_matches),
+        float(span_words[0] == edit_words[0]),
+        min(len(span_words) / len(edit_words), _LONGEST) / _LONGEST,
     ]
 
 
 @functools.lru_cache(65536)
 def words_of(text: str) -> tuple[str, ...]:
-    """The different words of a text, case-folded, in their order."""
+    """The distinct words of a text, case-folded, in order of first occurrence."""
     return tuple(dict.fromkeys(_WORD.findall(text.casefold())))
 
 
@@ -185,14 +187,14 @@ def _trigrams(word: str) -> frozenset[str]:
 
 
 @functools.lru_cache(65536)
-def _letters(text: str) -> frozenset[str]:
+def _text_trigrams(text: str) -> frozenset[str]:
     return frozenset().union(*map(_trigrams, words_of(text)))
 
 
 @functools.lru_cache(1 << 18)
 def _similarity(word: str, other: str) -> float:
-    """Of two different words: 1 where only the ending differs, less for a typo (optimal string
-    alignment distance), else 0. Numbers never match."""
+    """Similarity of two different words: 1 if only the ending differs, less for a typo (optimal
+    string alignment distance), else 0. Numbers never match."""
     if word.isdigit() or other.isdigit():
         return 0.0
     if len(word) >= _STEM and word[:_STEM] == other[:_STEM]:
@@ -224,21 +226,23 @@ def _missing_numbers(words: Sequence[str], others: Sequence[str]) -> float:
 
 
 def trigram_similarity(text: str, other: str) -> float:
-    """Between 0 and 1: the share of trigrams of letters that two texts have in common (Dice)."""
-    ours, theirs = _letters(text), _letters(other)
-    return 2 * len(ours & theirs) / max(len(ours) + len(theirs), 1)
+    """Dice coefficient of the letter trigrams of two texts, in [0, 1]."""
+    first, second = _text_trigrams(text), _text_trigrams(other)
+    return 2 * len(first & second) / max(len(first) + len(second), 1)
 
 
-_ALL = 0.95  # a span with a larger share of the message has no words around it
+_ALL = 0.95  # a span with a larger share of the message counts as having no words around it
 _NEAREST = 1e-3  # cosines closer to 1 than this are those of identical texts
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The manner of a message at each place, `(key - mean_KF) matrix_KFD`: of the last token at
-    places of kind `last`, of the words around the span at the others (0 where there are none).
+    """Gate inputs besides similarities.
 
-    `plain_G` is the manner of a question by itself, `rarity_H` how rare words are.
+    The manner of a message is, at each place, `(key - mean_KF) matrix_KFD`, where the key is that
+    of the last token at places of kind `last`, and that of the words around the span elsewhere (the
+    manner is 0 without such words). `plain_G` is the manner of a bare question, `rarity_H` the
+    rarity of words.
     """
 
     mean_KF: Tensor
@@ -252,34 +256,33 @@ class Evidence:
         number_M = keys.row_M.unique_consecutive(return_inverse=True)[1]
         whole_MKF = keys.key_MKF[first_R[number_M]]
         around_MKF = around(keys.key_MKF, whole_MKF, keys.share_M, places)
-        found_KMD = torch.bmm((around_MKF - self.mean_KF).transpose(0, 1), self.matrix_KFD)
+        manner_KMD = torch.bmm((around_MKF - self.mean_KF).transpose(0, 1), self.matrix_KFD)
         has_words_M = keys.share_M < _ALL
         is_known_KM = torch.stack(
             [torch.ones_like(has_words_M) if p.kind == "last" else has_words_M for p in places]
         )
-        return (found_KMD * is_known_KM[..., None]).transpose(0, 1).flatten(1)
+        return (manner_KMD * is_known_KM[..., None]).transpose(0, 1).flatten(1)
 
     def after(self, projection_GF: Tensor) -> "Evidence":
-        """The evidence of raw keys of G numbers, where this one takes them times
-        `projection_GF`."""
+        """The same for raw keys of width G, with `projection_GF` folded in."""
         mean_KG = torch.linalg.lstsq(projection_GF.T, self.mean_KF.T).solution.T
         return replace(self, mean_KF=mean_KG, matrix_KFD=projection_GF @ self.matrix_KFD)
 
     def words(self, texts: Sequence[str], edits: Sequence[Sequence[str | None]]) -> Tensor:
-        """words_MEL of each span and its candidate edits; 0 where there is none."""
-        nothing = [0.0] * NUM_FIGURES
+        """words_MEL of each span and the prompts of its candidate edits; 0 for None."""
+        zeros = [0.0] * NUM_FIGURES
         return torch.tensor(
             [
-                [nothing if e is None else compare_words(text, e, self._rarity) for e in some]
-                for text, some in zip(texts, edits, strict=True)
+                [zeros if e is None else compare_words(text, e, self._rarity) for e in prompts]
+                for text, prompts in zip(texts, edits, strict=True)
             ]
         ).view(len(texts), -1, NUM_FIGURES)
 
     def inputs(
         self, sim_MEV: Tensor, words_MEL: Tensor, share_M: Tensor, manner_MG: Tensor
     ) -> Tensor:
-        """x_MEI: the inputs of the gate. Distances are included beside the cosines, which differ
-        by little near 1."""
+        """x_MEI: the inputs of the gate. Distances are included as well as cosines, which differ
+        little near 1."""
         per_span = torch.cat([share_M[:, None], manner_MG], 1)
         shared = per_span[:, None].expand(-1, sim_MEV.shape[1], -1)
         distance_MEV = (1 - sim_MEV).clamp_min(_NEAREST).sub(_NEAREST).sqrt()
@@ -301,7 +304,7 @@ class Evidence:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "Evidence":
-        """The evidence that `tensors` described."""
+        """Inverse of `tensors`."""
         mean, matrix, plain = (tensors[name].float() for name in ("mean", "matrix", "plain"))
         return cls(mean, matrix, plain, tensors["rarity"])
 
@@ -309,8 +312,8 @@ class Evidence:
 def around(
     key_MKF: Tensor, whole_MKF: Tensor, share_M: Tensor, places: tuple[KeyPlace, ...]
 ) -> Tensor:
-    """key_MKF float32: at places of kind `last` the keys of spans as they are; at the others the
-    mean over the words of the message (`whole_MKF`) that are not in the span."""
+    """key_MKF float32: at places of kind `last` the keys of the spans, unchanged; elsewhere the
+    mean over the words of the message (`whole_MKF`) that are outside the span."""
     share_M11 = share_M[:, None, None].float().clamp(max=1)
     rest_MKF = (whole_MKF.float() - share_M11 * key_MKF) / (1 - share_M11).clamp_min(1 - _ALL)
     is_last_K = torch.tensor([place.kind == "last" for place in places], device=key_MKF.device)
@@ -318,8 +321,8 @@ def around(
 
 
 def input_columns(columns: Sequence[int], num_places: int, views: int, manner: int) -> list[int]:
-    """Indices of the gate inputs that belong to some of `num_places` places (`columns`, rising),
-    each with `views` similarities and `manner` numbers."""
+    """Indices of the gate inputs of the places `columns` (ascending) out of `num_places`, each with
+    `views` similarities and `manner` manner inputs."""
     sims = [place * views + view for place in columns for view in range(views)]
     after = 2 * num_places * views
     shared = list(range(after, after + NUM_FIGURES + 1))
@@ -329,7 +332,7 @@ def input_columns(columns: Sequence[int], num_places: int, views: int, manner: i
 
 
 def manner_begin(inputs: int, views: int, manner: int) -> int:
-    """Index of the first manner among `inputs` gate inputs, with `views` similarities and `manner`
-    numbers at each place."""
+    """Index of the first manner input among `inputs` gate inputs, with `views` similarities and
+    `manner` manner inputs per place."""
     places = (inputs - NUM_FIGURES - 1) // (2 * views + manner)
     return inputs - places * manner

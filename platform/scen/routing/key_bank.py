@@ -1,7 +1,7 @@
-"""Keys of edits in 8 bits: rows appended in place under concurrent readers, and views of them.
+"""8-bit keys of edits, appended in place under concurrent readers, and immutable views of them.
 
-Suffixes: N rows of keys, D numbers of a search key, M units of rows, E edits, K places, C numbers
-of a compact key, H views per place.
+Suffixes: N rows of keys, D dimensions of a search key, M units of rows, E edits, K places, C
+dimensions of a compact key, H views per place.
 """
 
 import threading
@@ -13,30 +13,30 @@ from torch import Tensor
 from scen.errors import ConfigError
 
 UNIT = 4096
-"""Rows of storage come in multiples of this."""
+"""Storage is allocated in multiples of this many rows."""
 
 
 class RowBuffer:
-    """Tensors with one row per item each, which grow together.
+    """Append-only tensors with one row per item, which grow together.
 
     Safe under concurrent readers and writers. Rows of a view never change: new rows are written
-    behind them. Full storage doubles; views of the old storage stay valid and keep its memory alive
-    until they are dropped.
+    after them. Storage doubles when full; views of the old storage stay valid and keep its memory
+    alive until they are dropped.
     """
 
     def __init__(self, like: tuple[Tensor, ...], capacity: int = UNIT) -> None:
-        """`like` gives types and shapes, rows aside; room for `capacity` rows is made at first."""
+        """`like` gives the dtype and row shape of each tensor, `capacity` the initial rows."""
         room = padded(max(capacity, 1))
         self._lock = threading.Lock()
         self._count = 0
         self._parts = tuple(part.new_empty(room, *part.shape[1:]) for part in like)
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self._count
 
     def append(self, *parts: Tensor) -> range:
-        """Append equally many rows to each tensor; returns their indices."""
+        """Append the same number of rows to each tensor; returns their indices."""
         with self._lock:
             begin, end = self._count, self._count + len(parts[0])
             self._reserve(end)
@@ -46,13 +46,13 @@ class RowBuffer:
         return range(begin, end)
 
     def reserve(self, more: int) -> None:
-        """Allocate room for `more` rows now, so that appending them needs no memory."""
+        """Allocate `more` rows now, so that appending them allocates nothing."""
         with self._lock:
             self._reserve(self._count + more)
 
     def view(self) -> tuple[int, tuple[Tensor, ...]]:
-        """The number of rows, and the tensors up to a whole number of units: rows from the count
-        on are undefined and may change."""
+        """The number of rows, and the tensors padded to whole units: rows from the count on are
+        undefined and may change."""
         with self._lock:
             rows = padded(self._count)
             return self._count, tuple(part[:rows] for part in self._parts)
@@ -68,12 +68,12 @@ class RowBuffer:
 
 
 def padded(rows: int) -> int:
-    """The next multiple of a unit."""
+    """`rows` rounded up to a multiple of UNIT."""
     return -(-rows // UNIT) * UNIT
 
 
 def _grown(old: Tensor, count: int, rows: int) -> Tensor:
-    """The first `count` rows of a tensor, with room for `rows`."""
+    """A tensor of `rows` rows, the first `count` copied from `old`."""
     new = old.new_empty(rows, *old.shape[1:])
     new[:count] = old[:count]
     return new
@@ -81,11 +81,11 @@ def _grown(old: Tensor, count: int, rows: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Keys:
-    """The first `count` rows of a bank, some of them hidden; immutable.
+    """An immutable view of the first `count` rows of a bank, some of which may be hidden.
 
-    A key is about `code_ND` (int8) times `scale_N` (float32). The tensors end at a whole number of
-    units; `alive_N` (bool) is False for hidden rows and for all from `count` on, whose codes and
-    scales are undefined. `whole_M`: the units without such a row.
+    A key is approximately `code_ND` (int8) times `scale_N` (float32). The tensors are padded to
+    whole units; `alive_N` (bool) is False for hidden rows and for padding, whose codes and scales
+    are undefined. `whole_M` marks the units whose rows are all alive.
     """
 
     count: int
@@ -105,18 +105,18 @@ class Keys:
         return self.count * (self.width + 4 + 1)
 
     def from_unit(self, unit: int) -> "Keys":
-        """The rows from a unit on; their places count from there."""
+        """The rows from this unit on, renumbered from 0."""
         begin = unit * UNIT
         code_ND, scale_N = self.code_ND[begin:], self.scale_N[begin:]
         return Keys(self.count - begin, code_ND, scale_N, self.alive_N[begin:], self.whole_M[unit:])
 
     def dequantise(self, begin: int, end: int) -> Tensor:
-        """key_ND float32 of these rows."""
+        """key_ND float32 of rows `begin` to `end`."""
         return self.code_ND[begin:end] * self.scale_N[begin:end, None]
 
 
 class KeyBank:
-    """Search keys of edits in order of arrival; the index of a row never changes.
+    """Search keys of edits in insertion order; the index of a row never changes.
 
     Safe under concurrent readers and writers.
     """
@@ -129,22 +129,23 @@ class KeyBank:
         self._rows = RowBuffer(like, capacity)
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return len(self._rows)
 
     def append(self, key_ND: Tensor) -> range:
-        """Append keys; returns the indices of their rows. Raises ConfigError where a key has the
-        wrong width or is not finite."""
+        """Append keys; returns the indices of their rows. Raises ConfigError if a key has the wrong
+        width or is not finite."""
         return self._rows.append(*quantise(self._checked(key_ND)))
 
     def copy_from(self, other: "KeyBank", index_N: Tensor) -> None:
-        """Add rows (int64) of another bank behind the others, in this order, as they are."""
+        """Append these rows (int64) of another bank, in this order, without requantising."""
         _, (code_ND, scale_N) = other._rows.view()
         self._rows.append(code_ND[index_N], scale_N[index_N])
 
     def snapshot(self, index_N: Tensor | None = None) -> Keys:
-        """What is there now; only the rows at `index_N` (int64), where given, are alive: those of
-        the edits of one version, for example. Costs a byte per row."""
+        """A view of the current rows. If `index_N` (int64) is given, only those rows are alive: the
+        edits of one version, for example. Costs one byte per row. Raises ConfigError if an index is
+        out of range."""
         count, (code_ND, scale_N) = self._rows.view()
         alive_N = torch.zeros(len(scale_N), dtype=torch.bool)
         if index_N is None:
@@ -166,7 +167,7 @@ class KeyBank:
 
 
 def quantise(key_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """code_ND int8 and scale_N float32: the largest number of a row becomes 127."""
+    """code_ND int8 and scale_N float32: the largest magnitude of each row maps to 127."""
     scale_N = (key_ND.float().abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
     return (key_ND.float() / scale_N[:, None]).round().to(torch.int8), scale_N
 
@@ -180,14 +181,14 @@ class Codes:
 
     @classmethod
     def of(cls, code_EKC: Tensor, widths: tuple[int, ...]) -> "Codes":
-        """Each view in 8 bits; its largest number becomes 127."""
+        """Quantise each view to 8 bits; its largest magnitude maps to 127."""
         rows, places = code_EKC.shape[:2]
         parts = [quantise(view.flatten(0, 1)) for view in code_EKC.split(widths, -1)]
         int8_EKC = torch.cat([q.view(rows, places, q.shape[-1]) for q, _ in parts], -1)
         return cls(int8_EKC, torch.stack([s.view(rows, places) for _, s in parts], -1))
 
     def __len__(self) -> int:
-        """E."""
+        """E, the number of edits."""
         return len(self.scale_EKH)
 
     def take(self, index: Tensor, widths: tuple[int, ...]) -> Tensor:
@@ -197,5 +198,5 @@ class Codes:
 
     @property
     def bytes_per_edit(self) -> int:
-        """Of the compact keys of one edit."""
+        """Bytes of the compact keys of one edit."""
         return self.int8_EKC[0].numel() + 4 * self.scale_EKH[0].numel()

@@ -1,4 +1,8 @@
-"""Keys of prompts: read from the base at several places, and encoded for search."""
+"""Keys of prompts: read from the base at several places and encoded for search.
+
+Suffixes: N and B prompts, M spans, K places, F dimensions of a raw key, C of a compact key, J of
+the joined first views, D of a search key, V similarities, H views per place, E edits.
+"""
 
 import itertools
 import math
@@ -18,7 +22,7 @@ from scen.records import EncodedPrompt
 BATCH = 32
 """Prompts per batch."""
 
-_TOKENS = 2560  # of a batch of long prompts, padding included
+_TOKENS = 2560  # limit of a batch of long prompts, padding included
 
 
 def batch_prompts(prompts: Sequence[EncodedPrompt], batch_size: int = BATCH) -> list[list[int]]:
@@ -35,7 +39,7 @@ def read_prompt_keys(
     progress: Callable[[int], None] = lambda _: None,
     sync: RankSync = NO_SYNC,
 ) -> Tensor:
-    """key_NKF float16 of N prompts, in their order. `progress` is called with each batch's size."""
+    """key_NKF float16 of N prompts, in input order. `progress` is called with each batch's size."""
     encoded = [base.template.encode_prompt(prompt) for prompt in prompts]
     batches = batch_prompts(encoded, batch_size)
     parts = []
@@ -54,8 +58,8 @@ def read_prompt_spans(
     prompts: Sequence[EncodedPrompt],
     progress: Callable[[int], None] = lambda _: None,
 ) -> SpanKeys:
-    """The keys (float16) of all spans of N prompts, in their order. `progress` is called with
-    each batch's size."""
+    """The keys (float16) of all spans of N prompts, in input order. `progress` is called with each
+    batch's size."""
     parts: list[SpanKeys] = []
     for rows in _long_batches(prompts):
         batch = pad_prompts([prompts[i] for i in rows], base.pad_id, base.device)
@@ -81,7 +85,7 @@ def _long_batches(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
 
 
 WIDTH = 256
-"""Bytes of UTF-8 that are kept; the rest is not compared."""
+"""Bytes of UTF-8 kept per text; the rest is not compared."""
 
 
 def pack_texts(texts: Sequence[str]) -> Tensor:
@@ -94,24 +98,24 @@ def pack_texts(texts: Sequence[str]) -> Tensor:
 
 
 def unpack_texts(text_EB: Tensor) -> list[str]:
-    """Inverse of `pack_texts`; a character that was cut in two is dropped."""
+    """Inverse of `pack_texts`; a character split by truncation is dropped."""
     return [
         bytes(row.tolist()).rstrip(b"\0").decode(errors="ignore")
         for row in text_EB.to(torch.uint8).unbind()
     ]
 
 
-_TINY = torch.finfo(torch.float32).tiny  # keys without variance are only centred
+_TINY = torch.finfo(torch.float32).tiny  # floor for keys without variance: they are only centred
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """Shrunk whitening of K kinds of key, in low-rank form.
+    """Whitening with shrinkage of the keys at K places, in low-rank form.
 
-    Without whitening the keys of all prompts point the same way, and the nearest edit is nearly
-    arbitrary. The covariance of key k is modelled as `axis diag(var) axis' + floor I`. `axis_KNF`
-    are N orthonormal directions, `keep_KN` the factor by which each is scaled relative to the rest.
-    Memory grows with the number of sampled prompts, not with F squared.
+    Without whitening the keys of all prompts point the same way, and the nearest edit is almost
+    arbitrary. The covariance at each place is modelled as `axis diag(var) axis' + floor I`:
+    `axis_KNF` are N orthonormal directions, `keep_KN` the factor by which each is scaled relative
+    to the complement. Memory grows with the number of sampled prompts, not with F squared.
     """
 
     mean_KF: Tensor
@@ -120,8 +124,8 @@ class Whitening:
 
     @classmethod
     def fit(cls, sample_NKF: Tensor, shrinkage: float) -> "Whitening":
-        """From the keys of N prompts. `shrinkage` is the floor relative to the mean variance
-        of the sampled directions; larger trusts the sample less."""
+        """Fit to the keys of N prompts. `shrinkage` is the floor relative to the mean variance of
+        the sampled directions; larger values trust the sample less."""
         sample_KNF = sample_NKF.float().transpose(0, 1)
         mean_KF = sample_KNF.mean(1)
         centred_KNF = sample_KNF - mean_KF[:, None]
@@ -146,19 +150,19 @@ class Whitening:
 
 
 SEARCH_WIDTH = 128
-"""D where J is larger. Among 1,000 edits and 16,000 other prompts, a fitted projection from 512
-to 128 numbers retrieves the same edits as all 512; one to 64 misses four edits in a thousand."""
+"""Upper limit of D. Among 1,000 edits and 16,000 other prompts, a fitted projection from 512 to 128
+dimensions retrieves the same edits as all 512; one to 64 misses four edits in a thousand."""
 
 _KINDS: tuple[KeyKind, ...] = ("mean", "last", "span")
 
 
 @dataclass(frozen=True)
 class KeyEncoder:
-    """At each place the centred raw key times a matrix, cut into views of unit length.
+    """At each place, the centred raw key times a matrix, split into unit-length views.
 
     A view is a range of the C columns (`widths`, in order): one may separate subjects, another
-    questions. Two prompts are compared view by view. Candidates are retrieved by one short search
-    key: the first views times `search_JD`.
+    questions. Prompts are compared view by view. Candidates are retrieved by one short search key:
+    the first views of all places times `search_JD`.
     """
 
     places: tuple[KeyPlace, ...]
@@ -169,7 +173,7 @@ class KeyEncoder:
 
     @property
     def num_views(self) -> int:
-        """K times H: the similarities of two prompts."""
+        """V = K times H, the number of similarities of two prompts."""
         return len(self.places) * len(self.widths)
 
     @property
@@ -189,22 +193,22 @@ class KeyEncoder:
         return code_BKC[..., : self.widths[0]].flatten(1)
 
     def search_key(self, code_BKC: Tensor) -> Tensor:
-        """key_BD of length 1, by which candidates are retrieved."""
+        """Unit-length key_BD, by which candidates are retrieved."""
         key_BD = self.first_views(code_BKC) @ self.search_JD
         return torch.nn.functional.normalize(key_BD, dim=-1)
 
     def searching_by(self, search_JD: Tensor) -> "KeyEncoder":
-        """The same encoder with another projection to search keys, whose scale does not matter."""
+        """The same encoder with another projection to search keys; its scale is irrelevant."""
         return replace(self, search_JD=_through_half(search_JD, (0, 1)))
 
     def after(self, projection_GF: Tensor) -> "KeyEncoder":
-        """The encoder of raw keys of G numbers, where this one takes them times `projection_GF`."""
+        """The same for raw keys of width G, with `projection_GF` folded in."""
         mean_KG = torch.linalg.lstsq(projection_GF.T, self.mean_KF.T).solution.T
         matrix_KGC = _through_half(projection_GF @ self.matrix_KFC, (1, 2))
         return replace(self, mean_KF=mean_KG, matrix_KFC=matrix_KGC)
 
     def compare(self, code_BKC: Tensor, other_BEKC: Tensor) -> Tensor:
-        """sim_BEV: the cosine of each view of prompt b and of its E others, place by place."""
+        """sim_BEV: the cosines of the views of each prompt and its E candidates, place by place."""
         product_BEKC = code_BKC[:, None] * other_BEKC
         views = [part.sum(-1) for part in product_BEKC.split(self.widths, -1)]
         return torch.stack(views, -1).flatten(2)
@@ -226,7 +230,7 @@ class KeyEncoder:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "KeyEncoder":
-        """The encoder that `tensors` described."""
+        """Inverse of `tensors`."""
         places = tuple(KeyPlace(layer, _KINDS[kind]) for layer, kind in tensors["places"].tolist())
         widths = tuple(tensors["widths"].tolist())
         mean_KF, matrix_KFC = tensors["mean"].float(), tensors["matrix"].float()
@@ -238,7 +242,7 @@ def compose_encoder(
 ) -> KeyEncoder:
     """The encoder that whitens and then applies the views, each [K, F, width].
 
-    Its search keys are the first views as they are, or where those are long a random projection.
+    Its search keys are the joined first views, or a random projection of them to SEARCH_WIDTH.
     """
     matrix_KFC = _through_half(whitening.compose(torch.cat(views, -1)), (1, 2))
     widths = tuple(view.shape[-1] for view in views)
@@ -251,13 +255,13 @@ def compose_encoder(
 
 
 def random_view(places: int, width_F: int, width_C: int, seed: int) -> Tensor:
-    """[K, F, C]: random directions, which nearly preserve all cosines (Johnson and Lindenstrauss
+    """[K, F, C]: a random projection, which nearly preserves cosines (Johnson and Lindenstrauss
     1984)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(places, width_F, width_C, generator=generator) / math.sqrt(width_C)
 
 
 def _through_half(matrix: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The matrix scaled to a largest entry of 1 and rounded to half precision, as it is stored, so
-    that calibration sees the numbers that serving will use."""
+    """The matrix scaled to a largest entry of 1 and rounded to half precision, as in storage, so
+    that calibration and serving use the same values."""
     return (matrix / matrix.abs().amax(dims, keepdim=True)).half().float()

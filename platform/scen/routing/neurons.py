@@ -1,7 +1,8 @@
-"""The neurons of many edits as compact keys: search finds a few candidates, the gate scores them.
+"""The neurons of many edits as compact keys: search retrieves a few candidates, the gate scores
+them.
 
-Suffixes: B prompts, M spans, E edits, N rows of the bank, K places, F numbers of a raw key, C of a
-compact key, V similarities.
+Suffixes: B prompts, M spans, E edits, N rows of the bank, K places, F dimensions of a raw key, C of
+a compact key, V similarities.
 """
 
 from collections.abc import Sequence
@@ -18,16 +19,16 @@ from scen.routing.router import Router
 from scen.routing.search import Search, build_search
 
 NO_TEXT = ""
-"""Of an edit whose words are unknown: it shares none with any span."""
+"""The text of an edit whose words are unknown: it overlaps with no span."""
 
 _PART = 4096  # edits whose search keys are computed at a time
 
 
 class NeuronBuffer:
-    """The compact keys, search keys and words of all edits that a process has loaded, append-only.
+    """Compact keys, search keys and texts of all edits that a process has loaded; append-only.
 
-    The neurons of one version of a store are a view of it. One thread may append and search at a
-    time. A view never changes, and an index that was built for one view is reused by later ones.
+    The neurons of one version of a store are an immutable view of it. Only one thread at a time may
+    append and search. An index built for one view is reused by later ones.
     """
 
     def __init__(self, router: Router, capacity: int = UNIT) -> None:
@@ -48,8 +49,8 @@ class NeuronBuffer:
         return len(self._codes)
 
     def append(self, codes: Codes, texts: Sequence[str] | None = None) -> range:
-        """Add edits behind the others; their rows. `texts` are their prompts as they are routed.
-        Raises ConfigError where a key is not finite; nothing is added then."""
+        """Append edits and return their rows. `texts` are their prompts in the form that is routed.
+        Raises ConfigError if a key is not finite; nothing is added then."""
         encoder = self.router.encoder
         parts = torch.arange(len(codes)).split(_PART)
         keys = [encoder.search_key(codes.take(part, encoder.widths)) for part in parts]
@@ -59,21 +60,21 @@ class NeuronBuffer:
         return self._codes.append(codes.int8_EKC, codes.scale_EKH)
 
     def codes(self) -> Codes:
-        """The compact keys of all rows as they are now."""
+        """The compact keys of all current rows."""
         count, parts = self._codes.view()
         return Codes(*(part[:count] for part in parts))
 
     def texts(self) -> Sequence[str]:
-        """The words of all rows; grows with the bank, entries never change."""
+        """The texts of all rows; grows with the bank, entries never change."""
         return self._texts
 
     def search(self, row_E: Tensor) -> Search:
-        """A search of all rows as they are now that finds those at `row_E` only."""
+        """A search of the current rows that returns only those at `row_E`."""
         self._search = build_search(self._keys.snapshot(row_E), self._search)
         return self._search
 
     def picked(self, row_E: Tensor) -> "NeuronBuffer":
-        """A bank of its own with these rows, in this order."""
+        """A new bank of these rows, in this order."""
         other = NeuronBuffer(self.router, len(row_E))
         codes = self.codes()
         for part in row_E.split(_PART):
@@ -84,7 +85,7 @@ class NeuronBuffer:
 
 
 CANDIDATES = 16
-"""Edits that the gate scores: those whose search keys are nearest to the prompt's."""
+"""Edits scored by the gate: those whose search keys are nearest to the prompt's."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class KeyNeurons:
-    """The neurons of E edits under a router: those at rows `row_E` (int64, rising) of a bank.
+    """The neurons of E edits under a router: rows `row_E` (int64, ascending) of a bank.
 
-    `codes` and `texts` are those of the bank; `search` finds candidates among the E by their search
-    keys.
+    `codes` and `texts` are those of the whole bank; `search` retrieves candidates among the E
+    edits.
     """
 
     router: Router
@@ -122,16 +123,16 @@ class KeyNeurons:
     def build(
         cls, router: Router, key_EKF: Tensor, texts: Sequence[str] | None = None
     ) -> "KeyNeurons":
-        """The neurons of the edits with these raw keys and these prompts, as they are routed."""
+        """The neurons of the edits with these raw keys and prompts (in the form that is routed)."""
         bank = NeuronBuffer(router, len(key_EKF))
         for part in key_EKF.split(4096):
-            some = None if texts is None else texts[len(bank) : len(bank) + len(part)]
-            bank.append(Codes.of(router.encoder(part), router.encoder.widths), some)
+            words = None if texts is None else texts[len(bank) : len(bank) + len(part)]
+            bank.append(Codes.of(router.encoder(part), router.encoder.widths), words)
         return cls.of_rows(bank, torch.arange(len(bank)))
 
     @classmethod
     def of_rows(cls, bank: NeuronBuffer, row_E: Tensor) -> "KeyNeurons":
-        """The neurons at these rows of a bank as they are now; nothing changes them."""
+        """An immutable view of these rows of a bank."""
         return cls(bank.router, bank.codes(), bank.search(row_E), row_E, bank.texts())
 
     @property
@@ -143,23 +144,23 @@ class KeyNeurons:
         return len(self.row_E)
 
     def code(self, index: Tensor) -> Tensor:
-        """code [..., K, C] float32 of the edits at these indices, as it is stored."""
+        """code [..., K, C] float32 of the edits at these indices, dequantised."""
         return self.codes.take(self.row_E[index], self.router.encoder.widths)
 
     def text(self, index: int) -> str:
-        """The prompt of the edit at this index, as it is routed."""
+        """The prompt of the edit at this index, in the form that is routed."""
         return self.texts[int(self.row_E[index])]
 
     def choose(
         self, key_BKF: Tensor, k: int = CANDIDATES, texts: Sequence[str] | None = None
     ) -> Choice:
-        """The k nearest edits of each whole prompt, as the gate ranks them. `key_BKF` are raw keys,
-        `texts` the prompts as they are routed."""
+        """The k nearest edits of each whole prompt, ranked by the gate. `key_BKF` are raw keys,
+        `texts` the prompts in the form that is routed."""
         known = texts if texts is not None else [NO_TEXT] * len(key_BKF)
         return self.choose_spans(SpanKeys.of_whole(key_BKF, known), k)
 
     def choose_spans(self, keys: SpanKeys, k: int = CANDIDATES) -> Choice:
-        """The same for each span; rows of the choice are spans."""
+        """As `choose`, for spans: the rows of the choice are spans."""
         router, device = self.router, self.codes.scale_EKH.device
         code_MKC = router.encoder(keys.key_MKF.to(device))
         around = None
@@ -171,7 +172,7 @@ class KeyNeurons:
     def choose_by_code(
         self, code_BKC: Tensor, k: int = CANDIDATES, texts: Sequence[str] | None = None
     ) -> Choice:
-        """The same from compact keys, such as those of stored edits: questions by themselves."""
+        """As `choose`, from compact keys, such as those of stored edits: bare questions."""
         if self.router.evidence is None:
             return self._choose(code_BKC, k, None)
         count, plain_G = len(code_BKC), self.router.evidence.plain_G
@@ -197,7 +198,7 @@ class KeyNeurons:
         return Choice(index_BE.gather(1, place_BE), score_BE, sim_BEV)
 
     def route(self, filled: Prefill) -> Route:
-        """The likeliest edit of each row, by any of its spans, where it is above the threshold."""
+        """The best-scoring edit of each row over its spans, if it is above the threshold."""
         device, rows = filled.logits_BV.device, len(filled.batch)
         if len(self) == 0:
             return Route.base(rows, device)
@@ -216,8 +217,8 @@ class KeyNeurons:
 
 @dataclass(frozen=True)
 class Around:
-    """Evidence on M spans beside their keys: their words, their share of the message, and its
-    manner."""
+    """What the gate sees of M spans besides keys: their words, their share of the message, and the
+    message's manner."""
 
     texts: Sequence[str]
     share_M: Tensor
@@ -226,8 +227,8 @@ class Around:
 
 @dataclass(frozen=True)
 class BestSpans:
-    """Of each prompt its best edit and the best other one (`index_B2`, -1: none), and at which span
-    (`at_B`, index among all) the first has its score."""
+    """The best edit of each prompt and the runner-up (`index_B2`, -1: none), their scores, and the
+    span at which the best one has its score (`at_B`, index among all spans)."""
 
     index_B2: Tensor
     score_B2: Tensor
@@ -235,7 +236,7 @@ class BestSpans:
 
 
 def best_spans(choice: Choice, row_M: Tensor, rows: int) -> BestSpans:
-    """The best of all spans of each prompt; of equal ones the first span's."""
+    """The best edits over all spans of each prompt; ties go to the first span."""
     count_B = row_M.bincount(minlength=rows)
     begin_B = count_B.cumsum(0) - count_B
     place_M = torch.arange(len(row_M), device=row_M.device) - begin_B[row_M]
