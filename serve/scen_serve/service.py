@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 from scen.fs import Storage
 from scen.ledger.markers import Lease, Policy, read_policy, write_policy
 from scen.snapshot.open import OpenStore
+from scen_serve.engine.caches import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.engine import Engine
-from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits
 from scen_serve.telemetry import log_event

@@ -10,9 +10,16 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from scen_serve.api.access import AppContext
 from scen_serve.api.errors import ApiError, as_api_error, error_body
-from scen_serve.api.prompts import Prompt, encode_messages, encode_raw
 from scen_serve.api.replies import IGNORED_HEADER, ReplyForm, route_headers
-from scen_serve.api.schema import AskBody, ChatBody, CompletionBody, ScenOptions
+from scen_serve.api.schema import (
+    AskBody,
+    ChatBody,
+    CompletionBody,
+    Prompt,
+    ScenOptions,
+    encode_messages,
+    encode_raw,
+)
 from scen_serve.engine import request as engine_request
 from scen_serve.engine.request import Choice, Ended, Event, Failed, Piece, ResponseStream, Routed
 from scen_serve.engine.snapshots import ServedSnapshot

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scen_serve.api.prompts import Prompt
-from scen_serve.engine.detokenizer import token_bytes, token_text
+from scen_serve.api.schema import Prompt
+from scen_serve.engine.decoding import token_bytes, token_text
 from scen_serve.engine.request import Choice, Ended, Piece, Routed, TokenLogprob
 
 IGNORED_HEADER = "X-Scen-Ignored-Fields"

@@ -22,9 +22,8 @@ from scen_serve.api.generate import (
     require_model,
     start_answers,
 )
-from scen_serve.api.prompts import encode_messages
 from scen_serve.api.replies import route_field
-from scen_serve.api.schema import AskBody, Message, require_question, unsupported
+from scen_serve.api.schema import AskBody, Message, encode_messages, require_question, unsupported
 from scen_serve.engine.request import Ended, Event, Piece, Routed
 
 

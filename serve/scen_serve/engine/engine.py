@@ -16,8 +16,7 @@ from typing import TypeVar
 
 from scen.errors import InputError
 from scen.model.base import Base
-from scen_serve.engine.expert_cache import ExpertCache
-from scen_serve.engine.prefix_cache import PrefixCache
+from scen_serve.engine.caches import ExpertCache, PrefixCache
 from scen_serve.engine.request import BusyError, Ended, Failed, Request, Sampling, Sink, Ticket
 from scen_serve.engine.running_batch import Arrivals, Row, RunningBatch, read_prompts
 from scen_serve.engine.snapshots import ServedSnapshot

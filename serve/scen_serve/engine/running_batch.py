@@ -20,9 +20,15 @@ from scen.model.prefill import Prefill, prefill
 from scen.model.route import Route, SigmoidNeurons
 from scen.model.step import RowCache, step_rows
 from scen.snapshot.load import Place
-from scen_serve.engine.detokenizer import IncrementalDetokenizer
-from scen_serve.engine.expert_cache import ExpertCache
-from scen_serve.engine.prefix_cache import PrefixCache
+from scen_serve.engine.caches import ExpertCache, PrefixCache
+from scen_serve.engine.decoding import (
+    IncrementalDetokenizer,
+    adjust_logits,
+    choose_token,
+    new_generator,
+    prompt_logprobs,
+    token_logprob,
+)
 from scen_serve.engine.request import (
     Ended,
     EndReason,
@@ -33,13 +39,6 @@ from scen_serve.engine.request import (
     ScoredText,
     Ticket,
     TokenLogprob,
-)
-from scen_serve.engine.sampling import (
-    adjust_logits,
-    choose_token,
-    new_generator,
-    prompt_logprobs,
-    token_logprob,
 )
 from scen_serve.engine.snapshots import ServedSnapshot
 

@@ -18,7 +18,7 @@ from scen.routing.neurons import KeyNeurons, NeuronBuffer
 from scen.routing.router import Router
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
-from scen_serve.engine.expert_cache import HostExpertCache
+from scen_serve.engine.caches import HostExpertCache
 
 ReadKeys = Callable[[str], tuple[Tensor, Sequence[str] | None]]
 """key_EKF of a bundle, by its digest, and the prompts of its edits as they are routed (None where
