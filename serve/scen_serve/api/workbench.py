@@ -27,8 +27,8 @@ from scen_serve.service import Service
 
 
 class ExplainBody(BaseModel):
-    """A conversation that ends with the user, and how many edits are wanted. `version` None is the
-    one that is served."""
+    """A conversation that ends with the user, and the number of edits to return. `version` None is
+    the served one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,11 +43,11 @@ class ExplainBody(BaseModel):
 
 
 class NearEdit(BaseModel):
-    """An edit that the router looked at. `answers`: it is the one that speaks. `span` is the part
-    of the last message that is most like it, `similarities` are cosines by view of its key.
+    """An edit considered by the router. `answers` is True for the edit that answers. `span` is the
+    part of the last message closest to it; `similarities` are cosines by view of its key.
 
-    `edit_id` is None for another stream's edit that does not answer; `prompt`, `target`, `stream`
-    and `version` are there for keys that may see the edit.
+    `edit_id` is None for an edit of an inaccessible stream that does not answer; `prompt`,
+    `target`, `stream` and `version` are set only for keys that may see the edit.
     """
 
     edit_id: str | None
@@ -62,9 +62,9 @@ class NearEdit(BaseModel):
 
 
 class Explanation(BaseModel):
-    """`nearest` edits, best first. The first answers where its score is above `threshold`; else
-    `edit_id` is None and the base answers. `spans` are the parts of the last message that are
-    compared with edits, the whole message first."""
+    """The `nearest` edits, best first. The first answers if its score is above `threshold`;
+    otherwise `edit_id` is None and the base answers. `spans` are the parts of the last message that
+    are compared with edits, the whole message first."""
 
     object: Literal["explanation"] = "explanation"
     version: int
@@ -75,38 +75,38 @@ class Explanation(BaseModel):
 
 
 def explain_routes(context: AppContext) -> APIRouter:
-    """The route by which a route is explained."""
+    """POST /v1/explain."""
     router = APIRouter()
     reader = Depends(context.guard("read"))
     service, timeout_s = context.service, context.settings.timeout_s
 
     @router.post("/v1/explain")
     async def explain(body: ExplainBody, key: ApiKey = reader) -> Explanation:
-        """Raises 404 for a version that is not there, 503 where too many wait to be explained."""
+        """Returns 404 for a missing version, 503 if too many explanations are queued."""
         snapshot = service.engine.snapshot
         if body.version is not None:
             snapshot = await asyncio.to_thread(service.follower.find, body.version)
         if snapshot is None:
-            raise BusyError("no snapshot of the store is loaded yet; ask again in a moment")
+            raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
         prompt = (await encode_messages(service.store.base.template, body.messages)).encoded
         _check_length(service, prompt)
-        reading = service.engine.between_steps(
+        pending = service.engine.between_steps(
             lambda: _nearest(service, snapshot, prompt, body.count)
         )
         try:
-            found = await asyncio.wait_for(asyncio.wrap_future(reading), timeout_s)
+            nearest = await asyncio.wait_for(asyncio.wrap_future(pending), timeout_s)
         except TimeoutError as err:
-            raise BusyError(f"no explanation within {timeout_s:g} s; ask again") from err
-        return await asyncio.to_thread(_explanation, service, snapshot, prompt, found, key)
+            raise BusyError(f"no explanation within {timeout_s:g} s; try again") from err
+        return await asyncio.to_thread(_explanation, service, snapshot, prompt, nearest, key)
 
     return router
 
 
 def _check_length(service: Service, prompt: EncodedPrompt) -> None:
-    """Raises InputError for a prompt that no request could have."""
+    """Raises InputError unless the prompt fits into the context."""
     if not 0 < len(prompt.ids) <= service.engine.max_context:
         raise InputError(
-            f"messages: {len(prompt.ids)} tokens, but the context has 1 to "
+            f"messages: {len(prompt.ids)} tokens do not fit into the context of 1 to "
             f"{service.engine.max_context}; shorten the conversation"
         )
 
@@ -114,7 +114,7 @@ def _check_length(service: Service, prompt: EncodedPrompt) -> None:
 def _nearest(
     service: Service, snapshot: ServedSnapshot, prompt: EncodedPrompt, count: int
 ) -> tuple[LikelyEdit, ...]:
-    """Runs the base: on the engine's thread only."""
+    """Runs the base, so only the engine's thread may call it."""
     base = service.store.base
     edited = EditedModel(
         base.model,
@@ -132,11 +132,11 @@ def _explanation(
     service: Service,
     snapshot: ServedSnapshot,
     prompt: EncodedPrompt,
-    found: Sequence[LikelyEdit],
+    nearest: Sequence[LikelyEdit],
     key: ApiKey,
 ) -> Explanation:
     threshold = service.store.threshold
-    answering = found[0].edit_id if found and found[0].score > threshold else None
+    answering = nearest[0].edit_id if nearest and nearest[0].score > threshold else None
     routed = prompt.routed or prompt
     return Explanation(
         version=snapshot.version,
@@ -144,22 +144,22 @@ def _explanation(
         edit_id=answering,
         spans=list(routed.texts),
         nearest=[
-            _near_edit(service, snapshot, one, one.edit_id == answering, key) for one in found
+            _near_edit(service, snapshot, edit, edit.edit_id == answering, key) for edit in nearest
         ],
     )
 
 
 def _near_edit(
-    service: Service, snapshot: ServedSnapshot, one: LikelyEdit, answers: bool, key: ApiKey
+    service: Service, snapshot: ServedSnapshot, likely: LikelyEdit, answers: bool, key: ApiKey
 ) -> NearEdit:
-    entry = service.store.ledger.snapshot(snapshot.version).state.entries[one.edit_id]
+    entry = service.store.ledger.snapshot(snapshot.version).state.entries[likely.edit_id]
     may_touch = key.may_touch(entry.stream)
     near = NearEdit(
-        edit_id=one.edit_id if answers or may_touch else None,
-        score=one.score,
+        edit_id=likely.edit_id if answers or may_touch else None,
+        score=likely.score,
         answers=answers,
-        span=one.span,
-        similarities=dict(one.similarities),
+        span=likely.span,
+        similarities=dict(likely.similarities),
     )
     if not (may_touch and key.may("edit")):
         return near
@@ -191,11 +191,11 @@ _PAGE_HEADERS = {
 
 
 class Whoami(BaseModel):
-    """The caller's key, and the facts of the server that a client needs to begin.
+    """The caller's key, and the server settings that a client needs.
 
-    `streams` None is every stream. `needs_key` is False where the server has no keys. `has_roles`
-    is False where the base's template takes a single message of the user. An edit answers where its
-    score is above `threshold`; `max_context` counts the tokens of a prompt and its answer.
+    `streams` None means all streams. `needs_key` is False if the server has no keys. `has_roles` is
+    False if the base's template accepts only a single user message. An edit answers if its score is
+    above `threshold`; `max_context` is the maximum number of tokens of a prompt and its answer.
     """
 
     object: Literal["whoami"] = "whoami"
@@ -213,7 +213,7 @@ class Whoami(BaseModel):
 
 
 def add_workbench(app: FastAPI, context: AppContext) -> None:
-    """Add the page, its files, and the routes that are there for it."""
+    """Add the page, its static files, and the routes it uses."""
     folder = importlib.resources.files("scen_serve").joinpath("static")
     page = folder.joinpath("index.html").read_text()
 
@@ -228,7 +228,7 @@ def add_workbench(app: FastAPI, context: AppContext) -> None:
 
 
 class _Files(StaticFiles):
-    """Static files that browsers revalidate each time, so that page and modules never differ."""
+    """Static files that browsers always revalidate, so that page and modules stay consistent."""
 
     async def get_response(self, path: str, scope: AsgiScope) -> Response:
         response = await super().get_response(path, scope)
@@ -239,11 +239,11 @@ class _Files(StaticFiles):
 
 def _whoami_route(context: AppContext) -> APIRouter:
     router = APIRouter()
-    anybody = Depends(context.guard(None))
+    any_key = Depends(context.guard(None))
 
     @router.get("/v1/whoami")
-    async def whoami(key: ApiKey = anybody) -> Whoami:
-        """Which scopes and streams the key has; needs a valid key, but no scope."""
+    async def whoami(key: ApiKey = any_key) -> Whoami:
+        """The key's scopes and streams; requires a valid key, but no scope."""
         return Whoami(**_key_facts(key), **_server_facts(context))
 
     return router

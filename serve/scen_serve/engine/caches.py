@@ -1,4 +1,4 @@
-"""Caches of the engine: experts in host and device memory, and keys and values of prompt prefixes."""
+"""Caches: experts in host and device memory, and keys and values of prompt prefixes."""
 
 import threading
 from collections import OrderedDict
@@ -22,7 +22,7 @@ Bundle = dict[str, Tensor]
 
 
 class HostExpertCache:
-    """Bundles in memory, least recently used out first; `max_bytes` bounds all but one."""
+    """LRU cache of bundles in memory. Holds at most `max_bytes`, or a single larger bundle."""
 
     def __init__(self, storage: Storage, names: tuple[str, ...], max_bytes: int) -> None:
         self._storage = storage
@@ -35,12 +35,12 @@ class HostExpertCache:
 
     @property
     def num_bytes(self) -> int:
-        """Of the bundles that are held."""
+        """Size of the cached bundles."""
         with self._lock:
             return sum(_bytes(bundle) for bundle in self._bundles.values())
 
     def find(self, place: Place) -> Bundle | None:
-        """The expert's tensors, where they are in memory."""
+        """The expert's tensors, if they are in memory."""
         with self._lock:
             if place.bundle not in self._bundles:
                 return None
@@ -50,7 +50,7 @@ class HostExpertCache:
     def prefetch(self, place: Place) -> "Future[None]":
         """Read the expert's bundle in the background.
 
-        The future raises IntegrityError or NotFoundError where the bundle is damaged or missing.
+        The future raises IntegrityError or NotFoundError if the bundle is damaged or missing.
         """
         with self._lock:
             if place.bundle not in self._reading:
@@ -58,7 +58,7 @@ class HostExpertCache:
             return self._reading[place.bundle]
 
     def read(self, digest: str) -> Bundle:
-        """All tensors of a bundle from the store, checked; its experts are kept in memory."""
+        """Read and verify all tensors of a bundle from the store; its experts are cached."""
         bundle = load_bundle(self._storage, digest)
         experts = {name: bundle[name] for name in self._names}
         with self._lock:
@@ -69,7 +69,7 @@ class HostExpertCache:
         return bundle
 
     def close(self) -> None:
-        """End the thread that reads."""
+        """Stop the reader thread."""
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, digest: str) -> None:
@@ -82,7 +82,7 @@ class HostExpertCache:
 
 @dataclass(slots=True)
 class CacheCounts:
-    """What became of the experts that were asked for."""
+    """Counters of the expert cache."""
 
     hits: int = 0
     misses: int = 0
@@ -90,9 +90,9 @@ class CacheCounts:
 
 
 class ExpertCache:
-    """The experts on the device: slots of one bank, shared by all rows and all versions.
+    """LRU cache of experts on the device: slots of one bank, shared by all rows and versions.
 
-    An expert that a row uses is pinned. Not thread-safe: it belongs to the engine's thread.
+    An expert in use by a row is pinned. Not thread-safe: only the engine's thread may use it.
     """
 
     def __init__(self, bank: LowRankBank | FullBank, host: HostExpertCache) -> None:
@@ -104,8 +104,8 @@ class ExpertCache:
         self._free = list(range(len(bank)))
 
     def acquire(self, place: Place) -> int | None:
-        """A slot with this expert, pinned; None where it is not in memory or all are pinned. Raises
-        what copying it did, such as for an expert of another size."""
+        """Pin the expert in a slot; None if it is not in host memory or all slots are pinned.
+        Raises what copying it raises, such as for an expert of the wrong size."""
         slot = self._slots.get(place)
         if slot is None:
             expert = self.host.find(place)
@@ -127,14 +127,14 @@ class ExpertCache:
         return slot
 
     def release(self, slot: int) -> None:
-        """One row less uses this slot; the expert stays until the room is needed."""
+        """Unpin a slot for one row; the expert stays cached until it is evicted."""
         self._pins[slot] -= 1
         if self._pins[slot] == 0:
             del self._pins[slot]
 
     @property
     def num_pinned(self) -> int:
-        """Slots that rows use now."""
+        """Slots in use by rows."""
         return len(self._pins)
 
     def _free_slot(self) -> int | None:
@@ -149,14 +149,14 @@ class ExpertCache:
 
 
 def empty_bank(config: Any, rank: int, slots: int, device: torch.device) -> LowRankBank | FullBank:
-    """A bank of `slots` experts of zeros, float32, for the base of this configuration; rank 0 is
-    a bank of whole matrices (method `scen`)."""
-    wide, narrow = config.intermediate_size, config.hidden_size
+    """A float32 bank of `slots` zero experts for a base with this configuration; rank 0 means full
+    matrices (method `scen`)."""
+    intermediate, hidden = config.intermediate_size, config.hidden_size
     if rank == 0:
-        return FullBank(torch.zeros(slots, narrow, wide, device=device))
+        return FullBank(torch.zeros(slots, hidden, intermediate, device=device))
     return LowRankBank(
-        torch.zeros(slots, rank, wide, device=device),
-        torch.zeros(slots, narrow, rank, device=device),
+        torch.zeros(slots, rank, intermediate, device=device),
+        torch.zeros(slots, hidden, rank, device=device),
     )
 
 
@@ -165,9 +165,9 @@ def _bytes(bundle: Bundle) -> int:
 
 
 BLOCK = 16
-"""Tokens that are kept and looked up together."""
+"""Tokens per cached block."""
 
-_Key = tuple[int, tuple[int, ...]]  # the number of the block before (0: none), and the tokens
+_Key = tuple[int, tuple[int, ...]]  # number of the previous block (0: none), tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,41 +179,40 @@ class _Block:
 
 @dataclass(slots=True)
 class PrefixCounts:
-    """Prompts that began with known tokens, and how many tokens were not run again."""
+    """Prompts with a cached prefix, and the number of tokens reused."""
 
     hits: int = 0
     tokens: int = 0
 
 
 class PrefixCache:
-    """Blocks of tokens with their keys and values; the least recently used go when there are more
-    than `max_bytes`. With 0 it knows nothing, and keeps nothing.
+    """LRU cache of token blocks with their keys and values, at most `max_bytes`; 0 disables it.
 
-    Only what the base alone made of a prompt is kept, never of its last token nor of an answer: an
-    expert acts from the last prompt token on, so nothing here depends on any edit or version, and
-    a swap leaves all of it valid. It must be off where experts act on the whole prompt. What is
-    found ends before the user's own words, whose keys routing reads.
+    Only keys and values computed by the base alone are cached, never those of a prompt's last token
+    or of an answer: an expert acts from the last prompt token on, so no block depends on an edit or
+    version, and a swap leaves all valid. The cache must be off if experts act on the whole prompt.
+    A match ends before the user's own words, whose keys routing reads.
 
-    A known prefix was run in a batch of another shape than the prompt that finds it, and the rest
-    of that prompt is run in a smaller one than the whole would be. So its logits differ from those
-    without the cache in their last bits; the tokens are the same in float32. An answer without an
-    expert is still the base's bit for bit: the base, asked in the same batch with the same known
-    prefixes, does the same operations. Not thread-safe: it belongs to the engine's thread.
+    A cached prefix was computed in a batch of another shape, and the rest of the prompt runs in a
+    smaller batch than the whole would. Logits therefore differ from those without the cache in the
+    last bits; the tokens are the same in float32. An answer without an expert still equals the
+    base's bit for bit, given the same batch and cached prefixes, as the operations are the same.
+    Not thread-safe: only the engine's thread may use it.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self.counts = PrefixCounts()
-        # Least recently used first; of a prompt the last block first, so that no block is left
-        # without the one before it.
+        # Least recently used first; within a prompt the last block first, so that no block outlives
+        # its predecessor.
         self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
         self._next = 1
 
     def known(self, prompts: Sequence[EncodedPrompt]) -> list[Pair]:
         """keys_BHWd and values_BHWd of each layer, for the first W positions of the left-padded
-        batch of these prompts; empty where W is 0. The other positions are as many as the prompt
-        needs of which most is unknown."""
+        batch of these prompts; empty if W is 0. W is the batch's width less the largest number of
+        uncached tokens of any prompt."""
         chains = [self._find(prompt.ids, prompt.own[0]) for prompt in prompts]
         rest = max(
             len(prompt.ids) - BLOCK * len(chain)
@@ -226,14 +225,14 @@ class PrefixCache:
         layers, two, heads, _, size = like.shape
         kv_L2BHWd = like.new_zeros(layers, two, len(prompts), heads, width, size)
         for row, (prompt, chain) in enumerate(zip(prompts, chains, strict=True)):
-            count = len(prompt.ids) - rest  # may be less than what is known of this prompt
+            count = len(prompt.ids) - rest  # may be less than the cached part of this prompt
             if count > 0:
                 kv_L2HTd = torch.cat([block.kv_L2HTd for block in chain], 3)
                 kv_L2BHWd[:, :, row, :, width - count :] = kv_L2HTd[:, :, :, :count]
         return [(keys, values) for keys, values in kv_L2BHWd]
 
     def keep(self, prompts: Sequence[EncodedPrompt], filled: Prefill) -> None:
-        """Take what a prefill of these prompts made, and count what it did not have to run."""
+        """Cache the keys and values of a prefill of these prompts, and count the reused tokens."""
         if not self.max_bytes:
             return
         reused_B = filled.batch.mask_BP[:, : filled.num_known].sum(1)
@@ -243,7 +242,7 @@ class PrefixCache:
             self._keep_row(prompt.ids, filled.cache.layers, row)
 
     def _find(self, ids: tuple[int, ...], limit: int) -> list[_Block]:
-        """The known blocks that a prompt begins with, within its first `limit` tokens."""
+        """The longest chain of cached blocks within the first `limit` tokens of a prompt."""
         chain: list[_Block] = []
         for begin in range(0, limit - BLOCK + 1, BLOCK):
             before = chain[-1].number if chain else 0
@@ -254,9 +253,9 @@ class PrefixCache:
         return chain
 
     def _keep_row(self, ids: tuple[int, ...], layers: Any, row: int) -> None:
-        """Make the blocks of a prompt, all but its last token, the most recently used: as many from
-        its beginning on as there is room for."""
-        token_HTd = layers[0].keys[row, :, :1]  # values are as large, and every layer's are
+        """Cache the blocks of a prompt as most recently used: from its beginning, without its last
+        token, as many as fit into `max_bytes`."""
+        token_HTd = layers[0].keys[row, :, :1]  # values and all other layers have the same size
         size = 2 * len(layers) * BLOCK * token_HTd.nbytes
         end = BLOCK * min((len(ids) - 1) // BLOCK, self.max_bytes // size)
         chain = self._find(ids, end)
@@ -267,23 +266,25 @@ class PrefixCache:
             return
         span = slice(known - len(ids), end - len(ids))  # the padding is on the left
         parts = [torch.stack([kv.keys[row, :, span], kv.values[row, :, span]]) for kv in layers]
-        blocks = torch.stack(parts).split(BLOCK, 3)  # one copy for all, then one of each block
+        blocks = torch.stack(parts).split(
+            BLOCK, 3
+        )  # one copy of the span; each block is cloned below
         for begin, kv_L2HTd in zip(range(known, end, BLOCK), blocks, strict=True):
             chain.append(self._add(chain, ids[begin : begin + BLOCK], kv_L2HTd.clone()))
         self._touch(chain)
 
     def _touch(self, chain: list[_Block]) -> None:
-        """These are used now; the first block last, so that it goes after those behind it."""
+        """Mark blocks as used, the first one last, so that it is evicted after its successors."""
         for block in reversed(chain):
             self._blocks.move_to_end(block.key)
 
     def _make_room(self, num_bytes: int) -> None:
-        """Let the least recently used go until so many bytes fit in."""
+        """Evict least recently used blocks until `num_bytes` more fit."""
         while self._blocks and self.num_bytes + num_bytes > self.max_bytes:
             self.num_bytes -= self._blocks.popitem(last=False)[1].kv_L2HTd.nbytes
 
     def _add(self, chain: list[_Block], tokens: tuple[int, ...], kv_L2HTd: Tensor) -> _Block:
-        """A new block behind those of the chain."""
+        """Add a block that follows the chain."""
         block = _Block((chain[-1].number if chain else 0, tokens), self._next, kv_L2HTd)
         self._blocks[block.key] = block
         self._next += 1

@@ -15,7 +15,7 @@ from scen_serve.engine.request import Sampling, TokenLogprob
 
 
 def new_generator(sampling: Sampling) -> torch.Generator | None:
-    """The random numbers of one answer; None where it is greedy."""
+    """The random generator of one answer; None if it is greedy."""
     if sampling.temperature == 0:
         return None
     generator = torch.Generator()
@@ -33,10 +33,10 @@ def adjust_logits(
     output_ids: Sequence[int],
     stop_ids: frozenset[int],
 ) -> Tensor:
-    """Logits after `logit_bias`, `min_tokens` and the penalties; the same tensor where none is set.
+    """Logits after `logit_bias`, `min_tokens` and the penalties; the same tensor if none is set.
 
-    As in vLLM: the repetition penalty counts tokens of prompt and answer, the other two those of
-    the answer only.
+    As in vLLM, the repetition penalty considers the tokens of prompt and answer, the other two only
+    those of the answer.
     """
     if not sampling.adjusts_logits:
         return logits_V
@@ -47,9 +47,9 @@ def adjust_logits(
         logits_V[sorted({*stop_ids, *sampling.stop_token_ids})] = -math.inf
     if sampling.repetition_penalty != 1:
         seen = torch.tensor(sorted({*prompt_ids, *output_ids}), device=logits_V.device)
-        some = logits_V[seen]
+        seen_logits = logits_V[seen]
         penalty = sampling.repetition_penalty
-        logits_V[seen] = torch.where(some > 0, some / penalty, some * penalty)
+        logits_V[seen] = torch.where(seen_logits > 0, seen_logits / penalty, seen_logits * penalty)
     if output_ids and (sampling.frequency_penalty or sampling.presence_penalty):
         output = torch.tensor(output_ids, device=logits_V.device)
         used, counts = output.unique(return_counts=True)
@@ -58,8 +58,8 @@ def adjust_logits(
 
 
 def choose_token(logits_V: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
-    """The most likely token, or one drawn after temperature, `min_p`, `top_k` and `top_p`, in this
-    order."""
+    """The most likely token, or one sampled after temperature, `min_p`, `top_k` and `top_p`, in
+    this order."""
     if generator is None:
         return int(logits_V.argmax())
     # Relative to the largest: a tiny temperature would overflow otherwise.
@@ -79,8 +79,8 @@ def choose_token(logits_V: Tensor, sampling: Sampling, generator: torch.Generato
 
 
 def token_logprob(logits_V: Tensor, token_id: int, top: int, offset: int = 0) -> TokenLogprob:
-    """Log-probabilities under the model itself, before temperature and penalties, of a token that
-    `offset` characters come before."""
+    """The log-probability of a token and of the `top` most likely ones, before temperature and
+    penalties. `offset` is the number of characters before the token."""
     logprob_V = logits_V.float().log_softmax(-1)
     best = logprob_V.topk(top)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -90,7 +90,7 @@ def token_logprob(logits_V: Tensor, token_id: int, top: int, offset: int = 0) ->
 def prompt_logprobs(
     logits_TV: Tensor, ids: Sequence[int], top: int, offsets: Sequence[int]
 ) -> list[TokenLogprob]:
-    """Of each id, given the logits at the position before it."""
+    """Log-probabilities of each id, given the logits at the position before it."""
     logprob_TV = logits_TV.float().log_softmax(-1)
     chosen_T = logprob_TV.gather(1, torch.tensor(ids, device=logits_TV.device)[:, None])[:, 0]
     best = logprob_TV.topk(top)
@@ -103,24 +103,24 @@ def prompt_logprobs(
     ]
 
 
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # byte fallback of SentencePiece
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece byte fallback
 
 
 class IncrementalDetokenizer:
-    """The text of one answer. `stop` are strings that end it and are not part of it."""
+    """The text of one answer, token by token. A string of `stop` ends it and is left out."""
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()) -> None:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._stop = stop
         self._held = max((len(text) - 1 for text in stop), default=0)
-        self._unread: list[int] = []  # tokens of a character that is not whole yet
+        self._unread: list[int] = []  # tokens of an incomplete character
         self._pending = ""
-        self.length = 0  # characters of whole tokens, returned or held back
+        self.length = 0  # characters decoded so far, returned or held back
         self.is_stopped = False
 
     def push(self, token_id: int) -> str:
-        """The text that is final after one more token; empty within a character."""
+        """Add a token; the text that became final, empty within a character."""
         self._unread.append(token_id)
         text = self._stream.step(self._tokenizer.backend_tokenizer, token_id)
         if text is None:
@@ -129,14 +129,14 @@ class IncrementalDetokenizer:
         return self._release(text, self._held)
 
     def finish(self) -> str:
-        """The rest, when no more tokens come; a broken character becomes U+FFFD."""
+        """The remaining text after the last token; an incomplete character becomes U+FFFD."""
         if self.is_stopped:
             return ""
         rest = self._tokenizer.decode(self._unread, skip_special_tokens=True)
         return self._release(str(rest), 0)
 
     def _release(self, text: str, held: int) -> str:
-        """The pending text up to a stop string, or less what may become one."""
+        """The pending text up to a stop string; without one, all but its last `held` characters."""
         self._pending += text
         self.length += len(text)
         ends = [at for at in map(self._pending.find, self._stop) if at >= 0]
@@ -149,7 +149,7 @@ class IncrementalDetokenizer:
 
 
 def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
-    """The text of token ids, and how many of its characters come before each."""
+    """The text of token ids, and the number of characters before each."""
     detokenizer = IncrementalDetokenizer(tokenizer)
     text, offsets = "", []
     for token_id in ids:
@@ -159,7 +159,7 @@ def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
 
 
 def token_bytes(tokenizer: Any, token_id: int) -> bytes:
-    """The bytes that a token stands for, which may be part of a character."""
+    """The bytes of a token, which may be part of a character."""
     piece = str(tokenizer.convert_ids_to_tokens(token_id))
     if token_id in tokenizer.added_tokens_decoder:
         return piece.encode()
@@ -179,5 +179,5 @@ def token_text(data: bytes) -> str:
 
 @cache
 def _byte_of() -> dict[str, int]:
-    """The byte that each letter of byte-level BPE stands for."""
+    """The byte for each letter of byte-level BPE."""
     return {letter: byte for byte, letter in bytes_to_unicode().items()}
