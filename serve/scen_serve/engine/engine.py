@@ -173,8 +173,8 @@ class Engine:
         ids, wanted = request.prompt.ids, request.sampling.max_tokens
         if len(ids) + wanted > self.max_context:
             raise InputError(
-                f"prompt: its {len(ids)} tokens and max_tokens {wanted} exceed this model's "
-                f"context of {self.max_context} tokens; shorten one of them"
+                f"prompt: its {len(ids)} tokens and max_tokens {wanted} exceed the "
+                f"{self.max_context} tokens of this model's context; shorten one of them"
             )
         if not ids or min(ids) < 0 or max(ids) >= self.base.model.config.vocab_size:
             raise InputError("prompt: has no tokens, or ids outside the base's vocabulary")
