@@ -24,6 +24,9 @@ from scen_serve.service import News, Service
 from scen_serve.settings import EngineLimits, ServerArgs
 from scen_serve.telemetry import Traces, setup_logs
 
+log = logging.getLogger(__name__)
+_GRACE_S = 30
+
 
 def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None = None) -> Service:
     """The service of a store, not started. `news` announces versions before the ledger is polled.
@@ -64,10 +67,6 @@ def build_traces(args: ServerArgs, store: OpenStore, name: str) -> Traces | None
 def model_name(store: OpenStore) -> str:
     """The name of a store's base, without its path."""
     return Path(store.base.name).name
-
-
-log = logging.getLogger(__name__)
-_GRACE_S = 30
 
 
 @dataclass(frozen=True)
@@ -128,10 +127,8 @@ def serve_replicas(args: ServerArgs, replicas: tuple[int, int], address: Address
         ray_serve.run(build(app), name="edited")
         say(f"serving {args.store} at {address.url}")
         stop = threading.Event()
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # only now, as Ray installs handlers of its own
+        # Only now, as Ray installs handlers of its own.
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         stop.wait()
         say("stopping")

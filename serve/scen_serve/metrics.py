@@ -13,6 +13,7 @@ from scen_serve.engine.request import Ended, Event, Failed, Piece, Routed, Sink
 from scen_serve.service import Service
 from scen_serve.telemetry import Traces
 
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 _KEPT = 8
 NO_VERSION = "none"
 
@@ -54,7 +55,6 @@ class VersionLabels:
                 metric.remove_by_labels({"version": str(version)})
 
 
-_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 # A gate's scores are log-odds (about -20 to 20); a cosine or a sigmoid is in 0 to 1.
 _SCORES = (
     *(-20, -15, -10, -7, -5, -4, -3, -2, -1, -0.5, 0),

@@ -22,6 +22,7 @@ from scen_serve.api.access import check_address, read_key_file
 from scen_serve.settings import ServerArgs
 from scen_serve.telemetry import LogFormat, setup_logs
 
+_EVERY_S = 5.0
 log = logging.getLogger(__name__)
 _FIRST_SNAPSHOT_S = 60.0
 
@@ -140,7 +141,6 @@ def build(args: AppArgs) -> serve.Application:
     return deployment.bind(plain)
 
 
-_EVERY_S = 5.0
 Labels = tuple[tuple[str, str], ...]
 
 

@@ -18,6 +18,9 @@ from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits
 from scen_serve.telemetry import log_event
 
+log = logging.getLogger(__name__)
+_KEPT = 4  # versions requested by number that stay loaded
+_STUCK_S = 60.0  # a step that takes longer is considered hung
 _CALM_S = 2.0  # minimum polling interval while a registry announces versions
 _SILENT_S = 30.0  # before an unreachable registry is tried again
 
@@ -63,10 +66,6 @@ class Pace:
             if is_new or stop.is_set() or time.monotonic() >= until:
                 return
         stop.wait(self._poll_s)
-
-
-log = logging.getLogger(__name__)
-_KEPT = 4  # versions requested by number that stay loaded
 
 
 class Follower:
@@ -185,20 +184,20 @@ class Follower:
     def _settle(self) -> bool:
         """Swap if another version is to be served; True if it did."""
         current, held = self._engine.snapshot, self.held
-        wanted = self._reader.newest() if held is None else held
+        target = self._reader.newest() if held is None else held
         if current is not None:
-            is_older = held is None and wanted < current.version
-            if is_older or wanted == current.version:
+            is_older = held is None and target < current.version
+            if is_older or target == current.version:
                 return False
-        self._swap(wanted)
+        self._swap(target)
         return True
 
     def _settle_candidate(self) -> None:
-        wanted = self.policy.candidate
-        if wanted is None:
+        target = self.policy.candidate
+        if target is None:
             self.candidate = None
-        elif self.candidate is None or self.candidate.version != wanted:
-            self.candidate = self._find_kept(wanted) or self._reader.read(wanted)
+        elif self.candidate is None or self.candidate.version != target:
+            self.candidate = self._find_kept(target) or self._reader.read(target)
 
     def _lease_served(self) -> None:
         """Renew the lease; on a read-only store only the policy and pins protect the version."""
@@ -236,9 +235,6 @@ class Follower:
         edits = len(snapshot.places)
         fields = {"version": snapshot.version, "edits": edits, "seconds": round(seconds, 4)}
         log_event(log, "swap", fields)
-
-
-_STUCK_S = 60.0  # a step that takes longer is considered hung
 
 
 class Service:

@@ -22,10 +22,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from scen.tracking.traces import SpanRecord, TraceRecord, TraceWriter
 from scen_serve.engine.request import Ended, Event, Failed, Piece, Routed, Sink
 
+log = logging.getLogger(__name__)
+ID_HEADER = "x-request-id"
+_ROUTINE = ("/healthz", "/readyz", "/metrics")  # polled every few seconds by monitoring
+_LOOK_S, _LOOKS = 0.02, 50
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 _OURS = ("scen", "scen_serve")
 _FIELDS = "scen_fields"
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,80}")
 
 
 def setup_logs(form: LogFormat, level: LogLevel, is_guest: bool = False) -> None:
@@ -88,9 +93,6 @@ def _plain(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     is_word = text != "" and text.isascii() and text.isprintable() and not set(text) & set(' "=')
     return text if is_word or not isinstance(value, str) else json.dumps(text)
-
-
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,80}")
 
 
 def request_id(given: str | None) -> str:
@@ -195,12 +197,6 @@ class RequestRecord:
             "first_token_seconds": round(min(first_times) - self.began, 4) if first_times else None,
             "reason": "failed" if self.status >= 400 else first.reason,
         }
-
-
-log = logging.getLogger(__name__)
-ID_HEADER = "x-request-id"
-_ROUTINE = ("/healthz", "/readyz", "/metrics")  # polled every few seconds by monitoring
-_LOOK_S, _LOOKS = 0.02, 50
 
 
 class RequestLog:

@@ -19,6 +19,7 @@ from scen_serve.api.errors import ApiError
 from scen_serve.engine.decoding import token_offsets
 from scen_serve.engine.request import Sampling, ScoredText
 
+_MARK = "\ue000"  # a private-use character, which no template contains
 Version = int | Literal["pin"]
 MAX_CHOICES = 8
 MAX_PROMPTS = 64
@@ -286,7 +287,6 @@ class CanaryBody(BaseModel):
 
 
 _T = TypeVar("_T")
-_MARK = "\ue000"  # a private-use character, which no template contains
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from scen_serve.api.schema import CanaryBody
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.service import Service
 
+_RECENT = 5
 STREAM = "online"
 _POLL_S = 0.1
 _FINAL = {"served", "scheduled", "rejected"}
@@ -168,9 +169,6 @@ def revoke(service: Service, stream: str, edit_id: str, about: About) -> Json:
     return {"id": edit_id, "stream": stream, "status": "revoked", "version": version}
 
 
-_RECENT = 5
-
-
 def snapshot_routes(context: AppContext) -> APIRouter:
     """The routes for listing and choosing versions."""
     router = APIRouter(prefix="/v1/snapshots")
@@ -188,16 +186,16 @@ def snapshot_routes(context: AppContext) -> APIRouter:
     @router.post("/{version}:activate")
     async def activate(version: str, key: ApiKey = admin) -> dict[str, Any]:
         """Pins a version until another is activated; `latest` follows the ledger again."""
-        wanted = None if version == "latest" else _number(version)
-        await asyncio.to_thread(follower.activate, wanted, key.name)
+        target = None if version == "latest" else _number(version)
+        await asyncio.to_thread(follower.activate, target, key.name)
         return state()
 
     @router.post("/{version}:canary")
     async def canary(version: str, body: CanaryBody, key: ApiKey = admin) -> dict[str, Any]:
         """Sends a share of the requests to this version and the others to the served one, until a
         version is activated."""
-        wanted = _number(version)
-        await asyncio.to_thread(follower.try_candidate, wanted, body.share, key.name)
+        target = _number(version)
+        await asyncio.to_thread(follower.try_candidate, target, body.share, key.name)
         return state()
 
     def state() -> dict[str, Any]:

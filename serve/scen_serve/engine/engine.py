@@ -21,6 +21,10 @@ from scen_serve.engine.running_batch import Arrivals, Row, RunningBatch, read_pr
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.settings import EngineLimits
 
+log = logging.getLogger(__name__)
+_IDLE_S = 0.02
+_MAX_TASKS = 16
+
 
 class RequestQueue:
     """FIFO queue of at most `limit` requests. Thread-safe."""
@@ -62,9 +66,6 @@ class RequestQueue:
             ticket.emit(Ended("cancelled", len(ticket.request.prompt.ids), 0))
 
 
-log = logging.getLogger(__name__)
-_IDLE_S = 0.02
-_MAX_TASKS = 16
 T = TypeVar("T")
 
 
@@ -170,10 +171,10 @@ class Engine:
         return True
 
     def _check(self, request: Request) -> None:
-        ids, wanted = request.prompt.ids, request.sampling.max_tokens
-        if len(ids) + wanted > self.max_context:
+        ids, max_tokens = request.prompt.ids, request.sampling.max_tokens
+        if len(ids) + max_tokens > self.max_context:
             raise InputError(
-                f"prompt: its {len(ids)} tokens and max_tokens {wanted} exceed the "
+                f"prompt: its {len(ids)} tokens and max_tokens {max_tokens} exceed the "
                 f"{self.max_context} tokens of this model's context; shorten one of them"
             )
         if not ids or min(ids) < 0 or max(ids) >= self.base.model.config.vocab_size:

@@ -199,8 +199,8 @@ def _route(filled: Prefill, rows: dict[int, Row]) -> Iterator[tuple[int, Routed]
                 form = request.question or request.prompt
                 span = form.span_text(int(route.span_B[index])) or None
                 if request.scored:
-                    words = (snapshot.span(edit_id), span)
-                    row.acts_from = question_end(request.scored, words)
+                    questions = (snapshot.span(edit_id), span)
+                    row.acts_from = question_end(request.scored, questions)
         yield index, Routed(snapshot.version, edit_id, score, span)
 
 
@@ -210,8 +210,8 @@ def question_end(scored: ScoredText, questions: Sequence[str | None]) -> int:
     punctuation); else the last token of the text."""
     if scored.answer_at is not None:
         return max(0, bisect.bisect_left(scored.offsets, scored.answer_at) - 1)
-    for words in questions:
-        match = re.search(re.escape(words) + r"[^\w\s]*", scored.text, re.I) if words else None
+    for text in questions:
+        match = re.search(re.escape(text) + r"[^\w\s]*", scored.text, re.I) if text else None
         if match:
             return max(0, bisect.bisect_left(scored.offsets, match.end()) - 1)
     return len(scored.offsets) - 1
