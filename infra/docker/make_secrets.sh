@@ -1,5 +1,5 @@
 #!/bin/sh
-# Draws the keys and passwords of compose.yaml, once: what is there stays as it is.
+# Generates the keys and passwords for compose.yaml; existing ones are kept.
 set -eu
 folder=$(dirname "$0")/secrets
 mkdir -p -m 700 "$folder"  # the files are read by other users, in containers
@@ -18,4 +18,4 @@ KEYS
 fi
 [ -e "$folder/grafana-password" ] || draw > "$folder/grafana-password"
 chmod 644 "$folder"/*
-echo "keys of the API: $folder/api-keys.yaml; Grafana: admin, $folder/grafana-password"
+echo "API keys: $folder/api-keys.yaml; Grafana: admin, $folder/grafana-password"

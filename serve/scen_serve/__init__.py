@@ -1,1 +1,1 @@
-"""The Ray Serve application: the edited model behind an OpenAI-compatible API."""
+"""Serving: the edited model behind an OpenAI-compatible API, on one machine or on Ray Serve."""

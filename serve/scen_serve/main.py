@@ -1,4 +1,4 @@
-"""Serving a store at one address: in this process, or by replicas on a Ray of its own."""
+"""Serve a store at one address: in this process, or with replicas on a Ray started for it."""
 
 import logging
 import os
@@ -24,12 +24,15 @@ from scen_serve.service import News, Service
 from scen_serve.settings import EngineLimits, ServerArgs
 from scen_serve.telemetry import Traces, setup_logs
 
+log = logging.getLogger(__name__)
+_GRACE_S = 30
+
 
 def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None = None) -> Service:
     """The service of a store, not started. `news` announces versions before the ledger is polled.
-    Raises NotFoundError where there is no store, BaseError where the base is not the store's."""
+    Raises NotFoundError if the store does not exist, BaseError if the base is not the store's."""
     store = open_store(Storage(args.store), args.base, say)
-    spare = 2 if store.method.kind.is_low_rank else 1  # whole matrices: only those in use
+    spare = 2 if store.method.kind.is_low_rank else 1  # whole matrices are large: no spare slots
     limits = EngineLimits(
         max_rows=args.max_rows,
         max_waiting=args.max_waiting,
@@ -53,7 +56,7 @@ def build_app(args: ServerArgs, service: Service, keys: Sequence[ApiKey]) -> Fas
 
 
 def build_traces(args: ServerArgs, store: OpenStore, name: str) -> Traces | None:
-    """What traces requests, in the experiment `serving/NAME`; None where nothing is traced."""
+    """The tracer of requests, in the experiment `serving/NAME`; None if tracing is off."""
     if args.trace_share == 0:
         return None
     folder = store.storage.local_path if store.storage.is_local else None
@@ -62,12 +65,8 @@ def build_traces(args: ServerArgs, store: OpenStore, name: str) -> Traces | None
 
 
 def model_name(store: OpenStore) -> str:
-    """The name of a store's base, without where it lies."""
+    """The name of a store's base, without its path."""
     return Path(store.base.name).name
-
-
-log = logging.getLogger(__name__)
-_GRACE_S = 30
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """As clients write it."""
+        """The base URL for clients."""
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self}"
 
     def __str__(self) -> str:
@@ -87,8 +86,8 @@ class Address:
 
 
 def serve(args: ServerArgs, address: Address, say: Say) -> None:
-    """Answer until SIGINT or SIGTERM; running answers may end, for half a minute. Raises
-    ConfigError for a wrong file of keys, or an address that needs one."""
+    """Serve until SIGINT or SIGTERM; running answers then have 30 s to finish. Raises ConfigError
+    for an invalid key file, or an address that requires one."""
     keys = read_key_file(args.key_file)
     check_address(address.host, keys, args.allow_open)
     say = _begin_log(args, say)
@@ -106,12 +105,12 @@ def serve(args: ServerArgs, address: Address, say: Say) -> None:
 
 
 def serve_replicas(args: ServerArgs, replicas: tuple[int, int], address: Address, say: Say) -> None:
-    """The same with as many replicas as the load needs, between two numbers, on a Ray that is
-    started for this and ends with it."""
+    """As `serve`, with as many replicas (minimum, maximum) as the load requires, on a Ray instance
+    that is started for this and stopped at the end."""
     check_address(address.host, read_key_file(args.key_file), args.allow_open)
-    open_ledger(Storage(args.store))  # before Ray is started for nothing
+    open_ledger(Storage(args.store))  # raises before Ray is started, if there is no store
     say = _begin_log(args, say)
-    # Ray itself: loopback only, and errors in the form of the API's.
+    # Ray listens on loopback only, and its proxies return errors in the API's form.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", PROXY_CALLBACK)
     say("starting Ray and the first replica (half a minute)")
@@ -121,21 +120,22 @@ def serve_replicas(args: ServerArgs, replicas: tuple[int, int], address: Address
         from scen_serve.ray_app import AppArgs, build, show_replica_lines
 
         show_replica_lines(args.log_format)
-        least, most = replicas
-        app = AppArgs(**args.model_dump(), min_replicas=least, max_replicas=most)
+        minimum, maximum = replicas
+        app = AppArgs(**args.model_dump(), min_replicas=minimum, max_replicas=maximum)
         http = {"host": address.host, "port": address.port, "request_timeout_s": args.timeout_s}
         ray_serve.start(proxy_location="HeadOnly", http_options=http)
         ray_serve.run(build(app), name="edited")
         say(f"serving {args.store} at {address.url}")
         stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):  # now: Ray has handlers of its own
+        # Only now, as Ray installs handlers of its own.
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         stop.wait()
-        say("ending")
+        say("stopping")
         ray_serve.shutdown()
 
 
 def _begin_log(args: ServerArgs, say: Say) -> Say:
-    """Begin the log; what is said to a person goes into it where machines read it."""
+    """Set up logging; with JSON logs, messages for the user are logged as well."""
     setup_logs(args.log_format, args.log_level)
     return log.info if args.log_format == "json" else say

@@ -13,15 +13,16 @@ from scen_serve.engine.request import Ended, Event, Failed, Piece, Routed, Sink
 from scen_serve.service import Service
 from scen_serve.telemetry import Traces
 
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 _KEPT = 8
 NO_VERSION = "none"
 
 
 class VersionLabels:
-    """Keeps the label sets of the versions that are served, and of those that answered last, and
-    drops all others from the metrics. May be used by many threads.
+    """Keeps the label sets of served and most recently used versions, and drops all others from the
+    metrics. Thread-safe.
 
-    `live` returns the versions that are served. At most 8 are kept, or all that are live.
+    `live` returns the served versions. At most 8 versions are kept, or all live ones if more.
     """
 
     def __init__(
@@ -29,11 +30,11 @@ class VersionLabels:
     ) -> None:
         self._metrics = metrics
         self._live = live
-        self._used: OrderedDict[int, None] = OrderedDict()  # the last one is the newest
+        self._used: OrderedDict[int, None] = OrderedDict()  # most recently used last
         self._lock = threading.Lock()
 
     def of(self, routed: Routed | None) -> str:
-        """The label of a route's version; `none` where there is no route."""
+        """The label of a route's version; `none` without a route."""
         if routed is None:
             return NO_VERSION
         with self._lock:
@@ -54,8 +55,7 @@ class VersionLabels:
                 metric.remove_by_labels({"version": str(version)})
 
 
-_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-# A gate gives log-odds (some -20 to 20), a cosine or a sigmoid 0 to 1.
+# A gate's scores are log-odds (about -20 to 20); a cosine or a sigmoid is in 0 to 1.
 _SCORES = (
     *(-20, -15, -10, -7, -5, -4, -3, -2, -1, -0.5, 0),
     *(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1),
@@ -64,7 +64,7 @@ _SCORES = (
 
 
 class Metrics:
-    """Counters of one app; gauges are read when they are asked for."""
+    """Counters of one app; gauges are read at collection time."""
 
     def __init__(self, service: Service, traces: Traces | None = None) -> None:
         self.registry = registry = CollectorRegistry()
@@ -81,7 +81,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "scen_request_seconds",
-            "Until the end",
+            "From the request to the end of its answer",
             ["version"],
             buckets=_SECONDS,
             registry=registry,
@@ -103,21 +103,33 @@ class Metrics:
         counted = (self._requests, self._tokens, self._seconds, self._first, self._score)
         self._versions = VersionLabels(counted, lambda: served_versions(service))
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
-            "scen_running_rows": ("Answers being given", lambda: engine.num_running),
-            "scen_waiting_requests": ("Requests that wait", lambda: engine.num_waiting),
-            "scen_cache_bytes": ("Of keys and values", lambda: engine.cache_bytes),
+            "scen_running_rows": ("Answers being generated", lambda: engine.num_running),
+            "scen_waiting_requests": ("Requests in the queue", lambda: engine.num_waiting),
+            "scen_cache_bytes": ("Keys and values of running rows", lambda: engine.cache_bytes),
             "scen_expert_shelf_bytes": ("Experts in memory", lambda: service.host.num_bytes),
-            "scen_expert_cache_hits": ("Experts found on the device", lambda: counts.hits),
+            "scen_expert_cache_hits": ("Experts already on the device", lambda: counts.hits),
             "scen_expert_cache_misses": ("Experts copied to the device", lambda: counts.misses),
-            "scen_expert_cache_evictions": ("Experts that made room", lambda: counts.evictions),
-            "scen_prefix_cache_hits": ("Prompts that began as others did", lambda: prefixes.hits),
-            "scen_prefix_cache_tokens": ("Of them, not run again", lambda: prefixes.tokens),
-            "scen_prefix_cache_bytes": ("Of it", lambda: engine.prefixes.num_bytes),
-            "scen_serving_version": ("Of the snapshot; -1 is none", lambda: _version(service)),
-            "scen_candidate_version": ("Of a canary; -1 is none", lambda: _candidate(service)),
+            "scen_expert_cache_evictions": (
+                "Experts evicted from the device",
+                lambda: counts.evictions,
+            ),
+            "scen_prefix_cache_hits": ("Prompts with a cached prefix", lambda: prefixes.hits),
+            "scen_prefix_cache_tokens": (
+                "Prompt tokens taken from the cache",
+                lambda: prefixes.tokens,
+            ),
+            "scen_prefix_cache_bytes": (
+                "Size of the prefix cache",
+                lambda: engine.prefixes.num_bytes,
+            ),
+            "scen_serving_version": ("Served version; -1: none", lambda: _version(service)),
+            "scen_candidate_version": (
+                "Version of a canary; -1: none",
+                lambda: _candidate(service),
+            ),
             "scen_swaps": ("Snapshots swapped in", lambda: follower.swaps),
-            "scen_swap_seconds": ("Time it took to load them", lambda: follower.swap_seconds),
-            "scen_swap_failures": ("Looks that found a damaged store", lambda: follower.failures),
+            "scen_swap_seconds": ("Time spent loading snapshots", lambda: follower.swap_seconds),
+            "scen_swap_failures": ("Checks of the store that failed", lambda: follower.failures),
         }
         if traces is not None:
             gauges |= _trace_gauges(traces.writer)
@@ -125,7 +137,7 @@ class Metrics:
             Gauge(name, text, registry=registry).set_function(read)
 
     def watch(self, sink: Sink) -> Sink:
-        """The same sink; its events are counted."""
+        """A sink that counts events and passes them on to `sink`."""
         began = time.perf_counter()
         routed: Routed | None = None
         is_silent = True
@@ -147,7 +159,7 @@ class Metrics:
         return counted
 
     def text(self) -> bytes:
-        """All of it, in the text format of Prometheus."""
+        """All metrics in Prometheus text format."""
         return generate_latest(self.registry)
 
     def _count_end(self, event: Ended | Failed, routed: Routed | None, seconds: float) -> None:
@@ -162,16 +174,16 @@ class Metrics:
 
 
 def served_versions(service: Service) -> set[int]:
-    """The version that is served, and a canary's."""
+    """The served version, and a canary's if there is one."""
     snapshots = (service.engine.snapshot, service.follower.candidate)
     return {snapshot.version for snapshot in snapshots if snapshot is not None}
 
 
 def _trace_gauges(writer: TraceWriter) -> dict[str, tuple[str, Callable[[], float]]]:
     return {
-        "scen_traces_written": ("Traces that MLflow has", lambda: writer.written),
-        "scen_traces_dropped": ("Traces that there was no room for", lambda: writer.dropped),
-        "scen_traces_failed": ("Traces that MLflow did not take", lambda: writer.failed),
+        "scen_traces_written": ("Traces written to MLflow", lambda: writer.written),
+        "scen_traces_dropped": ("Traces dropped from a full queue", lambda: writer.dropped),
+        "scen_traces_failed": ("Traces refused by MLflow", lambda: writer.failed),
     }
 
 

@@ -1,6 +1,6 @@
-"""The server as a Ray Serve application: replicas that each hold the whole model.
+"""The server as a Ray Serve application: each replica holds the whole model.
 
-Light to import: Serve runs `build` at each deployment; replicas load the rest.
+Cheap to import: Serve calls `build` on each deployment; replicas import the rest.
 """
 
 import logging
@@ -22,12 +22,13 @@ from scen_serve.api.access import check_address, read_key_file
 from scen_serve.settings import ServerArgs
 from scen_serve.telemetry import LogFormat, setup_logs
 
+_EVERY_S = 5.0
 log = logging.getLogger(__name__)
 _FIRST_SNAPSHOT_S = 60.0
 
 
 class AppArgs(ServerArgs):
-    """The arguments of a server, and between how many replicas Serve may choose."""
+    """The arguments of a server, and the bounds on the number of replicas."""
 
     min_replicas: int = pydantic.Field(1, ge=1)
     max_replicas: int = pydantic.Field(1, ge=1)
@@ -35,11 +36,11 @@ class AppArgs(ServerArgs):
 
 @serve.ingress()
 class Replica:
-    """One engine and the app in front of it. It takes requests once a snapshot is loaded."""
+    """One engine and the app in front of it. Accepts requests once a snapshot is loaded."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        """Raises RuntimeError where no version of the store can be served within a minute, and
-        ConfigError where others could ask without a key."""
+        """Raises RuntimeError if no version of the store can be loaded within a minute, and
+        ConfigError if other machines could send requests without a key."""
         from scen.cluster.session import RegistryNews
         from scen.fs import Storage
         from scen_serve.main import build_app, build_service
@@ -54,17 +55,16 @@ class Replica:
         self._is_cold = True
         self._load_first()
 
-    def __serve_build_asgi_app__(self) -> Any:  # the name that Serve asks for
-
+    def __serve_build_asgi_app__(self) -> Any:  # called by Serve
         metrics = RayMetrics(self._app.state.metrics.registry)
         threading.Thread(target=metrics.run, args=(self._stop,), daemon=True).start()
         return self._app
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """`version` N is served instead of what the store's policy says; `latest` ends that.
+        """Apply `user_config`: `version` N overrides the store's policy; `latest` ends that.
 
-        Raises nothing, and returns at once on a warm replica: the follower loads the version while
-        the replica goes on with the one that it has. A new replica loads it first.
+        Never raises, and returns immediately on a warm replica: the follower loads the version
+        while the replica keeps serving its current one. A new replica loads it first.
         """
         version = (user_config or {}).get("version", "latest")
         if version == "latest" or (isinstance(version, int) and version >= 0):
@@ -76,7 +76,7 @@ class Replica:
         self._is_cold = False
 
     def check_health(self) -> None:
-        """Called by Serve. Raises RuntimeError where the engine no longer goes on."""
+        """Called by Serve. Raises RuntimeError if the engine has stopped."""
         if not self._service.is_healthy:
             raise RuntimeError("the engine has stopped")
 
@@ -90,7 +90,7 @@ class Replica:
 
 
 def proxy_host() -> str | None:
-    """The address that the proxies of the Serve of this cluster listen on; None where none runs."""
+    """The address on which this cluster's Serve proxies listen; None without Serve."""
     if not ray.is_initialized():
         return None
     client = serve.context._get_global_client(raise_if_no_controller_running=False)
@@ -98,16 +98,15 @@ def proxy_host() -> str | None:
 
 
 def check_proxy(args: ServerArgs, host: str | None) -> None:
-    """Raises ConfigError where others can reach the proxies, and `args` name no file of keys and do
-    not say that this is meant."""
+    """Raises ConfigError if other machines can reach the proxies, and `args` have neither a key
+    file nor `allow_open`."""
     if host is not None and args.key_file is None:
         check_address(host, (), args.allow_open)
 
 
 def build(args: AppArgs) -> serve.Application:
-    """The application, to be named as `scen_serve.ray_app:build` in a file for `serve deploy`.
-    Raises ConfigError where fewer replicas are allowed than must be, and where Serve listens to
-    others and they need no key."""
+    """The application; `serve deploy` imports it as `scen_serve.ray_app:build`. Raises ConfigError
+    if `max_replicas` is below `min_replicas`, and as `check_proxy` does."""
     check_proxy(args, proxy_host())
     if args.max_replicas < args.min_replicas:
         raise ConfigError(
@@ -115,7 +114,7 @@ def build(args: AppArgs) -> serve.Application:
         )
     deployment = serve.deployment(
         name="Edited",
-        # A full batch, and as many again that wait for it.
+        # A full batch, and as many again in the queue.
         max_ongoing_requests=2 * args.max_rows,
         max_queued_requests=args.max_waiting,
         autoscaling_config={
@@ -135,20 +134,19 @@ def build(args: AppArgs) -> serve.Application:
         logging_config={
             "encoding": args.log_format.upper(),
             "log_level": args.log_level.upper(),
-            "enable_access_log": False,  # replicas log more of each request themselves
+            "enable_access_log": False,  # replicas log each request themselves, in more detail
         },
     )(Replica)
     plain = args.model_dump(exclude={"min_replicas", "max_replicas"})
     return deployment.bind(plain)
 
 
-_EVERY_S = 5.0
 Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One sample to hand on: by how much it grew, or the value of a gauge."""
+    """One sample to export: the increment of a counter, or the value of a gauge."""
 
     name: str
     text: str
@@ -158,17 +156,17 @@ class Change:
 
 
 class Changes:
-    """What became of a registry since it was last looked at. Histograms are their counts."""
+    """Changes of a registry since the last call. Histograms are exported as counters."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._seen: dict[tuple[str, Labels], float] = {}
 
     def take(self) -> list[Change]:
-        """Every gauge and every count of a version as it stands; of other counts, what they grew.
+        """Values of gauges and of counters labelled by version; increments of other counters.
 
-        To Ray, a count of a version is a gauge: Ray forgets a gauge that is no longer set, and a
-        counter never, however many versions there were.
+        Counters labelled by version are exported as gauges: Ray drops a gauge that is no longer
+        set, but never a counter, so those of old versions would accumulate.
         """
         changes = []
         for family in self._registry.collect():
@@ -181,17 +179,17 @@ class Changes:
                     changes.append(Change(name, text, labels, sample.value, True))
                 elif "version" in sample.labels:
                     changes.append(Change(f"{name}_total", text, labels, sample.value, True))
-                elif (grown := sample.value - self._seen.get((name, labels), 0.0)) > 0:
+                elif (increment := sample.value - self._seen.get((name, labels), 0.0)) > 0:
                     self._seen[name, labels] = sample.value
-                    changes.append(Change(name, text, labels, grown, False))
+                    changes.append(Change(name, text, labels, increment, False))
         return changes
 
 
 class RayMetrics:
-    """Hands the samples of a registry on under their own names, with `ray_` before them.
+    """Exports the samples of a registry through Ray, under their own names prefixed with `ray_`.
 
-    All counts, of histograms too, end in `_total` (`ray_scen_tokens_total`, and for histograms
-    `ray_scen_request_seconds_bucket_total`): a histogram of Ray's own would have a wrong sum.
+    All counters, including those of histograms, end in `_total` (`ray_scen_tokens_total`,
+    `ray_scen_request_seconds_bucket_total`): Ray's own histogram would have a wrong sum.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -200,7 +198,7 @@ class RayMetrics:
         self._gauges: dict[str, Gauge] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Hand on every few seconds until `stop` is set."""
+        """Export every few seconds until `stop` is set."""
         while not stop.wait(_EVERY_S):
             for change in self._changes.take():
                 self._set(change)
@@ -218,8 +216,8 @@ class RayMetrics:
 
 
 def show_replica_lines(form: LogFormat) -> None:
-    """Write what replicas write to stderr to this process's, as it stands (in the form `json`,
-    only what is JSON), and nothing else of Ray's workers. Serve's own words go the log's way."""
+    """Copy the replicas' stderr lines unchanged to this process's stderr (with `json`, only JSON
+    lines), and drop all other worker output. Serve's own messages go to this process's log."""
 
     def show(batch: dict[str, Any]) -> None:
         if str(batch.get("actor_name")).startswith("ServeReplica:") and batch["is_err"]:
@@ -227,7 +225,7 @@ def show_replica_lines(form: LogFormat) -> None:
             sys.stderr.write("".join(f"{line}\n" for line in lines))
             sys.stderr.flush()
 
-    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")  # with a prefix
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")  # it adds a prefix
     global_worker_stdstream_dispatcher.add_handler("scen", show)
     serve = logging.getLogger("ray.serve")
     serve.handlers, serve.propagate = [], True

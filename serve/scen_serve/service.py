@@ -12,50 +12,55 @@ from typing import Literal, Protocol
 from scen.fs import Storage
 from scen.ledger.markers import Lease, Policy, read_policy, write_policy
 from scen.snapshot.open import OpenStore
+from scen_serve.engine.caches import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.engine import Engine
-from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits
 from scen_serve.telemetry import log_event
 
-_CALM_S = 2.0  # the least time between two looks where a registry announces versions
-_SILENT_S = 30.0  # until one that said nothing is asked again
+log = logging.getLogger(__name__)
+_KEPT = 4  # versions requested by number that stay loaded
+_STUCK_S = 60.0  # a step that takes longer is considered hung
+_CALM_S = 2.0  # minimum polling interval while a registry announces versions
+_SILENT_S = 30.0  # before an unreachable registry is tried again
 
 
 class News(Protocol):
-    """Whoever knows of new versions first."""
+    """A source that announces new versions, such as a registry."""
 
     def wait(self, version: int, timeout_s: float) -> int | None:
-        """The newest version, as soon as it is above `version`, or after a time; None where it
-        cannot be known. Raises nothing."""
+        """Wait until the newest version exceeds `version`, at most `timeout_s`, and return it; None
+        if it cannot be determined. Never raises."""
         ...
 
 
 class Pace:
-    """Polls each `poll_s` seconds where no registry announces versions, or it is gone or hangs;
-    else looks when there are some, and every few seconds for all that is not
-    news, such as which version is held."""
+    """When the follower checks the store.
+
+    Every `poll_s` seconds if no registry announces versions, or it is gone or hangs; otherwise on
+    each announcement, and every few seconds for what is not announced, such as a changed policy.
+    """
 
     def __init__(self, poll_s: float, news: News | None = None) -> None:
         self._poll_s = poll_s
         self._news = news
         self._newest = -1
         self._is_notified = False
-        self._ask_at = 0.0
+        self._retry_at = 0.0
 
     @property
     def follows(self) -> Literal["registry", "ledger"]:
-        """What the follower was last woken by."""
+        """Where the follower learns of new versions."""
         return "registry" if self._is_notified else "ledger"
 
     def rest(self, stop: threading.Event) -> None:
-        """Return when it is time to look again, or to stop."""
+        """Return when it is time to check again, or to stop."""
         until = time.monotonic() + max(self._poll_s, _CALM_S)
-        while self._news is not None and time.monotonic() >= self._ask_at:
+        while self._news is not None and time.monotonic() >= self._retry_at:
             newest = self._news.wait(self._newest, _CALM_S)
             self._is_notified = newest is not None
             if newest is None:
-                self._ask_at = time.monotonic() + _SILENT_S
+                self._retry_at = time.monotonic() + _SILENT_S
                 break
             is_new, self._newest = newest > self._newest, newest
             if is_new or stop.is_set() or time.monotonic() >= until:
@@ -63,17 +68,13 @@ class Pace:
         stop.wait(self._poll_s)
 
 
-log = logging.getLogger(__name__)
-_KEPT = 4  # versions that requests asked for by number, ready for the next such request
-
-
 class Follower:
-    """Looks at the store each `poll_s` seconds, or when there are news, and swaps in another
-    version once it is whole.
+    """Checks the store every `poll_s` seconds, or on announcement, and swaps in another version
+    once it is fully loaded.
 
-    That is the version that the policy holds, else the newest, never an older one. What cannot be
-    read leaves what is served in place; `error` says why. `pinned`, where set, comes before the
-    policy.
+    That is the version held by the policy, else the newest, never an older one. If a version cannot
+    be read, the served one stays in place and `error` holds the reason. `pinned`, if set, takes
+    precedence over the policy.
     """
 
     def __init__(
@@ -97,19 +98,19 @@ class Follower:
         self.pace = Pace(poll_s, news)
         self._kept: OrderedDict[int, ServedSnapshot] = OrderedDict()
         self._kept_lock = threading.Lock()
-        self._lock = threading.Lock()  # of the reader
+        self._lock = threading.Lock()  # guards the reader
         self._lease = Lease(storage)
 
     @property
     def held(self) -> int | None:
-        """The version that is served instead of the newest."""
+        """The version to be served instead of the newest, if any."""
         return self.policy.held if self.pinned is None else self.pinned
 
     def look(self) -> bool:
-        """Do as the policy and the ledger say; True where another version was swapped in.
+        """Apply the policy and the ledger; True if another version was swapped in.
 
-        Raises nothing: whatever is wrong with the store, the engine goes on with what it has, or,
-        where it has nothing, with the newest version.
+        Never raises: on any error the engine continues with the version it has or, if it has none,
+        with the newest that can be read.
         """
         try:
             with self._lock:
@@ -120,38 +121,37 @@ class Follower:
         except Exception as error:
             self.failures += 1
             if str(error) != self.error:
-                log.warning("the version to be served cannot be: %s", error)
+                log.warning("cannot load the version to be served: %s", error)
             self.error = str(error)
             return self._engine.snapshot is None and self._fall_back()
         return has_swapped
 
     def run(self, stop: threading.Event) -> None:
-        """Look until `stop` is set, and lease the served version so that `scen gc` keeps it."""
+        """Check until `stop` is set, and lease the served version so that `scen gc` keeps it."""
         while not stop.is_set():
             self.look()
             self._lease_served()
             self.pace.rest(stop)
-        with contextlib.suppress(Exception):  # it is over in an hour by itself
+        with contextlib.suppress(Exception):  # it expires within an hour anyway
             self._lease.end()
 
     def activate(self, version: int | None, who: str = "") -> None:
-        """Have all replicas serve this version until another is activated; None: the newest.
-        Ends
-        a canary. Raises NotFoundError or IntegrityError where this one cannot read it."""
+        """Make all replicas serve this version until another is activated; None: the newest. Ends a
+        canary. Raises NotFoundError or IntegrityError if this replica cannot read it."""
         self._set(Policy(held=version, who=who))
 
     def try_candidate(self, version: int, share: float, who: str = "") -> None:
-        """Have a share of requests answered by this version. Raises as `activate` does."""
+        """Route a share (0 to 1) of the requests to this version. Raises as `activate` does."""
         held = self._engine.snapshot.version if self._engine.snapshot else None
         self._set(Policy(held, version, share, who))
 
     def draw(self) -> ServedSnapshot | None:
-        """The candidate, for its share of requests; else None."""
+        """The candidate, at random for its share of the requests; else None."""
         candidate, share = self.candidate, self.policy.share
         return candidate if candidate is not None and random.random() < share else None
 
     def find(self, version: int) -> ServedSnapshot:
-        """A version that a request asks for. Raises as `activate` does."""
+        """The version with this number, loaded if necessary. Raises as `activate` does."""
         for known in (self._engine.snapshot, self.candidate, self._find_kept(version)):
             if known is not None and known.version == version:
                 self.keep(known)
@@ -162,7 +162,7 @@ class Follower:
         return snapshot
 
     def keep(self, snapshot: ServedSnapshot) -> None:
-        """Hold a version ready, for requests that ask for it by number."""
+        """Keep a version loaded, for requests that name it by number."""
         with self._kept_lock:
             self._kept[snapshot.version] = snapshot
             self._kept.move_to_end(snapshot.version)
@@ -174,7 +174,7 @@ class Follower:
             return self._kept.get(version)
 
     def _set(self, policy: Policy) -> None:
-        """Check that a policy can be followed, publish it, and follow it."""
+        """Check that the versions of a policy can be read, publish it, and apply it."""
         for version in policy.versions:
             self.find(version)
         with self._lock:
@@ -182,26 +182,26 @@ class Follower:
         self.look()
 
     def _settle(self) -> bool:
-        """Swap where another version is to be served; True where that was so."""
+        """Swap if another version is to be served; True if it did."""
         current, held = self._engine.snapshot, self.held
-        wanted = self._reader.newest() if held is None else held
+        target = self._reader.newest() if held is None else held
         if current is not None:
-            is_older = held is None and wanted < current.version
-            if is_older or wanted == current.version:
+            is_older = held is None and target < current.version
+            if is_older or target == current.version:
                 return False
-        self._swap(wanted)
+        self._swap(target)
         return True
 
     def _settle_candidate(self) -> None:
-        wanted = self.policy.candidate
-        if wanted is None:
+        target = self.policy.candidate
+        if target is None:
             self.candidate = None
-        elif self.candidate is None or self.candidate.version != wanted:
-            self.candidate = self._find_kept(wanted) or self._reader.read(wanted)
+        elif self.candidate is None or self.candidate.version != target:
+            self.candidate = self._find_kept(target) or self._reader.read(target)
 
     def _lease_served(self) -> None:
-        """Where nothing can be written to the store, the policy and pins must do."""
-        with self._lock:  # not between the lease of another version and its swap
+        """Renew the lease; on a read-only store only the policy and pins protect the version."""
+        with self._lock:  # never between leasing another version and swapping it in
             served = self._engine.snapshot
             if served is not None:
                 self._lease_version(self._lease.hold, served.version)
@@ -215,12 +215,12 @@ class Follower:
             )
 
     def _fall_back(self) -> bool:
-        """Something must be served: the newest version, where it can be."""
+        """Serve the newest version, if it can be read; True if it is served."""
         try:
             with self._lock:
                 self._swap(self._reader.newest())
         except Exception as error:
-            log.warning("nor can the newest version be served: %s", error)
+            log.warning("cannot load the newest version either: %s", error)
             return False
         return True
 
@@ -237,11 +237,8 @@ class Follower:
         log_event(log, "swap", fields)
 
 
-_STUCK_S = 60.0  # a step that takes longer than this will not end
-
-
 class Service:
-    """Starts with no snapshot loaded; the follower's first look loads one."""
+    """A store's engine and follower. No snapshot is loaded until the follower's first check."""
 
     def __init__(
         self,
@@ -265,13 +262,13 @@ class Service:
 
     @property
     def is_healthy(self) -> bool:
-        """True where the engine's thread goes on."""
+        """True while both threads run and the engine makes progress."""
         is_alive = all(thread.is_alive() for thread in self._threads)
         return is_alive and time.monotonic() - self.engine.beat < _STUCK_S
 
     @property
     def is_ready(self) -> bool:
-        """True where requests are answered."""
+        """True if requests can be answered."""
         return self.is_healthy and self.engine.snapshot is not None
 
     def start(self) -> None:
@@ -280,7 +277,7 @@ class Service:
             thread.start()
 
     def stop(self, drain_s: float = 30.0) -> None:
-        """Let running answers end, for at most so long, then end both threads."""
+        """Wait at most `drain_s` seconds for running answers, then stop both threads."""
         until = time.monotonic() + drain_s
         while self.is_healthy and not self._is_idle and time.monotonic() < until:
             time.sleep(0.02)

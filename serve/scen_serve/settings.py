@@ -1,4 +1,4 @@
-"""Settings: the arguments of a server, and the limits of an engine. Light to import."""
+"""Settings: server arguments and engine limits. Cheap to import."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,15 @@ from scen_serve.telemetry import LogFormat, LogLevel
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """`max_rows` answers are given at a time, `max_waiting` wait. A prompt and its answer have at
-    most `max_context` tokens (the base's own limit, where that is less).
+    """Limits of one engine.
 
-    One prefill takes at most `prefill_tokens` tokens with padding, or a single prompt.
-    `expert_slots` experts lie on the device, bundles of `host_bytes` in memory. Keys and values of
-    `prefix_bytes` are kept on the device for prompts that begin alike; 0 keeps none, nor does
-    method `scen`, whose experts act on the whole prompt.
+    At most `max_rows` answers are generated at a time, and `max_waiting` requests are queued. A
+    prompt and its answer have at most `max_context` tokens, or the base's own limit if lower.
+
+    A prefill takes at most `prefill_tokens` tokens including padding, or a single prompt.
+    `expert_slots` experts are held on the device, and bundles of up to `host_bytes` in memory. The
+    prefix cache on the device has `prefix_bytes`; 0 disables it, and so does method `scen`, whose
+    experts act on the whole prompt.
     """
 
     max_rows: int = 32
@@ -29,19 +31,22 @@ class EngineLimits:
 
 
 class ServerArgs(pydantic.BaseModel):
-    """`store` is served on its own base where `base` names none. Without `key_file` only this
-    machine may ask. `max_rows` answers are given at a time by a replica, and `max_waiting` wait.
+    """Arguments of a server.
 
-    A replica looks for newer versions each `poll_s` seconds; an answer may take `timeout_s`. It
-    keeps keys and values of `prefix_bytes` for prompts that begin alike, such as with one system
-    prompt; 0 turns that off.
+    `store` is served on its own base unless `base` names another. Without `key_file`, only requests
+    from this machine are accepted. Each replica generates at most `max_rows` answers at a time and
+    queues `max_waiting` requests.
 
-    Each request and each swap is a line on stderr, in this `log_format`, from `log_level` on. A
-    `trace_share` of the requests (0 to 1) are traces in MLflow at `tracking_uri` (by default where
-    the environment says, else in the store), without their text unless `trace_text`.
+    A replica checks for newer versions every `poll_s` seconds; an answer may take `timeout_s`. Keys
+    and values of up to `prefix_bytes` are cached for prompts with a common prefix, such as a system
+    prompt; 0 disables the cache.
 
-    `allow_open` lets others ask though there is no `key_file`: everything, edits too. Pages of
-    `cors_origins` (`https://app.example`, or `*`) may call the API from a browser.
+    Each request and each swap is logged as a line on stderr in `log_format`, filtered by
+    `log_level`. A `trace_share` of the requests (0 to 1) is traced in MLflow at `tracking_uri` (by
+    default the environment's, else in the store), without their text unless `trace_text` is set.
+
+    `allow_open` lets other machines use every route, including edits, without a `key_file`. Pages
+    of `cors_origins` (`https://app.example`, or `*`) may call the API from a browser.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)

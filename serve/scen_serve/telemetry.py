@@ -1,7 +1,7 @@
-"""What is recorded of requests: log lines, and a share of them as MLflow traces.
+"""Records of requests: log lines, and MLflow traces of a share of them.
 
-No log line holds a prompt, an answer or a key. The field `event` says what happened; free text,
-such as that of libraries, is the event `message`.
+No log line contains a prompt, an answer or a key. The field `event` names what happened; free text,
+such as that of libraries, is logged as the event `message`.
 """
 
 import asyncio
@@ -22,15 +22,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from scen.tracking.traces import SpanRecord, TraceRecord, TraceWriter
 from scen_serve.engine.request import Ended, Event, Failed, Piece, Routed, Sink
 
+log = logging.getLogger(__name__)
+ID_HEADER = "x-request-id"
+_ROUTINE = ("/healthz", "/readyz", "/metrics")  # polled every few seconds by monitoring
+_LOOK_S, _LOOKS = 0.02, 50
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 _OURS = ("scen", "scen_serve")
 _FIELDS = "scen_fields"
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,80}")
 
 
 def setup_logs(form: LogFormat, level: LogLevel, is_guest: bool = False) -> None:
-    """Log to stderr from this level on, with the warnings of libraries; in a process that belongs
-    to another program (`is_guest`), the lines of this package only."""
+    """Log to stderr from this level up, with warnings of libraries; in a process that belongs to
+    another program (`is_guest`), only this platform's own loggers."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     for name in _OURS:
@@ -45,7 +50,7 @@ def setup_logs(form: LogFormat, level: LogLevel, is_guest: bool = False) -> None
 def log_event(
     log: logging.Logger, event: str, fields: Mapping[str, Any], level: int = logging.INFO
 ) -> None:
-    """Tell what happened, with figures: values are JSON's."""
+    """Log an event with fields; values must be JSON-serializable."""
     log.log(level, "%s", event, extra={_FIELDS: {"event": event, **fields}})
 
 
@@ -56,8 +61,8 @@ class JsonLines(logging.Formatter):
         """The record on one line."""
         fields = getattr(record, _FIELDS, None)
         if fields is None:
-            words = {"logger": record.name, "message": record.getMessage()}
-            fields = {"event": "message", **words}
+            text = {"logger": record.name, "message": record.getMessage()}
+            fields = {"event": "message", **text}
         head = {"time": _time(record), "level": record.levelname.lower()}
         if record.exc_info:
             fields = fields | {"error": self.formatException(record.exc_info)}
@@ -68,13 +73,13 @@ class TextLines(logging.Formatter):
     """Time, level, event, then `name=value` of each field."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record on one line; the trace of an error on those after it."""
+        """The record on one line, followed by the traceback of an error."""
         fields = getattr(record, _FIELDS, None)
-        words = record.getMessage()
+        text = record.getMessage()
         if fields is not None:
             pairs = [f"{k}={_plain(v)}" for k, v in fields.items() if v is not None]
-            words = " ".join([fields["event"], *pairs[1:]])
-        line = f"{_time(record)} {record.levelname.lower()} {words}"
+            text = " ".join([fields["event"], *pairs[1:]])
+        line = f"{_time(record)} {record.levelname.lower()} {text}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -84,23 +89,20 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _plain(value: Any) -> str:
-    """The value, in quotes where it is more than one word."""
+    """The value, quoted unless it is a single word."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     is_word = text != "" and text.isascii() and text.isprintable() and not set(text) & set(' "=')
     return text if is_word or not isinstance(value, str) else json.dumps(text)
 
 
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,80}")
-
-
 def request_id(given: str | None) -> str:
-    """The id that the client gave its request, where it is one; else a new one."""
+    """The client's id for its request, if valid; else a new one."""
     return given if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
 
 
 @dataclass
 class AnswerRecord:
-    """One answer. Moments are of `time.perf_counter`. Filled in by the engine's thread."""
+    """One answer. Times are `time.perf_counter` seconds. Written by the engine's thread."""
 
     began: float = field(default_factory=time.perf_counter)
     routed: Routed | None = None
@@ -111,7 +113,7 @@ class AnswerRecord:
     text: str = ""
 
     def add(self, event: Event, with_text: bool) -> None:
-        """Take in an event."""
+        """Record an event."""
         now = time.perf_counter()
         if isinstance(event, Routed):
             self.routed, self.routed_at = event, now
@@ -123,7 +125,7 @@ class AnswerRecord:
 
     @property
     def reason(self) -> str:
-        """How it ended; an answer without an end was cancelled with its request."""
+        """Why it ended; an answer without an end was cancelled with its request."""
         if isinstance(self.ended, Failed):
             return "failed"
         return "cancelled" if self.ended is None else self.ended.reason
@@ -131,15 +133,15 @@ class AnswerRecord:
 
 @dataclass
 class RequestRecord:
-    """One HTTP request. `at` is UNIX time in seconds, `began` the same moment as `perf_counter`
-    tells it. Of asks: `is_edited` is False where the base was asked for; `prompts` are kept, with
-    the text of the answers, only where a trace is to have them."""
+    """One HTTP request. `at` is its start in UNIX seconds, `began` the same in `perf_counter`
+    seconds. For generation requests, `is_edited` is False if routing is off; `prompts` and the text
+    of the answers are kept only for traces with text."""
 
     id: str
     method: str
     path: str
     key: str | None = None
-    status: int = 500  # where no response was sent
+    status: int = 500  # if no response was sent
     is_edited: bool = True
     is_traced: bool = False
     with_text: bool = False
@@ -150,7 +152,7 @@ class RequestRecord:
     seconds: float = 0.0
 
     def watch(self, sink: Sink) -> Sink:
-        """The same sink; its events are recorded as an answer of this request."""
+        """A sink that records events as an answer of this request and passes them on to `sink`."""
         answer = AnswerRecord()
         self.answers.append(answer)
 
@@ -162,12 +164,12 @@ class RequestRecord:
 
     @property
     def is_whole(self) -> bool:
-        """True where nothing more is to come: a request that failed may have answers without an
-        end, as they never began."""
+        """True if no more events are expected: a failed request may have answers that never began
+        and so have no end."""
         return self.status >= 400 or all(answer.ended is not None for answer in self.answers)
 
     def fields(self) -> dict[str, Any]:
-        """The figures of the request. Of several answers: the route of the first, tokens of all."""
+        """Log fields. With several answers: the route of the first, the tokens of all."""
         fields = {
             "request_id": self.id,
             "key": self.key,
@@ -197,22 +199,16 @@ class RequestRecord:
         }
 
 
-log = logging.getLogger(__name__)
-ID_HEADER = "x-request-id"
-_ROUTINE = ("/healthz", "/readyz", "/metrics")  # asked each few seconds, by machines
-_LOOK_S, _LOOKS = 0.02, 50
-
-
 class RequestLog:
-    """ASGI middleware: `request.state.record` is a RequestRecord, which is logged and handed
-    to `keep` when the response is sent. An id that the client did not give goes into a header."""
+    """ASGI middleware: sets `request.state.record` to a RequestRecord, which is logged and passed
+    to `keep` once the response is sent. A generated request id is returned in a header."""
 
     def __init__(self, app: ASGIApp, keep: Callable[[RequestRecord], None]) -> None:
         self._app = app
         self._keep = keep
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and watch it."""
+        """Pass the request on and record it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -240,7 +236,7 @@ class RequestLog:
 
 
 async def _wait_for_ends(record: RequestRecord) -> None:
-    """Abandoned answers end at the engine's next step; their tokens are counted too."""
+    """Wait for abandoned answers, which end at the engine's next step, to count their tokens."""
     for _ in range(_LOOKS):
         if record.is_whole:
             return
@@ -248,9 +244,9 @@ async def _wait_for_ends(record: RequestRecord) -> None:
 
 
 class Traces:
-    """Chooses a `share` of the requests (0 to 1) and hands them to the writer when they are over.
+    """Samples a `share` of the requests (0 to 1) and hands them to the writer when they end.
 
-    Traces hold prompts and answers only `with_text`.
+    Traces contain prompts and answers only if `with_text` is set.
     """
 
     def __init__(self, writer: TraceWriter, share: float, with_text: bool = False) -> None:
@@ -259,19 +255,19 @@ class Traces:
         self._with_text = with_text
 
     def choose(self, record: RequestRecord, prompts: Sequence[Any]) -> None:
-        """Decide, before its answers begin, whether a request is traced."""
+        """Decide whether a request is traced, before its answers begin."""
         record.is_traced = random.random() < self._share
         if record.is_traced and self._with_text:
             record.with_text, record.prompts = True, prompts
 
     def keep(self, record: RequestRecord) -> None:
-        """Hand a request over that was chosen. Never waits."""
+        """Pass a sampled request to the writer. Does not block."""
         if record.is_traced:
             self.writer.offer(trace_of(record))
 
 
 def trace_of(record: RequestRecord) -> TraceRecord:
-    """The trace of a request that is over: its figures are those of its line in the log."""
+    """The trace of a finished request; its attributes are the fields of its log line."""
     has_failed = any(isinstance(answer.ended, Failed) for answer in record.answers)
     return TraceRecord(
         name=record.path.removeprefix("/v1/"),
@@ -287,7 +283,7 @@ def trace_of(record: RequestRecord) -> TraceRecord:
 
 
 def _parts(record: RequestRecord, answer: AnswerRecord) -> list[SpanRecord]:
-    """What an answer went through, as far as it came."""
+    """The phases of an answer, as far as it got."""
     routed, routed_at = answer.routed, answer.routed_at
     if routed is None or routed_at is None:
         return []

@@ -25,8 +25,8 @@ from scen.data.read import read_prompts
 from scen.records import EncodedPrompt
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore
+from scen_serve.engine.caches import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.engine import Engine
-from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.request import Ended, Event, Piece, Request, Sampling
 from scen_serve.engine.snapshots import SnapshotReader
 from scen_serve.settings import EngineLimits

@@ -26,7 +26,7 @@ from scen.records import Edit
 from scen.routing.key_bank import Codes
 from scen.routing.neurons import KeyNeurons, NeuronBuffer
 from scen.snapshot.open import OpenStore
-from scen_serve.engine.expert_cache import Bundle, HostExpertCache
+from scen_serve.engine.caches import Bundle, HostExpertCache
 from scen_serve.engine.snapshots import SnapshotReader
 
 WAVE = 1000

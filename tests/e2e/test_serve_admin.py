@@ -206,7 +206,7 @@ def test_a_key_sees_the_edits_of_its_own_streams_only(url: str, store: OpenStore
     for stream in (entry.stream, "online"):
         for ask in (httpx.get, httpx.delete):
             told = ask(f"{url}/v1/edits/{entry.edit_id}?stream={stream}", headers=mine)
-            assert (told.status_code, "no part in the stream" in told.text) == (403, True)
+            assert (told.status_code, "no access to the stream" in told.text) == (403, True)
     told = httpx.get(f"{url}/v1/edits/{entry.edit_id}?stream=news", headers=mine)
     assert (told.status_code, entry.edit.prompt in told.text) == (404, False)
     other = httpx.post(f"{url}/v1/edits", json=body | {"stream": "online"}, headers=mine)

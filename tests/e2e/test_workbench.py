@@ -53,7 +53,7 @@ def test_both_answer_and_the_route_is_explained(
     assert "24 tokens in" in person.see(".base .facts").text
     live = browser.find_element(By.ID, "live").get_property("textContent")
     assert str(edited.get_property("textContent")) in str(live)
-    person.click(".why summary", f"Why did edit {edit.id} speak?")
+    person.click(".why summary", f"Why did edit {edit.id} answer?")
     assert (
         "above the threshold 0.950, so the edit answered"
         in person.see(".why-body > p", "near").text
@@ -67,7 +67,7 @@ def test_both_answer_and_the_route_is_explained(
     assert bar.rect["x"] < tick["x"] < fill["x"] + fill["width"] < bar.rect["x"] + bar.rect["width"]
     assert "threshold 0.950" in str(bar.get_attribute("aria-label"))
     person.ask(other)  # its explanation begins open, as the last one was
-    person.see(".turn:last-child .chip", "no edit spoke")
+    person.see(".turn:last-child .chip", "no edit answered")
     person.see(".turn:last-child .base .facts", "the same answer")
     person.see(".turn:last-child .why-body > p", "so the base answered")
     person.click(".turn .near .link", edit.id)
@@ -254,7 +254,7 @@ def test_a_rollback_shows_first_what_it_does_and_what_is_against_it(
     person.unlock("sk-root-123")
     person.see("#serving", "Version 2 is served")
     person.click("[data-version='1'] button", "Roll back")
-    person.see("dialog .plan", "12 edits taken away")
+    person.see("dialog .plan", "12 edits deactivated")
     person.write("why", "bad wave")
     store.ledger.settle(Revoke(["edit-3"], About("wrong", "ann")))  # somebody else, meanwhile
     person.click("dialog button", "Roll back")
@@ -262,7 +262,7 @@ def test_a_rollback_shows_first_what_it_does_and_what_is_against_it(
     person.press(Keys.ESCAPE)
     person.see("#serving", "Version 3 is served")
     person.click("[data-version='2'] button", "Roll back")
-    person.see("dialog .plan", "1 edit brought back: edit-3")
+    person.see("dialog .plan", "1 edit restored: edit-3")
     person.write("why", "he was right")
     person.click("dialog button", "Roll back")
     person.see("dialog .field-error", "would bring back edits that were revoked")

@@ -243,7 +243,7 @@ def test_a_rollback_of_other_streams_is_refused(service: Service) -> None:
     server = Server(create_app(service, AppSettings("tiny"), [key]))
     head = Caller(server.start(), "sk-head-123")
     error = head("POST", "/v1/snapshots/1:rollback", 403, json={"dry_run": True})["error"]
-    assert "no part in the stream 'stream'" in error["message"]
+    assert "no access to the stream 'stream'" in error["message"]
     server.stop()
 
 

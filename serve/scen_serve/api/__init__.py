@@ -1,1 +1,1 @@
-"""The HTTP API: OpenAI's routes, and those of edits and versions."""
+"""The HTTP API: OpenAI's routes, and routes for edits and versions."""

@@ -1,8 +1,8 @@
-"""API keys with scopes and rate limits, addresses that need them, and what routes share.
+"""API keys with scopes and rate limits, the addresses that require them, and the routes' context.
 
-A file of keys is YAML: a list under `keys`, each with `name`, `scopes` (read, edit, admin), either
-`key` or `sha256` (of the key, in hex), and optionally `requests_per_minute`, and `streams`: the
-only streams whose edits it may submit, see and revoke.
+A key file is YAML: a list under `keys`, each with `name`, `scopes` (read, edit, admin), either
+`key` or `sha256` (hex digest of the key), and optionally `requests_per_minute` and `streams`, which
+restricts the key to submitting, seeing and revoking edits of these streams.
 """
 
 import hmac
@@ -29,7 +29,7 @@ EVERYTHING: tuple[Scope, ...] = ("read", "edit", "admin")
 
 
 class ApiKey(pydantic.BaseModel):
-    """One key of the file. `admin` includes the other scopes."""
+    """One API key. The scope `admin` includes the others."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -48,20 +48,20 @@ class ApiKey(pydantic.BaseModel):
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of the key."""
+        """SHA-256 of the key, in hex."""
         return self.sha256 or digest_bytes((self.key or "").encode())
 
     def may(self, scope: Scope) -> bool:
-        """True where the key holds this scope."""
+        """True if the key has this scope."""
         return scope in self.scopes or "admin" in self.scopes
 
     def may_touch(self, stream: str) -> bool:
-        """True where edits of this stream are its business."""
+        """True if the key may access edits of this stream."""
         return self.streams is None or stream in self.streams
 
 
 ANYONE = ApiKey(name="anyone", scopes=EVERYTHING, sha256="0" * 64)
-"""Who asks where there are no keys: only this machine can."""
+"""The caller's key on a server without keys."""
 
 
 class _KeyFile(pydantic.BaseModel):
@@ -71,7 +71,7 @@ class _KeyFile(pydantic.BaseModel):
 
 
 def read_key_file(path: str | None) -> list[ApiKey]:
-    """The keys of a file; none where there is no file. Raises ConfigError."""
+    """The keys of a file; none if `path` is None. Raises ConfigError."""
     return [] if path is None else read_keys(path)
 
 
@@ -88,22 +88,22 @@ def read_keys(path: str) -> list[ApiKey]:
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"api keys: {path}: {where}: {first['msg']}") from err
     if len({key.digest for key in parsed.keys}) < len(parsed.keys):
-        raise ConfigError(f"api keys: {path}: a key is in it twice")
+        raise ConfigError(f"api keys: {path}: duplicate key")
     return parsed.keys
 
 
 def check_address(host: str, keys: Sequence[ApiKey], allow_open: bool = False) -> None:
-    """Raises ConfigError for an address that others can reach, where there are no keys and
-    `allow_open` is not set."""
+    """Raises ConfigError for an address that other machines can reach, without keys and without
+    `allow_open`."""
     if not (keys or allow_open or is_loopback(host)):
         raise ConfigError(
-            f"host: {host} can be reached by others; name a file of keys (--api-keys, or "
+            f"host: {host} can be reached from other machines; give a key file (--api-keys, or "
             "args.key_file for `serve deploy`), or listen on 127.0.0.1"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """True where only this machine can reach the address."""
+    """True if only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -111,26 +111,26 @@ def is_loopback(host: str) -> bool:
 
 
 class KeyRing:
-    """Finds the key of a request and counts what it asks."""
+    """Finds the key of a request and enforces its rate limit (token bucket)."""
 
     def __init__(self, keys: Sequence[ApiKey], clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = list(keys)
         self._clock = clock
-        self._left: dict[str, tuple[float, float]] = {}  # digest: requests left, as of when
+        self._left: dict[str, tuple[float, float]] = {}  # by digest: requests left, and when
 
     def find(self, secret: str | None) -> ApiKey | None:
-        """The key with this secret; anyone, where there are no keys."""
+        """The key with this secret, or None; `ANYONE` if no keys are configured."""
         if not self._keys:
             return ANYONE
         digest = digest_bytes((secret or "").encode())
         match = None
-        for key in self._keys:  # all of them: the time taken must reveal nothing
+        for key in self._keys:  # no early exit: timing must reveal nothing
             if hmac.compare_digest(key.digest, digest):
                 match = key
         return match
 
     def wait_s(self, key: ApiKey) -> float:
-        """0, and one request is counted; or seconds until the key may ask again."""
+        """Count a request and return 0, or return the seconds until the next one is allowed."""
         if key.requests_per_minute is None:
             return 0.0
         full, now = float(key.requests_per_minute), self._clock()
@@ -147,9 +147,9 @@ Guard = Callable[[Request], Awaitable[ApiKey]]
 
 @dataclass(frozen=True)
 class AppSettings:
-    """`model_name` is what clients call the model. An answer may take `timeout_s`. With
-    `allow_open` an app without keys answers whatever name it is asked by. Pages of `cors_origins`
-    may call the API from a browser (`*`: all)."""
+    """Settings of the app. Clients name the model `model_name`; an answer may take `timeout_s`.
+    With `allow_open`, an app without keys accepts any Host header. Pages of `cors_origins` may call
+    the API from a browser (`*`: all)."""
 
     model_name: str
     timeout_s: float = 300.0
@@ -161,7 +161,7 @@ class AppSettings:
 
 @dataclass(frozen=True)
 class AppContext:
-    """The service, who may use it, and what is recorded of it."""
+    """What routes share: the service, its keys and settings, metrics and traces."""
 
     service: Service
     keys: KeyRing
@@ -170,12 +170,12 @@ class AppContext:
     traces: Traces | None = None
 
     def guard(self, scope: Scope | None) -> Guard:
-        """A dependency of routes: the caller's key, whatever its scopes where `scope` is None.
+        """A route dependency that returns the caller's key; `scope` None accepts any valid key.
         Raises ApiError 401, 403 or 429."""
 
         async def check(request: Request) -> ApiKey:
-            word, _, secret = request.headers.get("authorization", "").partition(" ")
-            key = self.keys.find(secret.strip() if word.lower() == "bearer" else None)
+            scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+            key = self.keys.find(secret.strip() if scheme.lower() == "bearer" else None)
             if key is None:
                 raise ApiError(401, "the API key is missing or wrong: Authorization: Bearer KEY")
             request.state.record.key = key.name
@@ -183,7 +183,7 @@ class AppContext:
                 raise ApiError(403, f"the API key {key.name} has no scope {scope}")
             wait_s = self.keys.wait_s(key)
             if wait_s:
-                raise ApiError(429, f"the API key {key.name} asks too often", wait_s)
+                raise ApiError(429, f"the API key {key.name} has reached its rate limit", wait_s)
             return key
 
         return check

@@ -31,10 +31,10 @@ def create_app(
     keys: Sequence[ApiKey] = (),
     traces: Traces | None = None,
 ) -> FastAPI:
-    """An app that starts the service with itself and stops it at its end.
+    """An app that starts the service on startup and stops it on shutdown.
 
-    Without keys everyone may do everything: such an app must be reachable from this machine only,
-    and answers no request that was meant for another host name, unless the settings allow it.
+    Without keys every caller has all scopes: such an app must be reachable from this machine only,
+    and rejects requests for other host names, unless the settings allow open access.
     """
     context = AppContext(service, KeyRing(keys), settings, Metrics(service, traces), traces)
     app = FastAPI(
@@ -93,7 +93,7 @@ def _lifespan(context: AppContext) -> Callable[[FastAPI], AbstractAsyncContextMa
 
 
 def _ignore(record: RequestRecord) -> None:
-    """Where requests are not traced."""
+    """Used if requests are not traced."""
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -106,7 +106,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        """200 once a snapshot is loaded; until then 503 with Retry-After, as all requests."""
+        """200 once a snapshot is loaded; until then 503 with Retry-After, like other routes."""
         if not service.is_ready:
             raise ApiError(503, "no snapshot of the store is loaded yet", RETRY_S)
         return JSONResponse({"status": "ready"})

@@ -1,4 +1,4 @@
-"""Errors in the form of OpenAI's API: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in OpenAI's format: `{"error": {"message", "type", "param", "code"}}`."""
 
 import logging
 import math
@@ -22,8 +22,8 @@ _CODES = {401: "invalid_api_key", 403: "missing_scope", 429: "rate_limit_exceede
 
 
 class ApiError(Exception):
-    """A request that is answered with an error. `param` is the field at fault; `retry_s` seconds
-    later the request may be tried again."""
+    """An error response. `param` is the field at fault; the request may be retried after `retry_s`
+    seconds."""
 
     def __init__(
         self,
@@ -42,14 +42,14 @@ class ApiError(Exception):
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """The error that a client gets; an unexpected one says nothing of its cause."""
+    """The error for the client; an unexpected one does not reveal its cause."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BusyError):
         return ApiError(503, str(error), RETRY_S)
     if isinstance(error, IntegrityError):
         log.error("%s", error)
-        return ApiError(503, "an edit of the store is damaged and cannot answer", 60.0)
+        return ApiError(503, "an edit in the store is damaged and cannot answer", 60.0)
     if isinstance(error, InputError | ConfigError):
         field, colon, _ = str(error).partition(":")
         return ApiError(400, str(error), param=field if colon and field.isidentifier() else None)
@@ -60,16 +60,16 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def error_body(error: ApiError) -> dict[str, Any]:
-    """The JSON of an error."""
+    """The JSON body of an error."""
     kind = _TYPES.get(error.status)
     if kind is None:
         kind = "invalid_request_error" if error.status < 500 else "server_error"
-    text = str(error).encode("utf-8", "replace").decode()  # a request may hold half characters
+    text = str(error).encode("utf-8", "replace").decode()  # a request may contain lone surrogates
     return {"error": {"message": text, "type": kind, "param": error.param, "code": error.code}}
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    """The response of an error."""
+    """The HTTP response for an error."""
     headers = {}
     if error.retry_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_s)))
@@ -79,7 +79,7 @@ def error_response(error: ApiError) -> JSONResponse:
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Answer all errors of an app in this form."""
+    """Return all errors of an app in this format."""
 
     async def on_error(_request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, ApiError | ScenError):
@@ -111,34 +111,34 @@ def install_handlers(app: FastAPI) -> None:
 
 
 class HostCheck:
-    """ASGI middleware: refuses requests for other host names than this machine's own, which pages
-    of other sites could send to a server without keys (DNS rebinding)."""
+    """ASGI middleware: rejects requests for host names other than this machine's own, which other
+    sites' pages could send to a server without keys (DNS rebinding)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
+        """Pass the request on, or reject it."""
         if scope["type"] == "http":
             host = Headers(scope=scope).get("host", "")
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in ("localhost", "127.0.0.1", "[::1]"):
-                text = f"host: {host[:100]!r} is not a name of this machine, and without API keys "
-                error = ApiError(400, text + "this server answers no other", code="invalid_host")
+                text = f"host: {host[:100]!r} is not a name of this machine; without API keys this "
+                error = ApiError(400, text + "server accepts no other", code="invalid_host")
                 await error_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
 class BodyLimit:
-    """ASGI middleware: answers 413 to a body of more than `max_bytes`."""
+    """ASGI middleware: responds 413 to a body of more than `max_bytes`."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
+        """Pass the request on, or reject it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -163,15 +163,15 @@ class BodyLimit:
         return f"the body has more than {self._max_bytes} bytes"
 
 
-# What Ray Serve's proxies answer by themselves gets this form too, where their environment has
-# RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=PROXY_CALLBACK; without it, status and headers are the
-# same, and the body is plain text.
+# Errors raised by Ray Serve's proxies themselves get this format too, if the proxies' environment
+# has RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=PROXY_CALLBACK; otherwise their body is plain text,
+# with the same status and headers.
 PROXY_CALLBACK = "scen_serve.api.errors:middlewares"
 _PROXY_MESSAGES = {
-    408: "no answer in time; ask for fewer tokens, or again later",
-    429: "too many requests wait already; ask again later",
+    408: "the request timed out; ask for fewer tokens, or try again later",
+    429: "too many requests wait already; try again later",
     500: "the server failed; see its log",
-    503: "no replica can answer now; ask again in a moment",
+    503: "no replica is available; try again in a moment",
 }
 
 
@@ -181,13 +181,13 @@ def middlewares() -> list[Middleware]:
 
 
 class ProxyErrors:
-    """ASGI middleware: errors that are not JSON become the API's, with the same status."""
+    """ASGI middleware: replaces plain-text errors by the API's, with the same status."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; the body of an error is replaced."""
+        """Pass the request on, and replace the body of an error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -211,7 +211,7 @@ def _is_json(message: Message) -> bool:
 
 
 async def _replace(start: Message, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with an error of the same status and request id."""
+    """Send an error with the same status and request id."""
     status: int = start["status"]
     known = Headers(raw=start["headers"])
     retry = known.get("retry-after", "1" if status in (429, 503) else None)

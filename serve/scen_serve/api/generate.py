@@ -10,9 +10,16 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from scen_serve.api.access import AppContext
 from scen_serve.api.errors import ApiError, as_api_error, error_body
-from scen_serve.api.prompts import Prompt, encode_messages, encode_raw
 from scen_serve.api.replies import IGNORED_HEADER, ReplyForm, route_headers
-from scen_serve.api.schema import AskBody, ChatBody, CompletionBody, ScenOptions
+from scen_serve.api.schema import (
+    AskBody,
+    ChatBody,
+    CompletionBody,
+    Prompt,
+    ScenOptions,
+    encode_messages,
+    encode_raw,
+)
 from scen_serve.engine import request as engine_request
 from scen_serve.engine.request import Choice, Ended, Event, Failed, Piece, ResponseStream, Routed
 from scen_serve.engine.snapshots import ServedSnapshot
@@ -20,12 +27,12 @@ from scen_serve.telemetry import RequestRecord
 
 _DISCONNECT_POLL_S = 0.25
 _MAX_ANSWERS = 64  # to all prompts of one request
-# JSON leaves these three as they are, but clients that split lines as Python does break on them.
+# JSON does not escape these three, but clients that split lines as Python does break on them.
 _LINE_BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 def generate_routes(context: AppContext) -> APIRouter:
-    """The routes by which the model is asked."""
+    """The routes that list the model and generate with it."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(context.guard("read"))])
     template = context.service.store.base.template
 
@@ -88,7 +95,7 @@ async def _answer(
 async def start_answers(
     context: AppContext, body: AskBody, prompts: Sequence[Prompt], request: Request
 ) -> ResponseStream:
-    """Hand `num_choices` requests for each prompt to the engine, all on one version."""
+    """Submit `num_choices` requests per prompt to the engine, all on one version."""
     engine = context.service.engine
     snapshot = await _find_snapshot(context, body.scen)
     if snapshot is None and len(prompts) * body.num_choices > 1:
@@ -98,7 +105,7 @@ async def start_answers(
     requests = [
         engine_request.Request(
             prompt.encoded,
-            body.sampling(_length(context, body, prompt), choice),
+            body.sampling(_max_tokens(context, body, prompt), choice),
             snapshot,
             is_edited and prompt.is_routable,
             prompt.question,
@@ -120,14 +127,14 @@ async def start_answers(
 
 
 def _texts(body: AskBody, prompts: Sequence[Prompt]) -> Sequence[Any]:
-    """The prompts as a trace shows them."""
+    """The prompts, in the form recorded in traces."""
     if isinstance(body, ChatBody):
         return [[message.plain() for message in body.messages]]
     return [prompt.text for prompt in prompts]
 
 
 async def gather(answers: ResponseStream, request: Request) -> list[Choice]:
-    """All answers, whole; they are cancelled where the client goes away."""
+    """All answers, complete; they are cancelled if the client disconnects."""
     watch = asyncio.create_task(_cancel_when_gone(answers, request))
     try:
         return await answers.gather()
@@ -137,8 +144,8 @@ async def gather(answers: ResponseStream, request: Request) -> list[Choice]:
 
 
 async def first_events(answers: ResponseStream) -> tuple[list[tuple[int, Event]], Routed]:
-    """The events up to the first answer's route, which a stream needs for its headers; the route.
-    Raises the error of an answer that failed before."""
+    """The events up to and including the first answer's route, and that route, which a stream needs
+    for its headers. Raises the error of an answer that failed before."""
     first: list[tuple[int, Event]] = []
     try:
         async for index, event in answers.events():
@@ -156,9 +163,9 @@ async def first_events(answers: ResponseStream) -> tuple[list[tuple[int, Event]]
 async def chain(
     first: Sequence[tuple[int, Event]], answers: ResponseStream
 ) -> AsyncIterator[tuple[int, Event]]:
-    """These events, then all others. Raises the error of an answer that failed."""
-    for one in first:
-        yield one
+    """These events, then the remaining ones. Raises the error of an answer that failed."""
+    for indexed_event in first:
+        yield indexed_event
     async for index, event in answers.events():
         if isinstance(event, Failed):
             raise event.error
@@ -168,9 +175,9 @@ async def chain(
 def event_stream(
     answers: ResponseStream, lines: AsyncIterator[str], headers: dict[str, str]
 ) -> StreamingResponse:
-    """Server-sent events; the answers are cancelled where the client goes away."""
+    """Server-sent events; the answers are cancelled if the client disconnects."""
 
-    async def whole() -> AsyncIterator[str]:
+    async def cancelling() -> AsyncIterator[str]:
         try:
             async for line in lines:
                 yield line
@@ -178,7 +185,9 @@ def event_stream(
             answers.cancel()
 
     return StreamingResponse(
-        whole(), media_type="text/event-stream", headers=headers | {"Cache-Control": "no-cache"}
+        cancelling(),
+        media_type="text/event-stream",
+        headers=headers | {"Cache-Control": "no-cache"},
     )
 
 
@@ -189,7 +198,7 @@ def data_line(value: Any, event: str | None = None) -> str:
 
 
 def answer_headers(body: AskBody, routed: Routed) -> dict[str, str]:
-    """Version and route, and the names of fields that had no effect."""
+    """Headers with the version, the route, and the names of ignored fields."""
     ignored = body.ignored
     return route_headers(routed) | ({IGNORED_HEADER: ignored} if ignored else {})
 
@@ -199,7 +208,7 @@ async def _chat_lines(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[st
         async for chunk in chunks:
             yield data_line(chunk)
         yield "data: [DONE]\n\n"
-    except Exception as error:  # the status was sent already
+    except Exception as error:  # the status line has been sent
         yield data_line(error_body(as_api_error(error)))
 
 
@@ -223,8 +232,8 @@ async def _chunks(
 
 
 async def _find_snapshot(context: AppContext, options: ScenOptions) -> ServedSnapshot | None:
-    """The version that the request names, or a candidate's for its share; None for the one that is
-    served. Raises NotFoundError."""
+    """The version that the request names, or the candidate for its share of requests; None for the
+    served one. Raises NotFoundError."""
     service = context.service
     if options.version is None:
         return service.follower.draw()
@@ -241,8 +250,8 @@ async def _cancel_when_gone(answers: ResponseStream, request: Request) -> None:
     answers.cancel()
 
 
-def _length(context: AppContext, body: AskBody, prompt: Prompt) -> int:
-    """Tokens of the answer: as asked for, else what fits, within reason."""
+def _max_tokens(context: AppContext, body: AskBody, prompt: Prompt) -> int:
+    """As requested, else the default, limited to what fits into the context."""
     if body.wanted_tokens is not None:
         return body.wanted_tokens
     room = context.service.engine.max_context - len(prompt.encoded.ids)
@@ -250,10 +259,10 @@ def _length(context: AppContext, body: AskBody, prompt: Prompt) -> int:
 
 
 def require_model(context: AppContext, name: str) -> None:
-    """Raises ApiError 404 for another model's name."""
+    """Raises ApiError 404 unless `name` is the served model."""
     known = context.settings.model_name
     if name != known:
-        text = f"the model {name[:100]!r} does not exist; this server has {known!r}"
+        text = f"the model {name[:100]!r} does not exist; this server serves {known!r}"
         raise ApiError(404, text, param="model", code="model_not_found")
 
 

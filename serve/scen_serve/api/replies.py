@@ -1,4 +1,4 @@
-"""Answers in the form of OpenAI's API, each with the version and the route it came by."""
+"""Answers in OpenAI's format, each with its version and route."""
 
 import time
 import urllib.parse
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scen_serve.api.prompts import Prompt
-from scen_serve.engine.detokenizer import token_bytes, token_text
+from scen_serve.api.schema import Prompt
+from scen_serve.engine.decoding import token_bytes, token_text
 from scen_serve.engine.request import Choice, Ended, Piece, Routed, TokenLogprob
 
 IGNORED_HEADER = "X-Scen-Ignored-Fields"
 
 
 def route_headers(routed: Routed) -> dict[str, str]:
-    """X-Scen-Version and X-Scen-Edit, the percent-encoded id of the edit; empty for the base."""
+    """X-Scen-Version and X-Scen-Edit (percent-encoded id of the edit; empty for the base)."""
     edit = urllib.parse.quote(routed.edit_id or "", safe="")
     return {"X-Scen-Version": str(routed.version), "X-Scen-Edit": edit}
 
@@ -28,7 +28,7 @@ def route_field(routed: Routed) -> dict[str, Any]:
 
 
 def usage_field(ended: Sequence[Ended], num_prompts: int) -> dict[str, int]:
-    """Tokens of all choices; a prompt that several choices answer counts once."""
+    """Token counts of all choices; a prompt with several choices counts once."""
     per_prompt = max(1, len(ended) // num_prompts)
     prompt = sum(end.prompt_tokens for end in ended[::per_prompt])
     completion = sum(end.completion_tokens for end in ended)
@@ -41,8 +41,8 @@ def usage_field(ended: Sequence[Ended], num_prompts: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ReplyForm:
-    """The form of one call's answer: of a chat, or of completions, where `prompts` are those of
-    each choice, which `echo` puts before the answer."""
+    """Formats the answers of one chat or completions request. For completions, `prompts` has the
+    prompt of each choice; `echo` puts it before the answer."""
 
     is_chat: bool
     model: str
@@ -58,7 +58,7 @@ class ReplyForm:
         parts = [self._choice(index, choice) for index, choice in enumerate(choices)]
         kind = "chat.completion" if self.is_chat else "text_completion"
         routed = choices[0].routed
-        assert routed is not None  # it is the first event
+        assert routed is not None  # always the first event
         return self._head(kind, routed) | {
             "choices": parts,
             "usage": usage_field(ended, num_prompts),
@@ -73,7 +73,7 @@ class ReplyForm:
         return self._chunk(index, routed, content, None, None)
 
     def piece(self, index: int, routed: Routed, piece: Piece) -> dict[str, Any]:
-        """A chunk of a stream with more text."""
+        """A chunk with more text."""
         content = {"delta": {"content": piece.text}} if self.is_chat else {"text": piece.text}
         logprobs = self._logprobs(index, piece.logprobs, piece.prompt)
         return self._chunk(index, routed, content, logprobs, None)
@@ -84,7 +84,7 @@ class ReplyForm:
         return self._chunk(index, routed, content, None, ended.reason)
 
     def usage(self, routed: Routed, ended: Sequence[Ended], num_prompts: int) -> dict[str, Any]:
-        """The chunk that counts the tokens."""
+        """The chunk with the token counts."""
         head = self._head(self._chunk_kind, routed)
         return head | {"choices": [], "usage": usage_field(ended, num_prompts)}
 
@@ -127,36 +127,37 @@ class ReplyForm:
     def _logprobs(
         self, index: int, answer: Sequence[TokenLogprob], scored: Sequence[TokenLogprob] | None
     ) -> dict[str, Any] | None:
-        """Offsets of completions count from the beginning of the prompt, as OpenAI's do."""
+        """For completions, offsets count from the beginning of the prompt, as OpenAI's do."""
         if self.is_chat:
-            return {"content": [self._chat_logprob(one) for one in answer]} if answer else None
+            return {"content": [self._chat_logprob(token) for token in answer]} if answer else None
         prompt = self.prompts[index]
         if not answer and scored is None:
             return None
         tokens = [*(scored or ()), *answer]
         after = len(prompt.text)
-        offsets = [one.offset for one in scored or ()] + [after + one.offset for one in answer]
-        # Nothing comes before the first token of a prompt, so that it has no probability.
+        offsets = [token.offset for token in scored or ()]
+        offsets += [after + token.offset for token in answer]
+        # Nothing precedes the first token of a prompt, so it has no probability.
         first = [] if scored is None else [prompt.encoded.ids[0]]
         nothing: list[Any] = [None for _ in first]
         return {
             "tokens": [self._text(token_id) for token_id in first]
-            + [self._text(one.token_id) for one in tokens],
-            "token_logprobs": nothing + [one.logprob for one in tokens],
-            "top_logprobs": nothing + [self._alternatives(one) for one in tokens],
+            + [self._text(token.token_id) for token in tokens],
+            "token_logprobs": nothing + [token.logprob for token in tokens],
+            "top_logprobs": nothing + [self._alternatives(token) for token in tokens],
             "text_offset": [0 for _ in first] + offsets,
         }
 
-    def _alternatives(self, one: TokenLogprob) -> dict[str, float]:
-        """The chosen token first: one whose text is the same does not replace it."""
-        by_text = {self._text(one.token_id): one.logprob}
-        for token_id, logprob in one.top:
+    def _alternatives(self, token: TokenLogprob) -> dict[str, float]:
+        """By text, the chosen token first: another token with the same text does not replace it."""
+        by_text = {self._text(token.token_id): token.logprob}
+        for token_id, logprob in token.top:
             by_text.setdefault(self._text(token_id), logprob)
         return by_text
 
-    def _chat_logprob(self, one: TokenLogprob) -> dict[str, Any]:
-        top = [self._token(token_id, logprob) for token_id, logprob in one.top]
-        return self._token(one.token_id, one.logprob) | {"top_logprobs": top}
+    def _chat_logprob(self, token: TokenLogprob) -> dict[str, Any]:
+        top = [self._token(token_id, logprob) for token_id, logprob in token.top]
+        return self._token(token.token_id, token.logprob) | {"top_logprobs": top}
 
     def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
         data = token_bytes(self.tokenizer, token_id)

@@ -1,4 +1,4 @@
-"""/v1/responses: the Responses API, text in and text out. Nothing is stored."""
+"""/v1/responses: the Responses API, text only and stateless."""
 
 import time
 import uuid
@@ -22,20 +22,19 @@ from scen_serve.api.generate import (
     require_model,
     start_answers,
 )
-from scen_serve.api.prompts import encode_messages
 from scen_serve.api.replies import route_field
-from scen_serve.api.schema import AskBody, Message, require_question, unsupported
+from scen_serve.api.schema import AskBody, Message, encode_messages, require_question, unsupported
 from scen_serve.engine.request import Ended, Event, Piece, Routed
 
 
 class InputMessage(Message):
-    """One item of the input; only messages are understood."""
+    """One item of the input; only messages are supported."""
 
     type: Literal["message"] = "message"
 
 
 class TextOptions(BaseModel):
-    """The form of the answer: plain text."""
+    """The output format: plain text only."""
 
     format: dict[str, Any] | None = None
 
@@ -114,7 +113,7 @@ def response_routes(context: AppContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class ResponseForm:
-    """The form of one response, whole and as the events of a stream."""
+    """Formats one response, whole or as stream events."""
 
     body: ResponseBody
     id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
@@ -122,7 +121,7 @@ class ResponseForm:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def response(self, routed: Routed, text: str, ended: Ended | None) -> dict[str, Any]:
-        """The response; in progress, without an answer, where it has not ended."""
+        """The response object; in progress and without output if `ended` is None."""
         body = self.body
         status = "in_progress" if ended is None else _status(ended)
         return {
@@ -156,7 +155,7 @@ class ResponseForm:
         }
 
     def item(self, status: str, text: str | None) -> dict[str, Any]:
-        """The message of the output; None: its content is yet to come."""
+        """The output message; without content if `text` is None."""
         content = [] if text is None else [self.part(text)]
         message = {"id": self.item_id, "type": "message", "role": "assistant"}
         return message | {"status": status, "content": content}
@@ -169,13 +168,13 @@ class ResponseForm:
 async def _lines(
     form: ResponseForm, events: AsyncIterator[tuple[int, Event]], routed: Routed
 ) -> AsyncIterator[str]:
-    """The events of a stream, numbered."""
+    """The events of a stream with sequence numbers, as lines."""
     number = 0
     try:
         async for event in _events(form, events, routed):
             yield data_line(event | {"sequence_number": number}, event["type"])
             number += 1
-    except Exception as error:  # the status was sent already
+    except Exception as error:  # the status line has been sent
         about = error_body(as_api_error(error))["error"]
         event = {"type": "error", "code": about["code"], "message": about["message"]}
         yield data_line(event | {"param": about["param"], "sequence_number": number}, "error")
@@ -184,7 +183,7 @@ async def _lines(
 async def _events(
     form: ResponseForm, events: AsyncIterator[tuple[int, Event]], routed: Routed
 ) -> AsyncIterator[dict[str, Any]]:
-    """The events of a stream in the order of OpenAI's."""
+    """The events of a stream, in OpenAI's order."""
     begun = form.response(routed, "", None)
     at_item: dict[str, Any] = {"output_index": 0}
     at_part = at_item | {"item_id": form.item_id, "content_index": 0}

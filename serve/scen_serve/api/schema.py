@@ -1,22 +1,32 @@
-"""The bodies of requests as OpenAI's clients send them, and which of their fields are supported,
-refused or ignored."""
+"""Requests as OpenAI's clients send them: their bodies, and their prompts as tokens.
 
+Each field of a body is supported, refused or ignored. Prompts are conversations, raw text or token
+ids.
+"""
+
+import asyncio
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from scen.errors import ConfigError, InputError
+from scen.model.template import Template
+from scen.records import EncodedPrompt
 from scen_serve.api.errors import ApiError
-from scen_serve.engine.request import Sampling
+from scen_serve.engine.decoding import token_offsets
+from scen_serve.engine.request import Sampling, ScoredText
 
+_MARK = "\ue000"  # a private-use character, which no template contains
 Version = int | Literal["pin"]
 MAX_CHOICES = 8
 MAX_PROMPTS = 64
-_MAX_NAMED = 32  # fields in one header
+_MAX_NAMED = 32  # field names in one header
 
-# Fields that would change the answer, or what is returned of it, and are not implemented. Values
-# that ask for nothing are accepted: None, false, 0, empty ones, and those given here.
+# Unsupported fields that would change the answer or the response. Values without effect are
+# accepted: None, false, 0, empty ones, and those listed here.
 _REFUSED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("tools", "functions", "function_call", "audio", "prediction", "suffix"), ()),
     **dict.fromkeys(("web_search_options", "documents", "chat_template", "prompt_embeds"), ()),
@@ -37,18 +47,18 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "truncation": ("disabled",),
 }
-_NEVER_EMPTY = ("add_generation_prompt", "skip_special_tokens")  # false asks for something
+_NEVER_EMPTY = ("add_generation_prompt", "skip_special_tokens")  # here false has an effect
 
 
 def unsupported(name: str) -> ApiError:
-    """What is answered to a request that needs this field."""
-    text = f"{name}: is not supported here; leave it out"
+    """The error for a request that uses this field."""
+    text = f"{name}: is not supported; leave it out"
     return ApiError(400, text, param=name, code="unsupported_parameter")
 
 
 def refuse_unsupported(body: Any, own: Mapping[str, Any]) -> None:
-    """Raises ApiError 400 naming the first field of a body that would change the answer and is not
-    implemented; `own` are the fields that the body's model has."""
+    """Raises ApiError 400 for the first unsupported field of a body that would change the answer;
+    `own` are the fields of the body's model."""
     for name, value in body.items() if isinstance(body, dict) else ():
         if name in own or value is None:
             continue
@@ -61,8 +71,8 @@ def refuse_unsupported(body: Any, own: Mapping[str, Any]) -> None:
 
 
 class ScenOptions(BaseModel):
-    """What is asked of the edits. `version` is a number, or `pin`: the served version is kept
-    ready, to be asked for by its number later. `route` `off` lets the base answer."""
+    """Options for versions and routing. `version` is a number, or `pin`: use the served version and
+    keep it loaded for later requests by number. With `route` `off` the base answers."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,13 +88,13 @@ class ScenOptions(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """Whether the last chunk of a stream counts the tokens."""
+    """Whether the last chunk of a stream has the token counts."""
 
     include_usage: bool = False
 
 
 class AskBody(BaseModel):
-    """What all requests for an answer share. Answers are greedy where no temperature is given."""
+    """Fields common to all generation requests. Answers are greedy without a temperature."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -128,27 +138,27 @@ class AskBody(BaseModel):
 
     @property
     def num_choices(self) -> int:
-        """Answers to each prompt."""
+        """Number of answers to each prompt."""
         return 1
 
     @property
     def wanted_tokens(self) -> int | None:
-        """How long the answer may be, where that is said."""
+        """The maximum length of an answer, if given."""
         return None
 
     @property
     def wanted_logprobs(self) -> int | None:
-        """Alternatives per token; None where no log-probabilities are wanted."""
+        """Alternatives per token; None if no log-probabilities are requested."""
         return None
 
     @property
     def ignored(self) -> str:
-        """The value of X-Scen-Ignored-Fields: names of fields that were sent and have no effect."""
+        """The value of X-Scen-Ignored-Fields: names of the fields that have no effect."""
         others = [name for name in self.model_extra or {} if name not in (*_REFUSED, "echo")]
         return ", ".join(urllib.parse.quote(name[:64], safe="") for name in others[:_MAX_NAMED])
 
     def sampling(self, max_tokens: int, choice: int) -> Sampling:
-        """Of the choice with this number: choices of one seed differ."""
+        """The sampling of one choice; each choice derives a seed of its own."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return Sampling(
             max_tokens=max_tokens,
@@ -170,7 +180,7 @@ class AskBody(BaseModel):
 
 
 class CompletionBody(AskBody):
-    """/v1/completions: raw text, or token ids, which the model goes on from."""
+    """/v1/completions: raw text or token ids, which the model continues."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = Field(default=None, ge=0)
@@ -192,8 +202,8 @@ class CompletionBody(AskBody):
     def prompts(self) -> list[str | list[int]]:
         """Each prompt, as text or as token ids."""
         prompt: Any = self.prompt
-        is_one = isinstance(prompt, str) or not prompt or isinstance(prompt[0], int)
-        return [prompt] if is_one else list(prompt)
+        is_single = isinstance(prompt, str) or not prompt or isinstance(prompt[0], int)
+        return [prompt] if is_single else list(prompt)
 
     @property
     def num_choices(self) -> int:
@@ -209,7 +219,7 @@ class CompletionBody(AskBody):
 
 
 class TextPart(BaseModel):
-    """A part of a message; only text is understood."""
+    """A part of a message; only text is supported."""
 
     type: Literal["text", "input_text", "output_text"]
     text: str
@@ -222,14 +232,14 @@ class Message(BaseModel):
     content: str | list[TextPart]
 
     def plain(self) -> dict[str, str]:
-        """As chat templates know it."""
+        """The message in the form used by chat templates."""
         parts = self.content
         text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 def require_question(messages: list[Message]) -> list[Message]:
-    """The messages, which must end with the user's. Raises ValueError."""
+    """The messages. Raises ValueError unless the last one is the user's."""
     if messages[-1].role != "user":
         raise ValueError("the last message must be the user's")
     return messages
@@ -269,8 +279,100 @@ class ChatBody(AskBody):
 
 
 class CanaryBody(BaseModel):
-    """Which share of the requests that name no version a candidate answers."""
+    """The candidate's share of the requests that name no version."""
 
     model_config = ConfigDict(extra="forbid")
 
     share: float = Field(gt=0, lt=1)
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as tokens, and `question`, the form of it that is routed if not the prompt itself.
+    Raw prompts have `text` and `offsets` (characters before each token), and `answer_at` (character
+    offset) if they are in the base's template."""
+
+    encoded: EncodedPrompt
+    question: EncodedPrompt | None = None
+    text: str = ""
+    offsets: tuple[int, ...] = ()
+    answer_at: int | None = None
+    is_routable: bool = True
+
+    @property
+    def scored(self) -> ScoredText:
+        """The prompt, for log-probabilities of its own tokens."""
+        return ScoredText(self.text, self.offsets, self.answer_at)
+
+
+async def encode_messages(template: Template, messages: Sequence[Message]) -> Prompt:
+    """A conversation in the base's own template. Raises InputError for invalid text (a lone
+    surrogate), and ConfigError if the template rejects the messages."""
+    plain = [message.plain() for message in messages]
+    plain[-1]["content"] = plain[-1]["content"].strip()
+    return Prompt(await _in_thread(lambda: template.encode_chat(plain)))
+
+
+async def encode_raw(
+    template: Template, prompt: str | list[int], *, add_special_tokens: bool = True
+) -> Prompt:
+    """Raw text or token ids, without a template; special tokens written out in the text are parsed
+    as such. Raises InputError for unknown token ids, invalid text or an empty prompt."""
+    return await _in_thread(lambda: _encode_raw(template, prompt, add_special_tokens))
+
+
+def _encode_raw(template: Template, prompt: str | list[int], add_special_tokens: bool) -> Prompt:
+    tokenizer = template.tokenizer
+    if isinstance(prompt, str):
+        encoding = tokenizer(
+            prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True
+        )
+        ids, text = list(encoding["input_ids"]), prompt
+        offsets = [begin for begin, _ in encoding["offset_mapping"]]
+        if ids[:2] == [tokenizer.bos_token_id] * 2:  # the text already begins with BOS
+            ids, offsets = ids[1:], offsets[1:]
+    else:
+        ids = prompt
+        known = len(tokenizer)
+        if any(not 0 <= token_id < known for token_id in ids):
+            raise InputError(f"prompt: token ids are numbers from 0 to {known - 1}")
+        text, offsets = token_offsets(tokenizer, ids)
+    if not ids:
+        raise InputError("prompt: has no tokens")
+    question_text, answer_at = _question(template, text)
+    try:
+        question = template.encode_prompt(question_text)
+    except ConfigError:  # contains nothing to route
+        question = None
+    if question is not None and question.ids == tuple(
+        ids
+    ):  # the prompt was already in the template
+        return Prompt(question, None, text, tuple(offsets), answer_at)
+    # Routing reads the question, so all but the prompt's last token may come from the prefix cache.
+    raw = EncodedPrompt(tuple(ids), (len(ids) - 1, len(ids)))
+    return Prompt(raw, question, text, tuple(offsets), answer_at, question is not None)
+
+
+def _question(template: Template, text: str) -> tuple[str, int | None]:
+    """The question in raw text, and the character at which the answer begins: the user's last
+    message and the end of the template around it, or the whole text and None without a template."""
+    before, _, after = template.render(_MARK).partition(_MARK)
+    specials = template.tokenizer.all_special_tokens
+    turn = before[max(0, *(before.rfind(token) for token in specials)) :]
+    if turn and after:
+        begin = text.rfind(turn) + len(turn)
+        end = text.find(after, begin)
+        if begin >= len(turn) and end >= 0:
+            return text[begin:end].strip(), end + len(after)
+    return text.strip(), None
+
+
+async def _in_thread(encode: Callable[[], _T]) -> _T:
+    """Encode off the event loop, as long texts take time."""
+    try:
+        return await asyncio.to_thread(encode)
+    except (UnicodeError, TypeError) as err:
+        raise InputError("prompt: is not valid text (lone surrogate?)") from err

@@ -1,4 +1,4 @@
-"""/v1/edits and /v1/snapshots: submitting, inspecting and revoking edits, choosing the version.
+"""/v1/edits and /v1/snapshots: submit, inspect and revoke edits, and choose the served version.
 
 A submitted edit waits in the inbox of its stream until `scen drain` makes a wave of it.
 """
@@ -27,6 +27,7 @@ from scen_serve.api.schema import CanaryBody
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.service import Service
 
+_RECENT = 5
 STREAM = "online"
 _POLL_S = 0.1
 _FINAL = {"served", "scheduled", "rejected"}
@@ -34,20 +35,20 @@ Json = dict[str, Any]
 
 
 def edit_routes(context: AppContext) -> APIRouter:
-    """The routes by which edits come and go."""
+    """The routes for submitting, inspecting and revoking edits."""
     router = APIRouter(prefix="/v1/edits")
     service, limit_s = context.service, context.settings.timeout_s
     editor = Depends(context.guard("edit"))
-    # A copy: the engine's thread uses the other, and tokenizers are not thread-safe.
+    # A copy, as tokenizers are not thread-safe and the engine's thread uses the original.
     template = copy.deepcopy(service.store.base.template)
 
     @router.post("")
     async def add(request: Request, wait: bool = False, key: ApiKey = editor) -> JSONResponse:
-        """With `wait`, answers when the edit is served, scheduled or rejected, or after a time."""
+        """With `wait`, responds once the edit is served, scheduled or rejected, or on timeout."""
         body = parse_strictly(await request.body())
         stream = _stream(body.pop("stream", STREAM), key)
         edit = read_edit({"author": key.name} | body, template.control_names)
-        stream = await asyncio.to_thread(hand_in, service, stream, edit)
+        stream = await asyncio.to_thread(submit_edit, service, stream, edit)
         until = time.monotonic() + (limit_s if wait else 0)
         state = await asyncio.to_thread(status, service, stream, edit.id)
         while state["status"] not in _FINAL and time.monotonic() < until:
@@ -74,13 +75,13 @@ def _stream(name: Any, key: ApiKey) -> str:
     if not isinstance(name, str):
         raise ApiError(400, "stream: must be a name, such as news")
     if not key.may_touch(name):
-        raise ApiError(403, f"the API key {key.name} has no part in the stream {name[:64]!r}")
+        raise ApiError(403, f"the API key {key.name} has no access to the stream {name[:64]!r}")
     return name
 
 
 def parse_strictly(data: bytes) -> Json:
-    """A JSON object in which no key is repeated and every number is finite. Raises ApiError 400
-    naming the field."""
+    """A JSON object without duplicate keys or non-finite numbers. Raises ApiError 400 naming the
+    field."""
     try:
         body = parse_json_strict(data)
     except FieldError as err:
@@ -94,7 +95,7 @@ def parse_strictly(data: bytes) -> Json:
 
 
 def read_edit(body: Json, control_names: FindNames) -> Edit:
-    """The edit in a body; `allow_null_text` in it is no field of the edit. Raises ApiError 400
+    """The edit in a body, which may also hold the option `allow_null_text`. Raises ApiError 400
     naming the field and the fix."""
     allow_null_text = body.pop("allow_null_text", False)
     if not isinstance(allow_null_text, bool):
@@ -107,26 +108,27 @@ def read_edit(body: Json, control_names: FindNames) -> Edit:
     return checked
 
 
-def hand_in(service: Service, stream: str, edit: Edit) -> str:
-    """Put the edit into the inbox, unless it is committed; the same edit again is the same. The
-    stream that has it. Raises ConfigError for a stream that is no name, and for an id that is
-    taken by another edit ApiError 409 or ConflictError."""
+def submit_edit(service: Service, stream: str, edit: Edit) -> str:
+    """Put the edit into the inbox unless it is already committed, and return its stream;
+    idempotent. Raises ConfigError for an invalid stream name, and ApiError 409 or ConflictError if
+    the id belongs to another edit."""
     inbox = Inbox(service.store.storage, stream)
     entry = service.store.ledger.snapshot().state.entries.get(edit.id)
     if entry is None:
         inbox.put(edit)
         return stream
     if entry.digest != edit.digest:
-        raise ApiError(409, f"id: {edit.id} is another edit of the store; choose another id")
+        raise ApiError(
+            409, f"id: {edit.id} is taken by another edit in the store; choose another id"
+        )
     return entry.stream
 
 
 def status(service: Service, stream: str, edit_id: str) -> Json:
-    """What became of an edit: queued, rejected (with field and reason), scheduled (not valid yet),
-    committed, or served (then with the words that spans of messages are compared with); since when
-    and until when it is valid; and what was remarked of it when its wave was run, such as another
-    edit that its prompt also reaches. Raises NotFoundError; for one that was taken back, with how
-    it left."""
+    """The state of an edit: queued, rejected (with field and reason), scheduled (not valid yet),
+    committed, or served (with the text with which spans of messages are compared); its validity
+    period; and remarks made when its wave was run, such as another edit that its prompt also
+    reaches. Raises NotFoundError, which for a revoked edit says how it was deactivated."""
     identity = {"id": edit_id, "stream": stream}
     inbox = Inbox(service.store.storage, stream)
     state = service.store.ledger.snapshot().state
@@ -143,13 +145,13 @@ def status(service: Service, stream: str, edit_id: str) -> Json:
         return identity | queued | _remarks(inbox, edit_id, queued["status"])
     served = service.engine.snapshot
     is_served = served is not None and edit_id in served.edit_ids
-    word = "scheduled" if is_scheduled else "served" if is_served else "committed"
+    state_name = "scheduled" if is_scheduled else "served" if is_served else "committed"
     edit = edit_to_dict(entry.edit)
-    facts = {"status": word, "version": entry.version, "edit": edit}
+    facts = {"status": state_name, "version": entry.version, "edit": edit}
     facts |= {name: edit[name] for name in ("valid_from", "valid_until") if edit[name]}
     if served is not None and is_served:
         facts |= {"span": served.span(edit_id)}
-    return identity | facts | _remarks(inbox, edit_id, word)
+    return identity | facts | _remarks(inbox, edit_id, state_name)
 
 
 def _remarks(inbox: Inbox, edit_id: str, status: str) -> Json:
@@ -157,8 +159,8 @@ def _remarks(inbox: Inbox, edit_id: str, status: str) -> Json:
 
 
 def revoke(service: Service, stream: str, edit_id: str, about: About) -> Json:
-    """Withdraw an edit that waits, or revoke one that is committed. Raises NotFoundError, and
-    ConflictError where its wave is just being committed."""
+    """Withdraw a queued edit, or revoke a committed one. Raises NotFoundError, and ConflictError if
+    its wave is being committed."""
     current = status(service, stream, edit_id)
     if current["status"] in ("queued", "rejected"):
         Inbox(service.store.storage, stream).withdraw(edit_id)
@@ -167,11 +169,8 @@ def revoke(service: Service, stream: str, edit_id: str, about: About) -> Json:
     return {"id": edit_id, "stream": stream, "status": "revoked", "version": version}
 
 
-_RECENT = 5
-
-
 def snapshot_routes(context: AppContext) -> APIRouter:
-    """The routes by which versions are seen and chosen."""
+    """The routes for listing and choosing versions."""
     router = APIRouter(prefix="/v1/snapshots")
     service = context.service
     follower = service.follower
@@ -186,17 +185,17 @@ def snapshot_routes(context: AppContext) -> APIRouter:
 
     @router.post("/{version}:activate")
     async def activate(version: str, key: ApiKey = admin) -> dict[str, Any]:
-        """A number stays until another is activated; `latest` follows the ledger again."""
-        wanted = None if version == "latest" else _number(version)
-        await asyncio.to_thread(follower.activate, wanted, key.name)
+        """Pins a version until another is activated; `latest` follows the ledger again."""
+        target = None if version == "latest" else _number(version)
+        await asyncio.to_thread(follower.activate, target, key.name)
         return state()
 
     @router.post("/{version}:canary")
     async def canary(version: str, body: CanaryBody, key: ApiKey = admin) -> dict[str, Any]:
-        """A share of the requests goes to this version, the others stay on the served one, until a
+        """Sends a share of the requests to this version and the others to the served one, until a
         version is activated."""
-        wanted = _number(version)
-        await asyncio.to_thread(follower.try_candidate, wanted, body.share, key.name)
+        target = _number(version)
+        await asyncio.to_thread(follower.try_candidate, target, body.share, key.name)
         return state()
 
     def state() -> dict[str, Any]:
@@ -215,17 +214,19 @@ def snapshot_routes(context: AppContext) -> APIRouter:
 
 
 def _recent(ledger: Ledger, key: ApiKey) -> list[dict[str, Any]]:
-    """The last commits that are the key's business, the newest first."""
-    seen = [one for one in ledger.log() if all(map(key.may_touch, one.stream.split(", ")))]
+    """The last commits in streams that the key may access, newest first."""
+    commits = [
+        commit for commit in ledger.log() if all(map(key.may_touch, commit.stream.split(", ")))
+    ]
     return [
         {
-            "version": one.version,
-            "action": one.action,
-            "stream": one.stream,
-            "edits": one.num_edits,
-            "at": one.committed_at.isoformat(timespec="seconds"),
+            "version": commit.version,
+            "action": commit.action,
+            "stream": commit.stream,
+            "edits": commit.num_edits,
+            "at": commit.committed_at.isoformat(timespec="seconds"),
         }
-        for one in seen[: -_RECENT - 1 : -1]
+        for commit in commits[: -_RECENT - 1 : -1]
     ]
 
 
@@ -234,5 +235,5 @@ def _number(version: str) -> int:
     if not (version.isascii() and version.isdigit()):
         raise NotFoundError(f"snapshot: {version[:40]!r} is neither a version nor latest")
     if len(version) > 18:
-        raise NotFoundError("snapshot: there are not so many versions")
+        raise NotFoundError("snapshot: the version is too large")
     return int(version)

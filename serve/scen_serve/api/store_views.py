@@ -1,6 +1,4 @@
-"""Lists of edits and versions, the history of an edit, and rollback: what a person needs to look
-after a store, beside the routes that take one edit or one version.
-"""
+"""Lists of edits and versions, the history of an edit, and rollback: administration of a store."""
 
 import asyncio
 import contextlib
@@ -25,16 +23,17 @@ from scen_serve.api.store import STREAM
 from scen_serve.service import Service
 
 MAX_WAITING = 500
-"""Waiting edits of one stream that a list holds, the newest: each is a file of its own."""
+"""Most recent queued edits of a stream that are listed; each one is read from its own file."""
 
 Show = Literal["all", "pending", "active", "gone"]
 _SEARCHED = ("id", "prompt", "target", "subject")
 
 
 class EditRow(BaseModel):
-    """An edit of a list. `status`: queued (waits for a wave), training (its wave is running),
-    committed (in the ledger), served (this server answers with it); or how it left: superseded (by
-    the edit `by`), revoked, expired. `version` committed it, in version `left` it left."""
+    """An edit in a list. `status`: queued (waits for a wave), training (its wave is running),
+    committed (in the ledger), served (this server answers with it); or, once inactive: superseded
+    (by the edit `by`), revoked, expired. It was committed in `version` and deactivated in `left`.
+    """
 
     id: str
     stream: str
@@ -47,8 +46,8 @@ class EditRow(BaseModel):
 
 
 class EditList(BaseModel):
-    """A page of edits, newest first: those that wait, then those of the ledger. `total` counts all
-    that match, `next` is the `offset` of the next page, None at the end."""
+    """A page of edits, newest first: pending ones, then those of the ledger. `total` counts all
+    matches; `next` is the `offset` of the next page, None on the last."""
 
     object: Literal["list"] = "list"
     data: list[EditRow]
@@ -69,8 +68,8 @@ class EditEvent(BaseModel):
 
 
 class EditHistory(BaseModel):
-    """All that happened to an edit of the ledger, oldest first, and what its wave remarked. `span`
-    are the words by which messages are compared with it, where it is served."""
+    """The events of an edit in the ledger, oldest first, and its wave's remarks. `span` is the text
+    with which messages are compared, if the edit is served."""
 
     id: str
     stream: str
@@ -80,8 +79,8 @@ class EditHistory(BaseModel):
 
 
 class VersionRow(BaseModel):
-    """A commit of the ledger. `edits` are those that it touched, `counts` by event; `to` is the
-    version that a rollback leads to. `who` and `why` are there for keys with the scope edit."""
+    """A commit of the ledger. `edits` is the number of edits affected, `counts` the number of each
+    event; `to` is the target version of a rollback. `who` and `why` require the scope edit."""
 
     version: int
     action: str
@@ -95,7 +94,7 @@ class VersionRow(BaseModel):
 
 
 class VersionList(BaseModel):
-    """Commits, newest first. `next` is the `before` of the next page, None at the end."""
+    """Commits, newest first. `next` is the `before` of the next page, None on the last."""
 
     object: Literal["list"] = "list"
     data: list[VersionRow]
@@ -103,8 +102,8 @@ class VersionList(BaseModel):
 
 
 class RollbackBody(BaseModel):
-    """Why, and `newest`, the newest version that the caller knows: a rollback of a ledger that has
-    moved on is refused. Edits that were revoked or have expired come back only with
+    """A rollback request. `newest` is the newest version known to the caller: the rollback is
+    refused if the ledger has advanced since. Revoked or expired edits are restored only with
     `bring_back`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -116,8 +115,8 @@ class RollbackBody(BaseModel):
 
 
 class RollbackResult(BaseModel):
-    """What a rollback did, or with `dry_run` would do: ids of edits. `unwanted` are those of
-    `restored` that were revoked or have expired. `version` is the newest of the ledger."""
+    """The effect of a rollback, or with `dry_run` of a planned one, as edit ids. `unwanted` are
+    those of `restored` that were revoked or had expired. `version` is the ledger's newest."""
 
     to: int
     version: int
@@ -141,13 +140,13 @@ def store_views(context: AppContext) -> APIRouter:
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> EditList:
-        """The edits of the key's streams of which id, prompt, target or subject have each word of
-        `q`."""
+        """The edits of the key's streams that contain each word of `q` in their id, prompt, target
+        or subject."""
         return await asyncio.to_thread(_list_edits, service, key, (q, show), (offset, limit))
 
     @router.get("/edits/{edit_id}/history")
     async def history(edit_id: str, key: Annotated[ApiKey, editor]) -> EditHistory:
-        """Also of an edit that is no longer active; 404 for one that the ledger never held."""
+        """Includes inactive edits; 404 for an edit that was never in the ledger."""
         return await asyncio.to_thread(_history, service, key, edit_id)
 
     @router.get("/snapshots/log")
@@ -156,74 +155,74 @@ def store_views(context: AppContext) -> APIRouter:
         before: Annotated[int | None, Query(ge=0)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 20,
     ) -> VersionList:
-        """The commits of versions below `before` that touch no other streams than the key's."""
+        """The commits before version `before` that affect only the key's streams."""
         return await asyncio.to_thread(_list_versions, service, key, before, limit)
 
     @router.post("/snapshots/{version}:rollback")
     async def rollback(
         version: int, body: RollbackBody, key: Annotated[ApiKey, admin]
     ) -> RollbackResult:
-        """Makes active what was active at a version, in a new version. 409 where the ledger has
-        moved on, where revoked edits would come back, or where an expert was deleted since."""
+        """Restores the active edits of an earlier version, in a new version. 409 if the ledger has
+        advanced, revoked edits would be restored, or an expert has been deleted since."""
         return await asyncio.to_thread(_roll_back, service, key, version, body)
 
     return router
 
 
 def _list_edits(
-    service: Service, key: ApiKey, wanted: tuple[str, Show], part: tuple[int, int]
+    service: Service, key: ApiKey, filters: tuple[str, Show], page: tuple[int, int]
 ) -> EditList:
-    (q, show), (offset, limit) = wanted, part
+    (q, show), (offset, limit) = filters, page
     state = service.store.ledger.snapshot().state
-    found: list[EditRow | LedgerEntry] = []
+    matches: list[EditRow | LedgerEntry] = []
     if show in ("all", "pending"):
-        found += _pending(service, state, key)
+        matches += _pending(service, state, key)
     if show != "pending":
-        found += [
+        matches += [
             entry
             for entry in reversed(list(state.entries.values()))
             if key.may_touch(entry.stream)
             and (show == "all" or (entry.edit_id in state.gone) == (show == "gone"))
         ]
     words = q.casefold().split()
-    if words:  # else no text of an edit outside the page need be read
-        found = [one for one in found if _matches(one, words)]
+    if words:  # otherwise only the texts of this page need to be read
+        matches = [item for item in matches if _matches(item, words)]
     rows = [
-        one if isinstance(one, EditRow) else _ledger_row(service, state, one)
-        for one in found[offset : offset + limit]
+        item if isinstance(item, EditRow) else _ledger_row(service, state, item)
+        for item in matches[offset : offset + limit]
     ]
     end = offset + len(rows)
-    return EditList(data=rows, total=len(found), next=end if end < len(found) else None)
+    return EditList(data=rows, total=len(matches), next=end if end < len(matches) else None)
 
 
-def _matches(one: EditRow | LedgerEntry, words: Sequence[str]) -> bool:
-    edit = one.edit if isinstance(one, EditRow) else edit_to_dict(one.edit)
+def _matches(item: EditRow | LedgerEntry, words: Sequence[str]) -> bool:
+    edit = item.edit if isinstance(item, EditRow) else edit_to_dict(item.edit)
     text = " ".join(str(edit[name] or "") for name in _SEARCHED).casefold()
     return all(word in text for word in words)
 
 
 def _pending(service: Service, state: State, key: ApiKey) -> list[EditRow]:
-    """The edits that wait, newest first: of streams that have edits in the ledger, of the default
-    one, and of those that the key names."""
+    """The pending edits, newest first: of streams with edits in the ledger, the default stream, and
+    the key's own streams."""
     streams = {STREAM, *(key.streams or ()), *(entry.stream for entry in state.entries.values())}
     rows = [
         row
         for stream in filter(key.may_touch, streams)
         for row in _waiting(Inbox(service.store.storage, stream), stream, service)
-        if row.id not in state.entries  # committed just now
+        if row.id not in state.entries  # just committed
     ]
     return sorted(rows, key=lambda row: row.at, reverse=True)
 
 
 def _waiting(inbox: Inbox, stream: str, service: Service) -> Iterator[EditRow]:
-    newest = inbox.waiting()[-MAX_WAITING:]
-    last = inbox.last_cut() if newest else -1
+    waiting = inbox.waiting()[-MAX_WAITING:]
+    last = inbox.last_cut() if waiting else -1
     training = {row["id"] for row in inbox.rows(last)} if last >= 0 else set()
-    for one in newest:
-        with contextlib.suppress(NotFoundError):  # it waits no more
-            edit = json.loads(service.store.storage.read(one.path))
+    for queued in waiting:
+        with contextlib.suppress(NotFoundError):  # no longer queued
+            edit = json.loads(service.store.storage.read(queued.path))
             status = "training" if edit["id"] in training else "queued"
-            yield EditRow(id=edit["id"], stream=stream, status=status, at=one.since, edit=edit)
+            yield EditRow(id=edit["id"], stream=stream, status=status, at=queued.since, edit=edit)
 
 
 def _ledger_row(service: Service, state: State, entry: LedgerEntry) -> EditRow:
@@ -243,7 +242,7 @@ def _ledger_row(service: Service, state: State, entry: LedgerEntry) -> EditRow:
 
 
 def _history(service: Service, key: ApiKey, edit_id: str) -> EditHistory:
-    """Raises NotFoundError, and the same for an edit of another stream: nothing is told of it."""
+    """Raises NotFoundError, also for an edit of another stream, whose existence is not revealed."""
     ledger = service.store.ledger
     entry = ledger.snapshot().state.entries.get(edit_id)
     if entry is None or not key.may_touch(entry.stream):
@@ -296,14 +295,14 @@ def _version_row(commit: LogEntry, key: ApiKey) -> VersionRow:
 
 
 def _roll_back(service: Service, key: ApiKey, to: int, body: RollbackBody) -> RollbackResult:
-    """Plans, checks and acts on one version of the ledger, so that what was checked is what is
-    done."""
+    """Plan, check and commit against one version of the ledger, so that what was checked is what
+    is committed."""
     ledger = service.store.ledger
     newest = ledger.snapshot()
     if body.newest not in (None, newest.version):
         raise ConflictError(
-            f"newest: the ledger is at version {newest.version} now, not {body.newest}; look at "
-            "what was committed since, and try again"
+            f"newest: the ledger is at version {newest.version} now, not {body.newest}; check "
+            "the commits since, and try again"
         )
     action = Rollback(to, About(body.why.strip(), key.name))
     events = ledger.plan(action)
@@ -311,7 +310,7 @@ def _roll_back(service: Service, key: ApiKey, to: int, body: RollbackBody) -> Ro
     revoked = [event.edit_id for event in events if event.kind == "revoked"]
     restored = [event.edit_id for event in events if event.kind == "restored"]
     gone = newest.state.gone
-    unwanted = [name for name in restored if gone[name].status != "superseded"]
+    unwanted = [edit_id for edit_id in restored if gone[edit_id].status != "superseded"]
     version = newest.version
     if not body.dry_run:
         if unwanted and not body.bring_back:
@@ -331,8 +330,8 @@ def _roll_back(service: Service, key: ApiKey, to: int, body: RollbackBody) -> Ro
 
 
 def _check_streams(state: State, key: ApiKey, events: Iterable[Event]) -> None:
-    """Raises ApiError 403 where an edit of another stream than the key's would change."""
+    """Raises ApiError 403 if an edit outside the key's streams would change."""
     streams = {state.entries[event.edit_id].stream for event in events}
     others = sorted(stream for stream in streams if not key.may_touch(stream))
     if others:
-        raise ApiError(403, f"the API key {key.name} has no part in the stream {others[0]!r}")
+        raise ApiError(403, f"the API key {key.name} has no access to the stream {others[0]!r}")

@@ -1,23 +1,172 @@
-"""The workbench: the page at `/`, its static files, and what it asks first of a server.
+"""The workbench: its page at `/`, and the routes /v1/whoami and /v1/explain."""
 
-The page is plain HTML with JavaScript modules from `static/`. Its content security policy allows
-nothing from other hosts, no inline code, and no HTML made from strings (Trusted Types).
-"""
-
+import asyncio
 import importlib.resources
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope as AsgiScope
 
+from scen.errors import InputError
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel
+from scen.records import EncodedPrompt
+from scen.snapshot.ask import LikelyEdit, likely_edits
 from scen_serve.api.access import ANYONE, EVERYTHING, ApiKey, AppContext, Scope
-from scen_serve.api.explain import explain_routes
+from scen_serve.api.schema import Message, encode_messages, require_question
 from scen_serve.api.store import STREAM
 from scen_serve.api.store_views import store_views
+from scen_serve.engine.request import BusyError
+from scen_serve.engine.snapshots import ServedSnapshot
+from scen_serve.service import Service
+
+
+class ExplainBody(BaseModel):
+    """A conversation that ends with the user, and the number of edits to return. `version` None is
+    the served one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    messages: list[Message] = Field(min_length=1, max_length=256)
+    version: int | None = Field(default=None, ge=0, lt=1 << 63)
+    count: int = Field(default=5, ge=1, le=16)
+
+    @field_validator("messages")
+    @classmethod
+    def _ends_with_the_user(cls, value: list[Message]) -> list[Message]:
+        return require_question(value)
+
+
+class NearEdit(BaseModel):
+    """An edit considered by the router. `answers` is True for the edit that answers. `span` is the
+    part of the last message closest to it; `similarities` are cosines by view of its key.
+
+    `edit_id` is None for an edit of an inaccessible stream that does not answer; `prompt`,
+    `target`, `stream` and `version` are set only for keys that may see the edit.
+    """
+
+    edit_id: str | None
+    score: float
+    answers: bool
+    span: str
+    similarities: dict[str, float]
+    stream: str | None = None
+    version: int | None = None
+    prompt: str | None = None
+    target: str | None = None
+
+
+class Explanation(BaseModel):
+    """The `nearest` edits, best first. The first answers if its score is above `threshold`;
+    otherwise `edit_id` is None and the base answers. `spans` are the parts of the last message that
+    are compared with edits, the whole message first."""
+
+    object: Literal["explanation"] = "explanation"
+    version: int
+    threshold: float
+    edit_id: str | None
+    spans: list[str]
+    nearest: list[NearEdit]
+
+
+def explain_routes(context: AppContext) -> APIRouter:
+    """POST /v1/explain."""
+    router = APIRouter()
+    reader = Depends(context.guard("read"))
+    service, timeout_s = context.service, context.settings.timeout_s
+
+    @router.post("/v1/explain")
+    async def explain(body: ExplainBody, key: ApiKey = reader) -> Explanation:
+        """Returns 404 for a missing version, 503 if too many explanations are queued."""
+        snapshot = service.engine.snapshot
+        if body.version is not None:
+            snapshot = await asyncio.to_thread(service.follower.find, body.version)
+        if snapshot is None:
+            raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
+        prompt = (await encode_messages(service.store.base.template, body.messages)).encoded
+        _check_length(service, prompt)
+        pending = service.engine.between_steps(
+            lambda: _nearest(service, snapshot, prompt, body.count)
+        )
+        try:
+            nearest = await asyncio.wait_for(asyncio.wrap_future(pending), timeout_s)
+        except TimeoutError as err:
+            raise BusyError(f"no explanation within {timeout_s:g} s; try again") from err
+        return await asyncio.to_thread(_explanation, service, snapshot, prompt, nearest, key)
+
+    return router
+
+
+def _check_length(service: Service, prompt: EncodedPrompt) -> None:
+    """Raises InputError unless the prompt fits into the context."""
+    if not 0 < len(prompt.ids) <= service.engine.max_context:
+        raise InputError(
+            f"messages: {len(prompt.ids)} tokens do not fit into the context of 1 to "
+            f"{service.engine.max_context}; shorten the conversation"
+        )
+
+
+def _nearest(
+    service: Service, snapshot: ServedSnapshot, prompt: EncodedPrompt, count: int
+) -> tuple[LikelyEdit, ...]:
+    """Runs the base, so only the engine's thread may call it."""
+    base = service.store.base
+    edited = EditedModel(
+        base.model,
+        service.store.method.layer,
+        service.engine.experts.bank,
+        snapshot.neurons,
+        base.pad_id,
+        base.stop_ids,
+    )
+    filled = edited.prefill(pad_prompts([prompt], base.pad_id, base.device))
+    return likely_edits(edited, filled, 0, snapshot.edit_ids, count)
+
+
+def _explanation(
+    service: Service,
+    snapshot: ServedSnapshot,
+    prompt: EncodedPrompt,
+    nearest: Sequence[LikelyEdit],
+    key: ApiKey,
+) -> Explanation:
+    threshold = service.store.threshold
+    answering = nearest[0].edit_id if nearest and nearest[0].score > threshold else None
+    routed = prompt.routed or prompt
+    return Explanation(
+        version=snapshot.version,
+        threshold=threshold,
+        edit_id=answering,
+        spans=list(routed.texts),
+        nearest=[
+            _near_edit(service, snapshot, edit, edit.edit_id == answering, key) for edit in nearest
+        ],
+    )
+
+
+def _near_edit(
+    service: Service, snapshot: ServedSnapshot, likely: LikelyEdit, answers: bool, key: ApiKey
+) -> NearEdit:
+    entry = service.store.ledger.snapshot(snapshot.version).state.entries[likely.edit_id]
+    may_touch = key.may_touch(entry.stream)
+    near = NearEdit(
+        edit_id=likely.edit_id if answers or may_touch else None,
+        score=likely.score,
+        answers=answers,
+        span=likely.span,
+        similarities=dict(likely.similarities),
+    )
+    if not (may_touch and key.may("edit")):
+        return near
+    edit = entry.edit
+    facts = {"stream": entry.stream, "version": entry.version}
+    return near.model_copy(update=facts | {"prompt": edit.prompt, "target": edit.target})
+
 
 _POLICY = "; ".join(
     [
@@ -42,11 +191,11 @@ _PAGE_HEADERS = {
 
 
 class Whoami(BaseModel):
-    """The caller's key, and the facts of the server that a client needs to begin.
+    """The caller's key, and the server settings that a client needs.
 
-    `streams` None is every stream. `needs_key` is False where the server has no keys. `has_roles`
-    is False where the base's template takes a single message of the user. An edit answers where its
-    score is above `threshold`; `max_context` counts the tokens of a prompt and its answer.
+    `streams` None means all streams. `needs_key` is False if the server has no keys. `has_roles` is
+    False if the base's template accepts only a single user message. An edit answers if its score is
+    above `threshold`; `max_context` is the maximum number of tokens of a prompt and its answer.
     """
 
     object: Literal["whoami"] = "whoami"
@@ -64,7 +213,7 @@ class Whoami(BaseModel):
 
 
 def add_workbench(app: FastAPI, context: AppContext) -> None:
-    """Add the page, its files, and the routes that are there for it."""
+    """Add the page, its static files, and the routes it uses."""
     folder = importlib.resources.files("scen_serve").joinpath("static")
     page = folder.joinpath("index.html").read_text()
 
@@ -79,7 +228,7 @@ def add_workbench(app: FastAPI, context: AppContext) -> None:
 
 
 class _Files(StaticFiles):
-    """Static files that browsers revalidate each time, so that page and modules never differ."""
+    """Static files that browsers always revalidate, so that page and modules stay consistent."""
 
     async def get_response(self, path: str, scope: AsgiScope) -> Response:
         response = await super().get_response(path, scope)
@@ -90,11 +239,11 @@ class _Files(StaticFiles):
 
 def _whoami_route(context: AppContext) -> APIRouter:
     router = APIRouter()
-    anybody = Depends(context.guard(None))
+    any_key = Depends(context.guard(None))
 
     @router.get("/v1/whoami")
-    async def whoami(key: ApiKey = anybody) -> Whoami:
-        """Which scopes and streams the key has; needs a valid key, but no scope."""
+    async def whoami(key: ApiKey = any_key) -> Whoami:
+        """The key's scopes and streams; requires a valid key, but no scope."""
         return Whoami(**_key_facts(key), **_server_facts(context))
 
     return router

@@ -1,1 +1,1 @@
-"""The engine: many answers at a time, each with its own expert or none."""
+"""The engine: continuous batching, where each row has its own expert or none."""

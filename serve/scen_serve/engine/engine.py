@@ -1,8 +1,7 @@
-"""The engine: every step advances all running answers by one token; rows join and leave between
-steps.
+"""The engine: each step advances all running answers by one token; rows join and leave in between.
 
-The base alone reads a prompt, then the prompt is routed. Rows routed to an edit are run again from
-their last token on with its expert, once that is in memory. No step reads from the store.
+The base alone prefills a prompt, which is then routed. Rows routed to an edit are run again from
+their last token with its expert, once that is in memory. No step reads from the store.
 """
 
 import logging
@@ -16,16 +15,19 @@ from typing import TypeVar
 
 from scen.errors import InputError
 from scen.model.base import Base
-from scen_serve.engine.expert_cache import ExpertCache
-from scen_serve.engine.prefix_cache import PrefixCache
+from scen_serve.engine.caches import ExpertCache, PrefixCache
 from scen_serve.engine.request import BusyError, Ended, Failed, Request, Sampling, Sink, Ticket
 from scen_serve.engine.running_batch import Arrivals, Row, RunningBatch, read_prompts
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.settings import EngineLimits
 
+log = logging.getLogger(__name__)
+_IDLE_S = 0.02
+_MAX_TASKS = 16
+
 
 class RequestQueue:
-    """At most `limit` requests. May be used by many threads."""
+    """FIFO queue of at most `limit` requests. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -36,14 +38,14 @@ class RequestQueue:
         return len(self._tickets)
 
     def push(self, ticket: Ticket) -> None:
-        """Add one at the end. Raises BusyError where too many wait."""
+        """Append a request. Raises BusyError if the queue is full."""
         with self._lock:
             if len(self._tickets) >= self._limit:
-                raise BusyError(f"{self._limit} requests wait already; ask again later")
+                raise BusyError(f"{self._limit} requests wait already; try again later")
             self._tickets.append(ticket)
 
     def take(self, room: int, prefill_tokens: int) -> list[Ticket]:
-        """The next few, at most `room`, that fit into one padded prefill; one fits always."""
+        """The next requests, at most `room`, that fit into one padded prefill; one always fits."""
         taken: list[Ticket] = []
         width = 0
         with self._lock:
@@ -55,33 +57,30 @@ class RequestQueue:
         return taken
 
     def drop_cancelled(self) -> None:
-        """Let go of those that were withdrawn."""
+        """Remove cancelled requests."""
         with self._lock:
-            gone = [ticket for ticket in self._tickets if ticket.is_cancelled]
-            for ticket in gone:
+            cancelled = [ticket for ticket in self._tickets if ticket.is_cancelled]
+            for ticket in cancelled:
                 self._tickets.remove(ticket)
-        for ticket in gone:
+        for ticket in cancelled:
             ticket.emit(Ended("cancelled", len(ticket.request.prompt.ids), 0))
 
 
-log = logging.getLogger(__name__)
-_NAP_S = 0.02
-_MAX_ERRANDS = 16
 T = TypeVar("T")
 
 
 class Engine:
     """Answers requests with one base and the experts of many versions of one store.
 
-    `submit` may be called from any thread, `step` from one only. `snapshot` is what requests
-    without a version of their own run on: assigning another one swaps it.
+    `submit` may be called from any thread, `step` from one only. `snapshot` serves requests that
+    name no version: assigning another one swaps it.
     """
 
     def __init__(self, base: Base, layer: int, experts: ExpertCache, limits: EngineLimits) -> None:
         self.base = base
         self.limits = limits
         self.experts = experts
-        # Where experts act on the whole prompt, its keys and values depend on them.
+        # If experts act on the whole prompt, its keys and values depend on them.
         self.prefixes = PrefixCache(limits.prefix_bytes if experts.bank.span == "last" else 0)
         self.snapshot: ServedSnapshot | None = None
         self.beat = time.monotonic()  # when the last step began
@@ -90,43 +89,42 @@ class Engine:
         self._arrivals: list[Arrivals] = []
         self._running = RunningBatch(base, layer, experts, limits.max_rows)
         self._wake = threading.Event()
-        self._errands: queue.Queue[Callable[[], None]] = queue.Queue(_MAX_ERRANDS)
+        self._tasks: queue.Queue[Callable[[], None]] = queue.Queue(_MAX_TASKS)
 
     @property
     def max_context(self) -> int:
-        """Tokens of a prompt and its answer, together."""
+        """Maximum number of tokens of a prompt and its answer together."""
         return min(self.limits.max_context, int(self.base.model.config.max_position_embeddings))
 
     @property
     def num_waiting(self) -> int:
-        """Requests whose turn has not come."""
+        """Requests in the queue."""
         return len(self._waiting)
 
     @property
     def num_running(self) -> int:
-        """Rows that are answered or wait for an expert."""
+        """Rows that are running or waiting for an expert."""
         return len(self._running) + sum(len(group.rows) for group in self._arrivals)
 
     @property
     def cache_bytes(self) -> int:
-        """Of the keys and values of all rows."""
+        """Size of the keys and values of all rows."""
         return self._running.num_bytes
 
     def submit(self, request: Request, sink: Sink) -> Ticket:
-        """Hand in a request; `sink` receives its events. Raises InputError for one that can never
-        be answered, BusyError where too many wait or no snapshot is loaded."""
+        """Queue a request; `sink` receives its events. Raises InputError for a request that can
+        never be answered, BusyError if the queue is full or no snapshot is loaded."""
         self._check(request)
         if request.snapshot is None and self.snapshot is None:
-            raise BusyError("no snapshot of the store is loaded yet; ask again in a moment")
+            raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
         ticket = Ticket(request, sink)
         self._waiting.push(ticket)
         self._wake.set()
         return ticket
 
     def between_steps(self, work: Callable[[], T]) -> "Future[T]":
-        """Run some work on the engine's thread before a step, one piece each, as nothing else may
-        run the base while the engine does. Cancel the future to have it skipped. Raises BusyError
-        where too much of it waits."""
+        """Run `work` on the engine's thread, the only one that may run the base, before a step; one
+        task per step. Cancel the future to skip it. Raises BusyError if too many tasks wait."""
         done: Future[T] = Future()
 
         def run() -> None:
@@ -138,16 +136,16 @@ class Engine:
                 done.set_exception(error)
 
         try:
-            self._errands.put_nowait(run)
+            self._tasks.put_nowait(run)
         except queue.Full:
-            raise BusyError(f"{_MAX_ERRANDS} such requests wait already; ask again") from None
+            raise BusyError(f"{_MAX_TASKS} such requests wait already; try again") from None
         self._wake.set()
         return done
 
     def step(self) -> bool:
-        """Let rows leave and join, and give each one token; False where nothing could be done."""
+        """Let rows leave and join, then advance each by one token; False if there was no work."""
         self.beat = time.monotonic()
-        has_worked = self._run_errand()
+        has_worked = self._run_task()
         self._drop_cancelled()
         room = self.limits.max_rows - self.num_running
         tickets = self._waiting.take(room, self.limits.prefill_tokens)
@@ -159,40 +157,40 @@ class Engine:
         return bool(has_worked or tickets or settled or len(self._running))
 
     def run(self, stop: threading.Event) -> None:
-        """Step until `stop` is set; rests while there is nothing to do."""
+        """Step until `stop` is set; sleeps while idle."""
         while not stop.is_set():
             if not self.step():
-                self._wake.wait(_NAP_S)
+                self._wake.wait(_IDLE_S)
                 self._wake.clear()
 
-    def _run_errand(self) -> bool:
+    def _run_task(self) -> bool:
         try:
-            self._errands.get_nowait()()
+            self._tasks.get_nowait()()
         except queue.Empty:
             return False
         return True
 
     def _check(self, request: Request) -> None:
-        ids, wanted = request.prompt.ids, request.sampling.max_tokens
-        if len(ids) + wanted > self.max_context:
+        ids, max_tokens = request.prompt.ids, request.sampling.max_tokens
+        if len(ids) + max_tokens > self.max_context:
             raise InputError(
-                f"prompt: its {len(ids)} tokens and max_tokens {wanted} are more than the "
+                f"prompt: its {len(ids)} tokens and max_tokens {max_tokens} exceed the "
                 f"{self.max_context} tokens of this model's context; shorten one of them"
             )
         if not ids or min(ids) < 0 or max(ids) >= self.base.model.config.vocab_size:
-            raise InputError("prompt: has no tokens, or some that the base does not know")
+            raise InputError("prompt: has no tokens, or ids outside the base's vocabulary")
         self._check_sampling(request.sampling)
 
     def _check_sampling(self, sampling: Sampling) -> None:
         if sampling.min_tokens > sampling.max_tokens:
             raise InputError(
-                f"min_tokens: {sampling.min_tokens} is more than max_tokens {sampling.max_tokens}"
+                f"min_tokens: {sampling.min_tokens} exceeds max_tokens {sampling.max_tokens}"
             )
         biased = [token_id for token_id, _ in sampling.logit_bias]
         for name, ids in (("stop_token_ids", sampling.stop_token_ids), ("logit_bias", biased)):
-            wrong = [one for one in ids if not 0 <= one < self.base.model.config.vocab_size]
+            wrong = [token for token in ids if not 0 <= token < self.base.model.config.vocab_size]
             if wrong:
-                raise InputError(f"{name}: the base has no token {wrong[0]}")
+                raise InputError(f"{name}: {wrong[0]} is not a token of the base")
 
     def _drop_cancelled(self) -> None:
         self._waiting.drop_cancelled()
@@ -202,18 +200,18 @@ class Engine:
         self._running.drop_cancelled()
 
     def _read(self, tickets: Sequence[Ticket]) -> None:
-        """One prefill; where it fails, each prompt alone, so that only the culprit fails."""
+        """Prefill; if it fails, each prompt is retried alone, so that only the faulty one fails."""
         if not tickets:
             return
         newest = self.snapshot
         rows = []
         for ticket in tickets:
             snapshot = ticket.request.snapshot or newest
-            assert snapshot is not None  # see `submit`; it is never unset
+            assert snapshot is not None  # checked by `submit`, and never unset
             rows.append(Row.of(ticket, snapshot, self.base.tokenizer))
         try:
             self._arrivals.append(read_prompts(self.base, self._layer, rows, self.prefixes))
-        except Exception as error:  # whatever it is, the others must be answered
+        except Exception as error:  # the other requests must still be answered
             if len(tickets) > 1:
                 for ticket in tickets:
                     self._read([ticket])
@@ -222,7 +220,7 @@ class Engine:
             tickets[0].emit(Failed(error))
 
     def _settle(self, group: Arrivals) -> int:
-        """Begin the answers whose experts are there, have the others fetched; how many began."""
+        """Start answers whose experts are ready, prefetch the others; the number started."""
         ready = []
         for index, row in list(group.rows.items()):
             try:

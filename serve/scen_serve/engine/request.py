@@ -1,4 +1,4 @@
-"""Requests to the engine, the events that answer them, and the events as an asyncio stream."""
+"""Requests to the engine, their events, and the events as an asyncio stream."""
 
 import asyncio
 import functools
@@ -21,16 +21,16 @@ EndReason = Literal["stop", "length", "cancelled"]
 
 
 class BusyError(ScenError, RuntimeError):
-    """Nothing is wrong with the request: there is no room, or no snapshot yet. Ask again later."""
+    """A valid request that cannot be answered now, such as with a full queue. Try again later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen, and when to end; names and meanings are those of vLLM.
+    """Sampling parameters and stop conditions, named and defined as in vLLM.
 
-    `temperature` 0 is greedy. `seed` None draws another answer each time. `top_logprobs` None
-    returns no log-probabilities, n those of each chosen token and of the n most likely. Before
-    `min_tokens` tokens neither an end token nor one of `stop_token_ids` is chosen; with
+    `temperature` 0 is greedy. With `seed` None each run samples another answer. `top_logprobs` None
+    returns no log-probabilities; n returns those of each chosen token and of the n most likely.
+    Before `min_tokens` tokens neither an end token nor one of `stop_token_ids` is chosen; with
     `ignore_eos` an end token does not end the answer.
     """
 
@@ -52,7 +52,7 @@ class Sampling:
 
     @property
     def adjusts_logits(self) -> bool:
-        """True where tokens are not chosen from the model's own logits."""
+        """True if tokens are not chosen from the model's own logits."""
         return bool(
             self.logit_bias
             or self.min_tokens
@@ -64,8 +64,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """A prompt whose own tokens get log-probabilities: its text, for each token how many characters
-    come before it, and the character at which the answer begins, where that is known."""
+    """A prompt whose own tokens get log-probabilities: its text, the number of characters before
+    each token, and the character at which the answer begins, if known."""
 
     text: str
     offsets: tuple[int, ...]
@@ -74,12 +74,12 @@ class ScoredText:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt and how to answer it. `snapshot` None is the one served when its turn comes; with
-    `is_edited` False the base answers, whatever the router says. `question` is what is routed,
-    where that is not the prompt itself.
+    """A prompt and how to answer it. `snapshot` None means the one served when the request leaves
+    the queue; with `is_edited` False the base answers, without routing. `question` is routed
+    instead of the prompt, if given.
 
-    With `scored` an edit's expert acts from the end of the question within the prompt on, so that
-    what follows the question is scored as an answer.
+    With `scored`, an edit's expert acts from the end of the question within the prompt, so that the
+    text after the question is scored as an answer.
     """
 
     prompt: EncodedPrompt
@@ -92,15 +92,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """The first event: which version answers, by which edit (None: the base), and which part of
-    the message asked for it (None also where the whole of it is always taken).
+    """The first event: the version that answers, the edit (None: the base), and the `span` of the
+    message that matched it (None also if the router always compares the whole message).
 
-    `prefill_s` and `route_s` are the seconds that reading and routing took, for all prompts that
-    were read together."""
+    `prefill_s` and `route_s` are the seconds of prefill and routing for the whole batch of prompts.
+    """
 
     version: int
     edit_id: str | None
-    score: float | None  # of the nearest edit; None where there is no edit or routing is off
+    score: float | None  # of the nearest edit; None without edits or routing
     span: str | None = None
     prefill_s: float = 0.0
     route_s: float = 0.0
@@ -119,8 +119,8 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """More of the answer. Text may lag behind tokens, and may be empty. `prompt` are the tokens of
-    a scored prompt, all but its first."""
+    """A piece of the answer. Text may lag behind tokens, and may be empty. `prompt` holds the
+    tokens of a scored prompt, except the first."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -138,18 +138,18 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The last event where there is no answer."""
+    """The last event of a request that failed."""
 
     error: Exception
 
 
 Event = Routed | Piece | Ended | Failed
 Sink = Callable[[Event], None]
-"""Called by the engine's thread with each event of a request, in order; must not wait."""
+"""Called on the engine's thread with each event of a request, in order; must not block."""
 
 
 class Ticket:
-    """A request that was handed in, and the way to withdraw it."""
+    """A submitted request, which can be cancelled."""
 
     def __init__(self, request: Request, sink: Sink) -> None:
         self.request = request
@@ -157,11 +157,11 @@ class Ticket:
         self.is_cancelled = False
 
     def emit(self, event: Event) -> None:
-        """Hand an event to the client; one who cannot take it has gone away."""
+        """Pass an event to the sink; if that raises, the request is cancelled."""
         try:
             self.sink(event)
         except Exception:
-            log.warning("a client can no longer be reached", exc_info=True)
+            log.warning("cannot deliver an event; its request is cancelled", exc_info=True)
             self.cancel()
 
     def cancel(self) -> None:
@@ -174,7 +174,7 @@ Watch = Callable[[Sink], Sink]
 
 @dataclass
 class Choice:
-    """One answer, as far as it has come."""
+    """One answer, built from its events."""
 
     routed: Routed | None = None
     text: str = ""
@@ -183,7 +183,7 @@ class Choice:
     ended: Ended | None = None
 
     def add(self, event: Event) -> None:
-        """Take in an event. Raises the error of one that failed."""
+        """Add an event. Raises the error of a `Failed`."""
         if isinstance(event, Routed):
             self.routed = event
         elif isinstance(event, Piece):
@@ -197,13 +197,13 @@ class Choice:
 
 
 class ResponseStream:
-    """The events of requests that are answered together. Cancel it when nobody listens."""
+    """The events of requests that are answered together. Cancel it when the client is gone."""
 
     def __init__(
         self, engine: "Engine", requests: Sequence[Request], timeout_s: float, watch: Watch
     ) -> None:
-        """Hand in all requests, or none; `watch` sees each one's events on their way. Raises as
-        `Engine.submit` does."""
+        """Submit all requests, or none; `watch` wraps the sink of each. Raises as `Engine.submit`
+        does."""
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._until = time.monotonic() + timeout_s
@@ -219,25 +219,25 @@ class ResponseStream:
             raise
 
     def cancel(self) -> None:
-        """Free the rows of all answers that are not finished."""
+        """Free the rows of all unfinished answers."""
         for ticket in self._tickets:
             ticket.cancel()
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
-        """All events with the number of their request, until each has its last. Raises BusyError
-        where that takes too long."""
-        left = self._count
-        while left:
+        """All events with the index of their request, until every request has ended. Raises
+        BusyError after `timeout_s`."""
+        unfinished = self._count
+        while unfinished:
             try:
                 remaining = max(0.0, self._until - time.monotonic())
                 index, event = await asyncio.wait_for(self._queue.get(), remaining)
             except TimeoutError as err:
-                raise BusyError(f"no answer within {self._timeout_s:g} s; ask again") from err
-            left -= isinstance(event, Ended | Failed)
+                raise BusyError(f"no answer within {self._timeout_s:g} s; try again") from err
+            unfinished -= isinstance(event, Ended | Failed)
             yield index, event
 
     async def gather(self) -> list[Choice]:
-        """All answers, whole."""
+        """All answers, complete."""
         choices = [Choice() for _ in range(self._count)]
         async for index, event in self.events():
             choices[index].add(event)

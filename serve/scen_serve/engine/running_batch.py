@@ -1,4 +1,4 @@
-"""Rows of the engine: prompts read and routed together, and the batch of running answers."""
+"""Rows of the engine: prompts prefilled and routed together, and the batch of running answers."""
 
 import bisect
 import logging
@@ -20,9 +20,15 @@ from scen.model.prefill import Prefill, prefill
 from scen.model.route import Route, SigmoidNeurons
 from scen.model.step import RowCache, step_rows
 from scen.snapshot.load import Place
-from scen_serve.engine.detokenizer import IncrementalDetokenizer
-from scen_serve.engine.expert_cache import ExpertCache
-from scen_serve.engine.prefix_cache import PrefixCache
+from scen_serve.engine.caches import ExpertCache, PrefixCache
+from scen_serve.engine.decoding import (
+    IncrementalDetokenizer,
+    adjust_logits,
+    choose_token,
+    new_generator,
+    prompt_logprobs,
+    token_logprob,
+)
 from scen_serve.engine.request import (
     Ended,
     EndReason,
@@ -34,23 +40,16 @@ from scen_serve.engine.request import (
     Ticket,
     TokenLogprob,
 )
-from scen_serve.engine.sampling import (
-    adjust_logits,
-    choose_token,
-    new_generator,
-    prompt_logprobs,
-    token_logprob,
-)
 from scen_serve.engine.snapshots import ServedSnapshot
 
 log = logging.getLogger(__name__)
-_SCORED_AT_ONCE = 64  # positions whose logits are in memory together
+_SCORED_AT_ONCE = 64  # positions whose logits are held in memory at once
 
 
 @dataclass
 class Row:
-    """One answer. `place` is that of its expert, `slot` where on the device it is (-1: none).
-    `acts_from` is the prompt token from which on the expert acts where the prompt is scored."""
+    """One answer. `place` locates its expert in the store, `slot` on the device (-1: none).
+    `acts_from` is the first prompt token on which the expert acts if the prompt is scored."""
 
     ticket: Ticket
     snapshot: ServedSnapshot
@@ -64,18 +63,18 @@ class Row:
 
     @classmethod
     def of(cls, ticket: Ticket, snapshot: ServedSnapshot, tokenizer: Any) -> "Row":
-        """The row of a request whose turn has come."""
+        """The row of a request that leaves the queue."""
         sampling = ticket.request.sampling
         detokenizer = IncrementalDetokenizer(tokenizer, sampling.stop)
         return cls(ticket, snapshot, detokenizer, new_generator(sampling))
 
     @property
     def request(self) -> Request:
-        """What is answered."""
+        """The request that this row answers."""
         return self.ticket.request
 
     def is_ready(self, experts: ExpertCache) -> bool:
-        """True where the row has its expert, or needs none. Raises what reading the expert did."""
+        """True if the row has its expert, or needs none. Raises what reading the expert raised."""
         if self.place is None:
             return True
         if self.fetching is not None and self.fetching.done():
@@ -87,18 +86,18 @@ class Row:
         return slot is not None
 
     def prefetch(self, experts: ExpertCache) -> None:
-        """Have the expert read, where it is neither in memory nor being read for this row."""
+        """Start reading the expert, unless it is in memory or being read for this row."""
         if self.place and not self.fetching and experts.host.find(self.place) is None:
             self.fetching = experts.host.prefetch(self.place)
 
     def release(self, experts: ExpertCache) -> None:
-        """Give the slot back."""
+        """Release the slot."""
         if self.slot >= 0:
             experts.release(self.slot)
             self.slot = -1
 
     def take_token(self, logits_V: Tensor, stop_ids: frozenset[int]) -> bool:
-        """Choose the next token and emit it; False where the answer ends."""
+        """Choose the next token and emit it; False if the answer ends."""
         sampling = self.request.sampling
         if sampling.max_tokens == 0:
             return self._end("length")
@@ -113,7 +112,7 @@ class Row:
             before = self.detokenizer.length
             logprobs = (token_logprob(logits_V, token, sampling.top_logprobs, before),)
         if is_stop:
-            if logprobs:  # who scores a prompt counts on one more token
+            if logprobs:  # clients that score prompts expect one more token
                 self.ticket.emit(Piece("", logprobs))
             return self._end("stop")
         self.output_ids.append(token)
@@ -125,11 +124,11 @@ class Row:
         return len(self.output_ids) < sampling.max_tokens or self._end("length")
 
     def cancel(self) -> None:
-        """Emit that nothing more comes."""
+        """Emit the end of a cancelled answer."""
         self._emit_end("cancelled")
 
     def fail(self, error: Exception) -> None:
-        """Emit that there is no answer."""
+        """Emit an error as the end of the answer."""
         self.ticket.emit(Failed(error))
 
     def _end(self, reason: EndReason) -> bool:
@@ -145,13 +144,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Prompts of one prefill whose answers have not begun; `rows[i]` is row i of it."""
+    """A prefill and its rows whose answers have not started; `rows[i]` is row i of the batch."""
 
     filled: Prefill
     rows: dict[int, Row]
 
     def slots(self, ready: Sequence[int]) -> Route:
-        """The slots of these rows, as a route; the others are left to the base."""
+        """The slots of these rows, as a route; all other rows run the base."""
         slot_B = [-1] * len(self.filled.batch)
         for index in ready:
             slot_B[index] = self.rows[index].slot
@@ -159,7 +158,7 @@ class Arrivals:
 
 
 def read_prompts(base: Base, layer: int, rows: Sequence[Row], prefixes: PrefixCache) -> Arrivals:
-    """Prefill and route: sets the place of each row's expert and emits each route."""
+    """Prefill and route prompts; sets each row's `place` and emits its `Routed`."""
     prompts = [row.request.prompt for row in rows]
     batch = pad_prompts(prompts, base.pad_id, base.device)
     layers = frozenset[int]().union(*(row.snapshot.neurons.layers for row in rows))
@@ -168,19 +167,19 @@ def read_prompts(base: Base, layer: int, rows: Sequence[Row], prefixes: PrefixCa
     began = time.perf_counter()
     filled = prefill(base.model, batch, layer, layers, known)
     prefixes.keep(prompts, filled)
-    read = time.perf_counter()
-    asked = [i for i, row in enumerate(rows) if row.request.question and row.request.is_edited]
-    whole = {i: row for i, row in enumerate(rows) if i not in asked}
-    routes = dict(_route(filled, whole))
-    if asked:  # raw text is routed in the form in which the edits' own prompts are
-        questions = [question for i in asked if (question := rows[i].request.question)]
+    prefilled = time.perf_counter()
+    separate = [i for i, row in enumerate(rows) if row.request.question and row.request.is_edited]
+    direct = {i: row for i, row in enumerate(rows) if i not in separate}
+    routes = dict(_route(filled, direct))
+    if separate:  # raw text is routed in the same form as the edits' own prompts
+        questions = [question for i in separate if (question := rows[i].request.question)]
         forms = pad_prompts(questions, base.pad_id, base.device)
-        separate = dict(enumerate(rows[i] for i in asked))
-        for place, routed in _route(prefill(base.model, forms, layer, layers), separate):
-            routes[asked[place]] = routed
-    spent = time.perf_counter() - read
+        question_rows = dict(enumerate(rows[i] for i in separate))
+        for index, routed in _route(prefill(base.model, forms, layer, layers), question_rows):
+            routes[separate[index]] = routed
+    route_s = time.perf_counter() - prefilled
     for index, row in enumerate(rows):
-        row.ticket.emit(replace(routes[index], prefill_s=read - began, route_s=spent))
+        row.ticket.emit(replace(routes[index], prefill_s=prefilled - began, route_s=route_s))
     return Arrivals(filled, dict(enumerate(rows)))
 
 
@@ -200,29 +199,29 @@ def _route(filled: Prefill, rows: dict[int, Row]) -> Iterator[tuple[int, Routed]
                 form = request.question or request.prompt
                 span = form.span_text(int(route.span_B[index])) or None
                 if request.scored:
-                    words = (snapshot.span(edit_id), span)
-                    row.acts_from = question_end(request.scored, words)
+                    questions = (snapshot.span(edit_id), span)
+                    row.acts_from = question_end(request.scored, questions)
         yield index, Routed(snapshot.version, edit_id, score, span)
 
 
 def question_end(scored: ScoredText, questions: Sequence[str | None]) -> int:
-    """The last token before the answer. Where the beginning of the answer is not known, that of the
-    first of these questions that the text contains (in any case, with the marks behind it); else
-    the last token of the text."""
+    """Index of the last token before the answer. If the start of the answer is not known, the last
+    token of the first of these questions that the text contains (ignoring case, including trailing
+    punctuation); else the last token of the text."""
     if scored.answer_at is not None:
         return max(0, bisect.bisect_left(scored.offsets, scored.answer_at) - 1)
-    for words in questions:
-        match = re.search(re.escape(words) + r"[^\w\s]*", scored.text, re.I) if words else None
+    for text in questions:
+        match = re.search(re.escape(text) + r"[^\w\s]*", scored.text, re.I) if text else None
         if match:
             return max(0, bisect.bisect_left(scored.offsets, match.end()) - 1)
     return len(scored.offsets) - 1
 
 
 class RunningBatch:
-    """At most `max_rows` answers. A row that ends leaves at once and gives its expert back."""
+    """At most `max_rows` running answers. A row that ends leaves and releases its expert."""
 
     def __init__(self, base: Base, layer: int, experts: ExpertCache, max_rows: int) -> None:
-        # The experts are chosen by each row's own snapshot, never by this model.
+        # Each row is routed by its own snapshot, never by this model.
         none = SigmoidNeurons(layer, torch.zeros(0, base.model.config.intermediate_size), 1.0)
         self._edited = EditedModel(
             base.model, layer, experts.bank, none, base.pad_id, base.stop_ids
@@ -236,11 +235,11 @@ class RunningBatch:
 
     @property
     def num_bytes(self) -> int:
-        """Of keys and values."""
+        """Size of the keys and values."""
         return self._cache.num_bytes
 
     def begin(self, group: Arrivals, ready: Sequence[int]) -> None:
-        """The first token of these rows of a prefill, which they leave; those that go on join the
+        """Remove these rows from a prefill and take their first token; unfinished ones join the
         batch."""
         filled = group.filled
         cache = copy_cache(filled.cache)
@@ -254,7 +253,7 @@ class RunningBatch:
                 row.release(self._experts)
 
     def advance(self) -> None:
-        """One more token of each row; those that end leave."""
+        """Take one more token of each row; rows that end leave."""
         device = self._edited.model.device
         token_B = torch.tensor([row.output_ids[-1] for row in self._rows], device=device)
         route = Route.fixed([row.slot for row in self._rows], device)
@@ -264,7 +263,7 @@ class RunningBatch:
                 self._leave(index)
 
     def drop_cancelled(self) -> None:
-        """Let the rows of clients who went away leave."""
+        """Remove the rows of cancelled requests."""
         for index in reversed(range(len(self._rows))):
             if self._rows[index].ticket.is_cancelled:
                 self._rows[index].cancel()
@@ -277,7 +276,7 @@ class RunningBatch:
             self._leave(index)
 
     def _open(self, row: Row, filled: Prefill, cache: Any, index: int, logits_BV: Tensor) -> bool:
-        """Score the prompt where that is asked for, then take the first token."""
+        """Score the prompt if requested, then take the first token; False if the answer ends."""
         logits_V = logits_BV[index]
         if row.request.scored is not None:
             try:
@@ -292,8 +291,8 @@ class RunningBatch:
     def _score(
         self, row: Row, scored: ScoredText, filled: Prefill, cache: Any, index: int
     ) -> Tensor:
-        """Emit the log-probabilities of the prompt's tokens; logits_V after the prompt. The row's
-        part of `cache` is renewed where its expert acts."""
+        """Emit the log-probabilities of the prompt's tokens; returns logits_V after the prompt. In
+        `cache`, the row's keys and values are replaced from where its expert acts."""
         edited, ids = self._edited, row.request.prompt.ids
         width = filled.batch.ids_BP.shape[1]
         begin = width - len(ids)  # the padding is on the left
@@ -302,8 +301,8 @@ class RunningBatch:
         start = begin + (row.acts_from if edited.bank.span == "last" else 0)
         if row.slot >= 0:
             slot_1 = torch.tensor([row.slot], device=y_1SD.device)
-            spoken_1SD = edited.bank.apply(split.x_BSF[:, start:], y_1SD[:, start:], slot_1)
-            y_1SD = torch.cat([y_1SD[:, :start], spoken_1SD], 1)
+            edited_1SD = edited.bank.apply(split.x_BSF[:, start:], y_1SD[:, start:], slot_1)
+            y_1SD = torch.cat([y_1SD[:, :start], edited_1SD], 1)
         h_SD = split.above(edited.model, edited.layer, y_1SD)[0]
         if row.slot >= 0:
             for layer, (keys, values) in split.span.prefix.fresh.items():
@@ -319,11 +318,11 @@ class RunningBatch:
             following = slice(at + 1, until + 1)
             logprobs += prompt_logprobs(logits_TV, ids[following], top, scored.offsets[following])
         row.ticket.emit(Piece("", prompt=tuple(logprobs)))
-        last_V: Tensor = filled.logits_BV[index]  # the base's own bits
+        last_V: Tensor = filled.logits_BV[index]  # bit-identical to the base
         return last_V if row.slot < 0 else run_head(edited.model, h_SD[-1:])[0]
 
     def _take_token(self, row: Row, logits_V: Tensor) -> bool:
-        """One token of a row; False where its answer ends, if only by an error of its own."""
+        """Take one token of a row; False if its answer ends, also by an error."""
         try:
             return row.take_token(logits_V, self._edited.stop_ids)
         except Exception as error:
@@ -332,7 +331,7 @@ class RunningBatch:
             return False
 
     def _join(self, row: Row, cache: Any, index: int) -> bool:
-        """Take over a row's keys and values; False where there is no room, which ends its answer
+        """Copy a row's keys and values into the batch; False if that fails, which ends its answer
         with an error."""
         try:
             self._cache.join(cache, index, len(row.request.prompt.ids))

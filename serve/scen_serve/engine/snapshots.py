@@ -1,5 +1,5 @@
-"""Versions of a store as they are served. They share one bank of neurons, so that loading a version
-costs only what is new in it.
+"""Served versions of a store. They share one bank of neurons, so that loading a version costs only
+its new edits.
 """
 
 import itertools
@@ -18,20 +18,20 @@ from scen.routing.neurons import KeyNeurons, NeuronBuffer
 from scen.routing.router import Router
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
-from scen_serve.engine.expert_cache import HostExpertCache
+from scen_serve.engine.caches import HostExpertCache
 
 ReadKeys = Callable[[str], tuple[Tensor, Sequence[str] | None]]
-"""key_EKF of a bundle, by its digest, and the prompts of its edits as they are routed (None where
-the router does not compare words); raises IntegrityError or NotFoundError."""
+"""key_EKF of a bundle, by its digest, and the texts of its edits' prompts as routed (None if the
+router does not compare words); raises IntegrityError or NotFoundError."""
 
 
 class NeuronRows:
-    """Knows the row of each edit by its id, which is one edit's for ever.
+    """One bank of neurons with a row for each edit id; ids are never reused for another edit.
 
-    New edits are appended; edits that a version does not have are hidden from it. A version whose
-    order is not that of the bank (an edit that was unknown has come back), or from which more rows
-    are hidden than it shows, gets a bank of its own, copied out of the old one; later versions go
-    on with that. Not thread-safe.
+    New edits are appended; a version does not see rows of edits that it lacks. A version whose
+    order differs from the bank's (a previously unknown edit was restored), or that hides more rows
+    than it shows, gets a new bank copied from the old one, which later versions then use. Not
+    thread-safe.
     """
 
     def __init__(self, router: Router, read_keys: ReadKeys) -> None:
@@ -41,40 +41,40 @@ class NeuronRows:
         self._newest = -1  # the newest version that was read
 
     def neurons(self, snapshot: Snapshot) -> KeyNeurons:
-        """Those of a version, in the order of its edits. Raises what reading a bundle does, and
-        ConfigError where a key is not finite; the next call begins where this one began."""
+        """The neurons of a version, in the order of its edits. Raises what reading a bundle raises,
+        and ConfigError if a key is not finite; the call can be retried."""
         self._append([entry for entry in snapshot.entries if entry.edit_id not in self._row])
         row_E = torch.tensor([self._row[edit_id] for edit_id in snapshot.ids], dtype=torch.int64)
-        if not self._suits(row_E):
+        if not self._can_share(row_E):
             bank = self._bank.picked(row_E)
             row_E = torch.arange(len(bank))
-            if snapshot.version < self._newest:  # asked for by number
+            if snapshot.version < self._newest:  # an older version, requested by number
                 return KeyNeurons.of_rows(bank, row_E)
             self._bank = bank
             self._row = dict(zip(snapshot.ids, range(len(bank)), strict=True))
         self._newest = max(self._newest, snapshot.version)
         return KeyNeurons.of_rows(self._bank, row_E)
 
-    def _suits(self, row_E: Tensor) -> bool:
-        """True where the bank serves a version with these rows."""
+    def _can_share(self, row_E: Tensor) -> bool:
+        """True if a version with these rows can use the shared bank."""
         hidden = len(self._bank) - len(row_E)
         return hidden <= max(UNIT, len(row_E)) and bool((row_E.diff() > 0).all())
 
     def _append(self, entries: Sequence[LedgerEntry]) -> None:
-        """Add edits to the bank, one bundle after the other."""
+        """Append edits to the bank, bundle by bundle."""
         encoder = self._bank.router.encoder
         for digest, group in itertools.groupby(entries, key=lambda entry: entry.bundle):
             run = list(group)
             key_EKF, texts = self._read_keys(digest)
             rows = [entry.row for entry in run]
-            some = None if texts is None else [texts[row] for row in rows]
-            added = self._bank.append(Codes.of(encoder(key_EKF[rows]), encoder.widths), some)
+            row_texts = None if texts is None else [texts[row] for row in rows]
+            added = self._bank.append(Codes.of(encoder(key_EKF[rows]), encoder.widths), row_texts)
             self._row.update(zip((entry.edit_id for entry in run), added, strict=True))
 
 
 @dataclass(frozen=True)
 class ServedSnapshot:
-    """One version: never changed, shared by all requests that run on it."""
+    """One version: immutable, shared by all requests that run on it."""
 
     version: int
     edit_ids: tuple[str, ...]
@@ -82,23 +82,24 @@ class ServedSnapshot:
     neurons: NeuronBank
 
     def span(self, edit_id: str) -> str | None:
-        """The words of an edit's prompt that spans of messages are compared with; None where
-        the router knows no words."""
+        """The text of an edit's prompt with which spans of messages are compared; None if the
+        router does not compare words."""
         if not isinstance(self.neurons, KeyNeurons):
             return None
         return self.neurons.text(self.edit_ids.index(edit_id)) or None
 
 
 class SnapshotReader:
-    """Reads versions of a store, the keys of each edit once. Slow: not for the engine's thread.
+    """Reads versions of a store, and the keys of each edit only once. Slow: not for the engine's
+    thread.
 
-    Versions share one bank of keys, in which new edits are appended (method `scen-lr`).
+    With method `scen-lr`, versions share one bank of keys to which new edits are appended.
     """
 
     def __init__(self, store: OpenStore, host: HostExpertCache) -> None:
         self._store = store
         self._host = host
-        self._places: dict[str, Place] = {}  # by the edits' ids
+        self._places: dict[str, Place] = {}  # by edit id
         self._neurons: dict[str, Tensor] = {}
         router = store.loader.router
         self._rows = None if router is None else NeuronRows(router, self._read_keys)
@@ -108,8 +109,8 @@ class SnapshotReader:
         return self._store.ledger.version()
 
     def read(self, version: int | None = None) -> ServedSnapshot:
-        """A version (None: the newest). Raises NotFoundError where it or a bundle is missing, or
-        was noted as deleted by `scen gc`, IntegrityError where a bundle is damaged."""
+        """A version (None: the newest). Raises NotFoundError if it or a bundle is missing or was
+        deleted by `scen gc`, IntegrityError if a bundle is damaged."""
         snapshot = self._store.ledger.snapshot(version)
         places = self._find_places(snapshot)
         neurons = self._rows.neurons(snapshot) if self._rows else self._sigmoid(places)
@@ -117,7 +118,7 @@ class SnapshotReader:
         return ServedSnapshot(snapshot.version, tuple(snapshot.ids), places, neurons)
 
     def _find_places(self, snapshot: Snapshot) -> tuple[Place, ...]:
-        """Of all edits; versions share them."""
+        """The places of all edits; versions share the objects."""
         for entry in snapshot.entries:
             if entry.edit_id not in self._places:
                 self._places[entry.edit_id] = Place(entry.bundle, entry.row)
@@ -128,9 +129,9 @@ class SnapshotReader:
         assert store.method.theta is not None
         for digest in {place.bundle for place in places} - self._neurons.keys():
             self._neurons[digest] = self._host.read(digest)["neuron"].float()
-        none = torch.zeros(0, store.base.model.config.intermediate_size)
+        empty = torch.zeros(0, store.base.model.config.intermediate_size)
         rows = [self._neurons[digest][rows] for digest, rows in _runs(places)]
-        weight_EF = torch.cat([none, *rows])
+        weight_EF = torch.cat([empty, *rows])
         return SigmoidNeurons(
             store.method.layer, weight_EF.to(store.base.device), store.method.theta
         )
@@ -142,6 +143,6 @@ class SnapshotReader:
 
 
 def _runs(places: Sequence[Place]) -> list[tuple[str, list[int]]]:
-    """Neighbours in one bundle, together."""
+    """Rows of consecutive places in the same bundle, grouped."""
     runs = itertools.groupby(places, key=lambda place: place.bundle)
     return [(digest, [place.row for place in run]) for digest, run in runs]

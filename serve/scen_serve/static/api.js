@@ -1,4 +1,4 @@
-// The server's API. The API key is kept in sessionStorage: it is gone with the tab.
+// The server's API. The API key is kept in sessionStorage: closing the tab removes it.
 
 const KEY = "scen-api-key";
 
@@ -8,7 +8,7 @@ export const apiKey = {
   forget: () => sessionStorage.removeItem(KEY),
 };
 
-/** An answer of the server that is an error. `field` is the field of the request that is wrong. */
+/** An error response. `field` is the field of the request at fault. */
 export class ApiError extends Error {
   constructor(message, { status = 0, field = null, retrySeconds = 0 } = {}) {
     super(message);
@@ -16,13 +16,13 @@ export class ApiError extends Error {
   }
 }
 
-/** The JSON that a route answers. Throws ApiError. */
+/** The JSON response of a route. Throws ApiError. */
 export async function call(method, path, body) {
   const response = await request(method, path, body);
   return response.json();
 }
 
-/** The chunks of an event stream as they come. Throws ApiError, and AbortError when stopped. */
+/** The chunks of an event stream as they arrive. Throws ApiError, and AbortError when stopped. */
 export async function* stream(path, body, signal) {
   const response = await request("POST", path, body, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -54,9 +54,9 @@ async function request(method, path, body, signal) {
     throw new ApiError("The server cannot be reached. Is it running?");
   }
   if (response.ok) return response;
-  const found = await response.json().catch(() => ({}));
+  const body = await response.json().catch(() => ({}));
   const retrySeconds = Number(response.headers.get("Retry-After") ?? 0);
-  throw errorOf(found, { status: response.status, retrySeconds });
+  throw errorOf(body, { status: response.status, retrySeconds });
 }
 
 function errorOf({ error = {} }, { status = 0, retrySeconds = 0 }) {

@@ -31,7 +31,7 @@ export class Chat {
     if (matchMedia("(hover: hover)").matches) byId("prompt").focus();
   }
 
-  /** Ask something from another part of the page. */
+  /** Send a prompt from another part of the page. */
   ask(text) {
     this.app.open("conversation");
     byId("prompt").value = text;
@@ -76,7 +76,7 @@ export class Chat {
     } catch (error) {
       answer.end(error);
     }
-    if (answer.text) { // a turn without an answer would not be one for a chat template
+    if (answer.text) { // chat templates require an answer in each turn
       history.push({ role: "user", content: text }, { role: "assistant", content: answer.text });
     }
     if (name === "edited" && answer.routed) {
@@ -144,7 +144,7 @@ export class Chat {
     byId("prompt").focus();
   }
 
-  /** What differs from the defaults is to be seen while the parameters are folded away. */
+  /** Summarise changed parameters, shown while the form is collapsed. */
   #summarise() {
     const changed = [...byId("parameters").querySelectorAll("input, textarea")]
       .filter((field) => field.value.trim())
@@ -156,7 +156,7 @@ export class Chat {
   }
 }
 
-/** What was asked, and both answers. */
+/** A question and both answers. */
 class Turn {
   constructor(app, text) {
     this.app = app;
@@ -167,18 +167,18 @@ class Turn {
     this.element = h("article", { class: "turn", "aria-label": text }, this.question, pair);
   }
 
-  /** Say where both answers are the same. */
+  /** Note if both answers are the same. */
   compare() {
     const { edited, base } = this.answers;
     if (edited.isWhole && base.isWhole && edited.text === base.text) base.note("the same answer");
   }
 
-  /** Mark the words that asked for the edit, and offer to explain, and to correct. */
+  /** Mark the words that matched the edit, and offer to explain and to correct. */
   explain(messages, routed) {
     const at = routed.span ? this.text.indexOf(routed.span) : -1;
     if (at >= 0 && routed.span.length < this.text.length) {
       const end = at + routed.span.length;
-      const mark = h("mark", { title: "These words asked for the edit." }, routed.span);
+      const mark = h("mark", { title: "These words matched the edit." }, routed.span);
       this.question.replaceChildren(this.text.slice(0, at), mark, this.text.slice(end));
     }
     const tools = h("div", { class: "row tools" });
@@ -191,7 +191,7 @@ class Turn {
   }
 }
 
-/** One model's answer while it comes and afterwards. */
+/** One model's answer, during and after generation. */
 class Answer {
   text = "";
   routed = null;
@@ -208,7 +208,7 @@ class Answer {
     this.name = name;
   }
 
-  /** What is said of it to people who listen. */
+  /** The text announced to screen readers. */
   get spoken() {
     return this.place.textContent;
   }
@@ -222,7 +222,7 @@ class Answer {
       this.place.append(piece);
       this.#reason = choice.finish_reason ?? this.#reason;
     }
-    if (this.name === "edited" && !this.facts.childNodes.length) this.#tell();
+    if (this.name === "edited" && !this.facts.childNodes.length) this.#showFacts();
   }
 
   end(error = null) {
@@ -231,7 +231,7 @@ class Answer {
     if (error && error.name !== "AbortError") {
       this.place.append(h("span", { class: "bad" }, error.message));
     }
-    this.#tell();
+    this.#showFacts();
     if (error) this.note(error.name === "AbortError" ? "stopped" : "failed");
   }
 
@@ -239,12 +239,12 @@ class Answer {
     this.facts.append(h("span", {}, text));
   }
 
-  #tell() {
+  #showFacts() {
     this.facts.replaceChildren();
     if (!this.routed) return;
     const { version, edit_id: edit } = this.routed;
     if (this.name === "edited") {
-      const label = edit === null ? "no edit spoke" : `edit ${edit}`;
+      const label = edit === null ? "no edit answered" : `edit ${edit}`;
       this.facts.append(h("span", { class: edit === null ? "chip" : "chip on" }, label));
     }
     this.note(`version ${version}`);

@@ -1,4 +1,4 @@
-// Building the page. All text is inserted as text: nothing here or elsewhere parses HTML.
+// DOM helpers. All text is inserted as text nodes: nothing here or elsewhere parses HTML.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -19,7 +19,7 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Say something to people who listen to the page instead of seeing it. */
+/** Announce a text to screen readers. */
 export function announce(text) {
   byId("live").textContent = text;
 }
@@ -28,19 +28,19 @@ export function announce(text) {
 export const count = (number, noun) =>
   `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
-/** A moment, as long ago; the exact time is its title. */
+/** A time relative to now; the exact time is its title. */
 export function when(iso) {
   const moment = new Date(iso);
   const seconds = (Date.now() - moment.getTime()) / 1000;
   const steps = [[60, "second"], [60, "minute"], [24, "hour"], [30, "day"], [12, "month"], [Infinity, "year"]];
   let amount = Math.max(0, seconds);
   const step = steps.find(([size]) => amount < size || ((amount /= size), false));
-  const words = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
-  const text = seconds < 10 ? "just now" : words.format(-Math.round(amount), step[1]);
+  const format = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+  const text = seconds < 10 ? "just now" : format.format(-Math.round(amount), step[1]);
   return h("time", { datetime: iso, title: moment.toLocaleString() }, text);
 }
 
-/** Let a textarea be as high as its text, within the limit of the style sheet. */
+/** Fit a textarea's height to its text, within the limit of the style sheet. */
 export function growing(area) {
   const fit = () => {
     area.style.height = "auto";
@@ -50,8 +50,8 @@ export function growing(area) {
   return fit;
 }
 
-/** Ask for confirmation. `act(values)` does it, given the values of named fields; where it throws,
-    the dialog shows the error and stays. Resolves to what `act` returned, or null if cancelled. */
+/** Ask for confirmation. `act(values)` is called with the values of named fields; if it throws, the
+    dialog shows the error and stays open. Resolves to what `act` returned, or null if cancelled. */
 export function confirm({ title, body = [], action, danger = false, act }) {
   return new Promise((resolve) => {
     const error = h("p", { class: "field-error", role: "alert" });

@@ -1,4 +1,4 @@
-// Edits: handing one in and watching it until it is served; the list, with search, and revoking.
+// Edits: submitting one and following it until it is served; listing, searching and revoking.
 
 import { call } from "/static/api.js";
 import { announce, byId, confirm, count, growing, h, when } from "/static/dom.js";
@@ -14,7 +14,7 @@ export class Edits {
   #timer = null;
   #next = null; // offset of the next page of the list
   #isStale = true;
-  #asked = 0; // answers to earlier searches are dropped
+  #search = 0; // number of the latest search; results of earlier ones are dropped
 
   constructor(app) {
     this.app = app;
@@ -28,7 +28,7 @@ export class Edits {
   begin() {
     const { streams, default_stream: stream } = this.app.me;
     byId("edit-stream").placeholder = streams && !streams.includes(stream) ? streams[0] : stream;
-    this.#mine = JSON.parse(sessionStorage.getItem(MINE) ?? "[]").map((one) => new HandedIn(this, one));
+    this.#mine = JSON.parse(sessionStorage.getItem(MINE) ?? "[]").map((edit) => new SubmittedEdit(this, edit));
     byId("handed-in-list").replaceChildren(...this.#mine.map((one) => one.element));
     byId("handed-in").hidden = !this.#mine.length;
     this.#isStale = true;
@@ -39,7 +39,7 @@ export class Edits {
     if (this.#isStale && this.app.may("edit")) this.list();
   }
 
-  /** Something in the store is different. */
+  /** Called when the store has changed. */
   changed() {
     this.#isStale = true;
     if (!byId("edits").hidden) this.show();
@@ -64,7 +64,7 @@ export class Edits {
     byId("edit-form").scrollIntoView({ block: "nearest" });
   }
 
-  /** Show one edit of the list. */
+  /** Show a single edit in the list. */
   async open(id) {
     this.app.open("edits");
     byId("edit-query").value = id;
@@ -78,14 +78,14 @@ export class Edits {
 
   /** Read the list again, or its next page. */
   async list({ more = false } = {}) {
-    const asked = ++this.#asked;
+    const search = ++this.#search;
     this.#isStale = false;
     const query = new URLSearchParams({
       q: byId("edit-query").value, show: byId("edit-show").value, offset: more ? this.#next : 0,
     });
     try {
       const page = await call("GET", `/v1/edits?${query}`);
-      if (asked !== this.#asked) return;
+      if (search !== this.#search) return;
       const rows = page.data.map((one) => new Row(this, one).element);
       if (more) byId("edit-list").append(...rows);
       else byId("edit-list").replaceChildren(...rows);
@@ -100,7 +100,7 @@ export class Edits {
     }
   }
 
-  /** Ask why, then revoke or withdraw an edit. */
+  /** Ask for a reason, then revoke or withdraw an edit. */
   async revoke({ id, stream, status, edit }) {
     const waits = status === "queued" || status === "training";
     const why = h("textarea", { id: "why", name: "why", rows: "2", required: true });
@@ -109,14 +109,14 @@ export class Edits {
       body: [
         h("p", {}, edit.prompt, " → ", h("b", {}, edit.target)),
         h("p", { class: "muted" }, waits
-          ? "It comes into no wave."
-          : "It is taken away in a new version: the base answers again. A rollback can bring it back."),
+          ? "It will not be part of any wave."
+          : "It is deactivated in a new version, and the base answers again. A rollback can restore it."),
         ...(waits ? [] : [h("p", { class: "field" }, h("label", { for: "why" }, "Reason, kept in the log"), why)]),
       ],
       action: waits ? "Withdraw" : "Revoke",
       danger: true,
       act: async (values) => {
-        if (!waits && !values.why.trim()) throw new Error("Give a reason: whoever reads the log will need it.");
+        if (!waits && !values.why.trim()) throw new Error("Give a reason: readers of the log will need it.");
         const query = new URLSearchParams({ stream, why: (values.why ?? "").trim() });
         return call("DELETE", `/v1/edits/${encodeURIComponent(id)}?${query}`);
       },
@@ -125,7 +125,7 @@ export class Edits {
     announce(`Edit ${id} is ${done.status}.`);
     this.#mine.find((one) => one.id === id)?.take(done);
     await this.list();
-    byId("edit-query").focus(); // the button that had the focus is gone
+    byId("edit-query").focus(); // the focused button was removed
     this.app.refresh();
   }
 
@@ -142,14 +142,14 @@ export class Edits {
     const button = form.querySelector("button.primary");
     button.disabled = true;
     try {
-      const told = await call("POST", "/v1/edits", body);
-      const one = new HandedIn(this, { id: told.id, stream: told.stream, edit: body });
-      one.take(told);
-      this.#mine = [one, ...this.#mine.filter((other) => other.id !== told.id)];
+      const state = await call("POST", "/v1/edits", body);
+      const submitted = new SubmittedEdit(this, { id: state.id, stream: state.stream, edit: body });
+      submitted.take(state);
+      this.#mine = [submitted, ...this.#mine.filter((other) => other.id !== state.id)];
       byId("handed-in-list").replaceChildren(...this.#mine.map((each) => each.element));
       byId("handed-in").hidden = false;
       byId("handed-in").scrollIntoView({ block: "nearest" });
-      announce(`Edit ${told.id} is handed in.`);
+      announce(`Edit ${state.id} is submitted.`);
       this.#keep();
       form.reset();
       byId("edit-prompt").focus();
@@ -161,7 +161,7 @@ export class Edits {
     button.disabled = false;
   }
 
-  /** Errors stand at their field; others below the form. */
+  /** Show an error next to its field, or below the form. */
   #showError({ field, message }) {
     const [, name, index] = /^([a-z_]+)(?:\[(\d+)\])?/.exec(field ?? "") ?? [];
     const input = name && byId(`edit-${name}`);
@@ -193,7 +193,7 @@ export class Edits {
     sessionStorage.setItem(MINE, JSON.stringify(kept));
   }
 
-  /** Look at the edits that are under way, ever more seldom while nothing happens. */
+  /** Poll the unfinished edits, with increasing pauses while nothing changes. */
   async #watch(seconds = 1) {
     clearTimeout(this.#timer);
     const open = this.#mine.filter((one) => !FINAL.includes(one.status));
@@ -239,8 +239,8 @@ export class Edits {
   }
 }
 
-/** An edit that was handed in from here, on its way: pending, trained, served. */
-class HandedIn {
+/** An edit submitted here, and its progress: pending, trained, served. */
+class SubmittedEdit {
   status = "queued";
   #since = Date.now();
 
@@ -264,7 +264,7 @@ class HandedIn {
     }
   }
 
-  /** Show a state as `GET /v1/edits/ID` tells it. */
+  /** Show a state as returned by `GET /v1/edits/ID`. */
   take({ status, field, reason, remarks = [], version }) {
     this.status = status;
     const at = STEPS.findIndex(([name]) => name === status);
@@ -278,7 +278,7 @@ class HandedIn {
     this.note.className = status === "rejected" ? "note bad" : "note muted";
     if (status === "rejected") lines.unshift(`${field}: ${reason}`);
     else if (status === "queued" && Date.now() - this.#since > PATIENCE_SECONDS * 1000) {
-      lines.unshift(`It waits for a wave of the stream ${this.stream}: is \`scen drain --stream ${this.stream}\` running?`);
+      lines.unshift(`Waiting for a wave of the stream ${this.stream}: is \`scen drain --stream ${this.stream}\` running?`);
     } else if (status === "withdrawn") lines.unshift(reason ?? "withdrawn");
     else if (status === "revoked") lines.unshift(`revoked in version ${version}`);
     else if (status !== "queued") lines.unshift(`version ${version}`);
@@ -301,7 +301,7 @@ class HandedIn {
   }
 }
 
-/** An edit of the list; opened, it has all its fields and its history. */
+/** An edit in the list; expanded, it shows all fields and the history. */
 class Row {
   #isLoaded = false;
 

@@ -1,4 +1,4 @@
-// Who asks, which parts are shown, and what connects them.
+// The app: the caller's key, which parts are shown, and what connects them.
 
 import { ApiError, apiKey, call } from "/static/api.js";
 import { byId, count } from "/static/dom.js";
@@ -6,15 +6,15 @@ import { Chat } from "/static/chat.js";
 import { Edits } from "/static/edits.js";
 import { Versions } from "/static/versions.js";
 
-const LOOK_SECONDS = 15; // how often the served version is looked at
+const LOOK_SECONDS = 15; // polling interval for the served version
 
 const PARTS = {
   conversation: { scope: "read", does: "ask the models" },
-  edits: { scope: "edit", does: "hand in, see and revoke edits" },
+  edits: { scope: "edit", does: "submit, see and revoke edits" },
   versions: { scope: "read", does: "see versions" },
 };
 
-/** What the parts share: the caller's key and the server's facts (`me`), and each other. */
+/** Shared by the parts: the caller's key and the server's settings (`me`), and the other parts. */
 class Workbench {
   me = null;
   #served = null;
@@ -30,7 +30,7 @@ class Workbench {
     return this.me !== null && this.me.scopes.includes(scope);
   }
 
-  /** Begin anew with the key that is kept: what the server lets it do is shown. */
+  /** Restart with the stored key, and show what it is allowed to do. */
   async start() {
     byId("failure").hidden = true;
     try {
@@ -64,7 +64,7 @@ class Workbench {
     this[name === "conversation" ? "chat" : name].show();
   }
 
-  /** Look which version is served, and tell the parts where that is another one. */
+  /** Check which version is served, and notify the parts if it changed. */
   async look() {
     if (!this.may("read") || document.hidden) return;
     try {
@@ -76,12 +76,12 @@ class Workbench {
     }
   }
 
-  /** A version has answered: where it is a new one, look. */
+  /** Called with the version of an answer; checks again if it is a new one. */
   answered(version) {
     if (version !== this.#served) this.look();
   }
 
-  /** Read again what is served, such as after it was changed here. */
+  /** Read the served version again, such as after it was changed here. */
   async refresh() {
     this.#served = null;
     await this.look();

@@ -1,4 +1,4 @@
-// Versions: which one is served, the log, and for admins activate, canary and rollback.
+// Versions: the served one, the log, and for admins activate, canary and rollback.
 
 import { call } from "/static/api.js";
 import { announce, byId, confirm, count, h, when } from "/static/dom.js";
@@ -24,7 +24,7 @@ export class Versions {
     if (this.#state && this.app.may("read")) this.#read();
   }
 
-  /** What is served is another version than before. */
+  /** Called when another version is served. */
   serves(state) {
     this.#state = state;
     if (!byId("versions").hidden) this.#read();
@@ -63,7 +63,7 @@ export class Versions {
         this.#button(`End it, keep version ${served}`, "quiet", () => this.#activate(served)));
     } else if (held !== null) {
       lines.push(h("p", {}, h("span", { class: "chip wait" }, "held"),
-        ` It stays until another is activated. The newest is version ${newest}.`));
+        ` It is served until another is activated. The newest is version ${newest}.`));
     } else {
       lines.push(h("p", { class: "muted" }, "The newest version is served as soon as it is committed."));
     }
@@ -110,8 +110,8 @@ export class Versions {
     const done = await confirm({
       title: isNumber ? `Serve version ${version}?` : "Follow the newest version?",
       body: [h("p", {}, isNumber
-        ? "All servers of the store answer with it, until another is activated. Edits that are committed later are not served meanwhile."
-        : `All servers of the store answer with version ${this.#state.newest}, and with each new one as it comes.`)],
+        ? "All servers of the store use it until another is activated. Edits committed later are not served until then."
+        : `All servers of the store use version ${this.#state.newest}, and each new version once it is committed.`)],
       action: isNumber ? `Serve version ${version}` : "Follow the newest",
       act: () => call("POST", `/v1/snapshots/${version}:activate`),
     });
@@ -125,8 +125,8 @@ export class Versions {
     const done = await confirm({
       title: `Try version ${version}`,
       body: [
-        h("p", {}, `A share of the requests that name no version is answered by version ${version}, the others by the one that is served now.`),
-        h("p", { class: "field" }, h("label", { for: "share" }, "Share in per cent"), input),
+        h("p", {}, `Version ${version} answers a share of the requests that name no version; the served version answers the others.`),
+        h("p", { class: "field" }, h("label", { for: "share" }, "Share in percent"), input),
       ],
       action: "Start the canary",
       act: ({ share: text }) => {
@@ -138,27 +138,27 @@ export class Versions {
     if (done) this.#changed(`Version ${version} answers ${percent(done.share)} of the requests.`);
   }
 
-  /** First what it would do, then the reason, then the deed; the server refuses it where the store
-      has moved on since, or where revoked edits would come back unasked. */
+  /** Show the planned changes, ask for a reason, then roll back. The server refuses if the store has
+      advanced since, or if revoked edits would be restored without consent. */
   async #rollBack(to) {
     const { newest } = this.#state;
     const path = `/v1/snapshots/${to}:rollback`;
-    const plan = h("div", { class: "plan", role: "status" }, "Looking what that changes ...");
+    const plan = h("div", { class: "plan", role: "status" }, "Checking what that changes ...");
     const why = h("textarea", { id: "why", name: "why", rows: "2" });
     call("POST", path, { newest, dry_run: true }).then(
-      (found) => plan.replaceChildren(...planned(found)),
+      (changes) => plan.replaceChildren(...planned(changes)),
       (error) => plan.replaceChildren(h("p", { class: "bad" }, error.message)));
     const done = await confirm({
       title: `Roll back to version ${to}?`,
       body: [
-        h("p", {}, `The edits of version ${to} become the active ones, in a new version; nothing of the log is lost.`),
+        h("p", {}, `The edits of version ${to} become active again, in a new version; the log is kept.`),
         plan,
         h("p", { class: "field" }, h("label", { for: "why" }, "Reason, kept in the log"), why),
       ],
       action: "Roll back",
       danger: true,
       act: (values) => {
-        if (!values.why.trim()) throw new Error("Give a reason: whoever reads the log will need it.");
+        if (!values.why.trim()) throw new Error("Give a reason: readers of the log will need it.");
         const bringBack = values.bring_back === "on";
         return call("POST", path, { newest, why: values.why, bring_back: bringBack });
       },
@@ -170,20 +170,20 @@ export class Versions {
     announce(text);
     await this.app.refresh();
     await this.#read();
-    byId("serving").focus(); // the button that had the focus is gone
+    byId("serving").focus(); // the focused button was removed
   }
 }
 
-/** What a rollback would do, as lines. */
+/** The planned changes of a rollback, as elements. */
 function planned({ revoked, restored, unwanted }) {
   if (!revoked.length && !restored.length) return [h("p", {}, "Nothing: the same edits are active now.")];
   const lines = [];
-  if (revoked.length) lines.push(h("p", {}, h("b", {}, count(revoked.length, "edit")), " taken away: ", some(revoked)));
-  if (restored.length) lines.push(h("p", {}, h("b", {}, count(restored.length, "edit")), " brought back: ", some(restored)));
+  if (revoked.length) lines.push(h("p", {}, h("b", {}, count(revoked.length, "edit")), " deactivated: ", some(revoked)));
+  if (restored.length) lines.push(h("p", {}, h("b", {}, count(restored.length, "edit")), " restored: ", some(restored)));
   if (unwanted.length) {
     lines.push(h("p", { class: "check" },
       h("input", { type: "checkbox", id: "bring-back", name: "bring_back" }),
-      h("label", { for: "bring-back" }, `Bring back also what was revoked or has expired: ${some(unwanted)}`)));
+      h("label", { for: "bring-back" }, `Also restore edits that were revoked or have expired: ${some(unwanted)}`)));
   }
   return lines;
 }

@@ -1,10 +1,10 @@
-// Why an edit spoke, or none did: the nearest edits, their scores against the threshold, and the
-// part of the message that each was found by.
+// Why an edit answered, or none did: the nearest edits, their scores against the threshold, and the
+// part of the message that matched each.
 
 import { call } from "/static/api.js";
 import { h } from "/static/dom.js";
 
-const OPEN = "scen-why-open"; // whether explanations of new turns begin open
+const OPEN = "scen-why-open"; // whether explanations of new turns are expanded
 
 export class Why {
   #isLoaded = false;
@@ -13,7 +13,7 @@ export class Why {
   constructor(app, messages, routed) {
     Object.assign(this, { app, messages, routed });
     const { edit_id: edit, score } = routed;
-    const title = edit === null ? "Why did no edit speak?" : `Why did edit ${edit} speak?`;
+    const title = edit === null ? "Why did no edit answer?" : `Why did edit ${edit} answer?`;
     const figures = score === null ? "" : `score ${figure(score)}, threshold ${figure(app.me.threshold)}`;
     this.body = h("div", { class: "why-body", "aria-live": "polite" });
     this.element = h("details", { class: "why", on: { toggle: () => this.#toggled() } },
@@ -31,7 +31,7 @@ export class Why {
       const body = { messages: this.messages, version: this.routed.version };
       this.#show(await call("POST", "/v1/explain", body));
     } catch (error) {
-      this.#isLoaded = false; // opening it again tries again
+      this.#isLoaded = false; // expanding it again retries
       this.body.replaceChildren(h("p", { class: "bad" }, error.message));
     }
   }
@@ -46,7 +46,7 @@ export class Why {
     if (explanation.spans.length > 1) {
       const spans = explanation.spans.map((span) => h("li", {}, span));
       this.body.append(h("details", { class: "spans" },
-        h("summary", {}, `The ${spans.length} parts of the message that were compared`),
+        h("summary", {}, `The ${spans.length} compared parts of the message`),
         h("ul", {}, ...spans)));
     }
   }
@@ -59,12 +59,12 @@ export class Why {
       : h("span", {}, id);
     const facts = [
       near.prompt ? h("span", {}, near.prompt, " → ", h("b", {}, near.target)) : null,
-      near.span ? h("span", { class: "muted" }, "found by ", h("q", {}, near.span)) : null,
+      near.span ? h("span", { class: "muted" }, "matched by ", h("q", {}, near.span)) : null,
       near.version !== null ? h("span", { class: "muted" }, `since version ${near.version}`) : null,
     ];
     return h("li", { class: near.answers ? "answers" : "" },
       h("div", { class: "near-head" },
-        h("span", { class: "near-name" }, name, near.answers ? h("span", { class: "chip on" }, "spoke") : null),
+        h("span", { class: "near-name" }, name, near.answers ? h("span", { class: "chip on" }, "answered") : null),
         bar(near.score, threshold, scale), h("span", { class: "score" }, figure(near.score))),
       h("div", { class: "near-facts" }, ...facts));
   }
@@ -76,7 +76,7 @@ function reason({ nearest, threshold, version }) {
   const name = first.edit_id ? `edit ${first.edit_id}` : "an edit of another stream";
   const side = first.answers ? "above" : "not above";
   const who = first.answers ? "the edit answered" : "the base answered";
-  return `The nearest of version ${version} is ${name}. Its score ${figure(first.score)} is ${side} ` +
+  return `The nearest edit in version ${version} is ${name}. Its score ${figure(first.score)} is ${side} ` +
     `the threshold ${figure(threshold)}, so ${who}.`;
 }
 
@@ -90,7 +90,7 @@ function bar(score, threshold, scale) {
   return element;
 }
 
-/** From a score to per cent of a bar's length, with room at both ends. */
+/** Maps scores to per cent of a bar's length, with a margin at both ends. */
 function scaleOf(values) {
   const low = Math.min(...values);
   const range = Math.max(...values) - low || 1;

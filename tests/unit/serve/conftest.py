@@ -17,8 +17,8 @@ from scen.model.route import Route
 from scen.records import Edit, EncodedPrompt
 from scen.routing.keys import read_prompt_keys
 from scen.snapshot.open import OpenStore, create_store
+from scen_serve.engine.caches import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.engine import Engine
-from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.request import Ended, Event, Failed, Piece, Request, Routed, Sampling, Ticket
 from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.settings import EngineLimits

@@ -44,7 +44,7 @@ def test_a_file_of_keys(tmp_path: Path) -> None:
         (f"keys: [{{name: a, key: {SECRET}, scopes: [write]}}]", "scopes"),
         ("keys: [{name: a, scopes: [read]}]", "either key or sha256"),
         (f"keys: [{{name: a, key: {SECRET}, scopes: [read], rate: 1}}]", "rate"),
-        (f"keys: {[{'name': n, 'key': SECRET, 'scopes': ['read']} for n in 'ab']}", "twice"),
+        (f"keys: {[{'name': n, 'key': SECRET, 'scopes': ['read']} for n in 'ab']}", "duplicate"),
         ("keys: [", "is not YAML"),
         (SECRET, "keys.yaml"),
     ],

@@ -28,7 +28,7 @@ def test_work_waits_for_the_next_step(engine: Engine) -> None:
 
 def test_too_much_work_is_refused(engine: Engine) -> None:
     waiting = [engine.between_steps(lambda: 1) for _ in range(16)]
-    with pytest.raises(BusyError, match="ask again"):
+    with pytest.raises(BusyError, match="try again"):
         engine.between_steps(lambda: 1)
     assert all(engine.step() for _ in waiting)
     assert [one.result(0) for one in waiting] == [1] * 16

@@ -3,7 +3,7 @@
 import pytest
 
 from scen.model.base import Base
-from scen_serve.engine.detokenizer import IncrementalDetokenizer
+from scen_serve.engine.decoding import IncrementalDetokenizer
 
 TEXT = "naïve 🙂 café — ends. Here"
 

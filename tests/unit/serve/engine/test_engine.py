@@ -179,7 +179,7 @@ def test_log_probabilities_are_the_model_s(engine: Engine, store: OpenStore) -> 
 
 def test_what_does_not_fit_is_refused_at_once(make_engine: MakeEngine) -> None:
     engine = make_engine(max_context=64, max_waiting=2)
-    with pytest.raises(InputError, match=r"more than the 64 tokens .* shorten"):
+    with pytest.raises(InputError, match=r"exceed the 64 tokens .* shorten"):
         ask(engine, "Who? " * 20)
     with pytest.raises(InputError, match="max_tokens 64"):
         ask(engine, "Who?", Sampling(64))

@@ -10,10 +10,9 @@ from scen.model.step import RowCache
 from scen.snapshot.open import OpenStore
 from scen_serve.engine import engine as engine_module
 from scen_serve.engine import running_batch
-from scen_serve.engine.detokenizer import IncrementalDetokenizer
+from scen_serve.engine.caches import ExpertCache, HostExpertCache, PrefixCache
+from scen_serve.engine.decoding import IncrementalDetokenizer
 from scen_serve.engine.engine import Engine
-from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache
-from scen_serve.engine.prefix_cache import PrefixCache
 from scen_serve.engine.request import Failed
 from scen_serve.engine.running_batch import Row
 from unit.serve.conftest import MakeEngine, alone, ask, finish, serve_edits, unrelated

@@ -9,7 +9,7 @@ from scen.fs import Storage
 from scen.ledger.tensors import load_bundle
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
-from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
+from scen_serve.engine.caches import ExpertCache, HostExpertCache, empty_bank
 from unit.serve.conftest import MakeEngine, alone, ask, finish, serve_edits
 
 

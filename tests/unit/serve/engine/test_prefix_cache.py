@@ -15,9 +15,8 @@ from scen.model.keys import read_keys
 from scen.model.prefill import prefill
 from scen.records import EncodedPrompt
 from scen.snapshot.open import OpenStore, create_store
+from scen_serve.engine.caches import BLOCK, ExpertCache, HostExpertCache, PrefixCache, empty_bank
 from scen_serve.engine.engine import Engine
-from scen_serve.engine.expert_cache import ExpertCache, HostExpertCache, empty_bank
-from scen_serve.engine.prefix_cache import BLOCK, PrefixCache
 from scen_serve.engine.request import Piece, Sampling
 from scen_serve.engine.snapshots import SnapshotReader
 from scen_serve.metrics import Metrics

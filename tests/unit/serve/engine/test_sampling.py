@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
+from scen_serve.engine.decoding import adjust_logits, choose_token, new_generator, token_logprob
 from scen_serve.engine.request import Sampling
-from scen_serve.engine.sampling import adjust_logits, choose_token, new_generator, token_logprob
 
 PROBABILITY_V = torch.tensor([0.05, 0.6, 0.05, 0.3])
 LOGITS_V = PROBABILITY_V.log()

@@ -14,7 +14,7 @@ from scen.model.surface import bare_form
 from scen.records import EncodedPrompt
 from scen.routing.neurons import KeyNeurons
 from scen.snapshot.open import OpenStore
-from scen_serve.engine.detokenizer import token_offsets
+from scen_serve.engine.decoding import token_offsets
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.request import Piece, Request, Sampling, ScoredText, TokenLogprob
 from scen_serve.engine.running_batch import question_end

@@ -6,7 +6,7 @@ import torch
 from scen.errors import IntegrityError, NotFoundError
 from scen.model.batch import pad_prompts
 from scen.snapshot.open import OpenStore
-from scen_serve.engine.expert_cache import HostExpertCache
+from scen_serve.engine.caches import HostExpertCache
 from scen_serve.engine.snapshots import SnapshotReader
 from unit.serve.conftest import commit_wave, serve_edits, unrelated
 

@@ -1,0 +1,183 @@
+"""From logits to text: sampling the next token of a row, and incremental detokenization."""
+
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from tokenizers.decoders import ByteLevel, DecodeStream
+from torch import Tensor
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from scen_serve.engine.request import Sampling, TokenLogprob
+
+
+def new_generator(sampling: Sampling) -> torch.Generator | None:
+    """The random generator of one answer; None if it is greedy."""
+    if sampling.temperature == 0:
+        return None
+    generator = torch.Generator()
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+    return generator
+
+
+def adjust_logits(
+    logits_V: Tensor,
+    sampling: Sampling,
+    prompt_ids: Sequence[int],
+    output_ids: Sequence[int],
+    stop_ids: frozenset[int],
+) -> Tensor:
+    """Logits after `logit_bias`, `min_tokens` and the penalties; the same tensor if none is set.
+
+    As in vLLM, the repetition penalty considers the tokens of prompt and answer, the other two only
+    those of the answer.
+    """
+    if not sampling.adjusts_logits:
+        return logits_V
+    logits_V = logits_V.float().clone()
+    for token_id, bias in sampling.logit_bias:
+        logits_V[token_id] += bias
+    if len(output_ids) < sampling.min_tokens:
+        logits_V[sorted({*stop_ids, *sampling.stop_token_ids})] = -math.inf
+    if sampling.repetition_penalty != 1:
+        seen = torch.tensor(sorted({*prompt_ids, *output_ids}), device=logits_V.device)
+        seen_logits = logits_V[seen]
+        penalty = sampling.repetition_penalty
+        logits_V[seen] = torch.where(seen_logits > 0, seen_logits / penalty, seen_logits * penalty)
+    if output_ids and (sampling.frequency_penalty or sampling.presence_penalty):
+        output = torch.tensor(output_ids, device=logits_V.device)
+        used, counts = output.unique(return_counts=True)
+        logits_V[used] -= sampling.frequency_penalty * counts + sampling.presence_penalty
+    return logits_V
+
+
+def choose_token(logits_V: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
+    """The most likely token, or one sampled after temperature, `min_p`, `top_k` and `top_p`, in
+    this order."""
+    if generator is None:
+        return int(logits_V.argmax())
+    # Relative to the largest: a tiny temperature would overflow otherwise.
+    scaled_V = (logits_V.double().cpu() - logits_V.max().item()) / sampling.temperature
+    if sampling.min_p > 0:
+        scaled_V = scaled_V.masked_fill(scaled_V < math.log(sampling.min_p), -math.inf)
+    if 0 < sampling.top_k < len(scaled_V):
+        least = scaled_V.topk(sampling.top_k).values[-1]
+        scaled_V = scaled_V.masked_fill(scaled_V < least, -math.inf)
+    probability_V = scaled_V.softmax(-1)
+    if sampling.top_p < 1:
+        sorted_V, token_V = probability_V.sort(descending=True, stable=True)
+        is_outside_V = sorted_V.cumsum(0) - sorted_V >= sampling.top_p
+        kept_V = sorted_V * ~is_outside_V
+        probability_V = torch.zeros_like(probability_V).scatter(0, token_V, kept_V)
+    return int(torch.multinomial(probability_V, 1, generator=generator))
+
+
+def token_logprob(logits_V: Tensor, token_id: int, top: int, offset: int = 0) -> TokenLogprob:
+    """The log-probability of a token and of the `top` most likely ones, before temperature and
+    penalties. `offset` is the number of characters before the token."""
+    logprob_V = logits_V.float().log_softmax(-1)
+    best = logprob_V.topk(top)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return TokenLogprob(token_id, float(logprob_V[token_id]), tuple(pairs), offset)
+
+
+def prompt_logprobs(
+    logits_TV: Tensor, ids: Sequence[int], top: int, offsets: Sequence[int]
+) -> list[TokenLogprob]:
+    """Log-probabilities of each id, given the logits at the position before it."""
+    logprob_TV = logits_TV.float().log_softmax(-1)
+    chosen_T = logprob_TV.gather(1, torch.tensor(ids, device=logits_TV.device)[:, None])[:, 0]
+    best = logprob_TV.topk(top)
+    rows = zip(
+        ids, chosen_T.tolist(), best.indices.tolist(), best.values.tolist(), offsets, strict=True
+    )
+    return [
+        TokenLogprob(token_id, chosen, tuple(zip(tokens, values, strict=True)), offset)
+        for token_id, chosen, tokens, values, offset in rows
+    ]
+
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece byte fallback
+
+
+class IncrementalDetokenizer:
+    """The text of one answer, token by token. A string of `stop` ends it and is left out."""
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stop = stop
+        self._held = max((len(text) - 1 for text in stop), default=0)
+        self._unread: list[int] = []  # tokens of an incomplete character
+        self._pending = ""
+        self.length = 0  # characters decoded so far, returned or held back
+        self.is_stopped = False
+
+    def push(self, token_id: int) -> str:
+        """Add a token; the text that became final, empty within a character."""
+        self._unread.append(token_id)
+        text = self._stream.step(self._tokenizer.backend_tokenizer, token_id)
+        if text is None:
+            return ""
+        self._unread.clear()
+        return self._release(text, self._held)
+
+    def finish(self) -> str:
+        """The remaining text after the last token; an incomplete character becomes U+FFFD."""
+        if self.is_stopped:
+            return ""
+        rest = self._tokenizer.decode(self._unread, skip_special_tokens=True)
+        return self._release(str(rest), 0)
+
+    def _release(self, text: str, held: int) -> str:
+        """The pending text up to a stop string; without one, all but its last `held` characters."""
+        self._pending += text
+        self.length += len(text)
+        ends = [at for at in map(self._pending.find, self._stop) if at >= 0]
+        if ends:
+            self.is_stopped = True
+            return self._pending[: min(ends)]
+        cut = max(0, len(self._pending) - held)
+        released, self._pending = self._pending[:cut], self._pending[cut:]
+        return released
+
+
+def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
+    """The text of token ids, and the number of characters before each."""
+    detokenizer = IncrementalDetokenizer(tokenizer)
+    text, offsets = "", []
+    for token_id in ids:
+        offsets.append(detokenizer.length)
+        text += detokenizer.push(token_id)
+    return text + detokenizer.finish(), offsets
+
+
+def token_bytes(tokenizer: Any, token_id: int) -> bytes:
+    """The bytes of a token, which may be part of a character."""
+    piece = str(tokenizer.convert_ids_to_tokens(token_id))
+    if token_id in tokenizer.added_tokens_decoder:
+        return piece.encode()
+    if isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel):
+        return bytes(_byte_of()[letter] for letter in piece)
+    match = _BYTE_PIECE.fullmatch(piece)
+    return bytes.fromhex(match[1]) if match else piece.replace("\u2581", " ").encode()
+
+
+def token_text(data: bytes) -> str:
+    r"""A token's bytes as text; `bytes:\xf0\x9f` for part of a character, as OpenAI writes it."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+@cache
+def _byte_of() -> dict[str, int]:
+    """The byte for each letter of byte-level BPE."""
+    return {letter: byte for byte, letter in bytes_to_unicode().items()}
