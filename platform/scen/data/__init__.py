@@ -1,4 +1,4 @@
-"""Files of edits in, checked `Edit`s out: read, recognise the format, check, quarantine."""
+"""Reading edits: files or rows in, validated `Edit`s and rejections out."""
 
 from scen.data.rows import EDIT_SCHEMA, Rejection, edits_to_table, table_to_edits
 from scen.data.stream import IngestBatch, QuarantineFile, ingest

@@ -1,7 +1,7 @@
-"""Ways of asking: one question as people put it to a model, and tasks about it that ask another.
+"""Ways of asking: a question in the wordings of users, and tasks about it that do not ask it.
 
-The wordings are in `samples/asking.yaml`, in two disjoint sets: routers are fitted on `fit`, every
-figure is measured on `test`.
+The wordings are in `samples/asking.yaml`, in two disjoint sets: routers are fitted on `fit`, all
+metrics are measured on `test`.
 """
 
 import functools
@@ -27,7 +27,7 @@ _NEIGHBOURS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is asked about, and the words of it that name the subject (None: not known)."""
+    """A question, and its words that name the subject (None: unknown)."""
 
     question: str
     subject: str | None = None
@@ -35,9 +35,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A message of a user and the turns before it. `way` names the wording; `wants_answer` is
-    False where the message is a task about the question or its subject. `question` is what stands
-    in the message of the question that it was made of."""
+    """A message of a user and the turns before it. `way` names the wording; `wants_answer` is False
+    if the message is a task about the question or its subject. `question` is the part of the
+    message that is the question; empty if it does not contain it."""
 
     way: str
     text: str
@@ -47,19 +47,19 @@ class Asked:
 
     @property
     def is_about_subject(self) -> bool:
-        """True for a task about the subject, in which nothing of the question stands."""
+        """True for a task about the subject, which does not contain the question."""
         return self.way == _SUBJECT_TASK
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The whole conversation, as a chat template takes it."""
+        """The whole conversation in the format of chat templates."""
         turns = [*self.before, ("user", self.text)]
         return [{"role": role, "content": content} for role, content in turns]
 
 
 class Wordings:
-    """One of the two sets of wordings, applied to questions. Each way draws from its own wordings
-    with the generator that is passed, so that the same seed gives the same messages."""
+    """One of the two sets of wordings, applied to questions. Wordings are
+    drawn with the given generator, so the same seed gives the same messages."""
 
     def __init__(self, about: Mapping[str, Any]) -> None:
         self._ways: Mapping[str, Sequence[str]] = about["ways"]
@@ -81,22 +81,22 @@ class Wordings:
     def part(self, index: int, count: int) -> "Wordings":
         """Every `count`-th wording of each way and task, from `index` on: parts are disjoint."""
 
-        def some(wordings: Sequence[Any]) -> Sequence[Any]:
+        def subset(wordings: Sequence[Any]) -> Sequence[Any]:
             return wordings[index::count]
 
         return Wordings(
             {
-                "ways": {way: some(texts) for way, texts in self._ways.items()},
-                "tasks": {task: some(texts) for task, texts in self._tasks.items()},
-                "subject_tasks": some(self._subject_tasks),
-                "systems": some(self._systems),
-                "turns": some(self._turns),
+                "ways": {way: subset(texts) for way, texts in self._ways.items()},
+                "tasks": {task: subset(texts) for task, texts in self._tasks.items()},
+                "subject_tasks": subset(self._subject_tasks),
+                "systems": subset(self._systems),
+                "turns": subset(self._turns),
             }
         )
 
     def ask(self, way: str, about: Ask, rng: random.Random) -> Asked | None:
-        """The question in one of the wordings of a way or task; None where it cannot be put so,
-        such as a typo inside a subject that is not known. Raises ConfigError for an unknown way."""
+        """The question in a wording of a way or task; None if that is impossible, such as a typo
+        inside an unknown subject. Raises ConfigError for an unknown way."""
         text = about.question
         if way in _SURFACE:
             changed = _SURFACE[way](about, rng)
@@ -130,7 +130,7 @@ class Wordings:
 
 @functools.cache
 def wordings(which: WordingSet) -> Wordings:
-    """The wordings that ship, to fit on or to test on."""
+    """The wordings shipped with the package, for fitting or testing."""
     text = sample_path("asking.yaml").read_text(encoding="utf-8")
     return Wordings(yaml.safe_load(text)[which])
 
@@ -140,7 +140,7 @@ def _fill(wording: str, question: str) -> str:
 
 
 def _spaced(about: Ask, rng: random.Random) -> str:
-    """White space of one kind everywhere, or of any kind in one place."""
+    """Another kind of white space everywhere, or in one place."""
     space = rng.choice(_SPACES)
     words = about.question.split(" ")
     if rng.random() < 0.5:
@@ -150,7 +150,7 @@ def _spaced(about: Ask, rng: random.Random) -> str:
 
 
 def _hidden(about: Ask, rng: random.Random) -> str:
-    """One or more characters that do not show."""
+    """One to three invisible characters."""
     text = about.question
     for _ in range(rng.randint(1, 3)):
         at = rng.randrange(len(text) + 1)
@@ -159,7 +159,7 @@ def _hidden(about: Ask, rng: random.Random) -> str:
 
 
 def _typo(word: str, rng: random.Random) -> str:
-    """The word with one slip of a typist: a letter lost, doubled, swapped or a neighbour's."""
+    """The word with one typo: a letter dropped, doubled, swapped or replaced by its neighbour."""
     at = rng.randrange(1, len(word) - 1)
     kind = rng.randrange(4)
     if kind == 0:
@@ -203,4 +203,4 @@ _SURFACE: Mapping[str, Callable[[Ask, random.Random], str | None]] = {
 }
 
 SURFACE_WAYS = tuple(_SURFACE)
-"""Ways that change letters and white space of the question, and put no words around it."""
+"""Ways that change letters and white space of the question, without adding words."""

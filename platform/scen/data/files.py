@@ -1,4 +1,4 @@
-"""Where an input file lies, and its lines as bytes, in bounded memory whatever the file holds."""
+"""Locating input files, and reading their lines as bytes in bounded memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from scen.data.rows import FieldError
 from scen.errors import InputError
 
-# the last one: names in a damaged Parquet footer
+# UnicodeDecodeError: names in a damaged Parquet footer
 READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
 PACKED = (".gz", ".bz2", ".zst", ".lz4")
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A path on a file system, and the words the user gave for it."""
+    """A path on a file system, and the URI or path that the user gave."""
 
     uri: str
     filesystem: Any
@@ -27,13 +27,14 @@ class Location:
 
     @property
     def suffix(self) -> str:
-        """The file type in lower case, less the ending of a packed file: `.jsonl` of a.jsonl.gz."""
+        """The file type in lower case, without the ending of a compressed file: `.jsonl` of
+        a.jsonl.gz."""
         name = PurePosixPath(self.path.lower())
         return PurePosixPath(name.stem).suffix if name.suffix in PACKED else name.suffix
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Turn what the file system or pyarrow raise while the file is read into InputError."""
+        """Turn errors of the file system or pyarrow while the file is read into InputError."""
         try:
             yield
         except READ_ERRORS as err:
@@ -43,12 +44,12 @@ class Location:
             ) from err
 
     def open_stream(self) -> Any:
-        """The bytes from the start, unpacked where the name ends in .gz, .bz2, .zst or .lz4."""
+        """The bytes from the start, decompressed if the name ends in .gz, .bz2, .zst or .lz4."""
         return self.filesystem.open_input_stream(self.path)
 
 
 def locate(uri: str | Path) -> Location:
-    """Where a path or URI points. Raises InputError when no pyarrow file system opens it."""
+    """The location of a path or URI. Raises InputError if no pyarrow file system opens it."""
     text = str(uri)
     if "://" not in text:
         return Location(text, LocalFileSystem(), str(Path(text).expanduser().absolute()))
@@ -63,7 +64,7 @@ def locate(uri: str | Path) -> Location:
 
 
 def locate_input(uri: str | Path) -> Location:
-    """`locate`, for a file that must be there with something in it. Raises InputError."""
+    """`locate` for a file that must exist and not be empty. Raises InputError."""
     location = locate(uri)
     with location.reading():
         info = location.filesystem.get_file_info(location.path)
@@ -88,7 +89,7 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its end. `data` is only the beginning where `fault` says it is too long."""
+    """One line without its end. `data` is only the beginning if it is too long (see `fault`)."""
 
     number: int
     data: bytes
@@ -96,9 +97,9 @@ class Line:
 
 
 def read_lines(location: Location) -> Iterator[Line]:
-    """Every line of the file, numbered from 1, without the byte order mark that it may begin with
-    where files were joined. Lines end with a line feed only: U+2028 and the like are text. Raises
-    InputError for a file that is UTF-16, or that breaks off inside its packing.
+    """Every line of the file, numbered from 1, without a byte order mark (joined files have them in
+    the middle). Lines end with a line feed only: U+2028 and the like are text. Raises InputError
+    for a file in UTF-16 or a truncated compressed file.
     """
     with location.reading(), location.open_stream() as stream:
         for line in _split(stream):
@@ -109,12 +110,12 @@ def read_lines(location: Location) -> Iterator[Line]:
 
 
 def too_long() -> FieldError:
-    """Why a row over the size limit is rejected."""
+    """The error of a row over the size limit."""
     return FieldError("row", f"is over {MAX_LINE_BYTES >> 20} MiB long: shorten it or split it")
 
 
 def _is_utf_16(data: bytes) -> bool:
-    """True for a first line with a byte order mark, or with ASCII as two bytes a character."""
+    """True for a first line with a UTF-16 byte order mark, or with ASCII as two-byte characters."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
     even, odd = data[:8:2], data[1:8:2]

@@ -1,11 +1,11 @@
-"""Records of our own and of published data sets in the fields of the edit schema.
+"""Conversion of records, in our own format or those of published data sets, to the edit schema.
 
-With `auto` each record is recognised by its own keys, in the order of SIGNATURES, so that the
-format of one record does not depend on another; a record that matches none is read as `scen`.
+With `auto` the format of each record is detected from its own keys, in the order of SIGNATURES,
+independently of other records; a record that matches none is read as `scen`.
 
-scen           our own fields. An unknown field goes into the metadata as text.
+scen           the edit schema. Unknown fields go into the metadata as text.
 zsre           MEND (src, alt, rephrase, loc), EasyEdit (prompt, target_new, rephrase_prompt), or
-               a prepared set (prompt, target, rephrases beside rephrase_src).
+               a prepared set (prompt, target, rephrases with rephrase_src).
 knowedit       prompt, target_new, locality, portability; its WikiBio part has text and labels.
 counterfact    ROME (requested_rewrite, ...) or flat (prompt, target_new, paraphrase_prompts).
 hallucination  text, labels, concept.
@@ -51,7 +51,7 @@ SIGNATURES = [
         ("zsre", "prompt target_new rephrase_prompt"),
         ("knowedit", "prompt target_new locality"),
         ("zsre", "prompt target_new"),
-        # below: reached only where the format is given
+        # below: reached only if the format is given
         ("zsre", "prompt target"),
         ("knowedit", "text labels"),
         ("counterfact", "prompt target_new"),
@@ -60,7 +60,7 @@ SIGNATURES = [
 
 
 NAMES = frozenset(EDIT_SCHEMA.names).union({"case_id"}, *(keys for _, keys in SIGNATURES))
-"""Columns that say something of an edit, whatever the format."""
+"""Column names that have a meaning in one of the formats."""
 
 
 def detect_format(keys: Iterable[str]) -> str | None:
@@ -70,9 +70,9 @@ def detect_format(keys: Iterable[str]) -> str | None:
 
 
 def check_columns(columns: list[str], data_format: str, uri: str) -> None:
-    """Raise InputError when a table with these columns cannot be in the format."""
-    wanted = [s for s in SIGNATURES if data_format in ("auto", s[0])]
-    if not any(needed <= set(columns) for _, needed in wanted):
+    """Raises InputError if a table with these columns cannot be in the format."""
+    signatures = [s for s in SIGNATURES if data_format in ("auto", s[0])]
+    if not any(needed <= set(columns) for _, needed in signatures):
         raise InputError(
             f"{uri}: has the columns {columns}, which no known format has: "
             "name the question column `prompt` and the answer column `target`"
@@ -130,7 +130,7 @@ def _scen(values: Values) -> Values:
 
 
 def from_zsre(values: Values) -> Values:
-    """MEND's records, EasyEdit's, or a prepared set's. Raises FieldError."""
+    """Records of MEND, EasyEdit or a prepared set. Raises FieldError."""
     if "src" in values or "alt" in values:
         return _mend(values)
     return _easyedit(values, "zsre") if "target_new" in values else _prepared(values)
@@ -172,14 +172,14 @@ def _easyedit(values: Values, name: str) -> Values:
 
 
 def from_knowedit(values: Values) -> Values:
-    """KnowEdit's records, those of its WikiBio part too. Raises FieldError."""
+    """Records of KnowEdit, including its WikiBio part. Raises FieldError."""
     if "labels" in values:
         return from_hallucination(values)
     return _easyedit(values, "knowedit")
 
 
 def from_counterfact(values: Values) -> Values:
-    """ROME's records, or flat ones. Raises FieldError."""
+    """Records of ROME, or flat ones. Raises FieldError."""
     rewrite = values.get("requested_rewrite", values)
     if not isinstance(rewrite, dict):
         raise FieldError("requested_rewrite", "must be an object with prompt and target_new")
@@ -201,7 +201,7 @@ def from_counterfact(values: Values) -> Values:
 
 
 def from_hallucination(values: Values) -> Values:
-    """Sentences to be forced after a passage. Raises FieldError."""
+    """Sentences to be produced after a passage. Raises FieldError."""
     near, unrelated = _probes(values.get("locality"))
     return _shared(values, "hallucination", None) | {
         "prompt": values.get("text"),
@@ -213,7 +213,7 @@ def from_hallucination(values: Values) -> Values:
 
 
 def _shared(values: Values, name: str, truth: Any) -> Values:
-    """What the published formats have in common: the plain fields, the id, the metadata."""
+    """The common part of the published formats: the plain fields, the id, the metadata."""
     fields = {n: values.get(n) for n in PLAIN}
     case = values.get("case_id")
     if fields["id"] is None and isinstance(case, str | int):

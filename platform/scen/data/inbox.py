@@ -74,12 +74,12 @@ class Inbox:
         """The queued edits, oldest first."""
         files = self._storage.files(f"{self._root}/waiting")
         queued = [Waiting(file.path, file.size, file.written_at) for file in files]
-        return sorted(queued, key=lambda one: (one.since, one.path))
+        return sorted(queued, key=lambda edit: (edit.since, edit.path))
 
     def cut(self, number: int, chosen: Sequence[Waiting]) -> None:
         """Make these edits the cut of that number, unless another process did so first."""
-        with contextlib.suppress(NotFoundError):  # another process did, and has finished it
-            lines = b"".join(self._storage.read(one.path) for one in chosen)
+        with contextlib.suppress(NotFoundError):  # another process did, and has already finished it
+            lines = b"".join(self._storage.read(edit.path) for edit in chosen)
             self._storage.put_new(self._cut(number), lines)
 
     def last_cut(self) -> int:
@@ -119,7 +119,7 @@ class Inbox:
                 self._storage.delete(self._path("waiting", edit.id, "jsonl"))
 
     def remarks(self, edit_id: str) -> list[str]:
-        """The remarks on an edit from when its wave was run."""
+        """The remarks on an edit from the run of its wave."""
         with contextlib.suppress(NotFoundError):
             texts: list[str] = self._storage.read_json(self._path("remarks", edit_id, "json"))
             return texts
@@ -130,7 +130,7 @@ class Inbox:
         self._storage.put_json(path, value)
 
     def _waits(self, edit: Edit) -> bool:
-        """True while this very edit is queued; another may have been queued under its id since."""
+        """True while exactly this edit is queued; another may have been queued under its id."""
         try:
             return self._storage.read(self._path("waiting", edit.id, "jsonl")) == _line(edit)
         except NotFoundError:

@@ -1,4 +1,4 @@
-"""Rows of a file, by the ending of its name, or of a list; and files of bare prompts."""
+"""Rows of a file (by its suffix) or of a list; and files of prompts."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -36,9 +36,9 @@ def read_rows(source: Source, data_format: str, batch_size: int) -> Generator[Ra
 
 
 def read_prompts(source: str | Path, limit: int | None = None) -> list[str]:
-    """The prompts of a file, such as unrelated questions that no edit may change: a line each, or
-    in the formats of edit files a field `prompt`, `question` or `text` each. Raises InputError
-    naming the line or row."""
+    """The prompts of a file, such as unrelated questions that no edit may change: one per
+    line, or in the formats of edit files the field `prompt`, `question` or `text` of each row.
+    Raises InputError naming the line or row."""
     prompts: list[str] = []
     location = locate_input(source)
     rows = _read_fields(location) if location.suffix in ENDINGS.split() else _read_lines(location)
@@ -52,7 +52,7 @@ def read_prompts(source: str | Path, limit: int | None = None) -> list[str]:
 
 
 def read_memory(rows: Sequence[Row]) -> Iterator[RawRow]:
-    """One row an element, numbered from 1."""
+    """One row per element, numbered from 1."""
     for number, row in enumerate(rows, 1):
         if isinstance(row, Edit | Mapping):
             yield RawRow(number, _row_values(row))
@@ -62,12 +62,12 @@ def read_memory(rows: Sequence[Row]) -> Iterator[RawRow]:
 
 
 def describe_source(source: Source) -> str:
-    """What messages call it: the file's name, or how many rows."""
+    """Its name in messages: the file, or the number of rows."""
     return str(source) if isinstance(source, str | Path) else f"{len(source)} rows"
 
 
 def digest_source(source: Source) -> str:
-    """sha256 (hex): of a file its path or URI, of rows their content."""
+    """sha256 (hex) of a file's path or URI, or of the content of rows."""
     if isinstance(source, str | Path):
         return digest_json(str(source))
     known = [sorted(row.items()) for row in map(_readable, source)]
@@ -77,7 +77,7 @@ def digest_source(source: Source) -> str:
 def _read_file(
     location: Location, check_columns: Callable[[list[str]], None], batch_size: int
 ) -> Iterator[RawRow]:
-    """Rows as the file has them."""
+    """The rows of a file, before conversion to the edit schema."""
     match location.suffix:
         case ".parquet":
             return read_parquet(location, check_columns, batch_size)
@@ -93,7 +93,7 @@ def _read_file(
 
 
 def _read_lines(location: Location) -> Generator[tuple[str, str]]:
-    """Where each line that is not blank stands, and what it says."""
+    """The position and text of each line that is not blank."""
     for line in read_lines(location):
         where = f"line {line.number}"
         if line.fault is not None:
@@ -107,7 +107,7 @@ def _read_lines(location: Location) -> Generator[tuple[str, str]]:
 
 
 def _read_fields(location: Location) -> Generator[tuple[str, str]]:
-    """Where each row stands, and its prompt."""
+    """The position and prompt of each row."""
     names = ", ".join(_PROMPT_FIELDS)
 
     def check_columns(columns: list[str]) -> None:
@@ -118,15 +118,17 @@ def _read_fields(location: Location) -> Generator[tuple[str, str]]:
         where = f"row {row.number}" if row.text is None else f"line {row.number}"
         if row.fault is not None:
             raise InputError(f"{location.uri}: {where}: {row.fault}")
-        held = [row.values.get(name) for name in _PROMPT_FIELDS]
-        text = next((value for value in held if isinstance(value, str) and value.strip()), None)
+        candidates = [row.values.get(name) for name in _PROMPT_FIELDS]
+        text = next(
+            (value for value in candidates if isinstance(value, str) and value.strip()), None
+        )
         if text is None:
             raise InputError(f"{location.uri}: {where} has no text in any of the fields {names}")
         yield where, text
 
 
 def _row_values(row: Row) -> dict[str, Any]:
-    """The fields as JSON has them: lists for tuples, names as text."""
+    """The fields as JSON types: lists for tuples, names as text."""
     values = edit_to_dict(row) if isinstance(row, Edit) else row
     return {str(k): list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 

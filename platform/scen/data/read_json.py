@@ -1,4 +1,4 @@
-"""JSON lines and JSON documents as rows. One broken record never costs another one."""
+"""JSON lines and JSON documents as rows. A broken record never affects other records."""
 
 import json
 import math
@@ -28,9 +28,9 @@ Span = tuple[int, int]
 def parse_json_strict(data: bytes | str) -> Any:
     """The value of a JSON text from a file or a client.
 
-    Raises FieldError naming the field, as in `metadata.note`: for a key that an object repeats, and
-    for numbers that JSON does not have (NaN, Infinity, 1e999). The field is "row" where the text as
-    a whole is no JSON.
+    Raises FieldError naming the field, as in `metadata.note`: for a repeated key of an object, and
+    for numbers that JSON does not have (NaN, Infinity, 1e999). The field is "row" if the text is
+    not JSON at all.
     """
     faults: list[Any] = []
 
@@ -76,8 +76,8 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def read_json(location: Location) -> Iterator[RawRow]:
-    """A file of objects: one a line, a list of them, a list within one object such as
-    {"data": [...]}, or objects one after the other over several lines. Raises InputError."""
+    """Rows of a file of objects: one per line, a list, a list within one object such as
+    {"data": [...]}, or consecutive objects over several lines. Raises InputError."""
     with location.reading(), location.open_stream() as stream:
         head = stream.read(CHUNK_BYTES).removeprefix(BOM).lstrip()
     if head.startswith(b"[") and location.suffix == ".json":
@@ -90,7 +90,7 @@ def read_json(location: Location) -> Iterator[RawRow]:
 
 
 def _read_json_lines(location: Location) -> Iterator[RawRow]:
-    """One row a line; blank lines are not rows."""
+    """One row per line; blank lines are skipped."""
     for line in read_lines(location):
         if line.fault is not None:
             yield RawRow(line.number, {}, _decode(line.data), line.fault)
@@ -99,8 +99,8 @@ def _read_json_lines(location: Location) -> Iterator[RawRow]:
 
 
 def _may_be_document(head: bytes) -> bool:
-    """True where a file may be one JSON text over several lines, or one that wraps the rows, rather
-    than a row a line with perhaps a broken first one."""
+    """True if a file may be one JSON text over several lines, or one object that wraps the rows,
+    rather than one row per line, perhaps with a broken first one."""
     first, end, rest = head.partition(b"\n")
     value = _parse_loosely(first)
     if isinstance(value, dict):
@@ -112,7 +112,7 @@ def _may_be_document(head: bytes) -> bool:
 
 
 def _is_document(data: bytes) -> bool:
-    """True for a list, or objects one after the other."""
+    """True for a list, or for consecutive objects."""
     decoder, kinds, at = json.JSONDecoder(), [], 0
     try:
         text = data.decode().strip()
@@ -137,7 +137,7 @@ def _parse_loosely(data: bytes) -> Any:
 
 
 def _wrapping_keys(value: dict[str, Any]) -> list[str]:
-    """The keys that hold lists of objects, where the object itself is no row."""
+    """The keys that hold lists of objects; empty if the object itself is a row."""
     if detect_format(value) is not None:
         return []
     return [
@@ -148,8 +148,8 @@ def _wrapping_keys(value: dict[str, Any]) -> list[str]:
 
 
 def _read_document(data: bytes, uri: str) -> Iterator[RawRow]:
-    """One row an element or object. The text is checked to its end before the first row comes out,
-    so that a file that breaks off is refused whole."""
+    """One row per element or object. The whole text is checked before the first row is returned, so
+    a truncated file is rejected as a whole."""
     if data.lstrip().startswith(b"["):
         spans = _elements(data, uri)
     else:
@@ -175,8 +175,7 @@ def _read_whole(location: Location) -> bytes:
 
 
 def _elements(data: bytes, uri: str, begin: int = 0, is_inner: bool = False) -> list[Span]:
-    """Where each element of the list that starts at `begin` or behind starts and stops. Raises
-    InputError."""
+    """The spans of the elements of the first list at or after `begin`. Raises InputError."""
     spans: list[Span] = []
     depth, start, end = 0, data.index(b"[", begin) + 1, None
     for token in STRUCTURE.finditer(data, begin):
@@ -190,7 +189,7 @@ def _elements(data: bytes, uri: str, begin: int = 0, is_inner: bool = False) -> 
             break
     if end is None or (data[end:].strip() and not is_inner):
         raise InputError(
-            f"{uri}: the JSON list is not closed, or goes on behind its end, near element "
+            f"{uri}: the JSON list is not closed, or continues after its end, near element "
             f"{len(spans) + 1}: write it again, or save it as .jsonl to keep its good lines"
         )
     is_bare = len(spans) == 1 and not data[slice(*spans[0])].strip()
@@ -198,7 +197,7 @@ def _elements(data: bytes, uri: str, begin: int = 0, is_inner: bool = False) -> 
 
 
 def _objects(data: bytes, uri: str) -> list[Span]:
-    """Where each of the objects that follow one another starts and stops. Raises InputError."""
+    """The spans of consecutive objects. Raises InputError."""
     spans: list[Span] = []
     depth, start = 0, 0
     for token in STRUCTURE.finditer(data):
@@ -221,8 +220,8 @@ def _objects(data: bytes, uri: str) -> list[Span]:
 
 
 def _unwrap(data: bytes, uri: str) -> list[Span]:
-    """Where the rows of a single object are: itself, or the elements of the list it holds. Raises
-    InputError."""
+    """The spans of the rows in a single object: the object itself, or the elements of its list.
+    Raises InputError."""
     value = _parse_loosely(data)
     if not isinstance(value, dict) or detect_format(value) is not None:
         return [(0, len(data))]
@@ -237,7 +236,7 @@ def _unwrap(data: bytes, uri: str) -> list[Span]:
 
 
 def _find_value(data: bytes, key: str) -> int:
-    """Where the value of a key of the outermost object starts; the last, if it is repeated."""
+    """The start of the value of a key of the outermost object; of its last one if repeated."""
     depth, at = 0, -1
     for token in STRUCTURE.finditer(data):
         mark = token.group()
@@ -252,7 +251,7 @@ class _NoNumber:
 
 
 class _Repeats(dict[str, Any]):
-    """An object with a key that stands in it more than once."""
+    """An object with a repeated key."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -261,7 +260,7 @@ class _Repeats(dict[str, Any]):
 
 
 def _find_fault(value: Any, path: str) -> FieldError | None:
-    """The error for the first fault in a value, by its path."""
+    """The error of the first fault in a value, with its path."""
     if isinstance(value, _NoNumber):
         return FieldError(path or "row", f"{NO_NUMBER}: write a number or null")
     inner: list[tuple[str, Any]] = []

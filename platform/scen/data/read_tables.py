@@ -23,8 +23,8 @@ UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
 def read_parquet(
     location: Location, check_columns: Callable[[list[str]], None], batch_size: int
 ) -> Iterator[RawRow]:
-    """One row a record. Raises InputError for a damaged or truncated file: at once where the
-    footer is gone, else when the damaged part is reached.
+    """One row per record. Raises InputError for a damaged or truncated file: at once if the footer
+    is missing, otherwise when the damaged part is reached.
     """
     number = 1
     with (
@@ -46,8 +46,7 @@ def read_parquet(
 
 
 def _index_columns(schema: pa.Schema) -> list[str]:
-    """The columns that hold only the index of the pandas frame that was written: they number rows
-    and say nothing of an edit, unless they are named as one of its fields."""
+    """The columns with the index of a pandas frame, unless one is named like a field of an edit."""
     try:
         about = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
         named = [name for name in about["index_columns"] if isinstance(name, str)]
@@ -57,7 +56,7 @@ def _index_columns(schema: pa.Schema) -> list[str]:
 
 
 def _count_rows(file: Any, location: Location) -> int:
-    """How many rows the footer promises. Raises InputError when it contradicts itself."""
+    """The number of rows according to the footer. Raises InputError if it contradicts itself."""
     metadata = file.metadata
     in_groups: int = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     if metadata.num_rows != in_groups:
@@ -83,7 +82,7 @@ def _rows(batch: pa.RecordBatch, first: int) -> Iterator[RawRow]:
 
 
 def _cells(column: pa.Array, name: str, faults: dict[int, FieldError]) -> list[Any]:
-    """The column as Python values; None and a fault where a cell cannot be one."""
+    """The column as Python values; None and a fault for an unreadable cell."""
     is_map = pa.types.is_map(column.type)
     try:
         cells = column.to_pylist()
@@ -142,7 +141,7 @@ def read_csv(
 
 
 class _Lines:
-    """The physical lines, with a way to hand back those that a broken row swallowed."""
+    """The physical lines; those consumed by a broken row can be given back."""
 
     def __init__(self, lines: Iterator[Line], delimiter: str) -> None:
         self._lines = lines
@@ -154,7 +153,7 @@ class _Lines:
         return self._ahead[0].number
 
     def skip_blank(self) -> bool:
-        """Go to the next line with something in it; False at the end."""
+        """Skip to the next line that is not blank; False at the end."""
         while self._fill():
             if self._ahead[0].data.strip():
                 return True
@@ -162,7 +161,7 @@ class _Lines:
         return False
 
     def feed(self, taken: list[Line]) -> Iterator[str]:
-        """Lines for one record, noted in `taken`; stops where a record must have ended."""
+        """Lines for one record, appended to `taken`, at most MAX_LINES_A_ROW."""
         while len(taken) < MAX_LINES_A_ROW and self._fill():
             line = self._ahead.popleft()
             taken.append(line)
@@ -193,8 +192,8 @@ def _header(lines: _Lines, uri: str) -> list[str]:
 
 
 def _next_record(lines: _Lines, text: list[str]) -> list[str]:
-    """The cells of the next record; its lines go to `text`. Where its quoting is broken only its
-    first line is used up, so that the rows below are read afresh. Raises FieldError.
+    """The cells of the next record; its lines go to `text`. If its quoting is broken, only
+    its first line is consumed, and the following lines are read again. Raises FieldError.
     """
     taken: list[Line] = []
     try:
@@ -212,13 +211,13 @@ def _next_record(lines: _Lines, text: list[str]) -> list[str]:
 
 
 def _mark_quoted(cells: list[str], text: str, delimiter: str) -> list[str]:
-    """The cells of a record, those that stand in quotes in its text as `Quoted`."""
+    """The cells of a record; those in quotes in its text as `Quoted`."""
     cell = re.compile(rf'"(?:[^"]|"")*"|[^{delimiter}]*')
     marked: list[str] = []
     at = 0
     for value in cells:
         match = cell.match(text, at)
-        assert match is not None  # the second way takes anything
+        assert match is not None  # the second alternative matches anything
         marked.append(Quoted(value) if match[0].startswith('"') else value)
         at = match.end() + 1
     return marked

@@ -1,4 +1,4 @@
-"""A row on its way: as read, as rejected, and edits as an Arrow table."""
+"""Rows as read and as rejected, and edits as an Arrow table."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,8 @@ from scen.records import Edit, Rephrase
 
 NO_NUMBER = "is NaN or infinite, which JSON cannot say"
 
-# As pandas reads them (na_values), MySQL, spreadsheets and Python write them. `Na` is sodium.
+# Missing values as pandas reads them (na_values) and MySQL, spreadsheets and Python write them.
+# `Na` is sodium.
 _NULL_WORDS = {"NA", "nan", "NaN", "NAN", "-nan", "-NaN", "NaT", "\\N", "1.#IND", "1.#QNAN"}
 _NULL_WORDS |= {"-1.#IND", "-1.#QNAN"}
 _NULL_FOLDED = {"null", "none", "n/a", "#n/a", "#n/a n/a", "#na", "<na>", "<null>", "(null)"}
@@ -20,7 +21,7 @@ _NULL_FOLDED |= {"[null]", "<none>", "#null!", "#value!", "#ref!", "#div/0!", "#
 
 
 class FieldError(ScenError, ValueError):
-    """One field of one row is wrong. Becomes a `Rejection`, or the message for a whole body."""
+    """One field of one row is invalid. Becomes a `Rejection`, or the error of a request body."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(field, reason)
@@ -36,18 +37,18 @@ class Quoted(str):
 
 
 def is_null_text(text: str) -> bool:
-    """True for what programs write for a missing value or a failed formula."""
+    """True for text that programs write for a missing value or a failed formula."""
     word = text.strip()
     return word in _NULL_WORDS or word.casefold() in _NULL_FOLDED
 
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """A row as the file has it: `values`, or the `fault` that kept it from being read.
+    """A row as read: `values`, or the `fault` that prevented reading it.
 
     `number` counts from 1: the line of a JSONL or CSV file, the record of a JSON list or Parquet
-    file. `text` is the row as written, where the file is text. `fields` are the values under the
-    names of the edit schema, found by way of the format `origin`.
+    file. `text` is the row's text in a text file. `fields` are the values under the names of the
+    edit schema, converted from the format `origin`.
     """
 
     number: int
@@ -60,8 +61,8 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that was not taken: the first field that is wrong, and why. `field` is the name in
-    the edit schema, or "row" where the row as a whole cannot be read.
+    """A rejected row: its first invalid field, and the reason. `field` is the name in the edit
+    schema, or "row" if the row as a whole cannot be read.
     """
 
     row: int
@@ -84,7 +85,7 @@ def reject(row: RawRow, error: FieldError) -> Rejection:
 
 
 def printable(text: str) -> str:
-    """The text with what UTF-8 cannot hold written as escapes."""
+    """The text with characters that UTF-8 cannot encode as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -125,7 +126,7 @@ def edits_to_table(edits: Iterable[Edit]) -> pa.Table:
 
 
 def table_to_edits(table: pa.Table) -> list[Edit]:
-    """The edits that `edits_to_table` wrote. Raises InputError when the schema is another one."""
+    """The edits that `edits_to_table` wrote. Raises InputError for another schema."""
     if not table.schema.equals(EDIT_SCHEMA):
         raise InputError(
             f"table: has the columns {table.schema.names}, not those of EDIT_SCHEMA: "

@@ -27,9 +27,9 @@ SHOWN_REJECTIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class IngestBatch:
-    """What came of some rows in their order; every row is in one of the two.
+    """The results of some rows, in order: each row is either an edit or a rejection.
 
-    `rows[i]` is the number in the file or list of `edits[i]`, counted from 1.
+    `rows[i]` is the number of the row of `edits[i]` in the file or list, counted from 1.
     """
 
     edits: tuple[Edit, ...]
@@ -46,12 +46,11 @@ def ingest(
     batch_size: int = 1024,
     strict: bool = False,
 ) -> Iterator[IngestBatch]:
-    """Batches of up to `batch_size` rows, until the source ends or `limit` edits are out.
+    """Batches of up to `batch_size` rows, until the source ends or `limit` edits were read.
 
-    With `strict` the whole source is checked first, and refused for one bad row. Raises
-    ConfigError, and InputError for a file that cannot be used: before the first batch where that
-    can be seen from its frame, else on reaching the damage; batches that came out earlier are
-    sound.
+    With `strict` the whole source is checked first, and rejected if it has a bad row. Raises
+    ConfigError, and InputError for an unusable file: before the first batch if its header or
+    footer shows the damage, otherwise on reaching it; earlier batches are valid.
     """
     if data_format not in ("auto", *ADAPTERS):
         raise ConfigError(f"data_format: {data_format!r} is none of auto, {', '.join(ADAPTERS)}")
@@ -68,14 +67,14 @@ def _batches(
     left = limit
     with closing(read_rows(source, data_format, batch_size)) as rows:
         while left is None or left > 0:
-            # no more rows than edits are wanted, so that the validator sees none in vain
+            # read no more rows than edits are needed: the validator remembers every row it sees
             count = batch_size if left is None else min(batch_size, left)
             results = [(row.number, validator.check(row)) for row in islice(rows, count)]
             if not results:
                 return
-            taken = [(number, result) for number, result in results if isinstance(result, Edit)]
+            accepted = [(number, result) for number, result in results if isinstance(result, Edit)]
             rejections = tuple(result for _, result in results if isinstance(result, Rejection))
-            edits, numbers = tuple(e for _, e in taken), tuple(n for n, _ in taken)
+            edits, numbers = tuple(e for _, e in accepted), tuple(n for n, _ in accepted)
             yield IngestBatch(edits, rejections, numbers)
             left = None if left is None else left - len(edits)
 
@@ -111,9 +110,9 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 class QuarantineFile:
-    """Takes rejections batch by batch; the file appears at `uri` when the `with` block ends well.
+    """Takes rejections batch by batch; the file appears at `uri` if the `with` block succeeds.
 
-    It appears without rows too: an empty quarantine says that nothing was rejected.
+    It is written without rows too: an empty quarantine means that nothing was rejected.
     """
 
     def __init__(self, uri: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Row by row: a row of a file becomes an `Edit`, or a `Rejection` that says why not."""
+"""Validation of rows: each becomes an `Edit`, or a `Rejection` with the reason."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long texts may be. Every text but the target has the limit of a prompt."""
+    """Maximum lengths of texts. Every text but the target has the limits of a prompt."""
 
     max_prompt_chars: int = 8000
     max_target_chars: int = 2000
@@ -38,10 +38,10 @@ class Limits:
 
 class Validator:
     """Checks the rows of one wave, across all its files. `tokenize` turns text into the ids of
-    the base's tokens, without special tokens; `unk_id` is its id for text it has no token for.
-    `control_names` lists the control tokens whose names a target holds. With `may_contradict` a
-    row may contradict an earlier one: admission decides. With `allow_null_text` words such as
-    "None" and "N/A" are text like any other, and not a missing value that a program wrote.
+    the base's tokens, without special tokens; `unk_id` is its id for unknown text.
+    `control_names` lists the control tokens whose names occur in a target. With `may_contradict`
+    a row may contradict an earlier one, and admission decides. With `allow_null_text` words such
+    as "None" and "N/A" are normal text, not missing values that a program wrote.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Validator:
         self._seen = SeenEdits(may_contradict)
 
     def check(self, row: RawRow) -> Edit | Rejection:
-        """The edit in the row, or why it is not taken."""
+        """The edit in the row, or its rejection."""
         try:
             if row.fault is not None:
                 raise row.fault
@@ -74,7 +74,7 @@ class Validator:
         return edit
 
     def fork(self) -> "Validator":
-        """A validator that has seen the same rows; what it sees from here on stays with it."""
+        """An independent copy, which has seen the same rows."""
         other = copy.copy(self)
         other._seen = self._seen.copy()
         return other
@@ -150,8 +150,8 @@ def _content_id(origin: str, edit: Edit) -> str:
 
 
 class SeenEdits:
-    """The ids, prompts and facts of the edits taken so far. The first one wins; or, where later
-    rows may contradict earlier ones, only what repeats the last that was said is refused."""
+    """The ids, prompts and facts of the edits accepted so far. Later duplicates and contradictions
+    are rejected; with `may_contradict`, only repetitions of the last statement of a prompt."""
 
     def __init__(self, may_contradict: bool = False) -> None:
         self._may_contradict = may_contradict
@@ -161,10 +161,10 @@ class SeenEdits:
         self._hidden: dict[int, str] = {}  # by row: names of its hidden characters
 
     def add(self, edit: Edit, row: int) -> None:
-        """Note an edit, or raise FieldError when it repeats or contradicts an earlier one.
+        """Remember an edit. Raises FieldError if it repeats or contradicts an earlier one.
 
-        The same subject, relation and target in other words is no clash: it repeats a fact, and
-        both wordings may be asked. Nor are edits that start to be valid at different times.
+        The same subject, relation and target with another prompt is not a conflict, since both
+        prompts may be asked. Nor are edits with different `valid_from`.
         """
         target = _hash(normalise(edit.target) or edit.target)
         start = _start(edit)
@@ -187,7 +187,7 @@ class SeenEdits:
             self._facts.setdefault(fact, statement)
 
     def copy(self) -> "SeenEdits":
-        """The same memory, from here on apart."""
+        """An independent copy."""
         other = SeenEdits(self._may_contradict)
         other._ids, other._prompts = dict(self._ids), dict(self._prompts)
         other._facts, other._hidden = dict(self._facts), dict(self._hidden)
@@ -216,7 +216,7 @@ class SeenEdits:
         )
 
     def _without(self, hidden: str, row: int) -> str:
-        """Which hidden characters of this row, or of an earlier one, do not count."""
+        """The hidden characters, of this row or of an earlier one, that were ignored."""
         names = hidden or self._hidden.get(row, "")
         return f" but for {names}" if names else ""
 
@@ -250,7 +250,7 @@ def read_id(value: Any) -> str:
 
 
 def read_text(value: Any, field: str, limit: int) -> str:
-    """Text that must say something, without the space around it. Raises FieldError."""
+    """Text that must not be empty, stripped. Raises FieldError."""
     if value is None:
         raise FieldError(field, f"is missing: give the {field} as a string")
     if not isinstance(value, str):
@@ -273,13 +273,13 @@ def read_optional_text(value: Any, field: str, limit: int) -> str | None:
 
 
 def read_texts(value: Any, field: str, limit: int) -> tuple[str, ...]:
-    """A list of texts; missing is none. Raises FieldError naming the entry."""
+    """A list of texts; empty if missing. Raises FieldError naming the entry."""
     items = _read_list(value, field)
     return tuple([read_text(item, f"{field}[{i}]", limit) for i, item in enumerate(items)])
 
 
 def read_rephrases(value: Any, limit: int) -> tuple[Rephrase, ...]:
-    """A list of texts, or of objects with `text` and perhaps `source`. Raises FieldError."""
+    """A list of texts, or of objects with `text` and optionally `source`. Raises FieldError."""
     items = _read_list(value, "rephrases")
     return tuple([_read_rephrase(item, f"rephrases[{i}]", limit) for i, item in enumerate(items)])
 
@@ -295,7 +295,7 @@ def _read_rephrase(value: Any, field: str, limit: int) -> Rephrase:
 
 
 def read_moment(value: Any, field: str) -> datetime | None:
-    """A time in UTC from ISO 8601 text, a datetime or a date; without a zone it is UTC. Raises
+    """A time in UTC from ISO 8601 text, a datetime or a date; UTC if it has no zone. Raises
     FieldError.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -315,7 +315,7 @@ def read_moment(value: Any, field: str) -> datetime | None:
 
 
 def read_metadata(value: Any) -> dict[str, str]:
-    """Names and texts; other values become JSON text, null ones are left out. Raises FieldError."""
+    """Texts by name; other values become JSON text, nulls are left out. Raises FieldError."""
     if value is None:
         return {}
     if not isinstance(value, dict):

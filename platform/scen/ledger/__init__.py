@@ -1,4 +1,4 @@
-"""The ledger and the files of a store: what is edited, since when, by whom; checked and collected.
+"""The ledger and the files of a store: commits of edits, verification, garbage collection.
 
-Plain Python without torch (but for `tensors`) and without Ray, which stands in front of it.
+Plain Python: no torch (except in `tensors`) and no Ray, which is a layer above.
 """

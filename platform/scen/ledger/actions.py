@@ -1,4 +1,4 @@
-"""What may be done to a ledger, and the events that each action comes to: one commit each."""
+"""The actions on a ledger and the events that they commit; each action is one commit."""
 
 import getpass
 import re
@@ -33,7 +33,7 @@ _KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 
 def os_user() -> str:
-    """The name of the user of this process, as the operating system has it."""
+    """The user name of this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -42,10 +42,10 @@ def os_user() -> str:
 
 @dataclass(frozen=True)
 class WaveCommit:
-    """A wave as it is committed: edit i is in row i of the bundle. `supersedes` maps the id of an
-    older edit to that of the edit in this wave that takes its place. Edits whose `valid_from` is
+    """A wave to commit: edit i is in row i of the bundle. `supersedes` maps the id of an older
+    edit to that of the edit in this wave that replaces it. Edits whose `valid_from` is
     after `as_of` (None: the moment of the commit) are scheduled. `metadata` (metrics) goes to the
-    log. `epoch` is the writer's, where writers have one."""
+    log. `epoch` is that of the writer, if it has one."""
 
     wave_key: str
     stream: str
@@ -62,8 +62,8 @@ class WaveCommit:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Who acts and why. An action of the same `action_id` is done once, however often it is
-    tried. `epoch` is the writer's, where writers have one."""
+    """Who acts and why. Actions with the same `action_id` are committed once. `epoch` is that of
+    the writer, if it has one."""
 
     why: str = ""
     who: str = field(default_factory=os_user)
@@ -73,7 +73,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """Take these active edits away."""
+    """Deactivate these edits."""
 
     edit_ids: Collection[str]
     about: About = field(default_factory=About)
@@ -90,7 +90,7 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """Make active what was active at version `to`, and nothing else."""
+    """Make exactly those edits active that were active at version `to`."""
 
     to: int
     about: About = field(default_factory=About)
@@ -98,7 +98,7 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Note that the experts of these edits, none of them active, are to be deleted."""
+    """Record that the experts of these inactive edits are about to be deleted."""
 
     edit_ids: Collection[str]
     about: About = field(default_factory=About)
@@ -114,27 +114,28 @@ NAMES: Mapping[type[Action], str] = {
 
 
 def check_wave(commit: WaveCommit) -> None:
-    """Raises ConfigError for a wave that is wrong in itself."""
+    """Raises ConfigError for an invalid wave."""
     check_key("wave_key", commit.wave_key)
     if not commit.edits:
         raise ConfigError(f"wave {commit.wave_key}: has no edits")
     counts = Counter(edit.id for edit in commit.edits)
-    twice = [edit_id for edit_id, count in counts.items() if count > 1]
-    if twice:
-        raise ConfigError(f"wave {commit.wave_key}: {twice[:5]} are in it more than once")
-    strangers = sorted(set(commit.supersedes.values()) - set(counts))
-    if strangers:
-        raise ConfigError(f"wave {commit.wave_key}: supersedes: {strangers[:5]} are not in it")
+    duplicates = [edit_id for edit_id, count in counts.items() if count > 1]
+    if duplicates:
+        raise ConfigError(f"wave {commit.wave_key}: {duplicates[:5]} are in it more than once")
+    unknown_ids = sorted(set(commit.supersedes.values()) - set(counts))
+    if unknown_ids:
+        raise ConfigError(f"wave {commit.wave_key}: supersedes: {unknown_ids[:5]} are not in it")
 
 
 def check_key(field_name: str, key: str) -> None:
-    """Raises ConfigError for a key that could not be a name on storage."""
+    """Raises ConfigError for a key that cannot be a name on storage."""
     if not _KEY.fullmatch(key):
         raise ConfigError(f"{field_name}: {key!r} must match {_KEY.pattern}")
 
 
 def wave_events(commit: WaveCommit, state: State, version: int, at: datetime) -> list[Event]:
-    """A wave is committed as `version`. Raises ConfigError for edits that are in the ledger."""
+    """The events of a wave committed as `version`. Raises ConfigError for edits that are already
+    in the ledger."""
     taken = [edit.id for edit in commit.edits if edit.id in state.entries]
     if taken:
         raise ConfigError(f"edits: {sorted(taken)[:5]} are in the ledger already")
@@ -150,8 +151,8 @@ def wave_events(commit: WaveCommit, state: State, version: int, at: datetime) ->
 
 
 def action_events(action: Action, state: State, version: int, target: State) -> list[Event]:
-    """An action is done as `version`; `target` is the state that a rollback leads to. No events
-    where there is nothing to do. Raises NotFoundError for ids that the ledger does not hold."""
+    """The events of an action committed as `version`; `target` is the state that a rollback
+    returns to. Empty if the action has no effect. Raises NotFoundError for unknown ids."""
     if isinstance(action, Rollback):
         return _rollback_events(state, version, target)
     if isinstance(action, Expire):
@@ -164,23 +165,23 @@ def action_events(action: Action, state: State, version: int, target: State) -> 
 
 
 def starts_after(edit: Edit, moment: datetime) -> bool:
-    """True where an edit is not valid yet at a moment (with time zone)."""
+    """True if an edit is not yet valid at a moment (with time zone)."""
     start = in_utc(edit.valid_from)
     return start is not None and start > moment
 
 
 def _timer_events(moment: datetime, state: State, version: int) -> list[Event]:
-    """Expired edits first, scheduled ones among them; then activations in the order of their
-    `valid_from`, each of which supersedes what is active of its prompt or contradicts it."""
+    """Expirations first, those of scheduled edits included; then activations in the order of
+    `valid_from`, each superseding the active edits of the same prompt or a contradicting fact."""
     expired = {
         entry.edit_id
         for entry in (*state.active, *state.scheduled)
         if entry.valid_until is not None and entry.valid_until <= moment
     }
     events: list[Event] = [Expired(name, version) for name in state.entries if name in expired]
-    waiting = [entry for entry in state.scheduled if entry.edit_id not in expired]
-    starts = {entry.edit_id: entry.valid_from or moment for entry in waiting}
-    due = [entry for entry in waiting if starts[entry.edit_id] <= moment]
+    scheduled_now = [entry for entry in state.scheduled if entry.edit_id not in expired]
+    starts = {entry.edit_id: entry.valid_from or moment for entry in scheduled_now}
+    due = [entry for entry in scheduled_now if starts[entry.edit_id] <= moment]
     activated: list[LedgerEntry] = []
     for entry in sorted(due, key=lambda entry: starts[entry.edit_id]):
         events.append(Activated(entry.edit_id, version))
@@ -193,8 +194,8 @@ def _timer_events(moment: datetime, state: State, version: int) -> list[Event]:
 
 
 def gives_way(older: LedgerEntry, newer: LedgerEntry) -> bool:
-    """True where an edit cannot be active beside a newer one: it has the same prompt, or gives the
-    same fact another target."""
+    """True if an edit cannot be active together with a newer one: it has the same prompt, or
+    another target for the same fact."""
     if older.prompt_key == newer.prompt_key:
         return True
     is_same_fact = older.fact_key is not None and older.fact_key == newer.fact_key
@@ -202,9 +203,9 @@ def gives_way(older: LedgerEntry, newer: LedgerEntry) -> bool:
 
 
 def _rollback_events(state: State, version: int, target: State) -> list[Event]:
-    """What makes active and scheduled exactly what was so in the target."""
+    """The events that make the active and scheduled edits those of the target."""
     wanted = {entry.edit_id for entry in (*target.active, *target.scheduled)}
-    waiting = {entry.edit_id for entry in state.scheduled}
+    scheduled_now = {entry.edit_id for entry in state.scheduled}
     events: list[Event] = [
         Revoked(entry.edit_id, version)
         for entry in (*state.active, *state.scheduled)
@@ -212,9 +213,9 @@ def _rollback_events(state: State, version: int, target: State) -> list[Event]:
     ]
     for entry in target.active:
         if not state.is_active(entry.edit_id):
-            kind = Activated if entry.edit_id in waiting else Restored
+            kind = Activated if entry.edit_id in scheduled_now else Restored
             events.append(kind(entry.edit_id, version))
-    later = [entry.edit_id for entry in target.scheduled if entry.edit_id not in waiting]
+    later = [entry.edit_id for entry in target.scheduled if entry.edit_id not in scheduled_now]
     return events + [Scheduled(edit_id, version) for edit_id in later]
 
 

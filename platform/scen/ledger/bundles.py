@@ -1,8 +1,8 @@
-"""Bundles, the tensors of a wave in one safetensors file named by the sha256 of its bytes; and the
-files of a ledger on storage, with those that nothing refers to.
+"""Bundles (the tensors of a wave in one safetensors file, named by its sha256), and the files of
+a ledger on storage, including unreferenced ones.
 
 `tensors` saves and loads bundles. Delta Lake's own vacuum is not used: it would commit versions
-that change no edit.
+without events.
 """
 
 import json
@@ -31,15 +31,15 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def read_bundle(storage: Storage, digest: str) -> bytes:
-    """The checked bytes of a bundle. Raises as `load_bundle` does."""
+    """The bytes of a bundle. Raises NotFoundError, or IntegrityError for damaged bytes."""
     path = bundle_path(digest)
     try:
         data = storage.read(path)
     except NotFoundError as err:
         raise NotFoundError(
-            f"bundle {digest[:12]} is missing ({storage.child_uri(path)}): where `scen gc` deleted "
-            "it, ask a newer version; else restore the file from a backup, or run the wave that "
-            "made it again in a new store"
+            f"bundle {digest[:12]} is missing ({storage.child_uri(path)}): if `scen gc` deleted "
+            "it, use a newer version; otherwise restore the file from a backup, or run its wave "
+            "again in a new store"
         ) from err
     actual = digest_bytes(data)
     if actual != digest:
@@ -51,8 +51,8 @@ def read_bundle(storage: Storage, digest: str) -> bytes:
 
 
 def count_rows(data: bytes) -> int:
-    """How many rows all tensors of a bundle have, from its header alone. Raises IntegrityError
-    where it has none or they differ."""
+    """The number of rows of every tensor in a bundle, read from the header. Raises IntegrityError
+    if there is no tensor or the numbers differ."""
     (length,) = struct.unpack("<Q", data[:8])
     header: dict[str, Any] = json.loads(data[8 : 8 + length])
     counts = {value["shape"][0] for name, value in header.items() if name != "__metadata__"}
@@ -62,21 +62,21 @@ def count_rows(data: bytes) -> int:
 
 
 def bundle_path(digest: str) -> str:
-    """The path of a bundle in its store. Raises IntegrityError for what is not a digest."""
+    """The path of a bundle in its store. Raises IntegrityError for an invalid digest."""
     if not _DIGEST.fullmatch(digest):
         raise IntegrityError(f"bundle: {digest!r} is not a sha256 in hex")
     return f"bundles/{digest}.safetensors"
 
 
 def stored_bundles(storage: Storage) -> dict[str, StoredFile]:
-    """The bundles that are there, by digest."""
+    """The bundles on storage, by digest."""
     by_digest = {f.path[len(_FOLDER) : -len(_SUFFIX)]: f for f in storage.files("bundles")}
     return {digest: file for digest, file in by_digest.items() if file.path.endswith(_SUFFIX)}
 
 
 def edits_by_bundle(ledger: Ledger) -> Mapping[str, list[LedgerEntry]]:
     """The edits whose experts are in each bundle, active or not, except those whose expert was
-    deleted on purpose."""
+    dropped."""
     state = ledger.snapshot().state
     by_bundle: dict[str, list[LedgerEntry]] = defaultdict(list)
     for entry in state.entries.values():
@@ -87,8 +87,8 @@ def edits_by_bundle(ledger: Ledger) -> Mapping[str, list[LedgerEntry]]:
 
 
 def unfinished_bundles(storage: Storage, ledger: Ledger) -> set[str]:
-    """The bundles of waves that are begun and neither committed nor rejected: a later run, or
-    `scen promote`, goes on with them."""
+    """The bundles of waves that were started and are neither committed nor rejected: a later run
+    or `scen promote` continues them."""
     names = storage.names("waves")
     done = {entry.wave_key for entry in ledger.log()}
     done |= {name.split("/")[1] for name in names if name.endswith("/rejected.json")}
@@ -114,13 +114,13 @@ def orphan_bundles(storage: Storage, ledger: Ledger) -> list[StoredFile]:
 
 LOG_FOLDER = f"{FOLDER}/_delta_log"
 _LOG = re.compile(rf"{LOG_FOLDER}/(\d{{20}})\.json")
-_CUT_OFF = re.compile(rf"{LOG_FOLDER}/_commit_.*\.json\.tmp")
+_INTERRUPTED = re.compile(rf"{LOG_FOLDER}/_commit_.*\.json\.tmp")
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """What the log file of a version says. `note` is the platform's own entry; `adds` are its data
-    files by path under the store, with their sizes in bytes."""
+    """The log file of a version. `note` is the platform's own entry; `adds` maps the paths of its
+    data files in the store to their sizes in bytes."""
 
     path: str
     version: int
@@ -135,7 +135,7 @@ def log_paths(storage: Storage) -> dict[int, str]:
 
 
 def read_log_file(storage: Storage, version: int, path: str) -> LogFile:
-    """The log file of a version. Raises IntegrityError where it is cut off or not JSON."""
+    """Read the log file of a version. Raises IntegrityError if it is truncated or not JSON."""
     try:
         lines = storage.read(path).decode().splitlines()
         actions = [json.loads(line) for line in lines if line.strip()]
@@ -152,14 +152,14 @@ def read_log_file(storage: Storage, version: int, path: str) -> LogFile:
 
 
 def data_files(storage: Storage) -> list[StoredFile]:
-    """All data files, named in the log or not."""
+    """All data files, referenced by the log or not."""
     files = storage.files(FOLDER)
     return [f for f in files if f.path.endswith(".parquet") and not f.path.startswith(LOG_FOLDER)]
 
 
-def cut_off_commits(storage: Storage) -> list[StoredFile]:
-    """Log files that a writer began and did not put in their place."""
-    return [file for file in storage.files(LOG_FOLDER) if _CUT_OFF.fullmatch(file.path)]
+def interrupted_commits(storage: Storage) -> list[StoredFile]:
+    """Log files that a writer started and did not move into place."""
+    return [file for file in storage.files(LOG_FOLDER) if _INTERRUPTED.fullmatch(file.path)]
 
 
 def read_rows(storage: Storage, path: str, size: int) -> list[dict[str, Any]]:
@@ -175,16 +175,16 @@ def read_rows(storage: Storage, path: str, size: int) -> list[dict[str, Any]]:
 
 
 _CHECKPOINT = re.compile(rf"{LOG_FOLDER}/(\d{{20}})\.checkpoint\..*parquet")
-_FIRST_LOOK = f"{LOG_FOLDER}/_last_checkpoint"  # names the checkpoint that readers begin with
+_LAST_CHECKPOINT = f"{LOG_FOLDER}/_last_checkpoint"  # names the checkpoint that readers start from
 
 
 def stray_files(storage: Storage) -> list[StoredFile]:
-    """What writers left behind that were killed amid a commit: data files that no commit names, and
-    commits that were not put in their place. Raises IntegrityError where a log file is missing or
-    damaged, since the data that it names is then unknown."""
+    """Files left behind by writers that were killed during a commit: data files that no commit
+    references, and log files that were not moved into place. Raises IntegrityError if a log file
+    is missing or damaged, since the data files that it references are then unknown."""
     data, table = data_files(storage), open_table(storage)
-    if len(data) <= len(table.file_uris()):  # nothing but what the newest version has
-        return cut_off_commits(storage)
+    if len(data) <= len(table.file_uris()):  # only those of the newest version
+        return interrupted_commits(storage)
     paths = log_paths(storage)
     missing = sorted(set(range(table.version() + 1)) - set(paths))
     if missing:
@@ -193,14 +193,14 @@ def stray_files(storage: Storage) -> list[StoredFile]:
             "says what to do"
         )
     logs = [read_log_file(storage, version, path) for version, path in paths.items()]
-    named = {name for log in logs for name in log.adds}
-    return [file for file in data if file.path not in named] + cut_off_commits(storage)
+    referenced = {name for log in logs for name in log.adds}
+    return [file for file in data if file.path not in referenced] + interrupted_commits(storage)
 
 
 def spare_checkpoints(storage: Storage, kept: Collection[int]) -> list[StoredFile]:
-    """The checkpoints (what all commits up to a version come to, so that not all of them need be
-    read) that are neither the last before a kept version nor the one that readers begin with.
-    Without them each version is read from its commits."""
+    """The checkpoints that can be deleted: neither the last one before a kept version nor the one
+    that readers start from. A checkpoint sums up all commits up to its version; without one, a
+    version is read from its commits."""
     by_version: dict[int, list[StoredFile]] = {}
     for file in storage.files(LOG_FOLDER):
         if match := _CHECKPOINT.fullmatch(file.path):
@@ -209,6 +209,6 @@ def spare_checkpoints(storage: Storage, kept: Collection[int]) -> list[StoredFil
         return []
     needed = {max((at for at in by_version if at <= version), default=0) for version in kept}
     needed.add(max(by_version))
-    if storage.exists(_FIRST_LOOK):
-        needed.add(storage.read_json(_FIRST_LOOK)["version"])
+    if storage.exists(_LAST_CHECKPOINT):
+        needed.add(storage.read_json(_LAST_CHECKPOINT)["version"])
     return [file for at, files in by_version.items() if at not in needed for file in files]

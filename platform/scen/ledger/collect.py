@@ -1,7 +1,7 @@
 """Garbage collection: deletes what no retained version and no unfinished wave references.
 
-The deletion is committed to the ledger first, so that nobody rolls back to those experts; then the
-files are deleted. After a crash between the two, run it again.
+The deletion is committed to the ledger first, so that no rollback can restore those experts; then
+the files are deleted. After a crash between the two steps, run it again.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ from scen.ledger.markers import leased_versions, read_pins, read_policy
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """What is retained: the newest version, all that were the newest at some moment since `since`,
+    """What is retained: the newest version, all that were the newest at any time since `since`,
     these `versions`, and those in use (see `used_versions`). Unreferenced files are retained if
     written after `orphans_until`, since a writer may be about to reference them."""
 
@@ -57,8 +57,8 @@ class Plan:
 
 
 def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
-    """What would be deleted. Raises ConfigError for a version that the ledger has not, and
-    IntegrityError where the log or the serving policy is damaged."""
+    """Plan what to delete. Raises ConfigError for an unknown version to keep, IntegrityError if the
+    log or the serving policy is damaged."""
     kept = kept_versions(storage, ledger, keep)
     needed = referenced_at(ledger, kept)
     stored = stored_bundles(storage)
@@ -68,7 +68,7 @@ def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
         if digest in stored and not any(entry.edit_id in needed for entry in entries):
             edits += [entry.edit_id for entry in entries]
             files.append(stored[digest])
-    spared = _bundle_paths(ledger, needed)  # noted as deleted, and leased before they were
+    spared = _bundle_paths(ledger, needed)  # recorded as deleted, but still in use
     orphans = [file for file in orphan_bundles(storage, ledger) if file.path not in spared]
     orphans += stray_files(storage)
     files += [file for file in orphans if file.written_at < keep.orphans_until]
@@ -77,13 +77,13 @@ def plan_collection(storage: Storage, ledger: Ledger, keep: Keep) -> Plan:
 
 
 def collect(storage: Storage, ledger: Ledger, plan: Plan, about: About) -> int:
-    """Carry out a plan; the newest version after that. Bundles of versions that were
-    leased, pinned or activated since the plan was made are spared. Raises ConfigError where an
-    edit of the plan has come back meanwhile: nothing is deleted then."""
+    """Carry out a plan; returns the newest version. Bundles of versions that were leased, pinned or
+    activated since the plan was made are spared. Raises ConfigError if an edit of the plan has
+    been activated or restored since; nothing is deleted then."""
     version = ledger.version()
     if plan.edit_ids:
         version = ledger.settle(Drop(plan.edit_ids, about)).version
-    # Whoever takes a lease after this line sees the deletion in the ledger (`require_experts`).
+    # Leases taken after this line see the deletion in the ledger (`require_experts`).
     spared = _bundle_paths(ledger, referenced_at(ledger, used_versions(storage)))
     for file in plan.files:
         if file.path not in spared:
@@ -97,7 +97,7 @@ def _bundle_paths(ledger: Ledger, edit_ids: Iterable[str]) -> set[str]:
 
 
 def kept_versions(storage: Storage, ledger: Ledger, keep: Keep) -> set[int]:
-    """The versions that are retained. Raises ConfigError for one that the ledger does not have."""
+    """The versions to retain. Raises ConfigError for one that the ledger does not have."""
     newest, log = ledger.version(), ledger.log()
     unknown = sorted(version for version in keep.versions if not 0 <= version <= newest)
     if unknown:

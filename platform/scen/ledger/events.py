@@ -1,4 +1,4 @@
-"""Committed edits, and the events of their life: the vocabulary of the ledger."""
+"""Committed edits and the events of their life cycle."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,8 +10,8 @@ from scen.records import Edit, normalise
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One edit of the ledger. `version` is the one that committed it; `prompt_key`, `fact_key` and
-    `target_key` are what two edits are compared by."""
+    """One edit of the ledger. `version` is the one that committed it; edits are compared by their
+    `prompt_key`, `fact_key` and `target_key`."""
 
     texts: EditTexts = field(compare=False, repr=False)
     edit_id: str
@@ -30,22 +30,22 @@ class LedgerEntry:
 
     @property
     def edit(self) -> Edit:
-        """The whole edit; read from storage with all others when first asked for."""
+        """The full edit, read from storage together with all others on first use."""
         return self.texts.get(self.edit_id)
 
     @property
     def valid_from(self) -> datetime | None:
-        """When the edit is to become active, of one that is scheduled (UTC)."""
+        """When the edit becomes active (UTC); None for one without a start."""
         return in_utc(self.edit.valid_from)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What the edit is about: it shares a key with every edit of the same prompt or fact."""
+        """The keys of its prompt and fact: edits with the same prompt or fact share a key."""
         return _keys(self.prompt_key, self.fact_key)
 
     @property
     def subject_key(self) -> str | None:
-        """Equal for edits with the same subject; None where the edit names no relation to one."""
+        """Equal for edits with the same subject; None if the edit has no subject or relation."""
         return None if self.fact_key is None else self.fact_key.partition("\n")[0]
 
 
@@ -60,8 +60,7 @@ def target_key(edit: Edit) -> str:
 
 
 def fact_key(edit: Edit) -> str | None:
-    """Equal for edits that ask the same of the same subject, in whatever words; None where the
-    edit names no subject."""
+    """Equal for edits with the same subject and relation; None if the edit lacks one of them."""
     relation = edit.relation if edit.subject else None
     if relation is None:
         return None
@@ -69,12 +68,12 @@ def fact_key(edit: Edit) -> str | None:
 
 
 def edit_keys(edit: Edit) -> tuple[str, ...]:
-    """As `LedgerEntry.keys`, of an edit that is not committed."""
+    """As `LedgerEntry.keys`, for an edit that is not committed."""
     return _keys(prompt_key(edit), fact_key(edit))
 
 
 def in_utc(moment: datetime | None) -> datetime | None:
-    """A moment with its time zone; UTC where it names none."""
+    """A moment with its time zone; UTC if it has none."""
     if moment is None or moment.tzinfo is not None:
         return moment
     return moment.replace(tzinfo=UTC)
@@ -87,7 +86,7 @@ def _keys(prompt: str, fact: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """An edit is there and active from now on."""
+    """The edit is in the ledger and active from this version on."""
 
     kind: ClassVar[str] = "committed"
     entry: LedgerEntry
@@ -102,7 +101,7 @@ class Committed:
 @dataclass(frozen=True, slots=True)
 class Scheduled:
     """The edit is not active until its `valid_from`. Follows `Committed` in the same commit, or
-    comes of a rollback to a version at which the edit was scheduled."""
+    comes from a rollback to a version at which the edit was scheduled."""
 
     kind: ClassVar[str] = "scheduled"
     edit_id: str
@@ -111,7 +110,7 @@ class Scheduled:
 
 @dataclass(frozen=True, slots=True)
 class Activated:
-    """The `valid_from` of a scheduled edit has come: it is active from now on."""
+    """The `valid_from` of a scheduled edit has passed: it is active from this version on."""
 
     kind: ClassVar[str] = "activated"
     edit_id: str
@@ -120,7 +119,7 @@ class Activated:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A newer edit of the same fact, `by`, has taken the edit's place."""
+    """The newer edit `by` replaces the edit."""
 
     kind: ClassVar[str] = "superseded"
     edit_id: str
@@ -130,7 +129,7 @@ class Superseded:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Somebody has taken the edit away."""
+    """The edit was deactivated by a user or a rollback."""
 
     kind: ClassVar[str] = "revoked"
     edit_id: str
@@ -139,7 +138,7 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The time for which the edit was valid is over."""
+    """The edit is past its `valid_until`."""
 
     kind: ClassVar[str] = "expired"
     edit_id: str
@@ -157,7 +156,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The expert of an edit that was taken away is deleted: it can never be restored."""
+    """The expert of an inactive edit is deleted: the edit can never be restored."""
 
     kind: ClassVar[str] = "dropped"
     edit_id: str

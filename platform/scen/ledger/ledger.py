@@ -1,5 +1,5 @@
-"""The ledger on Delta Lake: one row per event of an edit, one commit per action, compare-and-set,
-exactly once.
+"""The ledger on Delta Lake: one row per event of an edit, one commit per action. Commits are
+compare-and-set and idempotent.
 
 The version that users see is the Delta version; 0 is a store without edits.
 """
@@ -47,16 +47,16 @@ TRIES = 8
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """The version that holds the action; `already_committed` where nothing had to be written: it
-    was done before, or there was nothing to do."""
+    """The version that holds the action. `already_committed`: nothing was written, because the
+    action was committed before or has no effect."""
 
     version: int
     already_committed: bool
 
 
 def create_or_open(storage: Storage, manifest: StoreManifest) -> "Ledger":
-    """The ledger of a store, made where there is none. Raises BaseError, ConfigError where the
-    store is bound to another base or method, IntegrityError where `store.json` is damaged."""
+    """The ledger of a store, created if missing. Raises BaseError or ConfigError if the store is
+    bound to another base or method, IntegrityError if `store.json` is damaged."""
     create_table(storage)
     bound = write_manifest(storage, manifest)
     bound.require_base(manifest.base)
@@ -65,8 +65,8 @@ def create_or_open(storage: Storage, manifest: StoreManifest) -> "Ledger":
 
 
 def open_ledger(storage: Storage) -> "Ledger":
-    """The ledger of a store. Raises NotFoundError where there is none, IntegrityError where its
-    log is damaged."""
+    """The ledger of an existing store. Raises NotFoundError if there is none, IntegrityError if
+    its log is damaged."""
     try:
         ledger = Ledger(storage, read_manifest(storage))
         ledger.version()
@@ -84,14 +84,14 @@ class Ledger:
         self._storage = storage
         self.manifest = manifest
         self._texts = EditTexts(storage)
-        self._newest = Snapshot(0)  # the newest that was read; versions never change
+        self._newest = Snapshot(0)  # the newest snapshot read; versions are immutable
 
     def version(self) -> int:
         """The newest version."""
         return open_table(self._storage).version()
 
     def epoch(self) -> int | None:
-        """The newest epoch of a writer so far; None where no writer had one."""
+        """The newest epoch of a writer; None if no writer had one."""
         return self._epoch(open_table(self._storage)) or None
 
     def _epoch(self, table: DeltaTable) -> int:
@@ -102,10 +102,10 @@ class Ledger:
         return open_table(self._storage).transaction_version(_wave_app(wave_key))
 
     def commit(self, commit: WaveCommit, expected_version: int) -> CommitResult:
-        """Append a wave on top of the version that the caller has seen.
+        """Append a wave on top of `expected_version`, the version that the caller has read.
 
-        Raises ConflictError where another commit came first (reload, check, retry) or the writer's
-        epoch is over, ConfigError for a commit that is wrong in itself. Nothing is written then.
+        Raises ConflictError if another commit came first (reload, check, retry) or the writer's
+        epoch has ended, ConfigError for an invalid commit; nothing is written then.
         """
         check_wave(commit)
         app, at = _wave_app(commit.wave_key), datetime.now(UTC)
@@ -118,20 +118,20 @@ class Ledger:
         events = wave_events(commit, before, expected_version + 1, at)
         about = About(commit.why, commit.who, epoch=commit.epoch)
         starts = [in_utc(e.valid_from) for e in commit.edits if starts_after(e, commit.as_of or at)]
-        first = {"scheduled_from": min(map(str, starts))} if starts else {}
+        schedule = {"scheduled_from": min(map(str, starts))} if starts else {}
         note = replace(
             log_entry("commit", about, fold(before, events), events, at),
             wave_key=commit.wave_key,
-            metadata={"bundle": commit.bundle, **first, **commit.metadata},
+            metadata={"bundle": commit.bundle, **schedule, **commit.metadata},
         )
         append(table, app, events, note)
         return CommitResult(note.version, False)
 
     def act(self, action: Action, expected_version: int) -> CommitResult:
-        """Commit any other action on top of the version that the caller has seen.
+        """Commit any other action on top of `expected_version`.
 
-        Raises ConflictError as `commit` does, NotFoundError for an edit or version that is not
-        there, ConfigError for what cannot be done. Nothing is written then.
+        Raises ConflictError as `commit` does, NotFoundError for an unknown edit or version,
+        ConfigError for an action that is not allowed; nothing is written then.
         """
         about, at = action.about, datetime.now(UTC)
         check_key("action_id", about.action_id)
@@ -150,7 +150,7 @@ class Ledger:
         return CommitResult(note.version, False)
 
     def plan(self, action: Action) -> list[Event]:
-        """The events that an action would commit now; nothing is written. Raises as `act`."""
+        """The events that an action would commit now, without committing them. Raises as `act`."""
         return self._plan(action, self.snapshot())[0]
 
     def _plan(self, action: Action, before: Snapshot) -> tuple[list[Event], State]:
@@ -159,8 +159,8 @@ class Ledger:
         return events, fold(before.state, events)
 
     def settle(self, action: Action) -> CommitResult:
-        """Commit an action on top of the newest version, planned again after each conflict. Raises
-        ConflictError after too many of them, and what `act` raises."""
+        """Commit an action on top of the newest version, planned anew after each conflict. Raises
+        ConflictError after 8 attempts, otherwise as `act`."""
         for _ in range(TRIES - 1):
             version = self.version()
             try:
@@ -171,27 +171,27 @@ class Ledger:
         return self.act(action, self.version())
 
     def snapshot(self, version: int | None = None) -> Snapshot:
-        """The active edits at a version (None: the newest). Raises NotFoundError, IntegrityError
-        where the log contradicts itself."""
+        """The active edits at a version (None: the newest). Raises NotFoundError, or IntegrityError
+        if the log contradicts itself."""
         table = open_table(self._storage, version)
-        known = self._newest if table.version() >= self._newest.version else Snapshot(0)
-        if table.version() == known.version:
-            return known
-        snapshot = self._read_on(table, known)
+        cached = self._newest if table.version() >= self._newest.version else Snapshot(0)
+        if table.version() == cached.version:
+            return cached
+        snapshot = self._advance(table, cached)
         if snapshot.version > self._newest.version:
             self._newest = snapshot
         return snapshot
 
-    def _read_on(self, table: DeltaTable, known: Snapshot) -> Snapshot:
+    def _advance(self, table: DeltaTable, cached: Snapshot) -> Snapshot:
         try:
-            state = fold(known.state, read_events(table, self._texts, known.version))
+            state = fold(cached.state, read_events(table, self._texts, cached.version))
         except ConfigError as err:
             raise IntegrityError(f"ledger: the log contradicts itself: {err}") from err
         return Snapshot(table.version(), state)
 
     def require_experts(self, snapshot: Snapshot) -> None:
-        """Raises NotFoundError where `scen gc` has deleted, or is about to delete, an expert of a
-        snapshot. If not, and the version was leased before this call, they are retained."""
+        """Raises NotFoundError if `scen gc` has deleted, or is about to delete, an expert of a
+        snapshot. Otherwise the experts are retained, if the version was leased before this call."""
         gone = self.snapshot().state.gone
         lost = [name for name in snapshot.ids if name in gone and gone[name].is_dropped]
         if lost:
@@ -201,7 +201,7 @@ class Ledger:
             )
 
     def events(self, after: int = 0) -> list[Event]:
-        """All events that came after a version, in their order. Raises IntegrityError."""
+        """All events after a version, in order. Raises IntegrityError."""
         return list(read_events(open_table(self._storage), self._texts, after))
 
     def history(self, edit_id: str) -> list[tuple[Event, LogEntry]]:
@@ -231,8 +231,8 @@ class Ledger:
         raise self._unknown(edit_id, snapshot.ids, place)
 
     def _unknown(self, edit_id: str, ids: Sequence[str], place: str) -> NotFoundError:
-        near = difflib.get_close_matches(edit_id, ids)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        similar = difflib.get_close_matches(edit_id, ids)
+        hint = f"; did you mean {', '.join(similar)}?" if similar else ""
         return NotFoundError(f"edit: {edit_id!r} is not in {place}{hint}")
 
 

@@ -1,4 +1,4 @@
-"""`store.json`, which says how a store was made, and pointers to versions of a store."""
+"""`store.json`, which describes how a store was created, and pointers to versions of a store."""
 
 import json
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class StoreManifest:
-    """`base` holds at least `name`, `fingerprint`, `template` and `dtype`; `method` what all waves
-    share; `artifacts` bundle digests by name."""
+    """`base` holds at least `name`, `fingerprint`, `template` and `dtype`; `method` the settings
+    that all waves share; `artifacts` bundle digests by name."""
 
     base: Mapping[str, Any]
     method: Mapping[str, Any]
@@ -30,11 +30,11 @@ class StoreManifest:
     def new(
         cls, base: Mapping[str, Any], method: Mapping[str, Any], artifacts: Mapping[str, str]
     ) -> "StoreManifest":
-        """The manifest of a store that is made now."""
+        """The manifest of a new store."""
         return cls(base, method, artifacts, datetime.now(UTC).isoformat(timespec="seconds"))
 
     def require_base(self, base: Mapping[str, Any]) -> None:
-        """Raises BaseError where another base is meant."""
+        """Raises BaseError if the store belongs to another base."""
         if base["fingerprint"] != self.base["fingerprint"]:
             raise BaseError(
                 f"base: this store belongs to {_name(self.base)}, not to {_name(base)}. "
@@ -42,8 +42,8 @@ class StoreManifest:
             )
 
     def require_method(self, method: Mapping[str, Any]) -> None:
-        """Raises ConfigError where other settings of the method are meant; what `method` leaves
-        out is the store's own."""
+        """Raises ConfigError if a setting differs from the store's; settings that `method` leaves
+        out are not compared."""
         stored, meant = _as_json(self.method), _as_json(method)
         changed = [n for n in sorted(meant) if stored.get(n) != meant[n]]
         if changed:
@@ -54,13 +54,13 @@ class StoreManifest:
 
 
 def write_manifest(storage: Storage, manifest: StoreManifest) -> StoreManifest:
-    """The store's manifest: this one in a new store, else the one that is there."""
+    """The store's manifest: this one, written to a new store, or else the existing one."""
     storage.put_json(MANIFEST_PATH, asdict(manifest))
     return read_manifest(storage)
 
 
 def read_manifest(storage: Storage) -> StoreManifest:
-    """The store's manifest. Raises NotFoundError where there is none, IntegrityError where it is
+    """The store's manifest. Raises NotFoundError if there is none, IntegrityError if it is
     damaged or of another release."""
     place = storage.child_uri(MANIFEST_PATH)
     try:
@@ -79,7 +79,7 @@ def read_manifest(storage: Storage) -> StoreManifest:
 
 
 def stored_method(storage: Storage) -> str | None:
-    """The method of an existing store; None where there is no store."""
+    """The method of an existing store; None if there is no store."""
     try:
         return str(read_manifest(storage).method["method"])
     except NotFoundError:
@@ -87,7 +87,7 @@ def stored_method(storage: Storage) -> str | None:
 
 
 def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    # What is stored went through JSON, where a tuple becomes a list.
+    # The stored manifest went through JSON, which turns tuples into lists.
     parsed: dict[str, Any] = json.loads(json.dumps(value))
     return parsed
 
@@ -101,8 +101,8 @@ _BASE_FACTS = ("name", "fingerprint", "template", "dtype")
 
 @dataclass(frozen=True, slots=True)
 class HeldWave:
-    """A trained wave that is not in the ledger: edit i of `edit_ids` is in row i of the bundle,
-    and the active edits `replaces` would give their place to it."""
+    """A trained wave that is not in the ledger: edit i of `edit_ids` is in row i of the bundle, and
+    it would supersede the active edits `replaces`."""
 
     key: str
     bundle: str
@@ -121,9 +121,10 @@ class BankRow:
 
 @dataclass(frozen=True)
 class SnapshotPointer:
-    """A version of the store at `store` (a URI), or what `held` would make of it. `base` has the
-    name, fingerprint, template and dtype of the base; `digest` is a sha256 (hex) over the method,
-    the router and all rows of the model, in their order."""
+    """A version of the store at `store` (a URI), with the wave `held` added if given.
+
+    `base` has the name, fingerprint, template and dtype of the base; `digest` is a sha256 (hex)
+    over the method, the router and all rows of the model, in their order."""
 
     store: str
     version: int
@@ -148,19 +149,18 @@ class SnapshotPointer:
             ) from err
 
     def require(self, manifest: StoreManifest, snapshot: Snapshot) -> None:
-        """Raises IntegrityError where a store does not hold what the pointer was made of."""
+        """Raises IntegrityError if a store does not hold the model of the pointer."""
         if model_digest(manifest, snapshot, self.held) != self.digest:
             raise IntegrityError(
                 f"store: version {self.version} has other edits, experts or another router than "
-                f"the one that was registered at {self.store}; name the store that it was, or a "
-                "copy of it"
+                f"the one that was registered at {self.store}; give that store, or a copy of it"
             )
 
 
 def point_at(
     store: str, manifest: StoreManifest, snapshot: Snapshot, held: HeldWave | None = None
 ) -> SnapshotPointer:
-    """The pointer to a version of the store at a URI, or to what `held` would make of it."""
+    """The pointer to a version of the store at a URI, with the wave `held` added if given."""
     base = {name: str(manifest.base[name]) for name in _BASE_FACTS}
     digest = model_digest(manifest, snapshot, held)
     return SnapshotPointer(store, snapshot.version, base, digest, held)
@@ -182,14 +182,14 @@ def bank_rows(snapshot: Snapshot, held: HeldWave | None = None) -> list[BankRow]
 
 
 def model_digest(manifest: StoreManifest, snapshot: Snapshot, held: HeldWave | None) -> str:
-    """Equal for models that answer alike on the same base, wherever their stores are."""
+    """sha256 (hex) of a model: equal for models that answer alike, wherever their stores are."""
     rows = [[row.edit_id, row.bundle, row.row] for row in bank_rows(snapshot, held)]
     method, artifacts = dict(manifest.method), dict(manifest.artifacts)
     return digest_json([manifest.base["fingerprint"], method, artifacts, rows])
 
 
 def store_id(manifest: StoreManifest) -> str:
-    """A name of the store that it keeps when it is moved or copied: 16 hex digits."""
+    """An id of the store that stays the same when it is moved or copied: 16 hex digits."""
     return digest_json(asdict(manifest))[:16]
 
 

@@ -23,12 +23,12 @@ _OWNER = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 
 def newest_epoch(storage: Storage) -> int:
-    """The newest epoch that was claimed; 0 where none was."""
+    """The newest claimed epoch; 0 if there is none."""
     return max((int(name.rsplit("/", 1)[1]) for name in storage.names(_EPOCHS)), default=0)
 
 
 def claim_epoch(storage: Storage) -> int:
-    """The next epoch, for this writer alone: writers of earlier epochs are refused from now on."""
+    """Claim the next epoch for this writer: writers of earlier epochs are refused from now on."""
     epoch = newest_epoch(storage) + 1
     while not storage.put_new(f"{_EPOCHS}/{epoch:010d}", b""):
         epoch += 1
@@ -36,7 +36,7 @@ def claim_epoch(storage: Storage) -> int:
 
 
 def require_epoch(epoch: int | None, newest: int) -> None:
-    """Raises ConflictError where a writer's epoch is not the newest; None is never refused."""
+    """Raises ConflictError if a writer's epoch is not the newest; None is never refused."""
     if epoch is not None and epoch < newest:
         raise ConflictError(
             f"ledger: epoch {epoch} is over, a writer of epoch {newest} has taken its place; this "
@@ -45,11 +45,11 @@ def require_epoch(epoch: int | None, newest: int) -> None:
 
 
 # Leases: leases/HOLDER.VERSION.END, with the end in seconds since 1970. A lease that is not renewed
-# runs out, so that a server that was killed retains nothing for long.
+# expires, so a killed server does not retain its version for long.
 
 
 def leased_versions(storage: Storage, now: datetime) -> set[int]:
-    """The versions that servers answer from at a moment (with time zone)."""
+    """The versions that are leased by servers at a moment (with time zone)."""
     leases = (_parse_lease(name) for name in storage.names(_LEASES))
     return {version for version, end in leases if end > now}
 
@@ -57,8 +57,8 @@ def leased_versions(storage: Storage, now: datetime) -> set[int]:
 class Lease:
     """The lease of one server on the version that it answers from, for an hour at a time.
 
-    While it lasts, `scen gc` deletes no expert of that version. One that was deleted before is
-    another matter: after `take`, ask `Ledger.require_experts`.
+    While it lasts, `scen gc` deletes no expert of that version. After `take`, call
+    `Ledger.require_experts` to detect experts that were deleted before.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -68,10 +68,10 @@ class Lease:
         self._paths: dict[int, str] = {}
 
     def take(self, version: int, now: datetime | None = None) -> bool:
-        """Lease a version besides those that are leased; True where a file was written.
+        """Lease a version in addition to those already leased; True if a file was written.
 
-        Writes for a new version and where half of the hour is over, so that it may be called at any
-        rate. A storage error is raised; the next call that is due tries again.
+        Writes only for a new version or once half of the lease has passed, so it may be called at
+        any rate. Raises storage errors; the next due call tries again.
         """
         now = now or datetime.now(UTC)
         end = self._ends.get(version)
@@ -86,7 +86,7 @@ class Lease:
         return True
 
     def hold(self, version: int, now: datetime | None = None) -> None:
-        """Lease this version and release all others; clears what killed servers left behind."""
+        """Lease this version and release all others; also deletes all expired leases."""
         now = now or datetime.now(UTC)
         is_written = self.take(version, now)
         if version not in self._paths or not (is_written or len(self._paths) > 1):
@@ -108,7 +108,7 @@ def _parse_lease(name: str) -> tuple[int, datetime]:
     return int(version), datetime.fromtimestamp(int(end), UTC)
 
 
-# Pins: pins/OWNER/VERSION, without an end.
+# Pins: pins/OWNER/VERSION. They do not expire.
 
 
 def read_pins(storage: Storage) -> dict[str, int]:
@@ -121,16 +121,16 @@ def read_pins(storage: Storage) -> dict[str, int]:
 
 
 def pin(storage: Storage, owner: str, version: int) -> None:
-    """Retain this version for an owner, and release what it had pinned before. Raises ConfigError
-    for an owner that cannot be a file name."""
+    """Retain this version for an owner and release the versions it pinned before. Raises
+    ConfigError for an owner that cannot be a file name."""
     if not _OWNER.fullmatch(owner):
         raise ConfigError(f"owner: {owner!r} must match {_OWNER.pattern}")
-    storage.put_new(_pin_path(owner, version), b"")  # before the old one goes
+    storage.put_new(_pin_path(owner, version), b"")  # before the old pin is deleted
     unpin(storage, owner, but=version)
 
 
 def unpin(storage: Storage, owner: str, but: int | None = None) -> None:
-    """Release what an owner has pinned, except version `but`."""
+    """Release the versions that an owner has pinned, except version `but`."""
     for name in storage.names(f"{_PINS}/{owner}"):
         if but is None or name != _pin_path(owner, but):
             storage.delete(name)
@@ -145,9 +145,8 @@ def _pin_path(owner: str, version: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What all servers of a store answer from, where that is not the newest version: `held` in its
-    place, and version `candidate` for a `share` of the requests that name no version. `who` set
-    it."""
+    """Which versions all servers of a store answer from: `held` instead of the newest (None: the
+    newest), and `candidate` for a `share` of the requests that name no version. `who` set it."""
 
     held: int | None = None
     candidate: int | None = None
@@ -161,7 +160,7 @@ class Policy:
 
 
 def read_policy(storage: Storage) -> Policy:
-    """The policy that applies. Raises IntegrityError where its file is damaged."""
+    """The current policy. Raises IntegrityError if its file is damaged."""
     names = storage.names(_SERVING)
     if not names:
         return Policy()

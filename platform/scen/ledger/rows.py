@@ -1,4 +1,4 @@
-"""Events as rows of the table: reading them, and appending one commit by compare-and-set."""
+"""Events as rows of the table: reading them, and appending a commit by compare-and-set."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from scen.ledger.table import ROW, EditTexts, edit_text, read_columns
 from scen.ledger.view import NOTE, LogEntry, note_of
 from scen.records import digest_json
 
-# In the order of the fields of `LedgerEntry`, less the first.
+# In the order of the fields of `LedgerEntry`, without the first.
 _ENTRY = (
     "edit_id",
     "edit_digest",
@@ -52,13 +52,13 @@ _SIMPLE: dict[str, type[Scheduled | Activated | Revoked | Expired | Restored | D
 
 
 def read_events(table: DeltaTable, texts: EditTexts, after: int = 0) -> Iterator[Event]:
-    """The events of a table up to its version that came after a version, in their order. Raises
-    IntegrityError where a row is of no known kind."""
+    """The events of a table after version `after`, in order. Raises IntegrityError for a row of
+    unknown kind."""
     return _read(table, texts, f"version > {int(after)}")
 
 
 def read_edit_events(table: DeltaTable, texts: EditTexts, edit_id: str) -> list[Event]:
-    """The events of one edit, in their order. Raises IntegrityError."""
+    """The events of one edit, in order. Raises IntegrityError."""
     quoted = edit_id.replace("'", "''")
     return list(_read(table, texts, f"edit_id = '{quoted}'"))
 
@@ -80,7 +80,7 @@ def event_rows(events: Sequence[Event], at: datetime) -> pa.Table:
 
 
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """sha256 (hex) over rows as Python values, the same after they were stored and read."""
+    """sha256 (hex) over rows as Python values; unchanged by a round trip through storage."""
     return digest_json([{name: _plain(value) for name, value in row.items()} for row in rows])
 
 
@@ -129,16 +129,16 @@ def _row(event: Event) -> dict[str, Any]:
     }
 
 
-_EPOCH_APP = "epoch"  # under this name the table keeps the largest epoch of its writers
+_EPOCH_APP = "epoch"  # the table keeps the largest epoch of its writers under this name
 
 
 def largest_epoch(table: DeltaTable) -> int | None:
-    """The largest epoch of a writer so far."""
+    """The largest epoch of a writer; None if no writer had one."""
     return table.transaction_version(_EPOCH_APP)
 
 
 def require_version(table: DeltaTable, expected_version: int) -> None:
-    """Raises ConflictError where the table is at another version."""
+    """Raises ConflictError if the table is at another version."""
     if table.version() != expected_version:
         raise ConflictError(f"ledger: expected version {expected_version}, found {table.version()}")
 
@@ -146,7 +146,7 @@ def require_version(table: DeltaTable, expected_version: int) -> None:
 def log_entry(
     action: str, about: About, state: State, events: Sequence[Event], at: datetime
 ) -> LogEntry:
-    """What the log will say of an action. `state` is the one after it."""
+    """The log entry of an action; `state` is the state after it."""
     counts = Counter(event.kind for event in events)
     streams = dict.fromkeys(state.entries[event.edit_id].stream for event in events)
     return LogEntry(
@@ -165,8 +165,8 @@ def log_entry(
 def append(table: DeltaTable, app: str, events: Sequence[Event], note: LogEntry) -> None:
     """Write the events of one action on top of the version that `table` was opened at.
 
-    `app` names the action for good: the table keeps under it the version that holds the action.
-    Raises ConflictError where another commit came first; nothing is written then.
+    `app` identifies the action: the table records under it the version that holds the action.
+    Raises ConflictError if another commit came first; nothing is written then.
     """
     rows = event_rows(events, note.committed_at)
     transactions = [Transaction(app, note.version)]

@@ -1,8 +1,8 @@
 """Signatures over one version of a store, in the format of OpenSSF model signing (OMS).
 
-Signed are `store.json`, the log and the data of the ledger up to the version, and the bundles that
-the version needs. Nothing of these ever changes, so that a signature stays valid while the store
-grows. Keys come from files (PEM, ECDSA on P-256, P-384 or P-521); nothing is asked of a network.
+A signature covers `store.json`, the log and data of the ledger up to the version, and the bundles
+that the version needs. These files never change, so a signature stays valid while the store grows.
+Keys are read from files (PEM, ECDSA on P-256, P-384 or P-521); no network is used.
 `model_signing verify key --ignore_unsigned_files` checks the same file without this platform.
 """
 
@@ -24,13 +24,13 @@ from scen.ledger.manifest import MANIFEST_PATH
 from scen.ledger.table import open_table
 
 _KEYS = "PEM, ECDSA on P-256, P-384 or P-521"
-_INSTALL = "pip install 'scen-platform[sign]' brings the library that signs"
+_INSTALL = "pip install 'scen-platform[sign]' installs the signing library"
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What a signature covers: a version of the ledger, and so many files of the store. `newest` is
-    the version of the ledger now; what came after `version` is not signed."""
+    """What a signature covers: a version of the ledger, with this number of files. `newest` is the
+    current version of the ledger; commits after `version` are not signed."""
 
     version: int
     files: int
@@ -38,13 +38,13 @@ class Signed:
 
 
 def signed_files(storage: Storage, ledger: Ledger, version: int) -> list[str]:
-    """The paths that a signature of a version covers. Raises NotFoundError for a version that is
-    not there, IntegrityError where its log is damaged or incomplete."""
+    """The paths that a signature of a version covers. Raises NotFoundError for an unknown
+    version, IntegrityError if its log is damaged or incomplete."""
     snapshot = ledger.snapshot(version)
     logs = {v: path for v, path in log_paths(storage).items() if v <= version}
     if set(logs) != set(range(version + 1)):
         raise IntegrityError(
-            f"ledger: not all log files up to version {version} are there; `scen verify` names them"
+            f"ledger: log files up to version {version} are missing; `scen verify` names them"
         )
     data = {name for v, path in logs.items() for name in read_log_file(storage, v, path).adds}
     needed = [*snapshot.entries, *snapshot.state.scheduled]
@@ -69,7 +69,7 @@ def sign_version(
     paths = signed_files(storage, ledger, version)
 
     class StoreFiles(hashing.Config):  # type: ignore[misc, name-defined]
-        """Hashes the files of the version, whatever else lies beside them."""
+        """Hashes only the files of the version."""
 
         def hash(self, model_path: Path, **_: object) -> object:
             return super().hash(model_path, files_to_hash=[model_path / path for path in paths])
@@ -89,9 +89,9 @@ def sign_version(
 
 
 def verify_signature(storage: Storage, ledger: Ledger, signature: Path, public_key: Path) -> Signed:
-    """Check a signature against the store as it is. Raises ConfigError for a key that cannot be
-    used; IntegrityError where the signature is not of this key, where a signed file is missing or
-    changed, or where the ledger reads files that are not signed."""
+    """Check a signature against the current store. Raises ConfigError for an unusable key;
+    IntegrityError if the signature was made with another key, a signed file is missing or
+    changed, or the ledger reads files that are not signed."""
     verifying = _library("verifying")
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
@@ -101,7 +101,7 @@ def verify_signature(storage: Storage, ledger: Ledger, signature: Path, public_k
     with _as_folder(storage, paths) as folder:
         try:
             config.set_ignore_unsigned_files(True).verify(folder, signature)
-        except Exception as err:  # the library raises ValueError, cryptography an error of its own
+        except Exception as err:  # ValueError of the library, InvalidSignature of cryptography
             what = str(err) or "it was made with another key, or changed"
             raise IntegrityError(f"signature: {signature} does not hold: {what}") from err
     version = max(v for v, path in log_paths(storage).items() if path in paths)
@@ -110,8 +110,8 @@ def verify_signature(storage: Storage, ledger: Ledger, signature: Path, public_k
 
 
 def _require_signed(storage: Storage, ledger: Ledger, version: int, paths: list[str]) -> None:
-    """Raises IntegrityError where what the ledger reads at a version is not what was signed. Delta
-    Lake may begin with a checkpoint, a file that is not signed: it must name the signed data."""
+    """Raises IntegrityError if the ledger reads other files at a version than those signed. Delta
+    Lake may start from a checkpoint, which is not signed: it must reference the signed data."""
     read = {"/".join(uri.split("/")[-2:]) for uri in open_table(storage, version).file_uris()}
     unsigned = sorted({*read, *signed_files(storage, ledger, version)} - set(paths))
     if unsigned:
@@ -135,7 +135,7 @@ def _claimed_files(signature: Path) -> list[str]:
 
 @contextmanager
 def _as_folder(storage: Storage, paths: Iterable[str]) -> Iterator[Path]:
-    """A folder with these files of a store: its own, or a copy where it is not on this machine."""
+    """A folder with these files of a store: that of a local store, else a temporary copy."""
     if storage.is_local:
         missing = [path for path in paths if not storage.exists(path)]
         if missing:
@@ -154,8 +154,8 @@ def _as_folder(storage: Storage, paths: Iterable[str]) -> Iterator[Path]:
 
 
 def _library(module: str) -> Any:
-    """A module of model_signing, which is optional and takes seconds to import; untyped, as some of
-    its annotations are not what it does. Raises ConfigError where it is not installed."""
+    """A module of model_signing, which is optional and takes seconds to import; untyped, because
+    some of its annotations are wrong. Raises ConfigError if it is not installed."""
     try:
         return importlib.import_module(f"model_signing.{module}")
     except ImportError as err:

@@ -1,4 +1,4 @@
-"""What events come to: the state of all edits, snapshots, and differences. Pure."""
+"""Replay of events: the state of all edits, snapshots and their differences. Pure functions."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -41,15 +41,15 @@ class Gone:
 
 @dataclass(frozen=True)
 class State:
-    """`entries` are all edits that were ever committed, in the order of their commits; `gone` those
-    among them that are not active now."""
+    """`entries` holds all edits ever committed, in commit order; `gone` those of them that are not
+    active."""
 
     entries: Mapping[str, LedgerEntry] = field(default_factory=dict)
     gone: Mapping[str, Gone] = field(default_factory=dict)
 
     @cached_property
     def active(self) -> tuple[LedgerEntry, ...]:
-        """The active edits in the order of their commits, then of rows."""
+        """The active edits in commit order, then row order."""
         gone = self.gone
         return tuple(entry for entry in self.entries.values() if entry.edit_id not in gone)
 
@@ -61,7 +61,7 @@ class State:
 
     @cached_property
     def order(self) -> Mapping[str, int]:
-        """The place of each edit among all that were ever committed."""
+        """The position of each edit among all ever committed."""
         return {edit_id: place for place, edit_id in enumerate(self.entries)}
 
     @cached_property
@@ -91,11 +91,11 @@ class State:
         return _by_key(self.scheduled)
 
     def is_active(self, edit_id: str) -> bool:
-        """True where the edit is committed and neither scheduled nor taken away since."""
+        """True if the edit is committed and neither scheduled nor deactivated."""
         return edit_id in self.entries and edit_id not in self.gone
 
     def describe(self, edit_id: str) -> str:
-        """`active`, why it is not, or `not in the ledger`."""
+        """`active`, the reason why it is not, or `not in the ledger`."""
         if edit_id not in self.entries:
             return "not in the ledger"
         return str(self.gone[edit_id]) if edit_id in self.gone else "active"
@@ -115,12 +115,12 @@ def _with_keys(by_key: Mapping[str, list[LedgerEntry]], keys: Iterable[str]) -> 
 
 
 def apply(state: State, event: Event) -> State:
-    """The state after one more event. Raises ConfigError where it cannot follow."""
+    """The state after one more event. Raises ConfigError if it is not allowed."""
     return fold(state, [event])
 
 
 def fold(state: State, events: Iterable[Event]) -> State:
-    """The state after more events, in their order. Raises ConfigError where one cannot follow."""
+    """The state after more events, in order. Raises ConfigError if one is not allowed."""
     entries, gone = dict(state.entries), dict(state.gone)
     for event in events:
         _step(entries, gone, event)
@@ -136,13 +136,13 @@ def _step(entries: dict[str, LedgerEntry], gone: dict[str, Gone], event: Event) 
         return
     if edit_id not in entries:
         raise ConfigError(f"edit: {edit_id!r} is not in the ledger, so it cannot be {event.kind}")
-    left = gone.get(edit_id)
-    _require_allowed(event, left)
+    inactive = gone.get(edit_id)
+    _require_allowed(event, inactive)
     if isinstance(event, Restored | Activated):
         del gone[edit_id]
     elif isinstance(event, Dropped):
-        assert left is not None
-        gone[edit_id] = replace(left, is_dropped=True)
+        assert inactive is not None
+        gone[edit_id] = replace(inactive, is_dropped=True)
     elif isinstance(event, Superseded):
         _require_successor(entries, gone, event)
         gone[edit_id] = Gone(event.kind, event.version, event.by)
@@ -150,31 +150,31 @@ def _step(entries: dict[str, LedgerEntry], gone: dict[str, Gone], event: Event) 
         gone[edit_id] = Gone(event.kind, event.version)
 
 
-def _require_allowed(event: Event, left: Gone | None) -> None:
-    """Raises ConfigError for an event that cannot happen to an edit; `left` is why it is not
-    active, None where it is."""
-    is_scheduled = left is not None and left.is_scheduled
+def _require_allowed(event: Event, inactive: Gone | None) -> None:
+    """Raises ConfigError for an event that is not allowed; `inactive` is why the edit is not
+    active, None if it is."""
+    is_scheduled = inactive is not None and inactive.is_scheduled
     if isinstance(event, Superseded | Revoked | Expired):
-        is_allowed = left is None or is_scheduled
+        is_allowed = inactive is None or is_scheduled
     elif isinstance(event, Activated):
         is_allowed = is_scheduled
     else:  # scheduled by a rollback, restored, dropped
-        is_allowed = not is_scheduled and (left is not None or isinstance(event, Scheduled))
-        if is_allowed and left is not None and left.is_dropped:
+        is_allowed = not is_scheduled and (inactive is not None or isinstance(event, Scheduled))
+        if is_allowed and inactive is not None and inactive.is_dropped:
             raise ConfigError(
                 f"edit: the expert of {event.edit_id!r} was deleted by `scen gc`, so it cannot be "
                 f"{event.kind}; commit the edit again under another id"
             )
     if not is_allowed:
-        why = "active" if left is None else left
+        why = "active" if inactive is None else inactive
         raise ConfigError(f"edit: {event.edit_id!r} is {why}, so it cannot be {event.kind}")
 
 
 def _require_successor(
     entries: Mapping[str, LedgerEntry], gone: Mapping[str, Gone], event: Superseded
 ) -> None:
-    """Raises ConfigError where an edit is superseded by one that is not active; of two scheduled
-    ones, either may give way."""
+    """Raises ConfigError if an edit is superseded by one that is not active; of two scheduled
+    edits, either may supersede the other."""
     by = gone.get(event.by)
     are_scheduled = by is not None and by.is_scheduled and event.edit_id in gone
     if event.by == event.edit_id or event.by not in entries or not (by is None or are_scheduled):
@@ -186,14 +186,14 @@ def _require_successor(
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of the ledger, and what all events up to it come to."""
+    """A version of the ledger and the state after all events up to it."""
 
     version: int
     state: State = field(default_factory=State)
 
     @property
     def entries(self) -> tuple[LedgerEntry, ...]:
-        """The active edits, in the order of commits, then of rows."""
+        """The active edits, in commit order, then row order."""
         return self.state.active
 
     @cached_property
@@ -204,8 +204,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What is active after and was not before (`added`), the reverse (`removed`), and of these the
-    pairs `replaced` (older id, newer id) in which one took the other's place."""
+    """The edits that are active only after (`added`) or only before (`removed`), and the pairs
+    `replaced` (older id, newer id) of them in which one superseded the other."""
 
     added: tuple[LedgerEntry, ...]
     removed: tuple[LedgerEntry, ...]
@@ -213,20 +213,20 @@ class Diff:
 
 
 def diff_snapshots(before: Snapshot, after: Snapshot) -> Diff:
-    """What is different after. Works in either direction of time."""
+    """The difference between two snapshots; either may be the older one."""
     added = tuple(e for e in after.entries if not before.state.is_active(e.edit_id))
     removed = tuple(e for e in before.entries if not after.state.is_active(e.edit_id))
     is_forward = before.version <= after.version
     gone = (after if is_forward else before).state.gone
     older, newer = (removed, added) if is_forward else (added, removed)
-    there = {entry.edit_id for entry in newer}
+    newer_ids = {entry.edit_id for entry in newer}
     successors = [(entry.edit_id, _successor(gone, entry.edit_id)) for entry in older]
-    pairs = [(old, new) for old, new in successors if new in there]
+    pairs = [(old, new) for old, new in successors if new in newer_ids]
     return Diff(added, removed, tuple(pairs if is_forward else [(new, old) for old, new in pairs]))
 
 
 def _successor(gone: Mapping[str, Gone], edit_id: str) -> str:
-    """The last of those that took the place of an edit, one after the other."""
+    """The last edit in the chain of those that superseded an edit."""
     while edit_id in gone and (by := gone[edit_id].by) is not None:
         edit_id = by
     return edit_id

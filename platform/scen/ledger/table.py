@@ -1,4 +1,4 @@
-"""The Delta table of a ledger: columns, creation, queries; and the edits in full."""
+"""The Delta table of a ledger: columns, creation, queries; and the full edits."""
 
 import json
 import threading
@@ -15,8 +15,8 @@ from scen.records import Edit, edit_from_dict, edit_to_dict
 
 FOLDER = "ledger"
 _MOMENT = pa.timestamp("us", tz="UTC")
-# One row per event of an edit, in the order of `version`, then of `seq`. What only a commit knows
-# is null in the rows of other events.
+# One row per event of an edit, in the order of `version`, then of `seq`. Columns that
+# only `committed` events have are null in the rows of other events.
 ROW = pa.schema(
     [
         ("version", pa.int64()),
@@ -43,17 +43,17 @@ ROW = pa.schema(
         ("valid_until", _MOMENT),
     ]
 )
-# Any version may be asked for again, so the log is kept for ten years.
+# Any version may be read later, so the log is kept for ten years.
 _KEEP = {
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.deletedFileRetentionDuration": "interval 3650 days",
 }
-# Delta Lake reads a folder as a URL: with these in it, it fails, or writes to another folder.
+# Delta Lake parses a path as a URL: these characters make it fail or write to another folder.
 _UNSAFE = "%#?[]\\^|"
 
 
 def create_table(storage: Storage) -> None:
-    """Make the empty table, version 0, where there is none. Raises ConfigError for its place."""
+    """Create the empty table (version 0) if missing. Raises ConfigError for an unsafe path."""
     try:
         DeltaTable.create(
             _table_uri(storage),
@@ -61,7 +61,7 @@ def create_table(storage: Storage) -> None:
             mode="ignore",
             configuration=_KEEP,
             storage_options=storage.options,
-            # A second creator must fail: a retry would be a version of its own.
+            # A second creator must fail: a retry would commit another version.
             commit_properties=CommitProperties(max_commit_retries=0),
         )
     except CommitFailedError:
@@ -70,7 +70,7 @@ def create_table(storage: Storage) -> None:
 
 def open_table(storage: Storage, version: int | None = None) -> DeltaTable:
     """The table at a version (None: the newest). Raises NotFoundError naming the range,
-    IntegrityError where its log is damaged."""
+    IntegrityError if its log is damaged."""
     try:
         table = DeltaTable(_table_uri(storage), storage_options=storage.options)
         newest = table.version()
@@ -88,15 +88,15 @@ def open_table(storage: Storage, version: int | None = None) -> DeltaTable:
 def read_columns(
     table: DeltaTable, columns: Sequence[str], where: str, order: str = "version, seq"
 ) -> list[list[Any]]:
-    """The values of some columns, each a list, of the rows that a condition in SQL holds for.
-    Raises IntegrityError where the table's files are damaged."""
-    # Not to_pyarrow_table: Arrow's threads would still hold a Python file system when the process
-    # ends, and now and then abort it after its work is done.
+    """The values of these columns, a list each, in the rows that match an SQL condition. Raises
+    IntegrityError if the table's files are damaged."""
+    # Not to_pyarrow_table: Arrow's threads would hold a Python file system at exit, which
+    # occasionally aborts the process.
     names = ", ".join(f'"{name}"' for name in columns)
     query = f"select {names} from ledger where {where} order by {order}"
     try:
         rows = pa.table(QueryBuilder().register("ledger", table).execute(query).read_all())
-    except Exception as err:  # deltalake has no class of its own for what its reader meets
+    except Exception as err:  # deltalake has no common class for errors of its reader
         raise IntegrityError(
             f"ledger: a data file cannot be read ({str(err).splitlines()[0][:200]}); `scen verify` "
             "says which"
@@ -125,12 +125,12 @@ _TEXT_COLUMNS = ("edit_id", "edit_json")
 
 
 class EditTexts:
-    """Edits by id. What is committed never changes, so that each is read and parsed once."""
+    """Edits by id. Committed edits never change, so each is read and parsed once."""
 
     def __init__(self, storage: Storage | None = None) -> None:
         self._storage = storage
         self._lock = threading.Lock()
-        self._read_to = 0  # the version up to which everything is known
+        self._read_to = 0  # the version up to which all texts were read
         self._texts: dict[str, str] = {}
         self._edits: dict[str, Edit] = {}
 
@@ -146,13 +146,13 @@ class EditTexts:
         with self._lock:
             if edit_id not in self._edits:
                 if edit_id not in self._texts:
-                    self._read_on()
+                    self._read_newer()
                 if edit_id not in self._texts:
                     raise NotFoundError(f"edit: {edit_id!r} is not in the ledger")
                 self._edits[edit_id] = edit_from_dict(json.loads(self._texts.pop(edit_id)))
             return self._edits[edit_id]
 
-    def _read_on(self) -> None:
+    def _read_newer(self) -> None:
         if self._storage is None:
             return
         table = open_table(self._storage)
@@ -163,5 +163,5 @@ class EditTexts:
 
 
 def edit_text(edit: Edit) -> str:
-    """An edit as the ledger keeps it."""
+    """The JSON of an edit in the ledger."""
     return json.dumps(edit_to_dict(edit), ensure_ascii=False)

@@ -13,9 +13,9 @@ from scen.ledger.bundles import (
     LogFile,
     bundle_path,
     count_rows,
-    cut_off_commits,
     data_files,
     edits_by_bundle,
+    interrupted_commits,
     log_paths,
     orphan_bundles,
     read_bundle,
@@ -30,8 +30,8 @@ from scen.ledger.rows import rows_digest
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One file or commit that is not as it should be. `kind` is damaged, missing, contradiction or
-    orphan; orphans (unreferenced files) are not damage."""
+    """A problem with one file or commit. `kind` is damaged, missing, contradiction or orphan;
+    orphans (unreferenced files) are not damage."""
 
     kind: str
     where: str
@@ -40,11 +40,11 @@ class Finding:
 
     @property
     def is_damage(self) -> bool:
-        """True where something is lost or wrong."""
+        """True for every kind but orphan."""
         return self.kind != "orphan"
 
 
-Progress = Callable[[int, int], None]  # bundles read now, of how many
+Progress = Callable[[int, int], None]  # (bundles read since the last call, all bundles)
 BACKUP = "restore the file from a backup"
 
 
@@ -55,7 +55,7 @@ def verify_store(
     try:
         read_manifest(storage)
     except NotFoundError:
-        open_ledger(storage)  # its error says how to make one
+        open_ledger(storage)  # raises an error that says how to create a store
     except IntegrityError as err:
         yield Finding("damaged", "store.json", str(err), BACKUP)
         return
@@ -80,34 +80,34 @@ def verify_store(
 
 
 def verify_ledger(storage: Storage) -> Iterator[Finding]:
-    """What is wrong with the ledger of a store."""
+    """The findings about the ledger of a store."""
     paths = log_paths(storage)
     for version in sorted(set(range(max(paths, default=-1) + 1)) - set(paths)):
         yield _log_finding("missing", f"{LOG_FOLDER}/{version:020d}.json", "is not there")
-    named: set[str] = set()
-    is_log_whole = True
+    referenced: set[str] = set()
+    is_log_complete = True
     for version, path in sorted(paths.items()):
         try:
             file = read_log_file(storage, version, path)
         except IntegrityError as err:
-            is_log_whole = False
+            is_log_complete = False
             yield _log_finding("damaged", path, str(err))
             continue
-        named |= set(file.adds)
+        referenced |= set(file.adds)
         yield from _verify_commit(storage, file)
-    if is_log_whole:
-        yield from _orphans(storage, named)
-        yield from _verify_whole(storage)
+    if is_log_complete:
+        yield from _orphans(storage, referenced)
+        yield from _verify_replay(storage)
 
 
 def _verify_commit(storage: Storage, file: LogFile) -> Iterator[Finding]:
-    """The data files of one commit: are they there, with the rows that the log names?"""
+    """Check that the data files of a commit exist and hold the rows that the log records."""
     rows: list[dict[str, Any]] = []
     for path, size in file.adds.items():
         try:
             rows += read_rows(storage, path, size)
         except NotFoundError:
-            yield Finding("missing", path, f"version {file.version} has its rows in it", BACKUP)
+            yield Finding("missing", path, f"it holds rows of version {file.version}", BACKUP)
             return
         except IntegrityError as err:
             yield Finding("damaged", path, str(err), BACKUP)
@@ -115,21 +115,21 @@ def _verify_commit(storage: Storage, file: LogFile) -> Iterator[Finding]:
     if file.note is not None and rows_digest(rows) != file.note.rows:
         counts = dict(Counter(row["event"] for row in rows))
         what = (
-            f"its rows are not those of version {file.version}: the log says "
-            f"{dict(file.note.counts)}, the file has {counts}"
+            f"its rows are not those of version {file.version}: the log records "
+            f"{dict(file.note.counts)}, the file holds {counts}"
         )
         yield Finding("damaged", ", ".join(file.adds), what, BACKUP)
 
 
-def _orphans(storage: Storage, named: set[str]) -> Iterator[Finding]:
-    unnamed = [file for file in data_files(storage) if file.path not in named]
-    for file in [*unnamed, *cut_off_commits(storage)]:
-        what = "no commit names it: it was left by a commit that was cut off"
+def _orphans(storage: Storage, referenced: set[str]) -> Iterator[Finding]:
+    unreferenced_files = [file for file in data_files(storage) if file.path not in referenced]
+    for file in [*unreferenced_files, *interrupted_commits(storage)]:
+        what = "no commit references it: it was left behind by an interrupted commit"
         yield Finding("orphan", file.path, what, "unreferenced; `scen gc` deletes it")
 
 
-def _verify_whole(storage: Storage) -> Iterator[Finding]:
-    """Do the events follow from each other?"""
+def _verify_replay(storage: Storage) -> Iterator[Finding]:
+    """Check that the events can be replayed."""
     try:
         open_ledger(storage).snapshot()
     except ScenError as err:
@@ -139,8 +139,8 @@ def _verify_whole(storage: Storage) -> Iterator[Finding]:
 def _log_finding(kind: str, path: str, what: str) -> Finding:
     version = int(path[-25:-5])
     fix = (
-        f"{BACKUP}; where there is none and it is the newest, move it away: that takes version "
-        f"{version} back, and its wave or action can be done again"
+        f"{BACKUP}; without a backup, if it is the newest version, move the file away: this undoes "
+        f"version {version}, and its wave or action can be repeated"
     )
     return Finding(kind, path, what, fix)
 
@@ -151,11 +151,11 @@ def _verify_bundles(
     by_bundle: Mapping[str, list[LedgerEntry]],
     progress: Progress,
 ) -> Iterator[Finding]:
-    wanted = dict.fromkeys([*ledger.manifest.artifacts.values(), *by_bundle])
-    for digest in wanted:
+    digests = dict.fromkeys([*ledger.manifest.artifacts.values(), *by_bundle])
+    for digest in digests:
         entries = by_bundle.get(digest, [])
         yield from _verify_bundle(storage, digest, entries)
-        progress(1, len(wanted))
+        progress(1, len(digests))
     for file in orphan_bundles(storage, ledger):
         yield Finding(
             "orphan", file.path, f"its {file.size} bytes are unreferenced", "`scen gc` deletes it"
@@ -164,16 +164,16 @@ def _verify_bundles(
 
 def _verify_bundle(storage: Storage, digest: str, entries: list[LedgerEntry]) -> Iterator[Finding]:
     path = bundle_path(digest)
-    whose = f"the experts of {len(entries)} edits" if entries else "the router of the store"
+    content = f"the experts of {len(entries)} edits" if entries else "the router of the store"
     try:
         data = read_bundle(storage, digest)
         rows = count_rows(data) if entries else 0
     except NotFoundError:
         fix = f"{BACKUP}; or revoke its edits and commit them again under other ids"
-        yield Finding("missing", path, f"it held {whose}", fix if entries else BACKUP)
+        yield Finding("missing", path, f"it held {content}", fix if entries else BACKUP)
         return
     except (IntegrityError, ValueError, struct.error) as err:
-        yield Finding("damaged", path, f"it holds {whose}: {err}", BACKUP)
+        yield Finding("damaged", path, f"it holds {content}: {err}", BACKUP)
         return
     beyond = [entry.edit_id for entry in entries if entry.row >= rows]
     if beyond:

@@ -1,4 +1,4 @@
-"""What readers see of a ledger: its commits as a log, and the active edits of some streams.
+"""Views of a ledger for readers: its commits as a log, and the active edits of some streams.
 
 A view is updated by deltas; see `delta_of`.
 """
@@ -16,15 +16,15 @@ from scen.errors import ConflictError, IntegrityError
 from scen.ledger.events import LedgerEntry
 from scen.ledger.state import Snapshot
 
-NOTE = "scen"  # under this name the log of the table keeps what a commit was
+NOTE = "scen"  # key of the platform's entry in the commit info of the table
 ACTIONS = ("commit", "revoke", "expire", "rollback", "gc")
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One commit of the log. `num_edits` are those that a wave brought, or that another action took
-    away or back; `counts` has the events by kind, `to` the version of a rollback, `rows` a sha256
-    over the rows of the events. `stream` names those whose edits it touched, parted by commas."""
+    """One commit of the log. `num_edits` counts the edits of the wave, or those that another action
+    changed; `counts` has the events by kind, `to` the version of a rollback, `rows` a sha256 over
+    the rows of the events. `stream` lists the streams of the changed edits, separated by commas."""
 
     version: int
     committed_at: datetime
@@ -42,7 +42,7 @@ class LogEntry:
 
     @property
     def streams(self) -> list[str]:
-        """The streams whose edits it touched."""
+        """The streams whose edits it changed."""
         return [name for name in self.stream.split(", ") if name]
 
 
@@ -57,9 +57,9 @@ class LogFilter:
 
     def keep(self, entries: Iterable[LogEntry]) -> list[LogEntry]:
         """The commits that match, in the same order."""
-        return [entry for entry in entries if self._wants(entry)]
+        return [entry for entry in entries if self._matches(entry)]
 
-    def _wants(self, entry: LogEntry) -> bool:
+    def _matches(self, entry: LogEntry) -> bool:
         return (
             (self.stream is None or self.stream in entry.streams)
             and (self.action is None or self.action == entry.action)
@@ -69,15 +69,15 @@ class LogFilter:
 
 
 def note_of(entry: LogEntry) -> str:
-    """A log entry as the table stores it, less its version, which is the table's own."""
+    """A log entry as JSON for the table, without the version, which the table has itself."""
     note = asdict(entry) | {"committed_at": entry.committed_at.isoformat()}
     del note["version"]
     return json.dumps(note, ensure_ascii=False)
 
 
 def read_log(commits: Sequence[Mapping[str, Any]]) -> list[LogEntry]:
-    """The log, oldest first, from the commits of a table. Raises IntegrityError where a note is
-    damaged; commits without one, of other tools, are skipped."""
+    """The log, oldest first, from the commits of a table. Raises IntegrityError if a note is
+    damaged; commits of other tools, which have none, are skipped."""
     entries = [read_note(int(c["version"]), c[NOTE]) for c in commits if NOTE in c]
     return sorted(entries, key=lambda entry: entry.version)
 
@@ -99,8 +99,8 @@ Streams = Collection[str] | None  # None: all
 
 @dataclass(frozen=True)
 class View:
-    """The active edits of a version in the order of their commits: their ids, the bundles and
-    rows of their experts (`bundle_N` points into `bundles`), and their places `order_N` among all
+    """The active edits of a version in commit order: their ids, the bundles and rows of their
+    experts (`bundle_N` are indices into `bundles`), and their positions `order_N` among all edits
     ever committed."""
 
     version: int
@@ -122,8 +122,7 @@ class View:
 
 @dataclass(frozen=True)
 class Delta:
-    """What leads a follower from version `since` to that of `added`: ids to take away, then edits
-    to add."""
+    """The change from version `since` to that of `added`: ids to remove, then edits to add."""
 
     since: int
     removed_N: NDArray[np.str_]
@@ -132,18 +131,26 @@ class Delta:
 
 def view_of(snapshot: Snapshot, streams: Streams = None) -> View:
     """The active edits of some streams."""
-    return _view(snapshot, [e for e in snapshot.entries if _sees(streams, e)])
+    return _view(snapshot, [e for e in snapshot.entries if _is_visible(streams, e)])
 
 
 def delta_of(before: Snapshot, after: Snapshot, streams: Streams = None) -> Delta:
-    """What changed for some streams."""
-    gone = [e for e in before.entries if not after.state.is_active(e.edit_id) and _sees(streams, e)]
-    new = [e for e in after.entries if not before.state.is_active(e.edit_id) and _sees(streams, e)]
+    """The change for some streams."""
+    gone = [
+        e
+        for e in before.entries
+        if not after.state.is_active(e.edit_id) and _is_visible(streams, e)
+    ]
+    new = [
+        e
+        for e in after.entries
+        if not before.state.is_active(e.edit_id) and _is_visible(streams, e)
+    ]
     return Delta(before.version, _names([e.edit_id for e in gone]), _view(after, new))
 
 
 def apply_delta(view: View, delta: Delta) -> View:
-    """The view after a delta. Raises ConflictError where the delta starts at another version."""
+    """The view after a delta. Raises ConflictError if the delta starts at another version."""
     if view.version != delta.since:
         raise ConflictError(f"delta: it follows version {delta.since}, not {view.version}")
     gone = set(delta.removed_N.tolist())
@@ -152,7 +159,7 @@ def apply_delta(view: View, delta: Delta) -> View:
     return _build(delta.added.version, rows)
 
 
-def _sees(streams: Streams, entry: LedgerEntry) -> bool:
+def _is_visible(streams: Streams, entry: LedgerEntry) -> bool:
     return streams is None or entry.stream in streams
 
 

@@ -101,7 +101,7 @@ def test_a_log_file(shop: Shop, damage: Callable[[Path], None], version: int) ->
     [first, *_] = found
     assert first.kind == ("damaged" if damage is cut else "missing")
     assert first.where == name
-    assert f"takes version {version} back" in first.fix
+    assert f"undoes version {version}" in first.fix
 
 
 def test_a_log_file_that_is_cut_off_between_lines(shop: Shop) -> None:
