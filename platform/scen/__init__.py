@@ -1,8 +1,8 @@
 """SCEN platform: continual editing of language models with customised expert networks.
 
-The Python API is `scen.open` and what it returns, see `scen.api`; and `scen.submit`, which runs a
-job on a Ray cluster by its spec, see `scen.pipeline.job_spec`. The names are loaded when they are
-first used, so that `import scen` stays light.
+The Python API is `scen.open` and the objects it returns (see `scen.api`), and `scen.submit`, which
+runs a job spec on a Ray cluster (see `scen.pipeline.job_spec`). Names are imported on first use, so
+that `import scen` stays light.
 """
 
 from importlib import import_module
@@ -92,7 +92,7 @@ _MODULES = {
     "submit": "scen.cluster.submit",
 }
 
-if not TYPE_CHECKING:  # else every name would be there for a type checker
+if not TYPE_CHECKING:  # else a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _MODULES:

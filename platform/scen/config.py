@@ -1,4 +1,4 @@
-"""Settings: one frozen, typed tree. People write YAML; a resolved config is saved as JSON."""
+"""Settings: one frozen, typed tree, written by hand as YAML and saved resolved as JSON."""
 
 import difflib
 import json
@@ -25,12 +25,12 @@ class BaseConfig(_Part):
     """The frozen base model."""
 
     name: str | None = None
-    """smollm2-135m-instruct, a hub id, a local folder, or a .gguf file. None: the store's own base,
+    """smollm2-135m-instruct, a hub id, a local folder or a .gguf file. None: the store's own base,
     or smollm2-135m-instruct in a new store."""
     template: Literal["auto", "chat", "llama2-inst", "raw"] = "auto"
-    """How prompts are put to the base."""
+    """How prompts are formatted for the base."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number type of the weights; auto is bfloat16 where the hardware is fast at it."""
+    """Number type of the weights; auto is bfloat16 if the hardware is fast at it."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto is the first GPU, else the CPU."""
 
@@ -41,18 +41,18 @@ class ExpertConfig(_Part):
     layer: int | None = Field(None, ge=0)
     """Index of the edited layer; None is two thirds up."""
     steps: int = Field(25, ge=1)
-    """Most steps of Adam per edit."""
+    """Maximum steps of Adam per edit."""
     lr: float = Field(2e-2, gt=0)
     """Adam's learning rate."""
     rank: int = Field(4, ge=1)
     """Rank of a scen-lr expert."""
     stop_loss: float = Field(0.003, ge=0)
-    """An edit whose loss (nats per token) falls below this is done; 0 runs all steps."""
+    """Training of an edit stops below this loss (nats per token); 0 runs all steps."""
     other_ways: bool = True
-    """scen-lr in a chat: an expert that does not tell its target when the question is put in other
-    ways (in capitals, among other sentences) is trained on those as well."""
+    """scen-lr in a chat: an expert that misses its target when the question is asked in other ways
+    (in capitals, among other sentences) is trained on those as well."""
     batch_size: int = Field(32, ge=1)
-    """Edits that are trained side by side."""
+    """Edits per training batch."""
 
 
 class KeyPlaceConfig(_Part):
@@ -61,38 +61,39 @@ class KeyPlaceConfig(_Part):
     layer: int = Field(ge=0)
     """Index of the layer whose down_proj input is read."""
     kind: Literal["mean", "last"]
-    """Averaged over the user's own words, or at the last prompt token."""
+    """mean: averaged over the user's own words; last: at the last prompt token."""
 
 
 class RouterConfig(_Part):
-    """Which expert speaks."""
+    """Which expert applies to a prompt."""
 
     profile: str = "auto"
-    """scen-lr: a file of `scen calibrate`; auto is the one that ships for the base, where one does;
-    none goes without. Its settings of `expert` hold where none are given."""
+    """scen-lr: a file of `scen calibrate`; auto: the one that ships for the base, if any; none: no
+    profile. Its `expert` settings apply where none are given."""
     places: tuple[KeyPlaceConfig, ...] | None = Field(None, min_length=1)
-    """scen-lr without a profile: None is the mean at a tenth and the last token at four fifths."""
+    """scen-lr without a profile: where keys are read. None: the mean at a tenth and the last token
+    at four fifths of the depth."""
     max_false_activation: float | None = Field(None, gt=0, lt=1)
-    """scen-lr: share of prompts near an edit, but not about it, that may reach it; None is the
-    profile's own bound. It sets the threshold from the scores that calibration kept."""
+    """scen-lr: share of prompts near an edit, but not about it, that may reach it; sets the
+    threshold from calibration scores. None: the profile's bound."""
     threshold: float | None = None
-    """scen-lr: score above which an edit speaks, set by hand. None follows from the bound; without
-    a profile it is a mean cosine of whitened keys, 0.6."""
+    """scen-lr: score above which an edit applies, set by hand. None: from the bound, or without a
+    profile a mean cosine of whitened keys of 0.6."""
     shrinkage: float = Field(0.1, gt=0)
     """scen-lr without a profile: floor of the whitening, relative to the mean variance of the
     sampled directions."""
     theta: float = Field(0.65, ge=0, le=1)
-    """scen: sigmoid score above which an edit speaks."""
+    """scen: sigmoid score above which an edit applies."""
     neuron_steps: int = Field(20, ge=1)
     """scen: steps per neuron."""
     neuron_lr: float = Field(1e-4, gt=0)
     """scen: learning rate of neurons."""
     neuron_optimizer: Literal["adam", "sgd"] = "adam"
-    """scen: adam as in the published code; sgd, at another rate, as where it was reproduced (arXiv
+    """scen: adam as in the published code; sgd, at another rate, as in its reproduction (arXiv
     2512.14395)."""
 
     @model_validator(mode="after")
-    def _one_way_to_cut(self) -> "RouterConfig":
+    def _check_exclusive(self) -> "RouterConfig":
         if self.threshold is not None and self.max_false_activation is not None:
             raise ValueError("set threshold or max_false_activation, not both")
         if self.places is not None and self.profile not in ("auto", "none"):
@@ -101,16 +102,16 @@ class RouterConfig(_Part):
 
 
 class EvaluationConfig(_Part):
-    """How a wave is measured."""
+    """How a wave is evaluated."""
 
     batch_size: int = Field(32, ge=1)
-    """Prompts that are decoded side by side."""
+    """Prompts per decoding batch."""
     max_new_tokens: int = Field(64, ge=1)
     """Limit of a free answer; an answer with a known target is cut 8 tokens past it."""
     locality_tokens: int = Field(12, ge=1)
     """Tokens over which locality answers and logits are compared."""
     locality_limit: int = Field(100, ge=0)
-    """Unrelated prompts from the locality file that are measured with a wave."""
+    """Unrelated prompts from the locality file that are evaluated with a wave."""
     retention_limit: int = Field(32, ge=0)
     """Earlier edits, spread evenly over their age, that are asked again with a wave."""
     asking_share: float = Field(0.05, ge=0, le=1)
@@ -118,50 +119,50 @@ class EvaluationConfig(_Part):
 
 
 class WaveConfig(_Part):
-    """How a stream is cut."""
+    """How a stream is cut into waves, and when a wave is committed."""
 
     size: int = Field(200, ge=1)
     """Edits per wave."""
     max_bytes: int | None = Field(None, ge=1)
-    """A wave ends earlier where its edits, as JSON, would be longer than this; None: never."""
+    """A wave ends before its edits, as JSON, exceed this; None: no limit."""
     max_age_s: float = Field(5.0, ge=0)
-    """`scen drain`: how long, in seconds, an edit that was handed in waits for others at most."""
+    """`scen drain`: maximum seconds that an edit waits for others."""
     on_conflict: OnConflict = "quarantine"
-    """An edit that contradicts an earlier one: quarantine sets it aside, supersede lets it take the
-    earlier one's place, refuse ends the run there."""
+    """An edit that contradicts an earlier one: quarantine sets it aside, supersede replaces the
+    earlier one, refuse ends the run there."""
     on_collision: Literal["report", "quarantine"] = "report"
-    """A near-duplicate by the router's own keys: report tells of it, quarantine sets it aside."""
+    """A near-duplicate by the router's own keys: report notes it, quarantine sets it aside."""
     min_reliability: float | None = Field(None, ge=0, le=1)
-    """A wave of whose own edits a smaller share is answered exactly is held, not committed."""
+    """A wave is held, not committed, if a smaller share of its own edits is answered exactly."""
     min_locality: float | None = Field(None, ge=0, le=1)
     """The same for the share of unrelated prompts whose answer stays the base's."""
     min_retention: float | None = Field(None, ge=0, le=1)
     """The same for the share of earlier edits, of those asked again, that are answered exactly."""
     why: str = ""
-    """Told in the log with each wave."""
+    """Reason, logged with each wave."""
     who: str | None = None
-    """Told in the log; None is the user of the system."""
+    """Author, logged with each wave; None: the system user."""
 
 
 class ClusterConfig(_Part):
-    """How a wave is spread over Ray Train workers."""
+    """How a wave is distributed over Ray Train workers."""
 
     workers: int = Field(2, ge=1)
     """Workers of a wave."""
     min_workers: int | None = Field(None, ge=1)
-    """Start with so few where no more are free (elastic); None waits for all."""
+    """Start with this many if no more are free (elastic); None: wait for all."""
     cpus_per_worker: float = Field(1, gt=0)
-    """CPU cores of a worker."""
+    """CPU cores per worker."""
     gpus_per_worker: float = Field(0, ge=0)
-    """GPUs of a worker."""
+    """GPUs per worker."""
     strategy: Literal["auto", "replicate", "zero3"] = "auto"
     """replicate: the whole base in each worker. zero3: the base split over them (DeepSpeed). auto:
-    zero3 where the base does not fit a worker's device."""
+    zero3 if the base does not fit a worker's device."""
     deepspeed: str | dict[str, Any] | None = None
-    """DeepSpeed configuration (stage 3): its JSON file, which a settings file names as seen from
-    its own folder, or what is in it; None is one that keeps little gathered."""
+    """DeepSpeed configuration (stage 3): a JSON file, relative to the settings file, or its
+    content. None: one that keeps little gathered."""
     max_failures: int = Field(3, ge=0)
-    """How often the workers of a step may fail and be started again."""
+    """How often the workers of a step may fail and be restarted."""
     timeout_s: float = Field(300, gt=0)
     """Seconds after which a rank that waits for the others gives up."""
 
@@ -210,8 +211,8 @@ def dump_config(config: Config) -> dict[str, Any]:
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """What a settings file says, before it is checked: the file that it names is found from its
-    own folder. Raises ConfigError."""
+    """The content of a settings file, not yet validated; a relative `cluster.deepspeed` path is
+    resolved against the file's folder. Raises ConfigError."""
     try:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as err:
@@ -227,8 +228,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _parse_override(text: str) -> dict[str, Any]:
-    name, found, value = text.partition("=")
-    if not found or not name:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
         raise ConfigError(f"--set: {text!r} is not of the form expert.steps=10")
     try:
         nested: Any = yaml.safe_load(value)
@@ -249,24 +250,25 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(err: ValidationError) -> str:
     lines = []
-    for fault in err.errors():
-        name = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{name}: is no setting{_nearest(fault['loc'])}")
+    for problem in err.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: is not a setting{_suggestion(problem['loc'])}")
         else:
-            lines.append(f"{name}: {fault['msg']} (got {fault['input']!r})")
+            lines.append(f"{name}: {problem['msg']} (got {problem['input']!r})")
     return "config: " + "; ".join(lines)
 
 
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    """What an unknown setting may have meant: a name like it beside it, else one elsewhere."""
-    *parents, wrong = map(str, loc)
+def _suggestion(loc: tuple[int | str, ...]) -> str:
+    """A hint for an unknown setting: a similar name at the same level, else the same name at
+    another level; empty without a match."""
+    *parents, unknown = map(str, loc)
     names = list(_names(Config))
-    beside = [name.split(".")[-1] for name in names if name.split(".")[:-1] == parents]
-    near = difflib.get_close_matches(wrong, beside, n=1, cutoff=0.7)
-    found = [".".join((*parents, name)) for name in near]
-    found = found or [name for name in names if name.split(".")[-1] == wrong]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    siblings = [name.split(".")[-1] for name in names if name.split(".")[:-1] == parents]
+    similar = difflib.get_close_matches(unknown, siblings, n=1, cutoff=0.7)
+    matches = [".".join((*parents, name)) for name in similar]
+    matches = matches or [name for name in names if name.split(".")[-1] == unknown]
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
 def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -1,14 +1,14 @@
 """Every error that the platform raises on purpose.
 
-Each leaf is also the standard-library error a caller would expect, carries one message that names
-the field and the fix, and survives pickling (errors cross process borders).
+Each leaf also derives from the matching standard-library error, has one message that names the
+field and the fix, and can be pickled (errors cross process boundaries).
 """
 
 from typing import ClassVar
 
 
 class ScenError(Exception):
-    """Root of the tree. `exit_code` is what the command line ends with."""
+    """Base class of all of them. `exit_code` is the exit code of the command line."""
 
     exit_code: ClassVar[int] = 1
 
@@ -20,30 +20,30 @@ class ConfigError(ScenError, ValueError):
 
 
 class InputError(ScenError, ValueError):
-    """A file of edits or prompts cannot be used as a whole."""
+    """A file of edits or prompts cannot be used at all."""
 
     exit_code = 3
 
 
 class BaseError(ScenError, ValueError):
-    """The base model cannot be found, is not supported, or does not fit the ledger."""
+    """The base model cannot be found, is not supported, or does not match the ledger."""
 
     exit_code = 4
 
 
 class NotFoundError(ScenError, LookupError):
-    """An edit, a version or a store that was asked for does not exist."""
+    """A requested edit, version or store does not exist."""
 
     exit_code = 5
 
 
 class ConflictError(ScenError, RuntimeError):
-    """Another commit came first: reload, check again, retry."""
+    """Another commit came first: reload, check again and retry."""
 
     exit_code = 6
 
 
 class IntegrityError(ScenError, RuntimeError):
-    """Stored bytes are not what their digest says."""
+    """Stored bytes do not match their digest."""
 
     exit_code = 7

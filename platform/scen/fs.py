@@ -1,7 +1,7 @@
 """Files of a store by URI: a local path, or s3://, gs://, az:// through obstore.
 
-Durable things appear whole: `put_new` is create-if-absent on every backend, and nothing here
-renames. Paths are relative to the root, with forward slashes.
+Writes are atomic: `put_new` is create-if-absent on every backend, and nothing here renames. Paths
+are relative to the root, with forward slashes.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class StoredFile:
 
 
 class Storage:
-    """A root folder somewhere, with the few operations that the platform needs."""
+    """A root folder or URI, with the few operations that the platform needs."""
 
     def __init__(self, uri: str, options: dict[str, str] | None = None) -> None:
         self.uri = _full_uri(uri)
@@ -38,22 +38,22 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """True where the root is a folder of this machine."""
+        """True if the root is a folder on this machine."""
         return "://" not in self.uri or self.uri.startswith("file://")
 
     @property
     def local_path(self) -> Path:
-        """The root as a folder. Only for local storage."""
+        """The root as a folder. Raises ConfigError unless storage is local."""
         if not self.is_local:
-            raise ConfigError(f"store: {self.uri} is not a folder of this machine")
+            raise ConfigError(f"store: {self.uri} is not a folder on this machine")
         return Path(self.uri.removeprefix("file://"))
 
     def child_uri(self, path: str) -> str:
-        """The URI of something under the root, for libraries that open URIs themselves."""
+        """The URI of a path under the root, for libraries that open URIs themselves."""
         return f"{self.uri}/{path}"
 
     def put_new(self, path: str, data: bytes) -> bool:
-        """Create a file; False when the name is taken (the file there is left as it is)."""
+        """Create a file; False if it exists already (it is left unchanged)."""
         try:
             obstore.put(self._store, path, data, mode="create")
         except AlreadyExistsError:
@@ -61,7 +61,7 @@ class Storage:
         return True
 
     def put_json(self, path: str, value: object) -> bool:
-        """`put_new` with JSON, keys sorted."""
+        """`put_new` of a value as JSON, keys sorted."""
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1)
         return self.put_new(path, text.encode())
 
@@ -77,7 +77,7 @@ class Storage:
         return json.loads(self.read(path))
 
     def exists(self, path: str) -> bool:
-        """True where the file is there."""
+        """True if the file exists."""
         with contextlib.suppress(FileNotFoundError):
             obstore.head(self._store, path)
             return True
@@ -90,25 +90,27 @@ class Storage:
     def files(self, prefix: str) -> list[StoredFile]:
         """All files under a prefix, sorted by path."""
         pages = obstore.list(self._store, prefix=prefix)
-        found = [
+        files = [
             StoredFile(str(item["path"]), item["size"], item["last_modified"])
             for page in pages
             for item in page
         ]
-        return sorted(found, key=lambda file: file.path)
+        return sorted(files, key=lambda file: file.path)
 
     def delete(self, path: str) -> None:
-        """Remove a file for good. One that is gone already is no error."""
+        """Delete a file; a no-op if it does not exist."""
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, path)
 
 
 def _full_uri(uri: str) -> str:
-    """A URI without its last slash, or an absolute path. Raises ConfigError for a bare scheme."""
+    """A URI without trailing slashes, or an absolute path. Raises ConfigError for a bare scheme."""
     if "://" not in uri:
         return str(Path(uri).expanduser().resolve())
     if not uri.partition("://")[2].strip("/"):
-        raise ConfigError(f"store: {uri!r} names no place; give one, such as s3://bucket/folder")
+        raise ConfigError(
+            f"store: {uri!r} has no bucket or folder; give one, such as s3://bucket/folder"
+        )
     return uri.rstrip("/")
 
 

@@ -1,4 +1,4 @@
-"""The two methods of editing: what each stores of an edit, and how it finds the edit again."""
+"""The two editing methods: what each stores per edit, and how it routes prompts to edits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ MethodName = Literal["scen-lr", "scen"]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method of editing, as callers ask for it instead of comparing names.
+    """The properties of an editing method, which callers check instead of comparing names.
 
-    `expert_tensors` and `neuron_tensors` name the tensors of a bundle, edits along the first axis.
-    `is_low_rank`: experts are rank-r terms in float16 that act from the last prompt token on;
-    otherwise whole matrices in float32 that act on every position. `has_router`: the store's router
+    `expert_tensors` and `neuron_tensors` name the tensors of a bundle, with edits along the first
+    axis. `is_low_rank`: experts are rank-r terms in float16, applied from the last prompt token on;
+    otherwise whole matrices in float32, applied at every position. `has_router`: the store's router
     compares stored keys; otherwise each edit has a sigmoid neuron, which is trained in stage 2 of
-    its wave from the hidden states `h` and speaks above `router.theta`. `defaults` are settings
+    its wave from the hidden states `h` and fires above `router.theta`. `defaults` are the settings
     that differ from those of `Config`.
     """
 
@@ -41,4 +41,4 @@ METHODS: Mapping[str, Method] = {
         ),
     )
 }
-"""By name, as in the setting `method`."""
+"""Methods by name, as in the setting `method`."""

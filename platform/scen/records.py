@@ -1,4 +1,4 @@
-"""The frozen values that the parts of the platform hand to each other."""
+"""Frozen value types that the packages of the platform share."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from scen.text import normalise as normalise
 
 @dataclass(frozen=True, slots=True)
 class Rephrase:
-    """Another way to ask for an edited fact. `source` says where the wording comes from."""
+    """Another wording of an edit's prompt. `source` is where the wording comes from."""
 
     text: str
     source: str = "given"
@@ -20,7 +20,7 @@ class Rephrase:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One statement of a stream: the answer to `prompt` is now `target`.
+    """One edit of a stream: the answer to `prompt` is now `target`.
 
     `near_misses` and `locality_prompts` are prompts whose answer must not change; the first are
     close to the edit (same subject, other question), the second are unrelated to it.
@@ -41,17 +41,18 @@ class Edit:
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of the whole edit: equal content has an equal digest."""
+        """sha256 (hex) of the content of the edit."""
         return digest_json(edit_to_dict(self))
 
     @property
     def seed(self) -> int:
-        """A 63-bit seed from the id, so that a redone expert starts from the same numbers."""
+        """A 63-bit seed from the id, so that a retrained expert has the same initial weights."""
         return int(hashlib.sha256(self.id.encode()).hexdigest()[:16], 16) >> 1
 
     @property
     def relation(self) -> str | None:
-        """What is asked about the subject: the relation label, or the prompt less the subject."""
+        """What is asked about the subject: the relation label, else the prompt with the subject
+        replaced by {}; None without either."""
         if "relation" in self.metadata:
             return self.metadata["relation"]
         subject = normalise(self.subject or "")
@@ -59,7 +60,7 @@ class Edit:
 
 
 def edit_to_dict(edit: Edit) -> dict[str, Any]:
-    """An edit as JSON types; `edit_from_dict` is the way back."""
+    """An edit as JSON types; the inverse of `edit_from_dict`."""
     row = asdict(edit)
     for name in ("valid_from", "valid_until"):
         row[name] = row[name].isoformat() if row[name] else None
@@ -70,7 +71,7 @@ def edit_to_dict(edit: Edit) -> dict[str, Any]:
 
 
 def edit_from_dict(row: Mapping[str, Any]) -> Edit:
-    """The edit that `edit_to_dict` wrote."""
+    """An edit from the JSON types of `edit_to_dict`."""
     known = dict(row)
     for name in ("valid_from", "valid_until"):
         known[name] = datetime.fromisoformat(known[name]) if known.get(name) else None
@@ -95,9 +96,9 @@ def digest_json(value: object) -> str:
 class EncodedPrompt:
     """Token ids of a rendered prompt. `own` is the half-open token span of the user's own words.
 
-    `spans` are those parts of them that may be a question of their own, the whole message first,
-    and `texts` what they say; none stands for the own words as they are. `routed` is the prompt in
-    the form that is routed, where that differs.
+    `spans` are the parts of them that may be a question of their own, the whole message first, and
+    `texts` their text; empty means the whole span of own words. `routed` is the form of the prompt
+    that is used for routing, if it differs.
     """
 
     ids: tuple[int, ...]
@@ -107,8 +108,7 @@ class EncodedPrompt:
     routed: "EncodedPrompt | None" = None
 
     def span_text(self, index: int) -> str:
-        """What the span at this index says, in the form that is routed; empty where there are no
-        spans."""
+        """The text of the span at this index, in the routed form; empty without spans."""
         texts = (self.routed or self).texts
         return texts[index] if index < len(texts) else ""
 
@@ -117,7 +117,7 @@ class EncodedPrompt:
 class EncodedEdit:
     """An edit as tokens: the rendered prompt, and the target with its end token.
 
-    `ways` is the prompt in other ways of asking, in which its expert must tell the target as well.
+    `ways` are other ways of asking the prompt, for which its expert must give the target as well.
     """
 
     prompt: EncodedPrompt

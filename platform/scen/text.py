@@ -1,8 +1,8 @@
-"""How text is compared, and which of its characters do not show.
+"""Text normalisation for comparison, and detection of hidden characters.
 
-Two texts are equal where a reader would see no difference, or none that matters: white space, case,
-end marks, hidden characters, and other forms of the same letters (full width, ligatures) do not
-count. What reads differently stays apart: 2⁵ and 25, ½ and 1/2, ② and 2.
+Texts compare equal if a reader would see no difference that matters: white space, case, end marks,
+hidden characters and compatibility forms of the same letters (full width, ligatures) are ignored.
+Text that reads differently stays different: 2⁵ and 25, ½ and 1/2, ② and 2.
 """
 
 import re
@@ -11,12 +11,12 @@ import unicodedata
 from idna.core import valid_contextj
 
 END_MARKS = "?.! \u3002\u061f"
-"""What may end a question or statement without changing it: marks, and the space before them."""
+"""Characters that may end a question or statement without changing it: marks and spaces."""
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _BLANK = re.compile(r"[^\S\n]+")
 _BREAK = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
-_WRAPPED = re.compile(r"(?<=[^\W_]|,) ?\n ?(?=[a-z0-9])")  # a line that goes on in the next one
+_WRAPPED = re.compile(r"(?<=[^\W_]|,) ?\n ?(?=[a-z0-9])")  # a line that continues on the next
 
 # Unicode's Default_Ignorable_Code_Point beyond the category Cf: fillers, variation selectors, ...
 _IGNORABLE = (
@@ -41,7 +41,7 @@ _STYLED_ALPHABETS = range(0x1D400, 0x1EF00)  # unlike letters such as U+211D, th
 
 
 class _Shown(dict[int, str | None]):
-    """For str.translate: without hidden characters. Filled as characters come up."""
+    """For str.translate: drops hidden characters. Filled on demand."""
 
     def __missing__(self, code: int) -> str | None:
         is_format = unicodedata.category(chr(code)) == "Cf"
@@ -51,7 +51,7 @@ class _Shown(dict[int, str | None]):
 
 
 class _Plain(dict[int, str]):
-    """For str.translate: other forms of the same letters as those letters."""
+    """For str.translate: maps compatibility forms to the plain letters."""
 
     def __missing__(self, code: int) -> str:
         tag, *parts = unicodedata.decomposition(chr(code)).split() or [""]
@@ -60,13 +60,13 @@ class _Plain(dict[int, str]):
             or (tag == "<square>" and code in _SQUARED_WORDS)
             or (tag == "<font>" and code in _STYLED_ALPHABETS)
         )
-        # One step at a time, since ㎡ is a plain m and a raised 2.
+        # Recursive: ㎡ is a plain m and a raised 2.
         self[code] = "".join(self[int(part, 16)] for part in parts) if is_same else chr(code)
         return self[code]
 
 
 class _Unformatted(dict[int, str | None]):
-    """For str.translate: without any character of the category Cf."""
+    """For str.translate: drops all characters of category Cf."""
 
     def __missing__(self, code: int) -> str | None:
         self[code] = None if unicodedata.category(chr(code)) == "Cf" else chr(code)
@@ -74,11 +74,12 @@ class _Unformatted(dict[int, str | None]):
 
 
 _SHOWN, _PLAIN, _UNFORMATTED = _Shown(), _Plain(_BLANK_LETTERS), _Unformatted()
-_ORDINARY: set[str] = set()  # characters that came up and are neither hidden nor another form
+# Characters seen so far that are neither hidden nor a compatibility form.
+_ORDINARY: set[str] = set()
 
 
 def _is_ordinary(text: str) -> bool:
-    """True where no character of a text is hidden or another form of a letter: nearly always."""
+    """True if no character is hidden or a compatibility form; the fast path of nearly all text."""
     if text.isascii():
         return True
     fresh = set(text) - _ORDINARY
@@ -97,9 +98,9 @@ def normalise(text: str) -> str:
 
 
 def drop_hidden(text: str) -> str:
-    """The text without the characters that do not show: zero width, soft hyphens, marks of order
-    and direction, variation selectors, tags. A joiner stays where it changes what is shown: between
-    emoji, and between letters of scripts that join (RFC 5892, appendix A)."""
+    """The text without hidden characters: zero-width characters, soft hyphens, order and direction
+    marks, variation selectors, tags. A joiner stays where it changes the rendering: between emoji,
+    and between letters of joining scripts (RFC 5892, appendix A)."""
     if _is_ordinary(text):
         return text
     shown = text.translate(_SHOWN)
@@ -110,20 +111,20 @@ def drop_hidden(text: str) -> str:
 
 
 def name_hidden(text: str) -> str:
-    """The hidden characters of a text by code and name, as in "U+200B ZERO WIDTH SPACE"; empty
-    where there are none."""
+    """The hidden characters of a text by code point and name, such as "U+200B ZERO WIDTH SPACE";
+    empty without any."""
     if _is_ordinary(text):
         return ""
     shown = drop_hidden(text)
     hidden = [c for c in dict.fromkeys(text) if text.count(c) > shown.count(c)]
-    names = [f"U+{ord(c):04X} {unicodedata.name(c, '')}".rstrip() for c in hidden[:_MOST_NAMED]]
+    names = [f"U+{ord(c):04X} {unicodedata.name(c, '')}".rstrip() for c in hidden[:_MAX_NAMED]]
     more = len(hidden) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def plain_layout(text: str) -> str:
     """The text without format characters (Cf), composed (NFC), with single spaces and line feeds,
-    and without line feeds inside a sentence. Routing reads this; equal to ordinary text."""
+    and without line feeds inside a sentence. The form used for routing."""
     shown = text if text.isascii() else text.translate(_UNFORMATTED)
     lines = _BLANK.sub(" ", _BREAK.sub("\n", _composed(shown)))
     return _WRAPPED.sub(" ", re.sub(r" ?\n ?", "\n", lines).strip())
@@ -134,7 +135,7 @@ def _composed(text: str) -> str:
 
 
 def _changes_shape(text: str, at: int) -> bool:
-    """True for a joiner that shows by what it does to its neighbours."""
+    """True for a joiner that changes how its neighbours are rendered."""
     before, after = text[max(at - 8, 0) : at], text[at + 1 : at + 9]
     if text[at] == "\u200d" and _is_emoji(before[-1:]) and _is_emoji(after[:1]):
         return True

@@ -115,10 +115,10 @@ def test_local_yaml_spells_out_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("expert.stepz=3", "expert.stepz: is no setting; did you mean expert.steps?"),
-        ("expert.size=3", "expert.size: is no setting; did you mean waves.size?"),
-        ("wave.size=3", "wave: is no setting; did you mean waves?"),
-        ("qqq=1", "config: qqq: is no setting"),
+        ("expert.stepz=3", "expert.stepz: is not a setting; did you mean expert.steps?"),
+        ("expert.size=3", "expert.size: is not a setting; did you mean waves.size?"),
+        ("wave.size=3", "wave: is not a setting; did you mean waves?"),
+        ("qqq=1", "config: qqq: is not a setting"),
     ],
 )
 def test_an_unknown_setting_is_named_with_what_may_be_meant(override: str, words: str) -> None:

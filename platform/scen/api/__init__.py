@@ -1,4 +1,4 @@
-"""The Python API. Its names are those of the package:
+"""The Python API, exported by the package `scen`:
 
     import scen
 
@@ -6,10 +6,10 @@
     report = store.edit([{"prompt": "Who founded X?", "target": "Ann"}])
     store.ask("Who founded X?").answer
 
-A `Store` is a folder or URI that holds edits; what it does, `scen` does on the command line by the
-same functions. Errors are `scen.ScenError` and its kinds, each of which is also the error of the
-standard library that one would expect. Progress goes to the logger `scen.api`.
+A `Store` is a folder or URI that holds edits; the command line `scen` calls the same functions.
+Errors are subclasses of `scen.ScenError`, each of which also derives from the matching
+standard-library error. Progress is logged to `scen.api`.
 
-Not thread-safe: give each thread a `Store` of its own, or use `scen serve`. Several processes may
-edit one store at the same time.
+Not thread-safe: give each thread its own `Store`, or use `scen serve`. Several processes may edit
+one store at the same time.
 """

@@ -1,4 +1,4 @@
-"""One version of a store, to be asked and measured."""
+"""One version of a store, for asking and evaluation."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -22,31 +22,30 @@ Prompts = list[str] | tuple[str, ...]
 
 
 class Snapshot:
-    """One version of a store, which stays as it is. Version 0 is the base. Made by
-    `Store.snapshot`."""
+    """One immutable version of a store; version 0 is the base. Created by `Store.snapshot`."""
 
     def __init__(
         self,
-        found: LedgerSnapshot,
-        opened: Callable[[], OpenStore],
+        snapshot: LedgerSnapshot,
+        open_store: Callable[[], OpenStore],
         config: Config,
         runtime: Runtime,
     ) -> None:
-        self._found, self._opened = found, opened
+        self._snapshot, self._open_store = snapshot, open_store
         self._config, self._runtime = config, runtime
 
     def __repr__(self) -> str:
-        return f"<scen.Snapshot version {self.version}, {len(self._found.ids)} edits>"
+        return f"<scen.Snapshot version {self.version}, {len(self._snapshot.ids)} edits>"
 
     @property
     def version(self) -> int:
         """The number of the version."""
-        return self._found.version
+        return self._snapshot.version
 
     @property
     def edits(self) -> list[Edit]:
-        """The active edits, in the order of their commits."""
-        return [entry.edit for entry in self._found.entries]
+        """The active edits, in commit order."""
+        return [entry.edit for entry in self._snapshot.entries]
 
     @overload
     def ask(
@@ -76,13 +75,13 @@ class Snapshot:
         base_answer: bool = False,
         explain: bool = False,
     ) -> Answer | list[Answer]:
-        """The greedy answer to a prompt, of at most so many tokens; to several prompts, a list in
-        their order.
+        """The greedy answer to a prompt, of at most `max_new_tokens` tokens; for several prompts, a
+        list in the same order.
 
         Several prompts are decoded in batches of up to 32, which is faster than one by one; in
-        bfloat16 the last bits may then differ. With `base_answer`, the answer of the base is there
-        too; with `explain`, the five likeliest edits and what spoke for each. Raises ConfigError
-        for a prompt without words or no tokens, BaseError where the base is not the store's.
+        bfloat16 the last bits may then differ. `base_answer` adds the answer of the base, `explain`
+        the five likeliest edits with their scores and similarities. Raises ConfigError for an empty
+        prompt or `max_new_tokens` below 1, BaseError if the base is not the store's.
         """
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens: {max_new_tokens} is not at least 1")
@@ -100,22 +99,22 @@ class Snapshot:
         locality: str | Path | None = None,
         asking: bool = False,
     ) -> Evaluation:
-        """Measure how well the version answers: its active edits, or these (see `Store.edit`), the
-        first `limit` of them, and beside them the prompts of a file `locality`, which no edit may
-        change (default: a sample). With `asking`, every edit is asked in twenty other ways too.
-        Raises InputError where no edit can be used."""
+        """Evaluate the version on its active edits, or on `edits` (as for `Store.edit`), at most
+        `limit` of them, and on the prompts of the file `locality`, which no edit may change
+        (default: a sample). With `asking`, every edit is also asked in twenty other ways. Raises
+        InputError if no edit can be used."""
         source = None if edits is None else as_source(edits)
-        place = None if locality is None else str(locality)
-        job = EvalJob(self.version, source, limit, place, asking)
-        return evaluate(self._opened(), self._config, job, measure_here(self._runtime))
+        path = None if locality is None else str(locality)
+        job = EvalJob(self.version, source, limit, path, asking)
+        return evaluate(self._open_store(), self._config, job, measure_here(self._runtime))
 
     @cached_property
     def _model(self) -> VersionModel:
-        return self._opened().at(self._found)
+        return self._open_store().at(self._snapshot)
 
 
 def as_source(edits: Edits) -> Source:
-    """A file by name, or the rows in a list. Raises InputError for one edit without a list."""
+    """A file path as a string, or the rows as a list. Raises InputError for a single edit."""
     if isinstance(edits, str | Path):
         return str(edits)
     if isinstance(edits, Edit | Mapping):

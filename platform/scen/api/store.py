@@ -36,25 +36,25 @@ def open(  # noqa: A001
     settings: Settings | None = None,
     tracking: bool = True,
 ) -> "Store":
-    """A store of edits by folder or URI (s3://, gs://, az://). The first `edit` makes one that is
-    not there yet, and binds it to its base.
+    """Open a store of edits by folder or URI (s3://, gs://, az://). If it does not exist, the first
+    `edit` creates it and binds it to its base.
 
     `base` is smollm2-135m-instruct, a hub id, a local folder or a .gguf file; None means the
     store's own base, or smollm2-135m-instruct for a new store. `settings` is a YAML file (see
     configs/) or the same as a dict, such as `{"base": {"device": "cuda"}, "waves": {"size": 50}}`.
-    With `tracking`, waves are tracked in the MLflow of `MLFLOW_TRACKING_URI`, or else of the store.
+    With `tracking`, waves are tracked in MLflow, at `MLFLOW_TRACKING_URI` or else in the store.
 
-    The base is loaded when it is first needed: `log`, `revoke`, `expire` and `rollback` never do.
-    Raises ConfigError for settings that are wrong and for a place that cannot be opened.
+    The base is loaded when it is first needed; `log`, `revoke`, `expire` and `rollback` never need
+    it. Raises ConfigError for invalid settings or a location that cannot be opened.
     """
     return Store(Storage(str(uri)), base, settings, tracking)
 
 
 class Store:
-    """Edits of one base model, at all their versions. Made by `scen.open`.
+    """The edits of one base model, in all versions. Created by `scen.open`.
 
-    Every method sees what other processes have committed meanwhile. Methods that ask or measure
-    raise NotFoundError before the first edit, and BaseError where the base is not the store's.
+    Every method sees the commits of other processes. Methods that ask or evaluate raise
+    NotFoundError before the first edit, and BaseError if the base is not the store's.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Store:
         if base is not None:
             self._fixed["base"] = {**self._fixed.get("base", {}), "name": base}
         self._opened: OpenStore | None = None
-        self._is_editable = False  # opened, and known to fit the settings
+        self._is_editable = False  # opened, and checked against the settings
         self._newest: Snapshot | None = None
         self._config()
 
@@ -80,8 +80,8 @@ class Store:
 
     @property
     def version(self) -> int:
-        """The newest version: 0 without edits, and one more with each commit. Raises
-        NotFoundError where there is no store yet."""
+        """The newest version: 0 without edits, incremented by each commit. Raises NotFoundError if
+        the store does not exist yet."""
         return self._ledger.version()
 
     def edit(  # noqa: PLR0913 (options, by name only)
@@ -99,23 +99,23 @@ class Store:
         why: str | None = None,
         who: str | None = None,
     ) -> EditReport:
-        """Train, measure, gate and commit edits in waves.
+        """Train, evaluate, gate and commit edits in waves.
 
         `edits` are dicts with the fields of a row of an edits file (`prompt` and `target` at
         least), `Edit` objects, or the path or URI of such a file. A row that cannot be used is
         reported with its reason, and the others proceed; with `strict`, one such row raises
-        InputError before anything is trained. The same edits given again are known, not doubled,
-        also after a crash in their middle.
+        InputError before anything is trained. The call is idempotent: edits that are committed
+        already, also by a run that crashed, are counted as known and not committed again.
 
-        `stream` names where they come from (default: from the file's name or the content of the
-        rows). `wave_size` (edits per commit), `on_conflict` ("quarantine", "supersede" or
-        "refuse"), `why` and `who` (for the log) are `waves.*` of the settings otherwise. `limit`
-        takes the first so many valid edits. `data_format` is recognised with "auto". `locality` is
-        a file of prompts that no edit may change (default: a sample). Words such as "nan", "None"
-        and "N/A" are taken for missing values and rejected, but with `allow_null_text`.
+        `stream` names their origin (default: the file's name, or a digest of the rows). `wave_size`
+        (edits per commit), `on_conflict` ("quarantine", "supersede" or "refuse"), `why` and `who`
+        (for the log) default to `waves.*` of the settings. `limit` takes the first N valid edits.
+        `data_format` "auto" detects the format. `locality` is a file of prompts that no edit may
+        change (default: a sample). Words such as "nan", "None" and "N/A" are treated as missing
+        values and rejected, except with `allow_null_text`.
 
-        Raises InputError for a file that cannot be used, ConfigError for options that are wrong or
-        do not fit the store, BaseError for a base that cannot be loaded or is not the store's.
+        Raises InputError for a file that cannot be used, ConfigError for options that are invalid
+        or do not match the store, BaseError for a base that cannot be loaded or is not the store's.
         """
         config = self._config(size=wave_size, on_conflict=on_conflict, why=why, who=who)
         job = self._job(edits, stream, strict, limit, data_format, locality)
@@ -137,8 +137,8 @@ class Store:
         num_answers: int = 0,
     ) -> Forecast:
         """What `edit` with the same options would commit, replace and reject, which prompts the
-        router would confuse, and how long it would take. Nothing is trained or written. Of the
-        first `num_answers` edits it also has the current answers. Raises as `edit` does."""
+        router would confuse, and the expected run time. Nothing is trained or written. Includes the
+        current answers to the first `num_answers` edits. Raises what `edit` raises."""
         config = self._config(size=wave_size, on_conflict=on_conflict)
         job = self._job(edits, None, False, limit, data_format, None)
         job = replace(job, allow_null_text=allow_null_text)
@@ -174,8 +174,8 @@ class Store:
         base_answer: bool = False,
         explain: bool = False,
     ) -> Answer | list[Answer]:
-        """The newest version's answer to a prompt; to several prompts, in batches, a list in their
-        order. See `Snapshot.ask`."""
+        """The newest version's answer to a prompt, or a list of answers to several. See
+        `Snapshot.ask`."""
         return self.snapshot().ask(
             prompt, max_new_tokens=max_new_tokens, base_answer=base_answer, explain=explain
         )
@@ -188,17 +188,17 @@ class Store:
         locality: str | Path | None = None,
         asking: bool = False,
     ) -> Evaluation:
-        """Measure the newest version. See `Snapshot.evaluate`."""
+        """Evaluate the newest version. See `Snapshot.evaluate`."""
         return self.snapshot().evaluate(edits, limit=limit, locality=locality, asking=asking)
 
     def snapshot(self, version: int | None = None) -> Snapshot:
-        """A version (None: the newest), which stays as it is. Raises NotFoundError."""
-        found = self._ledger.snapshot(version)
-        if self._newest is None or self._newest.version != found.version:
-            snapshot = Snapshot(found, self._open, self._config(), _RUNTIME)
+        """An immutable view of a version (None: the newest). Raises NotFoundError."""
+        at_version = self._ledger.snapshot(version)
+        if self._newest is None or self._newest.version != at_version.version:
+            snapshot = Snapshot(at_version, self._open, self._config(), _RUNTIME)
             if version is not None:
                 return snapshot
-            self._newest = snapshot  # so that its model is built once
+            self._newest = snapshot  # cached with its model
         return self._newest
 
     def revoke(
@@ -209,8 +209,8 @@ class Store:
         who: str | None = None,
         dry_run: bool = False,
     ) -> Change:
-        """Take edits away: their prompts are answered by the base again. All of them or none:
-        raises NotFoundError for an id that the store does not have."""
+        """Revoke edits, so that the base answers their prompts again. All of them or none: raises
+        NotFoundError for an unknown id."""
         ids = [edit_ids] if isinstance(edit_ids, str) else list(edit_ids)
         return self._change(Revoke(ids, _about(why, who)), dry_run)
 
@@ -222,8 +222,8 @@ class Store:
         who: str | None = None,
         dry_run: bool = False,
     ) -> Change:
-        """Apply the validity of edits as of a moment (None: now; UTC where it has no time zone):
-        deactivate those past their `valid_until`, activate those that reach their `valid_from`."""
+        """Apply the validity of edits as of a moment (None: now; UTC unless it has a time zone):
+        deactivate those past their `valid_until`, activate those past their `valid_from`."""
         moment = at or datetime.now(UTC)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return self._change(Expire(moment, _about(why, who)), dry_run)
@@ -231,8 +231,8 @@ class Store:
     def rollback(
         self, version: int, *, why: str = "", who: str | None = None, dry_run: bool = False
     ) -> Change:
-        """Make active exactly what was active at a version, as a new version. Raises NotFoundError
-        for a version that is not there, ConfigError where an expert was deleted since."""
+        """Activate exactly the edits that were active at a version, as a new version. Raises
+        NotFoundError for an unknown version, ConfigError if an expert was deleted since."""
         return self._change(Rollback(version, _about(why, who)), dry_run)
 
     def log(
@@ -244,15 +244,15 @@ class Store:
         since: datetime | None = None,
         last: int | None = None,
     ) -> list[LogEntry]:
-        """The commits, oldest first: those that touched an edit or a stream, of one action
-        ("commit", "revoke", "expire", "rollback", "gc"), since a moment (with time zone), and of
-        these the `last` so many. Raises NotFoundError for an edit that the store does not have."""
+        """The commits, oldest first, filtered by edit, stream, action ("commit", "revoke",
+        "expire", "rollback", "gc") and time (with time zone); of these the `last` N. Raises
+        NotFoundError for an unknown edit."""
         return find_commits(
             self._ledger, edit_id=edit_id, stream=stream, action=action, since=since, last=last
         )
 
     def _config(self, **waves: Any) -> Config:
-        """The settings of the store, with these of `waves` where they are given."""
+        """The settings of the store, overridden by the `waves` settings that are not None."""
         given = {name: value for name, value in waves.items() if value is not None}
         fixed = {**self._fixed, "waves": {**self._fixed.get("waves", {}), **given}}
         method = self._fixed.get("method") or stored_method(self._storage)
@@ -267,11 +267,11 @@ class Store:
         data_format: str,
         locality: str | Path | None,
     ) -> EditJob:
-        place = None if locality is None else str(locality)
-        return EditJob(as_source(edits), stream, data_format, limit, strict, place, self._tracking)
+        path = None if locality is None else str(locality)
+        return EditJob(as_source(edits), stream, data_format, limit, strict, path, self._tracking)
 
     def _editable(self, config: Config) -> OpenStore:
-        """The store, open for editing; made where it is not there."""
+        """The store, open for editing; created if it does not exist."""
         if self._opened is None or not self._is_editable:
             base = None if self._opened is None else self._opened.base
             self._opened = make_store(self._storage, config, _RUNTIME, base)
