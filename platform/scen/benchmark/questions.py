@@ -19,9 +19,9 @@ from scen.benchmark.settings import BenchmarkSettings, Material, Progress, Row, 
 from scen.benchmark.tables import PUBLISHED, Asked, counts, quality, retention, share
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
-from scen.evaluation.metrics import teacher_forced_loss
 from scen.evaluation.probes import Probe, asking_probes
 from scen.evaluation.run_eval import EvalLimits
+from scen.evaluation.teacher_forced import teacher_forced_loss
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import decode

@@ -8,8 +8,9 @@ from statistics import median
 
 import torch
 
-from scen.evaluation.metrics import Outcome, teacher_forced_accuracy
+from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe
+from scen.evaluation.teacher_forced import teacher_forced_accuracy
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import Decoded, EditedModel, answer
