@@ -184,8 +184,7 @@ def _run(model: Any, layers: list[Any], inputs: dict[str, Tensor], span: Span) -
 
 
 def _masks(core: Any, span: Span) -> Any:
-    """The 4-d attention mask that a decoder uses unchanged, or one by layer type if there are
-    several types."""
+    """The 4-d attention mask that a decoder uses unchanged; one per layer type if they differ."""
     config = core.config
 
     def mask(window: int | None) -> Tensor:
@@ -245,8 +244,7 @@ def find_trouble(model: Any) -> str | None:
     try:
         return _find_trouble_in_run(model)
     except Exception as err:  # the code of an unknown architecture may raise anything
-        reason = str(err).splitlines()[0]
-        return f"its layers cannot be run separately ({type(err).__name__}: {reason})"
+        return f"its layers cannot be run alone ({type(err).__name__}: {str(err).splitlines()[0]})"
 
 
 def _find_trouble_in_run(model: Any) -> str | None:
