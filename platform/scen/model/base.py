@@ -1,4 +1,4 @@
-"""A base, found by name: frozen, with its template and its fingerprint.
+"""Frozen base models, resolved by name, with their template and fingerprint.
 
 A base is the embedded default, a hub id, a local folder or a .gguf file.
 """
@@ -35,8 +35,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class Base:
     """A frozen base. Its weights are loaded on first use of `model`.
 
-    `fingerprint` covers weights, tokenizer and template, `config` is its config.json. `load_device`
-    and `load_dtype` apply when the weights are loaded.
+    `fingerprint` covers weights, tokenizer and template; `config` is its config.json. The weights
+    are loaded to `load_device` in `load_dtype`.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Base:
 
     @cached_property
     def model(self) -> Any:
-        """The model with its weights. Raises BaseError where they cannot be read, or where an
-        architecture that is not tested does not run layer by layer as it does whole."""
+        """The model with its weights. Raises BaseError if they cannot be read, or if running an
+        untested architecture layer by layer does not reproduce its full forward pass."""
         model = read_folder_model(self.folder, self.load_dtype)
         model = model.to(self.load_device).eval().requires_grad_(False)
         is_sharded = hasattr(next(model.parameters()), "ds_tensor")
@@ -72,7 +72,7 @@ class Base:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number type of the weights."""
+        """The dtype of the weights."""
         dtype: torch.dtype = self.model.dtype if self.is_loaded else self.load_dtype
         return dtype
 
@@ -85,12 +85,12 @@ class Base:
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer."""
         configured = self.model.generation_config.eos_token_id
-        more = configured if isinstance(configured, list) else [configured]
-        return frozenset({self.template.end_id, *(i for i in more if i is not None)})
+        end_ids = configured if isinstance(configured, list) else [configured]
+        return frozenset({self.template.end_id, *(i for i in end_ids if i is not None)})
 
     @property
     def pad_id(self) -> int:
-        """Token id for padding; it is always masked."""
+        """Token id for padding; always masked."""
         pad = self.tokenizer.pad_token_id
         return int(self.template.end_id if pad is None else pad)
 
@@ -100,7 +100,7 @@ class Base:
         return int(self.config.num_hidden_layers)
 
     def describe(self) -> dict[str, object]:
-        """The facts of this base as JSON types."""
+        """Name, fingerprint, template, dtype, device and sizes, as JSON types."""
         config = self.config
         return {
             "name": self.name,
@@ -116,10 +116,10 @@ class Base:
 
 
 def resolve_base(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The local folder of a base, fetched or converted where needed.
+    """The local folder of a base, downloaded or converted if needed.
 
-    `say` is called before steps that take long. Raises BaseError; where the architecture cannot be
-    edited, before weights are downloaded or converted.
+    `say` is called before long steps. Raises BaseError; for an architecture that cannot be edited,
+    before weights are downloaded or converted.
     """
     path = Path(name).expanduser()
     if name == EMBEDDED_NAME:
@@ -153,21 +153,21 @@ def open_base(
     device: str = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> Base:
-    """Open a base without loading its weights; their files are read for the fingerprint, once per
-    file. Raises BaseError, ConfigError."""
+    """Open a base without loading its weights; their files are hashed for the fingerprint, with
+    cached digests. Raises BaseError, ConfigError."""
     load_device = pick_device(device)
     load_dtype = pick_dtype(dtype, load_device)
     folder = resolve_base(name, say)
     config = read_folder_config(folder)
     tokenizer = read_folder_tokenizer(folder)
-    prompts = Template(template, tokenizer)
-    fingerprint = fingerprint_base(folder, prompts)
+    prompt_template = Template(template, tokenizer)
+    fingerprint = fingerprint_base(folder, prompt_template)
     return Base(
         _full_name(name),
         folder,
         config,
         tokenizer,
-        prompts,
+        prompt_template,
         fingerprint,
         load_device,
         load_dtype,
@@ -187,24 +187,24 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it natively, else float32. Raises
+    """`auto` is bfloat16 where the hardware supports it natively, else float32. Raises
     ConfigError."""
     if name == "auto":
-        return torch.bfloat16 if _is_fast_at_bfloat16(device) else torch.float32
+        return torch.bfloat16 if _has_native_bfloat16(device) else torch.float32
     if name not in _DTYPES:
         raise ConfigError(f"dtype: {name!r} is not one of auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 
 def _full_name(name: str) -> str:
-    """The name, with a relative path made absolute: stores are opened from other folders."""
+    """The name; relative paths become absolute, as stores are opened from other folders."""
     path = Path(name).expanduser()
     return str(path.absolute()) if name != EMBEDDED_NAME and path.exists() else name
 
 
-def _is_fast_at_bfloat16(device: torch.device) -> bool:
+def _has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    facts = Path("/proc/cpuinfo")
-    flags = facts.read_text() if facts.exists() else ""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags

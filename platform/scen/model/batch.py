@@ -1,4 +1,4 @@
-"""Rows of tokens as one tensor. Prompts are padded on the left, targets on the right."""
+"""Batches of token rows: prompts are left-padded, targets right-padded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from scen.records import EncodedEdit, EncodedPrompt
 
-IGNORED = -100  # the label that cross-entropy leaves out
+IGNORED = -100  # label that cross-entropy ignores
 
 
 @dataclass(frozen=True)
 class PromptBatch:
     """Left-padded prompts: the last prompt token of every row is at position -1.
 
-    `ids_BP` int64, `mask_BP` bool (real tokens), `user_mask_BP` bool (the user's own words),
-    `span_BNP` bool (their spans that are routed, the whole message first; all False where a row has
-    fewer) and `texts` the spans as text (empty for prompts without spans).
-    `copies` holds the normalised forms of the rows `copied_C`, which are routed in their place.
+    `ids_BP` int64; `mask_BP` bool, True for real tokens; `user_mask_BP` bool, True for the user's
+    own words; `span_BNP` bool, the routed spans of a row, the whole message first (all False where
+    a row has fewer than N); `texts` the spans as text (empty for prompts without spans).
+    `copies` holds the normalised forms of the rows `copied_C`, which are routed instead of them.
     """
 
     ids_BP: Tensor
@@ -34,7 +34,7 @@ class PromptBatch:
 
     @property
     def positions_BP(self) -> Tensor:
-        """Rotary positions: the first real token of a row is 0."""
+        """Position ids; the first real token of a row is 0."""
         return positions_of(self.mask_BP)
 
 
@@ -42,8 +42,8 @@ class PromptBatch:
 class TrainBatch:
     """Left-padded prompts followed by right-padded targets.
 
-    `ids_BT` and `mask_BT` cover the prompt and the target less its end token, P + S - 1 positions;
-    `labels_BS` holds the target tokens that positions P-1 .. P+S-2 must predict.
+    `ids_BT` and `mask_BT` cover the prompt and the target without its end token, P + S - 1
+    positions; `labels_BS` holds the target tokens, predicted at positions P-1 .. P+S-2.
     """
 
     ids_BT: Tensor
@@ -53,34 +53,34 @@ class TrainBatch:
 
     @property
     def positions_BT(self) -> Tensor:
-        """Rotary positions: the first real token of a row is 0."""
+        """Position ids; the first real token of a row is 0."""
         return positions_of(self.mask_BT)
 
 
 def positions_of(mask_BT: Tensor) -> Tensor:
-    """Positions that count real tokens only."""
+    """Position ids, counting real tokens only."""
     return (mask_BT.long().cumsum(1) - 1).clamp(min=0)
 
 
 def pad_prompts(
     prompts: Sequence[EncodedPrompt], pad_id: int, device: torch.device | str = "cpu"
 ) -> PromptBatch:
-    """Prompts of any lengths as one left-padded batch."""
+    """Prompts of different lengths as one left-padded batch."""
     width = max(len(p.ids) for p in prompts)
     gaps = [width - len(p.ids) for p in prompts]
     ids = [[pad_id] * gap + list(p.ids) for p, gap in zip(prompts, gaps, strict=True)]
-    place = torch.arange(width)
+    position_P = torch.arange(width)
     gap_B1 = torch.tensor(gaps)[:, None]
-    user_mask_BP = _between(torch.tensor([p.own for p in prompts]) + gap_B1, place)
+    user_mask_BP = _between(torch.tensor([p.own for p in prompts]) + gap_B1, position_P)
     spans = [p.spans or (p.own,) for p in prompts]
-    most = max(map(len, spans))
-    filled = [[*some, *[(0, 0)] * (most - len(some))] for some in spans]
-    span_BNP = _between(torch.tensor(filled) + gap_B1[..., None], place)
+    num_spans = max(map(len, spans))
+    padded = [[*row, *[(0, 0)] * (num_spans - len(row))] for row in spans]
+    span_BNP = _between(torch.tensor(padded) + gap_B1[..., None], position_P)
     copied = tuple(i for i, p in enumerate(prompts) if p.routed)
     routed = [p.routed for p in prompts if p.routed]
     return PromptBatch(
         torch.tensor(ids).to(device),
-        (place >= gap_B1).to(device),
+        (position_P >= gap_B1).to(device),
         user_mask_BP.to(device),
         span_BNP.to(device),
         tuple(p.texts for p in prompts),
@@ -89,22 +89,22 @@ def pad_prompts(
     )
 
 
-def _between(span_X2: Tensor, place_P: Tensor) -> Tensor:
-    """[..., P] bool: the places within half-open spans [..., 2]."""
+def _between(span_X2: Tensor, position_P: Tensor) -> Tensor:
+    """[..., P] bool: the positions within half-open spans [..., 2]."""
     begin_X1, end_X1 = span_X2[..., :1], span_X2[..., 1:]
-    return (place_P >= begin_X1) & (place_P < end_X1)
+    return (position_P >= begin_X1) & (position_P < end_X1)
 
 
 def pad_edits(
     edits: Sequence[EncodedEdit], pad_id: int, device: torch.device | str = "cpu"
 ) -> TrainBatch:
-    """Edits of any lengths as one batch for teacher forcing."""
+    """Edits of different lengths as one batch for teacher forcing."""
     prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
     width = max(len(e.target) for e in edits)
     labels = [list(e.target) + [IGNORED] * (width - len(e.target)) for e in edits]
     labels_BS = torch.tensor(labels).to(device)
     fed_BS = labels_BS[:, :-1]
-    # A fed target token is real where the token after it is still to be predicted.
+    # A target token is fed only if there is another one to predict after it.
     real_BS = labels_BS[:, 1:] != IGNORED
     ids_BT = torch.cat([prompts.ids_BP, fed_BS.masked_fill(~real_BS, pad_id)], 1)
     mask_BT = torch.cat([prompts.mask_BP, real_BS], 1)

@@ -1,9 +1,8 @@
-"""Can a base be edited, and does it fit? From its config.json or the header of its GGUF file alone.
+"""Whether a base can be edited and fits into memory, from its config.json or GGUF header alone.
 
-Memory is estimated from shapes. The estimates assume what the settings do by default: 32 edits
-side by side, prompts of 40 tokens and targets of 8, experts of rank 4; 32 answers of at most 1,024
-tokens at a time. They were compared with peaks measured on Qwen2.5-Coder 0.5B and 1.5B (within a
-fifth).
+Memory is estimated from shapes for the default settings: training batches of 32 edits with prompts
+of 40 tokens, targets of 8 and experts of rank 4; serving 32 concurrent answers of at most 1,024
+tokens. The estimates are within 20 % of peaks measured on Qwen2.5-Coder 0.5B and 1.5B.
 """
 
 import json
@@ -35,13 +34,13 @@ _PROCESS = 600 << 20  # bytes of Python, torch and transformers
 _EDITS, _PROMPT, _TARGET, _RANK = 32, 40, 8, 4
 _EDITS_PAPER = 8
 _ROWS, _CONTEXT, _SLOTS, _PREFIX = 32, 1024, 64, 256 << 20
-_SPANS, _PLACES = 3200, 18  # keys that `scen calibrate` holds at once, of 250 edits
+_SPANS, _PLACES = 3200, 18  # keys that `scen calibrate` holds at once for 250 edits
 _CONVERT = 5.1  # bytes per parameter at the peak of a conversion from GGUF
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that each step takes at its peak, weights included: `train` (method scen-lr),
+    """Estimated peak memory of each step (bytes), weights included: `train` (method scen-lr),
     `train_paper` (method scen), `calibrate` (250 edits), `serve`."""
 
     dtype: str
@@ -54,7 +53,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class Device:
-    """A device of this machine: `num_bytes` of memory in all, and `fits` by step."""
+    """A device of this machine: `num_bytes` is its total memory, `fits` says by step whether the
+    estimated peak fits."""
 
     name: str
     num_bytes: int
@@ -64,11 +64,11 @@ class Device:
 
 @dataclass(frozen=True)
 class BaseCheck:
-    """What is known of a base before its weights are read.
+    """What is known about a base before its weights are read.
 
-    `trouble` is why it cannot be edited (None: it can), `is_tested` whether its architecture is one
-    that the tests cover. `convert` is the memory (bytes) that reading it from GGUF takes once; None
-    for other forms.
+    `trouble` is why it cannot be edited (None: it can); `is_tested` is True for architectures that
+    the tests cover. `convert` is the peak memory (bytes) of the conversion from GGUF; None for
+    other formats.
     """
 
     name: str
@@ -97,7 +97,7 @@ class BaseCheck:
 
 @dataclass(frozen=True)
 class CachedBase:
-    """A base on this machine: `name` is what --base takes, `num_bytes` those of its weights."""
+    """A base on this machine: `name` is a value for --base, `num_bytes` the size of its weights."""
 
     name: str
     architecture: str
@@ -106,30 +106,30 @@ class CachedBase:
 
 
 def check_base(name: str) -> BaseCheck:
-    """Check a base by name, folder, .gguf file or hub id. Of a hub id only config.json is fetched.
+    """Check a base by name, folder, .gguf file or hub id; from the hub only config.json is fetched.
 
-    Raises BaseError where there is nothing by this name, or no readable config.
+    Raises BaseError if there is no such base or no readable config.
     """
     path = Path(name).expanduser()
     if name == EMBEDDED_NAME:
         path = find_embedded()
     if path.suffix == ".gguf":
         if not path.is_file():
-            way = "; download it with `scen base fetch`" if name == EMBEDDED_NAME else ""
-            raise BaseError(f"base: {path} does not exist{way}")
+            hint = "; download it with `scen base fetch`" if name == EMBEDDED_NAME else ""
+            raise BaseError(f"base: {path} does not exist{hint}")
         return check_config(name, read_gguf_config(path), is_gguf=True)
     return check_config(name, read_folder_config(path if path.is_dir() else fetch_hub_config(name)))
 
 
 def check_config(name: str, config: Any, *, is_gguf: bool = False) -> BaseCheck:
-    """Check a config of transformers, on the meta device."""
-    kind = str(config.model_type)
+    """Check a transformers config, on the meta device."""
+    model_type = str(config.model_type)
     try:
         model = empty_model(config)
     except BaseError as err:
-        return BaseCheck(name, kind, str(err).removeprefix("base: "), kind in TESTED)
+        return BaseCheck(name, model_type, str(err).removeprefix("base: "), model_type in TESTED)
     if trouble := find_trouble(model):
-        return BaseCheck(name, kind, trouble, kind in TESTED)
+        return BaseCheck(name, model_type, trouble, model_type in TESTED)
     parameters = sum(weight.numel() for weight in model.parameters())
     memory = {dtype: estimate_memory(config, parameters, dtype) for dtype in _WIDTHS}
     devices = tuple(
@@ -139,9 +139,9 @@ def check_config(name: str, config: Any, *, is_gguf: bool = False) -> BaseCheck:
     )
     return BaseCheck(
         name,
-        kind,
+        model_type,
         None,
-        kind in TESTED,
+        model_type in TESTED,
         config.num_hidden_layers,
         config.hidden_size,
         config.intermediate_size,
@@ -155,31 +155,35 @@ def check_config(name: str, config: Any, *, is_gguf: bool = False) -> BaseCheck:
 
 
 def estimate_memory(config: Any, parameters: int, dtype: str) -> Memory:
-    """Estimated peaks (bytes) with weights of this number type."""
+    """Estimated peak memory (bytes) with weights of this dtype."""
     width = _WIDTHS[dtype]
-    layers, wide, narrow = config.num_hidden_layers, config.intermediate_size, config.hidden_size
+    layers, inner, hidden = config.num_hidden_layers, config.intermediate_size, config.hidden_size
     weights = width * parameters
     logits = _TARGET * config.vocab_size * 16  # with their float32 copy, softmax and gradient
-    kept = -(-layers // 3) * _TARGET * (8 * narrow + 4 * wide) * width  # for the backward pass
-    keys = _PROMPT * (_kv_bytes(config, width) + (2 * wide + 4 * narrow) * width)
-    expert = 16 * _RANK * (wide + narrow)  # float32, its gradient and two moments of Adam
-    train = _PROCESS + weights + _EDITS * (logits + kept + keys + expert)
-    paper = _EDITS_PAPER * (16 * wide * narrow + (logits + kept) * (1 + _PROMPT // _TARGET) + keys)
+    # Activations kept for the backward pass.
+    activations = -(-layers // 3) * _TARGET * (8 * hidden + 4 * inner) * width
+    prefilled = _PROMPT * (_kv_bytes(config, width) + (2 * inner + 4 * hidden) * width)
+    expert = 16 * _RANK * (inner + hidden)  # float32, its gradient and two moments of Adam
+    train = _PROCESS + weights + _EDITS * (logits + activations + prefilled + expert)
+    positions = 1 + _PROMPT // _TARGET  # of the whole prompt, relative to the target
+    train_paper = _EDITS_PAPER * (
+        16 * inner * hidden + (logits + activations) * positions + prefilled
+    )
     serve = _ROWS * (_CONTEXT * _kv_bytes(config, width) + 8 * config.vocab_size)
     serve += _PREFIX + _SLOTS * expert // 4
     return Memory(
         dtype,
         weights,
         train,
-        _PROCESS + weights + paper,
-        train + 4 * _SPANS * _PLACES * wide,
+        _PROCESS + weights + train_paper,
+        train + 4 * _SPANS * _PLACES * inner,
         _PROCESS + weights + serve,
     )
 
 
 def list_bases(hub_cache: Path | None = None) -> list[CachedBase]:
     """Bases that need no download: converted GGUF files in the user's cache, and models with a
-    config and weights in the hub's cache (None: huggingface_hub's own)."""
+    config and weights in the hub cache (None: the default of huggingface_hub)."""
     return sorted([*_converted(), *_from_hub(hub_cache)], key=lambda base: base.name)
 
 

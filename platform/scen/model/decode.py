@@ -19,8 +19,8 @@ from scen.model.route import NeuronBank, Route
 class EditedModel:
     """A base with a bank of experts at one layer and the neurons that choose among them.
 
-    Unrouted rows go through exactly the operations of the base, so that their logits are its
-    logits bit for bit (in a batch of the same shape).
+    Unrouted rows run exactly the operations of the base, so their logits equal the base's bit for
+    bit (in a batch of the same shape).
     """
 
     model: Any
@@ -41,14 +41,14 @@ class EditedModel:
         return prefill(self.model, batch, self.layer, self.neurons.layers, sync=self.sync)
 
     def route(self, filled: Prefill) -> Route:
-        """Which expert each row uses."""
+        """The expert that each row uses."""
         return self.neurons.route(filled)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """`tokens` per row, without the stop token; `stopped` is False where the limit ended a row;
-    `logits_BSV` are those of each step, None unless requested."""
+    """`tokens` per row, without the stop token; `stopped` is False for rows cut off by the limit;
+    `logits_BSV` are the logits of each step, None unless requested."""
 
     tokens: list[list[int]]
     stopped: list[bool]
@@ -60,7 +60,8 @@ class Decoded:
 def decode(
     edited: EditedModel, batch: PromptBatch, max_new_tokens: int, route: Route | None = None
 ) -> Decoded:
-    """Answer a batch of prompts greedily until a stop token; without a route the neurons choose."""
+    """Greedy answers to a batch of prompts, up to a stop token; the neurons route unless `route` is
+    given."""
     filled = edited.prefill(batch)
     return answer(edited, filled, route or edited.route(filled), max_new_tokens)
 
@@ -74,25 +75,25 @@ def answer(
     *,
     keep_logits: bool = False,
 ) -> Decoded:
-    """Go on from a prefill, which stays as it is and may be answered again under another route.
+    """Decode from a prefill, which is not modified and may be decoded again under another route.
 
-    Rows that stop early stay in the batch, so that its shape, and with it every bit of the other
-    rows, does not depend on who stops when.
+    Rows that stop early stay in the batch: its shape, and so every bit of the other rows, does not
+    depend on when each row stops.
     """
     cache = copy_cache(filled.cache)
     logits_BV = apply_experts(edited, filled, route, cache)
     mask_BT, length_B = filled.batch.mask_BP.long(), filled.batch.mask_BP.sum(1)
     steps: list[Tensor] = []
-    kept: list[Tensor] = []
+    step_logits: list[Tensor] = []
     stop = torch.tensor(sorted(edited.stop_ids), device=logits_BV.device)
-    open_B = torch.ones_like(length_B, dtype=torch.bool)
+    running_B = torch.ones_like(length_B, dtype=torch.bool)
     for step in itertools.count():
         if keep_logits:
-            kept.append(logits_BV)
+            step_logits.append(logits_BV)
         next_B = logits_BV.argmax(-1)
         steps.append(next_B)
-        open_B = open_B & ~torch.isin(next_B, stop)
-        if not edited.sync.anyone(bool(open_B.any()) and step + 1 < max_new_tokens):
+        running_B = running_B & ~torch.isin(next_B, stop)
+        if not edited.sync.anyone(bool(running_B.any()) and step + 1 < max_new_tokens):
             break
         mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
         with edited.linear.use(edited.bank, route):
@@ -105,16 +106,17 @@ def answer(
             ).logits[:, -1]
     token_BS = torch.stack(steps[:max_new_tokens], 1)
     tokens, stopped = _cut_at_stop(token_BS.tolist(), edited.stop_ids)
-    logits_BSV = torch.stack(kept[:max_new_tokens], 1) if kept else None
+    logits_BSV = torch.stack(step_logits[:max_new_tokens], 1) if step_logits else None
     return Decoded(tokens, stopped, route, logits_BSV)
 
 
 @torch.no_grad()
 def apply_experts(edited: EditedModel, filled: Prefill, route: Route, cache: Any) -> Tensor:
-    """logits_BV after the prompt, with the routed rows' experts applied.
+    """logits_BV after the prompt, with the experts of the routed rows applied.
 
-    Only those rows are run again, above the edited layer, from where their experts act; their part
-    of `cache`, a copy of the prefill's, is replaced. All other rows keep the base's own logits.
+    Only those rows are rerun, above the edited layer and from the first position where experts act;
+    their part of `cache`, a copy of the prefill's, is overwritten. All other rows keep the base's
+    logits.
     """
     if not edited.sync.anyone(not route.is_base):
         return filled.logits_BV
@@ -127,10 +129,10 @@ def apply_experts(edited: EditedModel, filled: Prefill, route: Route, cache: Any
     edited_RSD = edited.bank.apply(split.x_BSF, split.y_BSD, route.expert_B[rows_R])
     h_RSD = split.above(edited.model, edited.layer, edited_RSD)
     for layer, (keys, values) in split.span.prefix.fresh.items():
-        kept = cache.layers[layer]
-        kept.keys, kept.values = kept.keys.clone(), kept.values.clone()
-        kept.keys[rows_R, :, start:] = keys
-        kept.values[rows_R, :, start:] = values
+        cached = cache.layers[layer]
+        cached.keys, cached.values = cached.keys.clone(), cached.values.clone()
+        cached.keys[rows_R, :, start:] = keys
+        cached.values[rows_R, :, start:] = values
     logits_BV = filled.logits_BV.clone()
     logits_BV[rows_R] = run_head(edited.model, h_RSD[:, -1])
     return logits_BV
@@ -144,7 +146,7 @@ def _run_no_op(edited: EditedModel, filled: Prefill, start: int) -> None:
 
 
 def copy_cache(cache: Any) -> Any:
-    """A shallow copy of a cache: tensors are shared, and growing one leaves the other as it is."""
+    """A shallow copy of a cache: tensors are shared; appending to one leaves the other alone."""
     other = copy.copy(cache)
     other.layers = [copy.copy(layer) for layer in cache.layers]
     return other

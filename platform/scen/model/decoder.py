@@ -1,9 +1,9 @@
-"""The base run in part, by its own code.
+"""Partial forward passes of the base: below the edited layer, above it, and the head.
 
-transformers' own forward passes are run with some layers left out, so that scales, caps, norms,
-biases, attention windows and rotary embeddings of every architecture are those of its authors. What
-is asked of a base is `model.layers[i]` with `self_attn` and a linear `mlp.down_proj`, and
-`model.norm` behind them; `scen.model.check` asks it.
+The forward methods of transformers are run with some layers left out, so that scales, soft caps,
+norms, biases, attention windows and rotary embeddings of every architecture are its own. A base
+must have `model.layers[i]` with `self_attn` and a linear `mlp.down_proj`, followed by `model.norm`;
+`find_trouble` checks this.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ TESTED = frozenset(
         *("granite", "olmo2", "smollm3", "cohere", "cohere2"),
     )
 )
-"""Values of `model_type` whose passes in part are tested to equal transformers' whole ones."""
+"""Values of `model_type` whose partial passes are tested against transformers' full forward."""
 
 SUPPORTED = (
     "dense decoders with self_attn and a linear mlp.down_proj in each of model.layers, such as "
@@ -32,13 +32,13 @@ SUPPORTED = (
 
 Pair = tuple[Tensor, Tensor]
 
-_KINDS = {"full_attention", "sliding_attention"}  # of layers
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
 class PrefixKV:
-    """The keys and values of tokens before those that are run, per layer; never changed.
+    """The keys and values, per layer, of the tokens before those that are run; never modified.
 
-    Stands in for a transformers cache: attention calls `update` alone. `fresh` keeps the keys and
+    Stands in for a transformers cache: attention calls only `update`. `fresh` collects the keys and
     values of the run itself.
     """
 
@@ -48,7 +48,7 @@ class PrefixKV:
 
     @classmethod
     def of(cls, cache: Any | None, length: int, rows: Tensor | None = None) -> "PrefixKV":
-        """The first `length` positions of a cache, of some rows or of all."""
+        """The first `length` positions of a cache; of all rows unless `rows` is given."""
         if cache is None or length == 0:
             return cls({})
         pick = slice(None) if rows is None else rows
@@ -72,10 +72,10 @@ class PrefixKV:
 
 @dataclass(frozen=True)
 class Span:
-    """The tokens of one run, S per row, behind a prefix of known keys and values.
+    """The tokens of one run, S per row, after a prefix of cached keys and values; T positions.
 
-    Of the prefix + S = T positions, `allowed_B1ST` (bool) says which each token may attend to, and
-    `distance_B1ST` (int64) how many positions before the token each of them lies.
+    `allowed_B1ST` (bool): the positions that each token may attend to. `distance_B1ST` (int64): how
+    many positions before the token each of them lies.
     """
 
     positions_BS: Tensor
@@ -102,13 +102,13 @@ class Span:
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What a layer was given (`h_BSD`) and the output of its attention module (`attention_BSD`)."""
+    """The input of a layer (`h_BSD`) and the output of its attention module (`attention_BSD`)."""
 
     h_BSD: Tensor
     attention_BSD: Tensor
 
     def take(self, rows: Tensor, start: int = 0) -> "LayerInput":
-        """Of these rows, from a position on."""
+        """These rows, from position `start` on."""
         return LayerInput(self.h_BSD[rows, start:], self.attention_BSD[rows, start:])
 
 
@@ -116,32 +116,32 @@ def span_after(mask_BT: Tensor, positions_BT: Tensor, prefix: PrefixKV, length: 
     """The span of all positions from `length` on."""
     order_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
     distance_ST = order_T[length:, None] - order_T[None]
-    # Every token attends to itself, so that no row of padding attends to nothing.
+    # Every token attends to itself, so that softmax over a row of padding is defined.
     allowed_BST = ((distance_ST >= 0) & mask_BT[:, None]) | (distance_ST == 0)
     return Span(positions_BT[:, length:], allowed_BST[:, None], distance_ST[None, None], prefix)
 
 
 def run_below(model: Any, stop: int, ids_BS: Tensor, span: Span) -> Tensor:
-    """h_BSD: tokens through the embedding and layers 0 .. stop-1."""
+    """h_BSD after the embedding and layers 0 .. stop-1."""
     layers = list(model.model.layers)
-    layers[stop:] = [_pass_on] * (len(layers) - stop)
+    layers[stop:] = [_identity] * (len(layers) - stop)
     return _run(model, layers, {"input_ids": ids_BS}, span)
 
 
-def run_above(model: Any, layer: int, given: LayerInput, y_BSD: Tensor, span: Span) -> Tensor:
-    """h_BSD after the last layer, where the MLP of `layer` puts out `y_BSD`."""
+def run_above(model: Any, layer: int, layer_input: LayerInput, y_BSD: Tensor, span: Span) -> Tensor:
+    """h_BSD after the last layer, with `y_BSD` as the output of the MLP of `layer`."""
     layers = list(model.model.layers)
-    block = _with(
+    block = _copy_with(
         layers[layer],
-        self_attn=lambda *_, **__: (given.attention_BSD, None),
+        self_attn=lambda *_, **__: (layer_input.attention_BSD, None),
         mlp=lambda *_, **__: y_BSD,
     )
 
     def finish(_h_BSD: Tensor, **options: Any) -> Tensor:
-        return _hidden(type(block).forward(block, given.h_BSD, **options))
+        return _hidden(type(block).forward(block, layer_input.h_BSD, **options))
 
-    layers[: layer + 1] = [*[_pass_on] * layer, finish]
-    return _run(model, layers, {"inputs_embeds": given.h_BSD}, span)
+    layers[: layer + 1] = [*[_identity] * layer, finish]
+    return _run(model, layers, {"inputs_embeds": layer_input.h_BSD}, span)
 
 
 def run_head(model: Any, h_ND: Tensor) -> Tensor:
@@ -151,28 +151,28 @@ def run_head(model: Any, h_ND: Tensor) -> Tensor:
 
 def run_lm_head(model: Any, normed_ND: Tensor) -> Tensor:
     """logits_NV from the normed output at N positions."""
-    # On a strided slice the head would copy its weights once per row.
+    # On a strided slice, the head would copy its weights once per row.
     output = BaseModelOutputWithPast(last_hidden_state=normed_ND.contiguous()[:, None])
-    head = _with(model, model=lambda **_: output)
+    head = _copy_with(model, model=lambda **_: output)
     logits_N1V: Tensor = type(model).forward(head, inputs_embeds=normed_ND, use_cache=False).logits
     return logits_N1V[:, 0]
 
 
 def window_of(config: Any, layer: int) -> int | None:
-    """How many tokens, itself included, a token of a layer attends to; None for all before it."""
-    kinds = getattr(config, "layer_types", None)
+    """Attention window of a layer in tokens, the token itself included; None for no limit."""
+    layer_types = getattr(config, "layer_types", None)
     window: int | None = getattr(config, "sliding_window", None)
-    return window if kinds is None or kinds[layer] == "sliding_attention" else None
+    return window if layer_types is None or layer_types[layer] == "sliding_attention" else None
 
 
-def _run(model: Any, layers: list[Any], given: dict[str, Tensor], span: Span) -> Tensor:
-    """The decoder's own forward pass over other layers, without the norm behind them."""
+def _run(model: Any, layers: list[Any], inputs: dict[str, Tensor], span: Span) -> Tensor:
+    """h_BSD: the decoder's forward with `layers` in place of its own and without the final norm."""
     core = model.model
     h_BSD: Tensor = (
         type(core)
         .forward(
-            _with(core, layers=layers, norm=_pass_on),
-            **given,
+            _copy_with(core, layers=layers, norm=_identity),
+            **inputs,
             attention_mask=_masks(core, span),
             position_ids=span.positions_BS,
             cache=span.prefix,
@@ -184,9 +184,7 @@ def _run(model: Any, layers: list[Any], given: dict[str, Tensor], span: Span) ->
 
 
 def _masks(core: Any, span: Span) -> Any:
-    """The attention mask in the form that a decoder takes as it is: four dimensions, or one such
-    mask by kind of layer where there are several kinds."""
-
+    """The 4-d attention mask that a decoder uses unchanged; one per layer type if they differ."""
     config = core.config
 
     def mask(window: int | None) -> Tensor:
@@ -197,14 +195,17 @@ def _masks(core: Any, span: Span) -> Any:
         scores = torch.zeros(allowed.shape, dtype=core.dtype, device=allowed.device)
         return scores.masked_fill(~allowed, torch.finfo(core.dtype).min)
 
-    kinds = getattr(config, "layer_types", None) or ["all"]
-    if len(set(kinds)) == 1:
+    layer_types = getattr(config, "layer_types", None) or ["all"]
+    if len(set(layer_types)) == 1:
         return mask(window_of(config, 0))
-    return {kind: mask(window_of(config, kinds.index(kind))) for kind in set(kinds)}
+    return {
+        layer_type: mask(window_of(config, layer_types.index(layer_type)))
+        for layer_type in set(layer_types)
+    }
 
 
-def _pass_on(h_BSD: Tensor, *_: Any, **__: Any) -> Tensor:
-    """In place of a module that is not run."""
+def _identity(h_BSD: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Stands in for a module that is not run."""
     return h_BSD
 
 
@@ -213,19 +214,19 @@ def _hidden(output: Any) -> Tensor:
     return h_BSD
 
 
-def _with(module: Any, **children: Any) -> Any:
-    """A shallow copy of a module with other children; the module itself stays as it is."""
+def _copy_with(module: Any, **children: Any) -> Any:
+    """A shallow copy of a module with some children replaced; the module is not modified."""
     other = object.__new__(type(module))
-    # Entries of the instance itself are found before those of `_modules`.
+    # Attribute lookup finds entries of `__dict__` before those of `_modules`.
     other.__dict__.update(module.__dict__, **children)
     return other
 
 
 def find_trouble(model: Any) -> str | None:
-    """Why a model cannot be edited, or None where it can.
+    """Why a model cannot be edited, or None if it can.
 
-    Asked of its parts, and of passes in part over two tokens; so a model on the meta device will
-    do. That one's rotary embedding may be changed.
+    Checks its modules, then partial passes over two tokens. A model on the meta device suffices;
+    its rotary embedding may be modified.
     """
     core = getattr(model, "model", None)
     if not all(hasattr(core, name) for name in ("layers", "norm", "embed_tokens")):
@@ -238,19 +239,19 @@ def find_trouble(model: Any) -> str | None:
             return f"layer {index} is a mixture of experts: it has no single mlp.down_proj"
         if not isinstance(getattr(mlp, "down_proj", None), nn.Linear):
             return f"layer {index} has no linear mlp.down_proj"
-    if odd := set(getattr(model.config, "layer_types", None) or ()) - _KINDS:
-        return f"it has layers of kind {', '.join(sorted(odd))}"
+    if unsupported := set(getattr(model.config, "layer_types", None) or ()) - _LAYER_TYPES:
+        return f"it has layers of type {', '.join(sorted(unsupported))}"
     try:
         return _find_trouble_in_run(model)
-    except Exception as err:  # whatever the code of an unknown architecture raises
-        return f"its layers cannot be run apart ({type(err).__name__}: {str(err).splitlines()[0]})"
+    except Exception as err:  # the code of an unknown architecture may raise anything
+        return f"its layers cannot be run alone ({type(err).__name__}: {str(err).splitlines()[0]})"
 
 
 def _find_trouble_in_run(model: Any) -> str | None:
     count, layer = len(model.model.layers), len(model.model.layers) // 2
     rotary: Any = getattr(model.model, "rotary_emb", None)
     if model.device.type == "meta" and isinstance(getattr(rotary, "rope_type", None), str):
-        rotary.rope_type = "default"  # other types look at the positions' values
+        rotary.rope_type = "default"  # other types read the values of the positions
     ids = torch.ones(1, 2, dtype=torch.long, device=model.device)
     span = span_after(ids.bool(), torch.arange(2, device=ids.device)[None], PrefixKV({}), 0)
     mlp = model.model.layers[layer].mlp
@@ -269,17 +270,17 @@ def _find_trouble_in_run(model: Any) -> str | None:
         for handle in handles:
             handle.remove()
     if outputs["mlp"] is not outputs["down_proj"]:
-        return "its MLP does more after down_proj"
+        return "its MLP transforms the output of down_proj"
     shapes = {tensor.shape for pair in span.prefix.fresh.values() for tensor in pair}
     if len(span.prefix.fresh) != count or len(shapes) != 1:
-        return "its layers do not all keep keys and values of one size"
+        return "its layers do not all cache keys and values of the same shape"
     return None
 
 
 @torch.no_grad()
 def check_parts(model: Any) -> None:
-    """Compare passes in part with the model's own whole pass, on a few tokens. Raises BaseError
-    where they differ by more than rounding."""
+    """Compare partial passes with the model's full forward on a few tokens. Raises BaseError if
+    they differ by more than rounding."""
     layer = len(model.model.layers) // 2
     ids = torch.arange(3, 11, device=model.device)[None]
     span = span_after(torch.ones_like(ids).bool(), ids - 3, PrefixKV({}), 0)
@@ -290,14 +291,14 @@ def check_parts(model: Any) -> None:
     difference, scale = (logits_SV - whole_SV).abs().max(), whole_SV.abs().max()
     if not difference <= 0.02 * scale:
         raise BaseError(
-            f"base: model_type {model.config.model_type!r} cannot be edited: run layer by layer, "
-            f"its logits differ from its own by {difference / scale:.0%}"
+            f"base: model_type {model.config.model_type!r} cannot be edited: when run layer by "
+            f"layer, its logits differ from a full forward pass by {difference / scale:.0%}"
         )
 
 
 @contextmanager
 def capture_inputs(model: Any, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
-    """Within this block, each forward leaves the `down_proj` inputs of these layers in the dict."""
+    """Within this block, each forward stores the `down_proj` inputs of these layers in the dict."""
     captured: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[[Any, tuple[Tensor, ...]], None]:
@@ -318,7 +319,7 @@ def capture_inputs(model: Any, layers: Iterable[int]) -> Iterator[dict[int, Tens
 
 @dataclass
 class CapturedLayer:
-    """`given` and the MLP's output `y_BSD` of one layer, of the last forward."""
+    """The layer input and the MLP output of one layer, from the last forward."""
 
     h_BSD: Tensor | None = None
     attention_BSD: Tensor | None = None
@@ -326,7 +327,7 @@ class CapturedLayer:
 
     @property
     def given(self) -> LayerInput:
-        """What lies before the MLP."""
+        """The input and the attention output of the layer."""
         assert self.h_BSD is not None
         assert self.attention_BSD is not None
         return LayerInput(self.h_BSD, self.attention_BSD)
@@ -340,11 +341,11 @@ class CapturedLayer:
 
 @contextmanager
 def capture_layer(model: Any, layer: int) -> Iterator[CapturedLayer]:
-    """Within this block, each forward leaves its intermediate values at a layer in the object."""
+    """Within this block, each forward stores the intermediate values of a layer in the object."""
     captured = CapturedLayer()
     block = model.model.layers[layer]
 
-    def keep_given(_module: Any, args: tuple[Tensor, ...]) -> None:
+    def keep_input(_module: Any, args: tuple[Tensor, ...]) -> None:
         captured.h_BSD = args[0].detach()
 
     def keep_attention(_module: Any, _args: Any, output: Any) -> None:
@@ -354,7 +355,7 @@ def capture_layer(model: Any, layer: int) -> Iterator[CapturedLayer]:
         captured.mlp_BSD = output.detach()
 
     handles = [
-        block.register_forward_pre_hook(keep_given),
+        block.register_forward_pre_hook(keep_input),
         block.self_attn.register_forward_hook(keep_attention),
         block.mlp.register_forward_hook(keep_output),
     ]
@@ -366,16 +367,16 @@ def capture_layer(model: Any, layer: int) -> Iterator[CapturedLayer]:
 
 
 class RankSync(Protocol):
-    """Ranks that share one sharded base must run its modules in lockstep, whatever the work of
-    each. See `NO_SYNC` for a base that is not sharded."""
+    """Keeps ranks that share one sharded base in lockstep: all must run its modules together,
+    whatever work each has. `NO_SYNC` is for a base that is not sharded."""
 
-    def anyone(self, wants: bool) -> bool:
-        """True where any rank wants one more pass of the base: then all must run it, those
-        without work of their own as a no-op, over no rows or over rows that are thrown away."""
+    def anyone(self, needs_pass: bool, /) -> bool:
+        """True if any rank needs one more pass of the base. Then all must run it; ranks without
+        work run a no-op over no rows, or over rows that are discarded."""
         ...
 
     def whole(self, weight: Tensor) -> Tensor:
-        """A weight of the base, gathered where it is sharded; all ranks call it together."""
+        """A weight of the base, gathered if sharded; all ranks must call it together."""
         ...
 
     def after_backward(self) -> None:
@@ -384,10 +385,10 @@ class RankSync(Protocol):
 
 
 class _NoSync:
-    """One process with the whole base."""
+    """For one process with the whole base."""
 
-    def anyone(self, wants: bool) -> bool:
-        return wants
+    def anyone(self, needs_pass: bool, /) -> bool:
+        return needs_pass
 
     def whole(self, weight: Tensor) -> Tensor:
         return weight

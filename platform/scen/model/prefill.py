@@ -1,6 +1,6 @@
-"""One pass of the base over a batch of prompts, and a batch stopped at the edited layer.
+"""One pass of the base over a batch of prompts, and a batch split at the edited layer.
 
-Of a split, what lies below the layer is run once, and what lies above many times.
+The layers below a split are run once, those above it many times.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,10 +30,10 @@ from scen.model.decoder import (
 
 @dataclass(frozen=True)
 class Split:
-    """A batch stopped at the edited layer: nothing here depends on any expert.
+    """A batch run up to the edited layer; independent of any expert.
 
-    `x_BSF` is the input of its `down_proj`, `y_BSD` the base's output of it, and `given` what lies
-    before its MLP.
+    `x_BSF` is the input of its `down_proj`, `y_BSD` the base's output of it, and `given` the input
+    and attention output of the layer.
     """
 
     x_BSF: Tensor
@@ -47,7 +47,7 @@ class Split:
         return Split(x_RSF, y_RSD, self.given.take(rows), self.span.take(rows))
 
     def above(self, model: Any, layer: int, y_BSD: Tensor) -> Tensor:
-        """h_BSD after the last layer, with another output of the edited `down_proj`."""
+        """h_BSD after the last layer, with `y_BSD` as the output of the edited `down_proj`."""
         return run_above(model, layer, self.given, y_BSD, self.span)
 
 
@@ -62,7 +62,7 @@ def split_at(model: Any, layer: int, ids_BS: Tensor, span: Span) -> Split:
 def split_edits(model: Any, layer: int, batch: TrainBatch, cache: Any | None) -> Split:
     """The split of a training batch.
 
-    With the cache of its prompts, it covers the last prompt token and the targets only; without,
+    With the KV cache of its prompts, it covers only the last prompt token and the targets; without,
     every position.
     """
     length = 0 if cache is None else batch.prompt_length - 1
@@ -73,13 +73,15 @@ def split_edits(model: Any, layer: int, batch: TrainBatch, cache: Any | None) ->
 
 @dataclass(frozen=True)
 class Prefill:
-    """`logits_BV` at the last prompt token, the KV cache of all P positions, and the inputs of
-    `down_proj` (`inputs[layer]` is x_BSF) at the layers that were asked for. `y_BSD` is the output
-    of the edited layer's MLP, and `given` what lies before it.
+    """One pass of the unedited base over a batch of prompts.
 
-    S positions were run, the last ones: all P, or fewer where the keys and values of the first ones
-    were known before. `copies` is the pass over the forms that are routed of some rows, where they
-    differ from what the base reads (`batch.copied_C`).
+    `logits_BV` at the last prompt token, the KV cache of all P positions, and the inputs of
+    `down_proj` at the requested layers (`inputs[layer]` is x_BSF). `y_BSD` is the output of the
+    edited layer's MLP, `given` the input and attention output of that layer.
+
+    The last S positions were run: all P, or fewer if keys and values of the first ones were cached.
+    `copies` is the pass over the normalised forms of rows `batch.copied_C`, which are routed
+    instead of what the base reads.
     """
 
     batch: PromptBatch
@@ -93,7 +95,7 @@ class Prefill:
 
     @property
     def num_known(self) -> int:
-        """P - S."""
+        """P - S: the number of positions taken from a cache."""
         return self.batch.ids_BP.shape[1] - self.y_BSD.shape[1]
 
     def last(self, layer: int) -> Tensor:
@@ -101,22 +103,22 @@ class Prefill:
         return self.inputs[layer][:, -1]
 
     def mean(self, layer: int) -> Tensor:
-        """x_BF: the input of `down_proj`, averaged (float32) over the user's own words, all of
-        which must have been run."""
-        own_BS1 = self.batch.user_mask_BP[:, self.num_known :, None]
-        total_BF = (self.inputs[layer].float() * own_BS1).sum(1)
-        return total_BF / own_BS1.sum(1)
+        """x_BF: the input of `down_proj`, averaged (float32) over the user's own tokens, all
+        of which must have been run."""
+        user_mask_BS1 = self.batch.user_mask_BP[:, self.num_known :, None]
+        total_BF = (self.inputs[layer].float() * user_mask_BS1).sum(1)
+        return total_BF / user_mask_BS1.sum(1)
 
     def spans(self, layer: int) -> Tensor:
-        """x_BNF float32: the same averaged over each of the N spans of a prompt, all of which must
-        have been run; 0 where a prompt has fewer."""
+        """x_BNF float32: the input of `down_proj`, averaged over each of the N spans of a prompt,
+        all of which must have been run; 0 where a prompt has fewer spans."""
         weight_BNS = self.batch.span_BNP[:, :, self.num_known :].float()
         total_BNF = torch.bmm(weight_BNS, self.inputs[layer].float())
         return total_BNF / weight_BNS.sum(2, keepdim=True).clamp_min(1)
 
     def split(self, rows: Tensor, start: int) -> Split:
-        """These rows from position `start` on, stopped at the edited layer; nothing is run. Those
-        positions must have been run."""
+        """The split of these rows from position `start` on, without a further pass; those positions
+        must have been run."""
         assert start >= self.num_known
         prefix = PrefixKV.of(self.cache, start, rows)
         mask_RP = self.batch.mask_BP[rows]
@@ -135,21 +137,21 @@ def prefill(
     known: Sequence[Pair] = (),
     sync: RankSync = NO_SYNC,
 ) -> Prefill:
-    """Run the unedited base over the prompts, once, keeping what routing and experts need.
+    """Run the unedited base once over the prompts, keeping what routing and experts need.
 
-    Where some prompts are routed in another form, that form is run as well, in a pass of its own:
-    the operations on the prompts themselves do not depend on it.
+    Prompts whose normalised form differs are also run in that form, in a separate pass, so that the
+    operations on the prompts themselves do not depend on it.
 
-    `known` are keys and values of the first few of the P positions, per layer: those are not run.
-    They are the base's own from an earlier pass, which may have had another batch shape; so the
-    logits are those of a whole pass but for their last bits. With equal `known` and an equal batch
-    they are equal bit for bit.
+    `known` are keys and values, per layer, of the first positions, which are not run again. They
+    come from an earlier pass of the base, possibly with another batch shape, so the logits may
+    differ from those of a full pass in their last bits. With equal `known` and an equal batch they
+    are bit-identical.
     """
     layers = {layer, *key_layers}
     filled = _run(model, batch, layer, layers, known)
     if not sync.anyone(batch.copies is not None):
         return filled
-    copies = _run(model, batch.copies or batch, layer, layers, (), speaks=False)
+    copies = _run(model, batch.copies or batch, layer, layers, (), with_logits=False)
     return filled if batch.copies is None else replace(filled, copies=copies)
 
 
@@ -160,9 +162,9 @@ def _run(
     layers: set[int],
     known: Sequence[Pair],
     *,
-    speaks: bool = True,
+    with_logits: bool = True,
 ) -> Prefill:
-    """One pass; without the head (no rows of logits) where nobody speaks."""
+    """One pass. Unless `with_logits`, the head runs over no rows."""
     cache = DynamicCache()
     for index, (keys, values) in enumerate(known):
         cache.update(keys, values, index)
@@ -175,6 +177,6 @@ def _run(
             cache=cache,
             use_cache=True,
         )
-        last_BD = out.last_hidden_state[:, -1] if speaks else out.last_hidden_state[:0, -1]
+        last_BD = out.last_hidden_state[:, -1] if with_logits else out.last_hidden_state[:0, -1]
         logits_BV = run_lm_head(model, last_BD)
     return Prefill(batch, logits_BV, cache, inputs, captured.given, captured.y_BSD, layer)

@@ -1,7 +1,7 @@
-"""The published procedure, literally: the oracle of the tests and the baseline of the benchmarks.
+"""Reference implementation of the published procedure: test oracle and benchmark baseline.
 
-SCEN (arXiv 2404.02699) as released in TAL-auroraX/SCEN: one edit at a time, whole-model passes, no
-caching. Never on a fast path. Where the released code and the text differ, the code is followed.
+SCEN (arXiv 2404.02699) as released in TAL-auroraX/SCEN: one edit at a time, full forward passes, no
+caching. Not for production use. Where the released code and the paper differ, it follows the code.
 """
 
 import copy
@@ -56,7 +56,7 @@ def train_neuron(
 ) -> Tensor:
     """Stage 2: one indexing neuron w_F, with all earlier edits as negatives.
 
-    Every step runs the whole model over the edit and its whole history again.
+    Every step runs the whole model over the edit and its entire history.
     """
     linear = model.model.layers[layer].mlp.down_proj
     weight = linear.weight
@@ -84,7 +84,7 @@ def train_neuron(
 def choose_expert(
     model: Any, layer: int, prompt: EncodedPrompt, neuron_EF: Tensor, theta: float
 ) -> int:
-    """The expert that serves a prompt: the largest sigmoid score above theta, or -1."""
+    """The expert for a prompt: the one with the largest sigmoid score above theta, or -1."""
     ids = torch.tensor([list(prompt.ids)], device=neuron_EF.device)
     with capture_inputs(model, [layer]) as inputs:
         model(input_ids=ids)
@@ -96,7 +96,8 @@ def choose_expert(
 def answer(
     model: Any, layer: int, prompt: EncodedPrompt, expert_DF: Tensor | None, limits: tuple[int, int]
 ) -> list[int]:
-    """Greedy tokens with an expert in place of the linear (or None). limits = (max new, end id)."""
+    """Greedy tokens, with an expert in place of the linear unless None. `limits` are the maximum
+    number of new tokens and the id of the end token."""
     mlp = model.model.layers[layer].mlp
     linear = mlp.down_proj
     if expert_DF is not None:

@@ -1,4 +1,4 @@
-"""Routes: which expert, if any, each row of a batch uses, and the neurons that decide it."""
+"""Routes, which map each row of a batch to an expert or the base, and sigmoid neurons."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from scen.model.prefill import Prefill
 
 @dataclass(frozen=True)
 class Route:
-    """The expert of each row, and what decided it.
+    """The expert of each row, and the scores behind it.
 
-    `expert_B` int64 (index into the bank, -1: the base), `score_B` float32 (the best score),
-    `nearest_B` int64 (the top-1 edit, chosen or not; -1 for an empty bank), `runner_up_B` int64
-    (the edit that would be chosen if the top-1 edit were absent; -1: none), `span_B` int64 (the
-    span of the message that the top-1 edit is nearest to; 0: the whole message)."""
+    `expert_B` int64: index into the bank, -1 for the base. `score_B` float32: the best score.
+    `nearest_B` int64: the top-1 edit, chosen or not; -1 for an empty bank. `runner_up_B` int64: the
+    edit that would be chosen without the top-1 edit; -1 for none. `span_B` int64: the span of the
+    message that is nearest to the top-1 edit; 0 for the whole message.
+    """
 
     expert_B: Tensor
     score_B: Tensor
@@ -27,14 +28,14 @@ class Route:
 
     @classmethod
     def base(cls, rows: int, device: torch.device | str = "cpu") -> "Route":
-        """The route of a batch in which nothing is edited."""
+        """The route of a batch that uses the base only."""
         none_B = torch.full((rows,), -1, device=device)
         whole_B = torch.zeros_like(none_B)
         return cls(none_B, torch.zeros(rows, device=device), none_B, none_B, whole_B)
 
     @classmethod
     def fixed(cls, experts: list[int], device: torch.device | str = "cpu") -> "Route":
-        """A route that was decided elsewhere, such as each edit to its own expert."""
+        """A predetermined route, such as each edit to its own expert."""
         expert_B = torch.tensor(experts, device=device)
         none_B = torch.full_like(expert_B, -1)
         whole_B, one_B = torch.zeros_like(expert_B), torch.ones(len(experts), device=device)
@@ -47,7 +48,7 @@ class Route:
 
     @property
     def is_base(self) -> bool:
-        """True where no row uses an expert."""
+        """True if no row uses an expert."""
         return not bool((self.expert_B >= 0).any())
 
     def take(self, rows: Tensor) -> "Route":
@@ -57,7 +58,7 @@ class Route:
 
 
 class NeuronBank(Protocol):
-    """The neurons of many edits. `layers` are those whose `down_proj` inputs routing reads."""
+    """The neurons of many edits. `layers` are the layers whose `down_proj` inputs routing reads."""
 
     @property
     def layers(self) -> frozenset[int]: ...
@@ -65,7 +66,7 @@ class NeuronBank(Protocol):
     def __len__(self) -> int: ...
 
     def route(self, filled: Prefill) -> Route:
-        """Each row's expert, or the base."""
+        """The expert of each row, or the base."""
         ...
 
 
@@ -73,7 +74,8 @@ class NeuronBank(Protocol):
 class SigmoidNeurons:
     """One vector per edit over the `down_proj` input at the last prompt token (arXiv 2404.02699).
 
-    The score is sigmoid(w . h); the best edit speaks above `theta`. `weight_EF` float.
+    The score is sigmoid(w . h); the top-1 edit is chosen if it scores above `theta`. `weight_EF` is
+    a float tensor.
     """
 
     layer: int
@@ -89,12 +91,12 @@ class SigmoidNeurons:
         return len(self.weight_EF)
 
     def score(self, filled: Prefill) -> Tensor:
-        """score_BE: what each neuron makes of each prompt."""
+        """score_BE: the score of each edit for each prompt."""
         h_BF = filled.last(self.layer).to(self.weight_EF.dtype)
         return torch.sigmoid(h_BF @ self.weight_EF.T)
 
     def route(self, filled: Prefill) -> Route:
-        """The edit with the largest score of each row, where it is above theta."""
+        """The top-1 edit of each row if its score is above theta, else the base."""
         if len(self) == 0:
             return Route.base(len(filled.batch), filled.logits_BV.device)
         score_BE, index_BE = self.score(filled).topk(min(2, len(self)), dim=1)
@@ -105,7 +107,8 @@ class SigmoidNeurons:
 
 
 def initial_neuron(width: int, seed: int, dtype: torch.dtype) -> Tensor:
-    """w_F as `torch.nn.Linear(width, 1)` draws it, from the edit's own seed."""
+    """w_F, initialised as by `torch.nn.Linear(width, 1)`, from the seed of the edit."""
     bound = 1 / math.sqrt(width)
-    draw = torch.rand(width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return ((2 * draw - 1) * bound).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    uniform_F = torch.rand(width, generator=generator, dtype=torch.float64)
+    return ((2 * uniform_F - 1) * bound).to(dtype)

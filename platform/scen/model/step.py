@@ -1,4 +1,4 @@
-"""Continuous batching: one more token of every row, with rows that join and leave."""
+"""Continuous batching: one decoding step of all rows; rows join and leave between steps."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ from scen.model.decoder import Pair, Span, run_below, run_head
 from scen.model.route import Route
 
 BLOCK = 64
-"""Positions by which the cache grows at least."""
+"""The cache grows in multiples of this many positions."""
 
 
 class RowCache:
-    """Keys and values of rows of unequal length, the tokens of each from position 0 on.
+    """KV cache of rows of different lengths, each stored from position 0 on.
 
-    The buffer grows with the longest row, and is freed when no row is left. Positions behind a
-    row's length hold zeros or values of earlier rows, and are masked.
+    The buffer grows with the longest row and is freed when the last row leaves. Positions past a
+    row's length hold zeros or stale values, and are masked.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.lengths: list[int] = []
         self._kv_L2RHTd: Tensor | None = None
-        self._place: tuple[Tensor, Tensor] | None = None
+        self._write_index: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -35,7 +35,7 @@ class RowCache:
         return 0 if self._kv_L2RHTd is None else self._kv_L2RHTd.nbytes
 
     def join(self, filled: Any, row: int, length: int) -> None:
-        """Take over a row of a prefill's left-padded cache as the last row; `length` tokens."""
+        """Append the last `length` positions of a row of a prefill's left-padded cache as a row."""
         if len(self) == self.capacity:
             raise RuntimeError(f"no more than {self.capacity} rows fit")
         parts = [
@@ -48,7 +48,7 @@ class RowCache:
         self.lengths.append(length)
 
     def leave(self, row: int) -> None:
-        """Drop a row; the last row takes its index."""
+        """Remove a row; the last row takes its index."""
         last, length = len(self) - 1, self.lengths[-1]
         if row != last:
             assert self._kv_L2RHTd is not None
@@ -59,24 +59,24 @@ class RowCache:
             self._kv_L2RHTd = None
 
     def next_span(self) -> Span:
-        """The span of the next token of each row; its keys and values are kept as it is run."""
+        """The span of the next token of each row; running it stores its keys and values here."""
         kv = self._reserve(max(self.lengths) + 1)
         length_B = torch.tensor(self.lengths, device=kv.device)
-        self._place = (torch.arange(len(self), device=kv.device), length_B)
+        self._write_index = (torch.arange(len(self), device=kv.device), length_B)
         order_T = torch.arange(max(self.lengths) + 1, device=kv.device)
         distance_B11T = (length_B[:, None] - order_T)[:, None, None]
-        itself: Any = self  # what attention asks of a cache is `update` alone
+        itself: Any = self  # attention calls only `update` of a cache
         return Span(length_B[:, None], distance_B11T >= 0, distance_B11T, itself)
 
     def grow(self) -> None:
-        """Append the token of the last span to its row."""
+        """Count the token of the last span as part of its row."""
         self.lengths = [length + 1 for length in self.lengths]
 
     def update(self, keys: Tensor, values: Tensor, layer: int, **_: object) -> Pair:
-        """Called by attention: all keys and values that this layer may look at."""
+        """Called by attention: stores these keys and values, and returns all of the layer."""
         assert self._kv_L2RHTd is not None
-        assert self._place is not None
-        rows_B, length_B = self._place
+        assert self._write_index is not None
+        rows_B, length_B = self._write_index
         kv_2RHTd = self._kv_L2RHTd[layer]
         for kept_RHTd, new_BH1d in zip(kv_2RHTd, (keys, values), strict=True):
             kept_RHTd[rows_B, :, length_B] = new_BH1d[:, :, 0]
@@ -84,13 +84,13 @@ class RowCache:
         return seen_2BHTd[0], seen_2BHTd[1]
 
     def _reserve(self, length: int, like: Tensor | None = None) -> Tensor:
-        """The buffer, made longer where `length` positions do not fit."""
+        """The buffer, grown if `length` positions do not fit."""
         old = self._kv_L2RHTd
         if old is None:
             assert like is not None
             layers, two, heads, _, size = like.shape
             shape = (layers, two, self.capacity, heads, _blocks(length), size)
-            # Zeros: attention multiplies hidden positions by zero, which does not undo a NaN.
+            # Zeros, as masked positions are multiplied by zero, which does not remove a NaN.
             self._kv_L2RHTd = like.new_zeros(shape)
         elif length > old.shape[4]:
             shape = (*old.shape[:4], _blocks(max(length, old.shape[4] * 3 // 2)), old.shape[5])
@@ -102,7 +102,7 @@ class RowCache:
 
 @torch.no_grad()
 def step_rows(edited: EditedModel, cache: RowCache, token_B: Tensor, route: Route) -> Tensor:
-    """logits_BV after one more token of each row of the cache, which holds it then."""
+    """logits_BV after one more token of each row, which is appended to the cache."""
     model = edited.model
     count = len(model.model.layers)
     with edited.linear.use(edited.bank, route):
@@ -112,5 +112,5 @@ def step_rows(edited: EditedModel, cache: RowCache, token_B: Tensor, route: Rout
 
 
 def _blocks(length: int) -> int:
-    """The next multiple of a block."""
+    """`length` rounded up to a multiple of BLOCK."""
     return -(-length // BLOCK) * BLOCK

@@ -1,8 +1,8 @@
-"""The form of a message that is routed, and the parts of it that may be a question of their own.
+"""The normalised form of a message for routing, and the spans of it that may be a question.
 
-The base always reads the user's own bytes. Routing reads a copy in which what cannot change the
-meaning is as in ordinary text: white space of any kind is one space, characters that do not show
-are gone, and sentences in capitals are in lower case.
+The base always reads the text as the user wrote it. Routing reads a copy in which differences that
+do not change the meaning are normalised: white space of any kind is one space, invisible characters
+are removed, and sentences in capitals are in lower case.
 """
 
 import re
@@ -14,12 +14,12 @@ from sentencex import get_sentence_boundaries
 from scen.text import plain_layout
 
 MOST_SPANS = 16
-"""Spans of a message that are scored, its whole among them."""
+"""Maximum number of spans of a message that are scored, the whole message included."""
 
 Span = tuple[int, int]
 
-_SHOUTED = 0.8  # share of capitals from which on a sentence is one in capitals
-_LEAST_LETTERS = 8  # of a sentence in capitals: acronyms are shorter
+_MIN_CAPITALS = 0.8  # share of capitals in a sentence that is lowercased
+_MIN_LETTERS = 8  # of a sentence that is lowercased: acronyms are shorter
 _MARKS = (
     *('""', "\u201c\u201d", "\u201e\u201c", "\u201e\u201d", "\u00ab\u00bb", "\u00bb\u00ab"),
     *("\u2018\u2019", "\u2039\u203a", "\u300c\u300d", "\u300e\u300f", "\uff02\uff02", "``"),
@@ -33,33 +33,34 @@ _PARTED = re.compile(
     "|\\.{3}\\s*|\u2026\\s*"
 )
 _COMMA = re.compile("[,\u060c\u3001\uff0c]\\s*")
-_FEW_WORDS = 6  # before or after a comma: a form of address, or "please"
-_LEAST = 2  # words of a span, or as many letters of a script without spaces as in _LEAST_DENSE
-_LEAST_DENSE = 4
+_FEW_WORDS = 6  # at most, in an address before or after a comma, such as "please"
+_MIN_WORDS = 2  # of a span ...
+_MIN_DENSE = 4  # ... or characters of a script without spaces
 
 
 def routed_form(text: str) -> str:
-    """The copy of a message that is routed; equal to the message where nothing is unusual."""
+    """The normalised copy of a message, which is routed; equal to it if nothing changes."""
     form = plain_layout(text)
-    return "".join(_calmed(form[begin:end]) for begin, end in _sentences(form))
+    return "".join(_lower_capitals(form[begin:end]) for begin, end in _sentences(form))
 
 
 def bare_form(text: str) -> str:
-    """The whole of a message as it is routed, without outer marks."""
+    """The normalised form of a whole message, without outer punctuation."""
     form = routed_form(text)
     begin, end = cut_spans(form)[0]
     return form[begin:end]
 
 
 def cut_spans(text: str) -> list[Span]:
-    """Spans of characters that may be a question of their own: the whole message first, then each
-    sentence, line, quotation and what stands behind a label, without outer marks; in their order.
+    """Character spans that may be a question of their own, without outer punctuation: the whole
+    message first, then each sentence, line, quotation and text after a label, in text order.
 
-    At most MOST_SPANS: with more, questions go before statements and later ones before earlier.
+    At most MOST_SPANS: if there are more, questions take priority over statements, and later spans
+    over earlier ones.
     """
     whole = _bare(text, (0, len(text)))
-    found = dict.fromkeys(_bare(text, span) for span in _parts(text))
-    others = [span for span in found if span != whole and _is_enough(text, span)]
+    parts = dict.fromkeys(_bare(text, span) for span in _parts(text))
+    others = [span for span in parts if span != whole and _is_long_enough(text, span)]
     if len(others) >= MOST_SPANS:
         kept = sorted(others, key=lambda s: ("?" in text[s[0] : s[1] + 2], s), reverse=True)
         others = sorted(kept[: MOST_SPANS - 1])
@@ -67,21 +68,21 @@ def cut_spans(text: str) -> list[Span]:
 
 
 def _sentences(text: str) -> Iterator[Span]:
-    """Spans of sentences with what stands between them: together they are the text."""
+    """Spans of sentences, with the text between them; together they cover the text."""
     begin = 0
-    for found in get_sentence_boundaries("en", text):
-        yield begin, found["end_index"]
-        begin = found["end_index"]
+    for sentence in get_sentence_boundaries("en", text):
+        yield begin, sentence["end_index"]
+        begin = sentence["end_index"]
     if begin < len(text):
         yield begin, len(text)
 
 
-def _calmed(sentence: str) -> str:
+def _lower_capitals(sentence: str) -> str:
     letters = [c for c in sentence if c.isupper() or c.islower()]
-    if len(letters) < _LEAST_LETTERS or " " not in sentence.strip():
+    if len(letters) < _MIN_LETTERS or " " not in sentence.strip():
         return sentence
-    shouted = sum(c.isupper() for c in letters) >= _SHOUTED * len(letters)
-    return sentence.lower() if shouted else sentence
+    is_capitals = sum(c.isupper() for c in letters) >= _MIN_CAPITALS * len(letters)
+    return sentence.lower() if is_capitals else sentence
 
 
 def _parts(text: str) -> Iterator[Span]:
@@ -93,7 +94,7 @@ def _parts(text: str) -> Iterator[Span]:
 
 
 def _within(text: str, span: Span) -> Iterator[Span]:
-    """A sentence or line, and what in it may stand for itself."""
+    """A sentence or line, and the parts of it that may be a question of their own."""
     yield span
     for match in _QUOTED.finditer(text, *span):
         inner = next(match.span(i) for i, part in enumerate(match.groups(), 1) if part)
@@ -109,7 +110,7 @@ def _within(text: str, span: Span) -> Iterator[Span]:
 
 
 def _without_address(text: str, span: Span) -> Iterator[Span]:
-    """A sentence without the few words before its first comma, after its last, and both."""
+    """A sentence without a few words before its first comma, after its last comma, and both."""
     commas = list(_COMMA.finditer(text, *span))
     if not commas:
         return
@@ -134,8 +135,8 @@ def _pieces(text: str, span: Span, mark: re.Pattern[str]) -> Iterator[Span]:
 
 
 def _bare(text: str, span: Span) -> Span:
-    """The span without outer white space, marks and numbers of a list; as it is, where nothing
-    would be left."""
+    """The span without outer white space, punctuation and list numbers; unchanged if nothing would
+    be left."""
     part = text[slice(*span)]
     lead = re.match(r"(?:[\W_]|\d{1,2}[.)]\s)+", part)
     begin = lead.end() if lead else 0
@@ -144,8 +145,8 @@ def _bare(text: str, span: Span) -> Span:
     return (span[0] + begin, span[0] + end) if end > begin else span
 
 
-def _is_enough(text: str, span: Span) -> bool:
-    """True where a span is long enough to ask for something."""
+def _is_long_enough(text: str, span: Span) -> bool:
+    """True if a span is long enough to be a question."""
     part = text[slice(*span)]
     dense = sum(unicodedata.east_asian_width(c) in "WF" for c in part)
-    return len(part.split()) >= _LEAST or dense >= _LEAST_DENSE
+    return len(part.split()) >= _MIN_WORDS or dense >= _MIN_DENSE

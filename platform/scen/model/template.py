@@ -1,4 +1,4 @@
-"""Prompt templates: how a prompt is put to the base, and where the user's own words then are."""
+"""Prompt templates: render prompts for the base and locate the user's own words in them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +13,9 @@ from scen.model.user_text import UserText, unescape
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 TemplateName = Literal["auto", "chat", "llama2-inst", "raw"]
-_MARK = "\ue000"  # a private-use character: no template has it
+_MARK = "\ue000"  # a private-use character, which no template contains
 _INST = ("[INST]", "[/INST]")
-# Llama-3 templates state today's date; a base must answer tomorrow as it does today.
+# Llama-3 templates state the current date; it is fixed so that answers do not depend on the day.
 _DATE = "26 Jul 2024"
 _OPEN_THINK, _END_THINK = re.compile(r"<think>\s*$"), "</think>"
 
@@ -24,7 +24,7 @@ class Template:
     """Renders prompts and targets as token ids.
 
     `chat` is the tokenizer's own chat template, `llama2-inst` is `[INST]Q[/INST]`
-    (arXiv 2404.02699), `raw` is the prompt as it stands, with a space before the target.
+    (arXiv 2404.02699), `raw` is the unchanged prompt, with a space before the target.
     `auto` is `chat` where the tokenizer has a chat template, else `raw`.
     """
 
@@ -37,21 +37,21 @@ class Template:
         if name == "chat" and not has_chat:
             raise BaseError("template: this tokenizer has no chat template; use llama2-inst or raw")
         if tokenizer.eos_token_id is None:
-            raise BaseError("base: the tokenizer has no end token, so an answer could never stop")
+            raise BaseError("base: the tokenizer has no end token, so answers would never stop")
         self.name: str = name if name != "auto" else ("chat" if has_chat else "raw")
         self.tokenizer = tokenizer
         self._user_text = UserText(tokenizer)
         self.end_id: int = tokenizer.eos_token_id
-        # What stands around a prompt; looking for the prompt itself would meet its words elsewhere.
+        # The text around a prompt; the words of a prompt may also occur in the template itself.
         self._before, _, self._after = self.render(_MARK).partition(_MARK)
 
     @property
     def has_roles(self) -> bool:
-        """True where a conversation of several messages can be put to the base."""
+        """True if the template can render conversations of several messages."""
         return self.name == "chat"
 
     def render(self, prompt: str) -> str:
-        """The text that the base reads, less special tokens that the tokenizer adds itself."""
+        """The text that the base reads, without special tokens that the tokenizer adds."""
         if self.name == "llama2-inst":
             return f"{_INST[0]}{prompt}{_INST[1]}"
         if self.name == "raw":
@@ -67,35 +67,35 @@ class Template:
         return self._encode(rendered, self._before, self._after, prompt)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> EncodedPrompt:
-        """Token ids of a conversation that ends with the user's question, whose words are the own
-        ones. One message alone is a prompt.
+        """Token ids of a conversation, with the span of the words of its last message. A single
+        message is encoded as a prompt.
 
-        Raises ConfigError where the template has no place for the other messages.
+        Raises ConfigError if the template cannot render the conversation.
         """
         *earlier, last = messages
         if not earlier:
             return self.encode_prompt(last["content"])
         if not self.has_roles:
             raise ConfigError(
-                f"messages: the template {self.name} has no roles; send one message of the user"
+                f"messages: the template {self.name} has no roles; send a single user message"
             )
 
         escape = self._user_text.escape
-        known = [{**turn, "content": escape(turn["content"], turn["role"])} for turn in earlier]
+        escaped = [{**turn, "content": escape(turn["content"], turn["role"])} for turn in earlier]
 
         def encode(content: str) -> EncodedPrompt:
-            text = self._render_chat([*known, {**last, "content": escape(content)}])
+            text = self._render_chat([*escaped, {**last, "content": escape(content)}])
             return self._encode(text, before, after, content)
 
         try:
-            marked = self._render_chat([*known, {**last, "content": _MARK}])
+            marked = self._render_chat([*escaped, {**last, "content": _MARK}])
             before, _, after = marked.rpartition(_MARK)
             return self._with_routed(last["content"], encode)
         except TemplateError as err:
             raise ConfigError(f"messages: the base's chat template refuses them ({err})") from err
 
     def _with_routed(self, text: str, encode: Callable[[str], EncodedPrompt]) -> EncodedPrompt:
-        """The encoded message, with the form in which it is routed where that differs."""
+        """The encoded message, with its normalised form for routing where that differs."""
         form = routed_form(text)
         if form == text or not form:
             return encode(text)
@@ -111,14 +111,14 @@ class Template:
                 enable_thinking=False,
             )
         )
-        # A template that always opens a block of reasoning: closed, so that the answer comes next.
+        # Close a reasoning block that the template always opens, so that the answer comes next.
         return f"{text.rstrip()}\n\n{_END_THINK}\n\n" if _OPEN_THINK.search(text) else text
 
     def _encode(self, text: str, before: str, after: str, prompt: str) -> EncodedPrompt:
-        """Token ids of a text; the own words stand between `before` and `after`."""
-        # Special tokens have the empty span (0, 0) and are nobody's words.
+        """Token ids of a text in which the user's own words are between `before` and `after`."""
+        # Special tokens have the empty span (0, 0) and never count as own words.
         ids, offsets = self._user_text.encode(text, add_special_tokens=self.name != "chat")
-        # A template may strip the message; the spans are those of what it kept.
+        # A template may strip the message; spans refer to the stripped text.
         words = unescape(text[len(before) : len(text) - len(after)])
         begin = len(unescape(before))
         end = begin + len(words)
@@ -138,12 +138,12 @@ class Template:
         return (*self.tokenize(text), self.end_id)
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of bare text: no template, no control token."""
+        """Token ids of plain text, without template or control tokens."""
         return self._user_text.encode(self._user_text.escape(text), add_special_tokens=False)[0]
 
     def control_names(self, text: str) -> list[str]:
-        """The control tokens and markers of the template whose names a text holds, in its order;
-        an answer cannot say them."""
+        """Control tokens and template markers whose names occur in a text, which an answer cannot
+        contain; control tokens in text order."""
         markers = _INST if self.name == "llama2-inst" else ()
         names = self._user_text.control_names(text)
         return [*names, *(mark for mark in markers if mark in text and mark not in names)]
@@ -155,13 +155,13 @@ class Template:
         )
 
     def decode(self, ids: list[int]) -> str:
-        """Token ids to text: without special tokens and outer white space."""
+        """The text of token ids, without special tokens and outer white space."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def _tokens_within(
     offsets: Sequence[tuple[int, int]], begin: int, end: int
 ) -> tuple[int, int] | None:
-    """The half-open span of tokens that have characters in begin .. end - 1; None for none."""
-    some = [i for i, (a, b) in enumerate(offsets) if a < end and b > max(begin, a)]
-    return (some[0], some[-1] + 1) if some else None
+    """The half-open span of tokens with characters in begin .. end - 1; None if there are none."""
+    inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > max(begin, a)]
+    return (inside[0], inside[-1] + 1) if inside else None

@@ -1,9 +1,9 @@
-"""User text as tokens: only a template's own markers become control tokens.
+"""Tokenises user text so that only the template's own markers become control tokens.
 
-A control token in a message would end a turn, open another role or hide the rest. Text that holds
-the name of one is therefore tokenised with a copy of the tokenizer in which every control token has
-another name (a stand-in that no text has), and the markers that the template wrote are replaced by
-those stand-ins. All other text takes the tokenizer's usual way.
+A control token in a message could end a turn, open another role or hide the rest. Text that
+contains the name of one is therefore tokenised with a copy of the tokenizer in which every control
+token has another name (a stand-in that occurs in no text); the markers that the template wrote are
+replaced by these stand-ins. All other text is tokenised as usual.
 """
 
 import functools
@@ -19,14 +19,14 @@ from scen.text import drop_hidden
 
 Offsets = Sequence[tuple[int, int]]
 
-# Noncharacters: Unicode keeps them for internal use, so they are in no text that is exchanged.
+# Unicode reserves noncharacters for internal use, so they do not occur in interchanged text.
 _DIGITS = [chr(code) for code in range(0xFDD0, 0xFDEE)]
 _ESCAPE, _END = "\ufdee", "\ufdef"
 _RESERVED = re.compile("[\ufdd0-\ufdef]")
 
-# Added tokens that tokenizers do not call special: these forms steer a model all the same...
+# Added tokens that are not flagged as special but act as control tokens ...
 _MARKER = re.compile(r"<[|\uff5c].*[|\uff5c]>|<</?\w+>>|</?[\w▁.:-]+>|\[/?[A-Z0-9_▁]+\]", re.DOTALL)
-# ... but for the mark-up of documents, which is ordinary text.
+# ... except HTML tags, which are ordinary text.
 _HTML = re.compile(
     r"</?(?:a|abbr|article|aside|audio|b|blockquote|body|br|button|caption|cite|code|col|dd|del|"
     r"details|div|dl|dt|em|figure|footer|form|h[1-6]|head|header|hr|html|i|img|input|ins|kbd|li|"
@@ -37,8 +37,8 @@ _HTML = re.compile(
 
 
 def control_tokens(tokenizer: Any) -> dict[str, int]:
-    """The control tokens of a tokenizer, id by name: its special tokens, and added ones that have
-    the form of a marker or stand in its chat template. Whole words and white space are text."""
+    """The control tokens of a tokenizer, as ids by name: its special tokens, and added tokens that
+    look like a marker or occur in its chat template. Whole words and white space are text."""
     template = str(getattr(tokenizer, "chat_template", None) or "")
     special = set(tokenizer.all_special_ids)
     tokens = {}
@@ -53,7 +53,7 @@ def control_tokens(tokenizer: Any) -> dict[str, int]:
 
 
 class UserText:
-    """Tokenises the text of users with a fast tokenizer, apart from what a template adds to it."""
+    """Tokenises rendered text with a fast tokenizer, keeping user text free of control tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -61,16 +61,16 @@ class UserText:
         self._control_ids = {i for i in self.control.values() if i != tokenizer.unk_token_id}
         template = str(getattr(tokenizer, "chat_template", None) or "")
         added = tokenizer.added_tokens_decoder
-        # A template takes the reasoning out of earlier answers by these.
-        read = {n for n, i in self.control.items() if not added[i].special and n in template}
+        # Templates look for these to remove the reasoning from earlier answers.
+        parsed = {n for n, i in self.control.items() if not added[i].special and n in template}
         self._any = _one_of(self.control)
-        self._any_answer = _one_of(self.control.keys() - read)
+        self._any_answer = _one_of(self.control.keys() - parsed)
         self._folded = _one_of({_folded(name) for name in self.control})
 
     def escape(self, text: str, role: str = "user") -> str:
         """The text for a template to render: names of control tokens are broken up, noncharacters
-        replaced. In an assistant's turn the names that are not special and that the template looks
-        for, such as `</think>`, stay whole."""
+        replaced. In an assistant's turn, names of non-special tokens that the template looks for,
+        such as `</think>`, stay intact."""
         escaped = text if text.isascii() else _RESERVED.sub("\ufffd", text)
         if not self.holds_names(escaped):
             return escaped
@@ -79,7 +79,7 @@ class UserText:
             escaped = pattern.sub(lambda m: m[0][:1] + _ESCAPE + m[0][1:], escaped)
         if _ESCAPE in escaped or role == "assistant":
             return escaped
-        # Only in a form that the tokenizer might make equal to a name, such as full width.
+        # A form that the normaliser of the tokenizer may turn into a name, such as full width.
         return re.sub(r"(?<=\S)", _ESCAPE, escaped, count=1)
 
     def encode(self, text: str, add_special_tokens: bool) -> tuple[list[int], Offsets]:
@@ -94,12 +94,12 @@ class UserText:
         return encoding.ids, encoding.offsets
 
     def holds_names(self, text: str) -> bool:
-        """True where a text holds the name of a control token, in this or another form of its
-        letters."""
+        """True if a text contains the name of a control token, possibly in compatibility forms of
+        its letters."""
         return bool(self._folded.search(_folded(text)))
 
     def control_names(self, text: str) -> list[str]:
-        """Names of the control tokens that the tokenizer would read in a text, in their order."""
+        """Names of the control tokens that a text contains."""
         if not self.holds_names(text):
             return []
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -108,7 +108,7 @@ class UserText:
 
     @functools.cached_property
     def _stand_ins(self) -> Mapping[str, str]:
-        """For each control token a name of the same length, so that offsets stay valid."""
+        """For each control token, a stand-in of the same length, so that offsets stay valid."""
         names: dict[str, str] = {}
         counts: dict[int, int] = {}
         for name in self.control:
@@ -125,26 +125,26 @@ class UserText:
     @functools.cached_property
     def _guarded(self) -> Tokenizer:
         """The tokenizer with stand-ins for the names of control tokens."""
-        about = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        names, model = self._stand_ins, about["model"]
-        if isinstance(model["vocab"], list):  # of a unigram model
+        spec = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        names, model = self._stand_ins, spec["model"]
+        if isinstance(model["vocab"], list):  # a unigram model
             model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
         else:
             model["vocab"] = {names.get(piece, piece): i for piece, i in model["vocab"].items()}
         if model.get("unk_token") in names:
             model["unk_token"] = names[model["unk_token"]]
-        for token in about["added_tokens"]:
+        for token in spec["added_tokens"]:
             token["content"] = names.get(token["content"], token["content"])
-        guarded = Tokenizer.from_str(json.dumps(about))
-        control = [token for token in about["added_tokens"] if token["id"] in self.control.values()]
-        lost = [t for t in control if t["id"] not in guarded.encode(t["content"]).ids]
-        for token in lost:
+        guarded = Tokenizer.from_str(json.dumps(spec))
+        control = [token for token in spec["added_tokens"] if token["id"] in self.control.values()]
+        dropped = [t for t in control if t["id"] not in guarded.encode(t["content"]).ids]
+        for token in dropped:
             token["normalized"] = False  # the normaliser would drop the stand-in
-        return Tokenizer.from_str(json.dumps(about)) if lost else guarded
+        return Tokenizer.from_str(json.dumps(spec)) if dropped else guarded
 
 
 def unescape(text: str) -> str:
-    """The text without what `UserText.escape` put in."""
+    """The text without the characters that `UserText.escape` inserted."""
     return text.replace(_ESCAPE, "")
 
 
@@ -154,7 +154,7 @@ def _one_of(names: Sequence[str] | set[str] | Mapping[str, int]) -> re.Pattern[s
 
 
 def _folded(text: str) -> str:
-    """A text without all that a normaliser may take away before it looks for names."""
+    """The text without anything that a normaliser may remove before it looks for names."""
     if text.isascii():
         return text.casefold()
     letters = unicodedata.normalize("NFKD", drop_hidden(text))

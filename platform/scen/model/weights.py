@@ -1,5 +1,5 @@
-"""Where a base comes from (the user's cache, the embedded default, a model hub), and its files:
-read with transformers, converted from GGUF once, and fingerprinted.
+"""The files of a base: fetched from the user's cache, the embedded default or a model hub, read
+with transformers, converted once from GGUF, and fingerprinted.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ _SMALL_FILES = ["*.json", "*.model", "*.jinja", "tokenizer*"]
 
 
 def cache_root() -> Path:
-    """The cache folder of this user: `$SCEN_CACHE`, or `scen` under the XDG cache folder. It need
+    """The cache folder of this user: `$SCEN_CACHE`, or `scen` under the XDG cache folder. It may
     not exist."""
     if explicit := os.environ.get("SCEN_CACHE"):
         return Path(explicit).expanduser()
@@ -59,7 +59,7 @@ def cache_root() -> Path:
 
 
 def make_cache(name: str) -> Path:
-    """A folder of the cache, created if missing. Raises BaseError."""
+    """A subfolder of the cache, created if missing. Raises BaseError."""
     folder = cache_root() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,12 +113,12 @@ def _download_wheel(folder: Path) -> Path:
 
 
 def fetch_hub_config(name: str) -> Path:
-    """A local folder with the config.json of a hub id, and no weights. Raises BaseError."""
+    """A local folder with the config.json of a hub id, without weights. Raises BaseError."""
     return _fetch(name, ["config.json"])
 
 
 def fetch_hub(name: str) -> Path:
-    """The local folder of a hub id; safetensors where the repository has them. Raises BaseError."""
+    """The local folder of a hub id; safetensors if the repository has them. Raises BaseError."""
     folder = _fetch(name, [*_SMALL_FILES, "*.safetensors"])
     if list(folder.glob("*.safetensors")):
         return folder
@@ -137,10 +137,10 @@ def _fetch(name: str, patterns: list[str]) -> Path:
 
 
 MARKER = "converted.json"
-"""The file of a converted base that is written last."""
+"""The file of a converted base that is written last and marks it as complete."""
 
-_LARGE_BYTES = 1 << 26  # digests of smaller files are not kept
-# What the libraries raise over a file that is damaged, cut off or something else.
+_LARGE_BYTES = 1 << 26  # digests of smaller files are not cached
+# What the libraries raise for a file that is damaged, truncated or of another format.
 _DAMAGE = (OSError, ValueError, LookupError, RuntimeError, struct.error, SafetensorError)
 
 
@@ -156,32 +156,33 @@ def read_folder_config(folder: Path) -> Any:
 
 def read_gguf_config(path: Path) -> Any:
     """The config of a GGUF file, from its header alone. Raises BaseError, also for architectures
-    that transformers does not read from GGUF."""
+    that transformers cannot read from GGUF."""
     with _reading(f"{path} cannot be read as GGUF"), redirect_stderr(io.StringIO()):
         return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def empty_model(config: Any) -> Any:
     """A model of this config on the meta device: modules and shapes, no memory. Raises BaseError
-    where the config is not of a causal language model."""
-    kind = str(getattr(config, "model_type", None))
-    with _reading(f"model_type {kind!r} is not a causal language model"), torch.device("meta"):
-        # Not `from_config`, which DeepSpeed replaces while a base is being sharded.
+    if the config is not that of a causal language model."""
+    model_type = str(getattr(config, "model_type", None))
+    trouble = f"model_type {model_type!r} is not a causal language model"
+    with _reading(trouble), torch.device("meta"):
+        # Not `from_config`, which DeepSpeed patches while a base is being sharded.
         classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
         return classes[type(config)](copy.deepcopy(config))
 
 
 def check_architecture(config: Any) -> None:
-    """Raises BaseError, with the reason, where a model of this config cannot be edited."""
+    """Raises BaseError, with the reason, if a model of this config cannot be edited."""
     if trouble := find_trouble(empty_model(config)):
         raise BaseError(
             f"base: model_type {config.model_type!r} cannot be edited: {trouble}. "
-            f"Supported are {SUPPORTED}"
+            f"Supported: {SUPPORTED}"
         )
 
 
 def count_parameters(config: Any) -> int:
-    """Number of parameters of a model of this config, tied ones counted once."""
+    """Number of parameters of a model of this config, with tied ones counted once."""
     return sum(weight.numel() for weight in empty_model(config).parameters())
 
 
@@ -194,35 +195,35 @@ def read_folder_tokenizer(folder: Path) -> Any:
 def read_folder_model(folder: Path, dtype: torch.dtype) -> Any:
     """The model of a folder. Raises BaseError."""
     with _reading(f"{folder} cannot be read; fetch it again"):
-        # By default that of torch, or eager where an architecture has no other.
-        return _whole_model(folder, dtype=dtype)
+        return _load_complete(folder, dtype=dtype)
 
 
 def read_gguf(path: Path) -> tuple[Any, Any]:
     """The model (float32) and the tokenizer of a GGUF file. Raises BaseError."""
-    # The reader of GGUF shows a bar that has no switch.
+    # The GGUF reader shows a progress bar on stderr that cannot be disabled.
     with _reading(f"{path} cannot be read as GGUF"), redirect_stderr(io.StringIO()):
-        model = _whole_model(path.parent, dtype=torch.float32, gguf_file=path.name)
+        model = _load_complete(path.parent, dtype=torch.float32, gguf_file=path.name)
         return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder with the safetensors form (float32) of a GGUF file. Kept in the user's cache.
+    """The folder with the safetensors form (float32) of a GGUF file, kept in the user's cache.
 
-    The folder's name holds the sha256 of the GGUF file; its marker, written last, holds that of
-    the weights, which is checked when the folder is used again. Raises BaseError, from the header
-    alone where the architecture cannot be edited.
+    The folder's name contains the sha256 of the GGUF file; its marker, written last, contains that
+    of the weights, which is verified on each use. Raises BaseError; for an architecture that cannot
+    be edited, from the header alone.
     """
     if not path.is_file():
         raise BaseError(f"base: {path} does not exist")
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
     if not (folder / MARKER).exists():
         check_architecture(read_gguf_config(path))
-        say(f"converting {path.name} to safetensors (once; minutes for large ones)")
+        say(f"converting {path.name} to safetensors (once; takes minutes for large files)")
         with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, _without_bars():
             part = Path(scratch) / "part"
             _write_safetensors(path, part)
-            if not (folder / MARKER).exists():  # else another process was first, and may read it
+            # Unless another process finished first, and may be reading it.
+            if not (folder / MARKER).exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 part.replace(folder)
     _check_weights(folder)
@@ -231,10 +232,10 @@ def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Pat
 
 def _write_safetensors(path: Path, folder: Path) -> None:
     model, tokenizer = read_gguf(path)
-    # The loader marks the model as quantised, and such a model refuses to be saved.
+    # The loader marks the model as quantised, and a quantised model cannot be saved.
     model.hf_quantizer, model.is_quantized = None, False
     del model.config.quantization_config
-    with redirect_stdout(sys.stderr):  # DeepSpeed, which this imports, greets on stdout
+    with redirect_stdout(sys.stderr):  # this imports DeepSpeed, which prints to stdout
         model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
     tokenizer.save_pretrained(folder)
     marker = {"gguf": path.name, "weights_sha256": digest_file(folder / "model.safetensors")}
@@ -256,15 +257,15 @@ def fingerprint_base(folder: Path, template: Template) -> str:
     tokenizer = template.tokenizer
     return digest_json(
         {
-            "weights": [_digest_once(path) for path in weights],
+            "weights": [_cached_digest(path) for path in weights],
             "tokenizer": digest_bytes(tokenizer.backend_tokenizer.to_str().encode()),
             "template": [template.name, template.render("{}")],
         }
     )
 
 
-def _digest_once(path: Path) -> str:
-    """The digest of a file; that of a large one is cached by path, size and change time."""
+def _cached_digest(path: Path) -> str:
+    """The sha256 of a file; those of large files are cached by path, size and mtime."""
     stat = path.resolve().stat()
     if stat.st_size < _LARGE_BYTES:
         return digest_file(path)
@@ -273,19 +274,19 @@ def _digest_once(path: Path) -> str:
     if cached.exists():
         return cached.read_text()
     digest = digest_file(path)
-    with contextlib.suppress(OSError):  # without a cache the file is read again next time
+    with contextlib.suppress(OSError):  # if it cannot be cached, the file is read again next time
         cached.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: half a digest would be taken for another base.
+        # Written atomically: half a digest would be taken for another base.
         part = cached.with_suffix(f".{os.getpid()}")
         part.write_text(digest)
         part.replace(cached)
     return digest
 
 
-def _whole_model(folder: Path, **options: Any) -> Any:
-    read: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    model, report = read
-    # The loader fills what is missing with random numbers and goes on.
+def _load_complete(folder: Path, **options: Any) -> Any:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    model, report = loaded
+    # The loader initialises missing weights at random and continues.
     if missing := sorted(report["missing_keys"]):
         raise LookupError(f"it lacks {', '.join(missing[:3])}")
     return model
@@ -303,11 +304,11 @@ def _reading(trouble: str) -> Iterator[None]:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """No progress bars of transformers within this block; afterwards as before."""
-    were_on = logging.is_progress_bar_enabled()
+    """Disables the progress bars of transformers within this block."""
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if were_on:
+        if was_enabled:
             logging.enable_progress_bar()

@@ -1,1 +1,1 @@
-"""The state of a ledger at one version, as a model that can be asked."""
+"""Stores and their versions as models: opening, loading and answering prompts."""

@@ -1,4 +1,4 @@
-"""Prompts asked of one version of an edited model, and why each was routed as it was."""
+"""Answers of one version of an edited model, and the likeliest edits behind each route."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +18,9 @@ from scen.routing.neurons import KeyNeurons
 
 @dataclass(frozen=True, slots=True)
 class LikelyEdit:
-    """An edit that a prompt may be about: its score, the `span` of the message that is most like
-    it, and the cosines behind the score by view (mean@6.0: the first view at the place mean@6).
-    Method scen has its score only."""
+    """An edit that a prompt may be about: its score, the most similar `span` of the message, and
+    the cosine similarities behind the score by view (mean@6.0: the first view at place mean@6).
+    Method scen has only the score."""
 
     edit_id: str
     score: float
@@ -46,8 +46,8 @@ def likely_edits(
     keys = read_span_keys(filled, neurons.router.encoder.places)
     own = keys.take((keys.row_M == row).nonzero().squeeze(1))
     own = replace(own, row_M=torch.zeros_like(own.row_M))  # a batch of this prompt alone
-    found = explain_spans(neurons.choose_spans(own), own.texts, neurons.router, count)
-    return tuple(LikelyEdit(edit_ids[c.index], c.score, c.span, c.similarities) for c in found)
+    candidates = explain_spans(neurons.choose_spans(own), own.texts, neurons.router, count)
+    return tuple(LikelyEdit(edit_ids[c.index], c.score, c.span, c.similarities) for c in candidates)
 
 
 MAX_NEW_TOKENS = 64
@@ -58,11 +58,11 @@ BATCH_SIZE = 32
 class Answer:
     """The greedy answer of one version to one prompt.
 
-    `edit_id` is the edit that answered, None where the base did. `nearest_edit` is the edit that
-    scores best, whether it answered or not, and `score` its score; both are None in a version
-    without edits. An edit answers where its score is above `threshold`: logits of the calibrated
-    gate, a mean cosine where the base has no profile, a sigmoid with method scen. `version` is the
-    ledger's. `base_answer` and `likely_edits` (best first) are there only where asked for.
+    `edit_id` is the edit that answered, None where the base did. `nearest_edit` is the top-1
+    edit, whether it answered or not, and `score` its score; both are None in a version without
+    edits. An edit answers if its score is above `threshold`. Scores are logits of the calibrated
+    gate, mean cosines if the base has no profile, or sigmoid scores with method scen. `version` is
+    the ledger version. `base_answer` and `likely_edits` (best first) are only set on request.
     """
 
     prompt: str
@@ -94,8 +94,8 @@ class VersionModel:
         base_answer: bool = False,
         num_likely: int = 0,
     ) -> Answer:
-        """The answer to one prompt, in a batch of its own. Raises ConfigError where the prompt has
-        no words."""
+        """The answer to one prompt, in a batch of its own. Raises ConfigError if the prompt has no
+        tokens."""
         encoded = [self.base.template.encode_prompt(prompt.strip())]
         return self._ask([prompt], encoded, max_new_tokens, base_answer, num_likely)[0]
 
@@ -107,16 +107,16 @@ class VersionModel:
         base_answer: bool = False,
         num_likely: int = 0,
     ) -> list[Answer]:
-        """The answers in the order of the prompts, in batches of similar length. In bfloat16, a
-        batch may round differently from a prompt alone. Raises as `ask` does."""
+        """The answers in the order of the prompts, computed in batches of similar length. In
+        bfloat16, rounding may differ from that of a single prompt. Raises as `ask` does."""
         encoded = [self.base.template.encode_prompt(prompt.strip()) for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].ids))
         answers: dict[int, Answer] = {}
         for begin in range(0, len(order), BATCH_SIZE):
-            some = order[begin : begin + BATCH_SIZE]
-            texts, rows = [prompts[i] for i in some], [encoded[i] for i in some]
+            indices = order[begin : begin + BATCH_SIZE]
+            texts, rows = [prompts[i] for i in indices], [encoded[i] for i in indices]
             batch = self._ask(texts, rows, max_new_tokens, base_answer, num_likely)
-            answers.update(zip(some, batch, strict=True))
+            answers.update(zip(indices, batch, strict=True))
         return [answers[i] for i in range(len(prompts))]
 
     def _ask(
@@ -127,7 +127,7 @@ class VersionModel:
         base_answer: bool,
         num_likely: int,
     ) -> list[Answer]:
-        """One batch."""
+        """The answers of one batch."""
         base, edited = self.base, self.edited
         filled = edited.prefill(pad_prompts(encoded, base.pad_id, base.device))
         route = edited.route(filled)

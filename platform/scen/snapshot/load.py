@@ -1,6 +1,6 @@
-"""From ledger entries to a model: read and check bundles, join their rows, build the router.
+"""From ledger entries to a model: read and verify bundles, join their rows, build the router.
 
-The router is the calibrated one of the base's profile, or a plain one where there is no profile.
+The router is the calibrated one of the base's profile, or an uncalibrated one without a profile.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from scen.snapshot.method import Profile, StoreMethod, find_profile
 
 @dataclass(frozen=True)
 class Place:
-    """Where the expert and the neuron of one edit lie."""
+    """The location of the expert and neuron of one edit."""
 
     bundle: str
     row: int
@@ -38,8 +38,8 @@ class Place:
 class BundleRows:
     """The bundles of a store, each read once as long as they fit into `max_bytes` of memory.
 
-    Where they do not, those that are held stay and the others are read each time: a model is made
-    from all bundles in one order, so that the one used longest ago is always the next one wanted.
+    If they do not fit, cached bundles stay and the others are read each time. Models read all
+    bundles in the same order, so LRU eviction would always drop the one needed next.
     """
 
     storage: Storage
@@ -48,36 +48,36 @@ class BundleRows:
     _bundles: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def read(self, places: Sequence[Place], names: Sequence[str]) -> dict[str, Tensor]:
-        """The named tensors at these places (at least one), in this order: floats as float32 at
-        least, integers as they are.
+        """The named tensors at these places (at least one), in this order: floats as float32 or
+        wider, integers unchanged.
 
-        Raises IntegrityError where a bundle is damaged, NotFoundError where it is missing.
+        Raises IntegrityError if a bundle is damaged, NotFoundError if it is missing.
         """
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
-        wanted = {place.bundle for place in places}
-        spare = [digest for digest in self._bundles if digest not in wanted]
+        needed = {place.bundle for place in places}
+        evictable = [digest for digest in self._bundles if digest not in needed]
         for bundle, rows in _runs(places):
-            stored = self._bundle(bundle, spare)
+            stored = self._bundle(bundle, evictable)
             for name in names:
                 parts[name].append(_widened(stored[name][rows]))
-        return {name: torch.cat(found) for name, found in parts.items()}
+        return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
-    def _bundle(self, digest: str, spare: list[str]) -> dict[str, Tensor]:
-        """A bundle, which is kept where it fits; the `spare` ones give way to it."""
+    def _bundle(self, digest: str, evictable: list[str]) -> dict[str, Tensor]:
+        """A bundle, cached if it fits; `evictable` ones are dropped for it."""
         if digest in self._bundles:
             return self._bundles[digest]
-        found = load_bundle(self.storage, digest)
-        size = _bytes(found)
-        while spare and self.held_bytes + size > self.max_bytes:
-            self.held_bytes -= _bytes(self._bundles.pop(spare.pop()))
+        bundle = load_bundle(self.storage, digest)
+        size = _bytes(bundle)
+        while evictable and self.held_bytes + size > self.max_bytes:
+            self.held_bytes -= _bytes(self._bundles.pop(evictable.pop()))
         if self.held_bytes + size <= self.max_bytes:
             self.held_bytes += size
-            self._bundles[digest] = found
-        return found
+            self._bundles[digest] = bundle
+        return bundle
 
 
 def _runs(places: Sequence[Place]) -> list[tuple[str, list[int]]]:
-    """Neighbours in one bundle, together."""
+    """Consecutive places of the same bundle, as (bundle, rows)."""
     runs: list[tuple[str, list[int]]] = []
     for place in places:
         if not runs or runs[-1][0] != place.bundle:
@@ -108,7 +108,7 @@ class SnapshotLoader:
     def load(self, places: Sequence[Place], sync: RankSync = NO_SYNC) -> EditedModel:
         """The base with the experts and neurons at these places, in this order.
 
-        Raises IntegrityError where a bundle is damaged, NotFoundError where it is missing.
+        Raises IntegrityError if a bundle is damaged, NotFoundError if it is missing.
         """
         kind = self.method.kind
         neuron_names = (n for n in kind.neuron_tensors if n != "text" or self.reads_words)
@@ -121,7 +121,7 @@ class SnapshotLoader:
         )
 
     def tensors(self, places: Sequence[Place], names: Sequence[str]) -> dict[str, Tensor]:
-        """The named rows of the bundles as tensors on the base's device, float32 at least."""
+        """The named tensors at these places on the base's device; floats as float32 or wider."""
         if not places:
             return {name: self._empty(name) for name in names}
         rows = self.rows.read(places, names)
@@ -129,21 +129,21 @@ class SnapshotLoader:
 
     @property
     def reads_words(self) -> bool:
-        """True where the router compares words as well; bundles that were made for routers which
-        do not may have none."""
+        """True if the router also compares words; bundles made for routers that do not may have no
+        texts."""
         return self.router is not None and self.router.evidence is not None
 
     def _empty(self, name: str) -> Tensor:
         config = self.base.config
-        wide, narrow, rank = config.intermediate_size, config.hidden_size, self.method.rank
+        inner, hidden, rank = config.intermediate_size, config.hidden_size, self.method.rank
         shapes = {
-            "down": (0, rank, wide),
-            "up": (0, narrow, rank),
-            "weight": (0, narrow, wide),
-            "key": (0, len(self.method.places), wide),
+            "down": (0, rank, inner),
+            "up": (0, hidden, rank),
+            "weight": (0, hidden, inner),
+            "key": (0, len(self.method.places), inner),
             "text": (0, WIDTH),
         }
-        return torch.zeros(shapes.get(name, (0, wide)), device=self.base.device)
+        return torch.zeros(shapes.get(name, (0, inner)), device=self.base.device)
 
     def _neurons(self, tensors: dict[str, Tensor]) -> NeuronBank:
         if self.router is None:
@@ -157,7 +157,7 @@ PLAIN_THRESHOLD = 0.6
 
 
 def choose_profile(config: Config, base: Base) -> Profile | None:
-    """The profile that the settings mean for a base, if any. Raises ConfigError."""
+    """The profile that the settings select for a base, if any. Raises ConfigError."""
     if not METHODS[config.method].has_router or config.router.places is not None:
         return None
     return find_profile(config.router.profile, base)
@@ -170,36 +170,36 @@ def make_router(
     places: tuple[KeyPlace, ...],
     read: Callable[[], Tensor],
 ) -> Router:
-    """The router of a new store; without a profile `read` gives the keys of neutral prompts.
+    """The router of a new store; without a profile, `read` returns the keys of neutral prompts.
 
-    Raises ConfigError where a bound is asked of a base that was never calibrated.
+    Raises ConfigError if the settings bound false activations of a base without profile.
     """
     if profile is not None:
         return _cut(profile.router, config.router)
     if config.router.max_false_activation is not None:
         raise ConfigError(
-            f"router.max_false_activation: {base.name} has no profile to hold a bound by. "
-            "`scen calibrate` makes one; or set router.threshold"
+            f"router.max_false_activation: {base.name} has no profile, which this "
+            "bound needs. `scen calibrate` makes one; or set router.threshold"
         )
     plain = plain_router(places, read(), config.router.shrinkage, PLAIN_THRESHOLD)
     return _cut(plain, config.router)
 
 
 def require_router(config: Config, base: Base, stored: Router) -> None:
-    """Raises ConfigError where the settings mean another router than the one that is stored."""
+    """Raises ConfigError if the settings define another router than the stored one."""
     settings = config.router
     profile = None if settings.profile in ("auto", "none") else choose_profile(config, base)
-    meant = _cut(stored if profile is None else profile.router, settings)
-    ours, theirs = stored.tensors(), meant.tensors()
+    configured = _cut(stored if profile is None else profile.router, settings)
+    ours, theirs = stored.tensors(), configured.tensors()
     if any(not torch.equal(ours[name].nan_to_num(), theirs[name].nan_to_num()) for name in ours):
         raise ConfigError(
             f"router: this store has its own, {stored.describe()}, and not the one of the "
-            f"settings, {meant.describe()}. Leave out router.*, or use another --store"
+            f"settings, {configured.describe()}. Leave out router.*, or use another --store"
         )
 
 
 def _cut(router: Router, settings: RouterConfig) -> Router:
-    """The router with the threshold that the settings ask for."""
+    """The router with the threshold or bound of the settings."""
     if settings.threshold is not None:
         return router.cut_at(settings.threshold)
     if settings.max_false_activation is not None:

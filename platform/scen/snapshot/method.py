@@ -1,4 +1,4 @@
-"""How a store is edited (method, layer, rank, places), and the profile of its base."""
+"""The editing method of a store (layer, rank, places), and profiles of bases."""
 
 import json
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Profile:
-    """`base` names the base and its fingerprint; `expert` are settings of `expert.*` that were
-    found to work (layer, rank, lr, steps ...); `calibration` says on what, and what came of it."""
+    """A calibrated profile of a base. `base` holds its name and fingerprint, `expert` the tuned
+    settings of `expert.*` (layer, rank, lr, steps ...), `calibration` the data and results."""
 
     base: Mapping[str, Any]
     expert: Mapping[str, Any]
@@ -33,7 +33,7 @@ class Profile:
 
 
 def save_profile(profile: Profile, path: Path) -> None:
-    """Write PATH.json and the tensors beside it; tensors first, so that what is named is there."""
+    """Write PATH (.json) and, before it, the tensors that it names, to a file next to it."""
     tensors = {n: t.contiguous() for n, t in profile.router.tensors().items()}
     data = safetensors.torch.save(tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,14 +49,14 @@ def save_profile(profile: Profile, path: Path) -> None:
 
 
 def load_profile(path: Path) -> Profile:
-    """The profile of a file. Raises ConfigError where it cannot be read or is damaged."""
+    """The profile of a file. Raises ConfigError if it cannot be read or is damaged."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise ConfigError(f"router.profile: {path} has format {facts['format']}, not {FORMAT}")
         data = (path.parent / facts["router"]["file"]).read_bytes()
         if digest_bytes(data) != facts["router"]["sha256"]:
-            raise ConfigError(f"router.profile: the tensors of {path} are not those it was made of")
+            raise ConfigError(f"router.profile: the tensors of {path} do not match its sha256")
         router = Router.from_tensors(safetensors.torch.load(data))
         return Profile(facts["base"], facts["expert"], router, facts["calibration"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
@@ -66,9 +66,9 @@ def load_profile(path: Path) -> Profile:
 
 
 def find_profile(setting: str, base: Base) -> Profile | None:
-    """The profile of a base: a file, or with `auto` the one that ships with the platform.
+    """The profile of a base: that of a file, or with `auto` the one that ships with the platform.
 
-    None with `none`, or where none ships. Raises ConfigError where a file is not of this base.
+    None with `none`, or if none ships. Raises ConfigError if a file is of another base.
     """
     if setting == "none":
         return None
@@ -87,7 +87,7 @@ def find_profile(setting: str, base: Base) -> Profile | None:
 
 
 def shipped_profiles() -> list[Path]:
-    """The profiles in the package."""
+    """The profiles that ship with the package."""
     return sorted(Path(str(files("scen.profiles"))).glob("*.json"))
 
 
@@ -96,10 +96,10 @@ _TRAINING = ("steps", "lr", "stop_loss")
 
 @dataclass(frozen=True)
 class StoreMethod:
-    """The part of the settings that all waves of a store share.
+    """The settings that all waves of a store share.
 
-    `places` are those of the stored keys (scen-lr), `theta` the threshold of scen. `training` holds
-    settings of `expert` for runs that do not name their own.
+    `places` are those of the stored keys (scen-lr), `theta` is the threshold of scen. `training`
+    holds default settings of `expert` for runs that do not set their own.
     """
 
     method: str
@@ -124,12 +124,13 @@ class StoreMethod:
         return cls(**{**value, "places": tuple(KeyPlace(**place) for place in value["places"])})
 
     def fill(self, expert: ExpertConfig) -> ExpertConfig:
-        """The settings of a run, with the store's own where none are given."""
+        """The settings of a run, with the defaults of the store for those that are not set."""
         return _fill(expert, self.training)
 
 
 def resolve_method(config: Config, num_layers: int, profile: Profile | None = None) -> StoreMethod:
-    """Fill in what depends on the base. Raises ConfigError where a layer does not exist."""
+    """The method of a new store, with defaults for its base. Raises ConfigError if a layer does not
+    exist."""
     kind = METHODS[config.method]
     expert = config.expert
     if kind.has_router and profile is not None:
@@ -152,7 +153,7 @@ def resolve_method(config: Config, num_layers: int, profile: Profile | None = No
 
 
 def stated_method(config: Config) -> dict[str, Any]:
-    """What the settings say of a method that a store has already, as in `StoreMethod.to_dict`."""
+    """The parts of a method that the settings set explicitly, as in `StoreMethod.to_dict`."""
     expert, router = config.expert, config.router
     stated: dict[str, Any] = {"method": config.method}
     if expert.layer is not None:
@@ -166,9 +167,9 @@ def stated_method(config: Config) -> dict[str, Any]:
     return stated
 
 
-def _fill(expert: ExpertConfig, found: Mapping[str, Any]) -> ExpertConfig:
-    more = {name: found[name] for name in found if name not in expert.model_fields_set}
-    return expert.model_copy(update=more)
+def _fill(expert: ExpertConfig, defaults: Mapping[str, Any]) -> ExpertConfig:
+    unset = {name: defaults[name] for name in defaults if name not in expert.model_fields_set}
+    return expert.model_copy(update=unset)
 
 
 def _places(config: Config, num_layers: int, profile: Profile | None) -> tuple[KeyPlace, ...]:
@@ -176,5 +177,6 @@ def _places(config: Config, num_layers: int, profile: Profile | None) -> tuple[K
         return tuple(KeyPlace(place.layer, place.kind) for place in config.router.places)
     if profile is not None:
         return profile.router.encoder.places
-    # Which entity shows early and in all words, which question late and in the last token.
+    # The entity is encoded in early layers at all words, the question in late layers at the last
+    # token.
     return KeyPlace(num_layers // 10, "mean"), KeyPlace(num_layers * 4 // 5, "last")

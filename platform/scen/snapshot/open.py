@@ -33,14 +33,13 @@ from scen.snapshot.method import StoreMethod, resolve_method, stated_method
 Say = Callable[[str], None]
 Places = tuple[KeyPlace, ...]
 
-# The keys of prompts at these places, read by others: for a store that is being made in this
-# place, under these settings, on this base.
+# Reads the keys of prompts at these places in other processes, for a store that is being created.
 ReadElsewhere = Callable[[Storage, Config, Base, Places, Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
 class OpenStore:
-    """A store and its base, ready to be edited or asked."""
+    """A store and its base, ready for editing and inference."""
 
     storage: Storage
     base: Base
@@ -50,7 +49,7 @@ class OpenStore:
 
     @property
     def threshold(self) -> float:
-        """The score above which an edit speaks."""
+        """The score above which an edit answers."""
         if self.loader.router is not None:
             return self.loader.router.threshold
         assert self.method.theta is not None
@@ -61,7 +60,7 @@ class OpenStore:
         return self.loader.load([Place(entry.bundle, entry.row) for entry in snapshot.entries])
 
     def at(self, snapshot: Snapshot) -> VersionModel:
-        """A snapshot as a model that can be asked."""
+        """The model of a snapshot."""
         edited = self.edited_model(snapshot)
         return VersionModel(self.base, edited, snapshot.ids, snapshot.version, self.threshold)
 
@@ -69,9 +68,9 @@ class OpenStore:
 def load_store_base(
     storage: Storage, wanted: BaseConfig, say: Say, *, weights: bool = True
 ) -> Base:
-    """The base named in the settings; where none is, the store's own, else the embedded one.
+    """The base named in the settings, else that of the store, else the embedded one.
 
-    Without `weights`, these are only loaded where somebody asks for them.
+    With `weights=False`, the weights are only loaded on first use.
     """
     manifest = _find_manifest(storage)
     name: Any = wanted.name
@@ -84,8 +83,8 @@ def load_store_base(
         dtype = bound["dtype"] if dtype == "auto" else dtype
     name = name or EMBEDDED_NAME
     say(f"loading base {name}" if weights else f"opening base {name}, without its weights")
-    find = load_base if weights else open_base
-    return find(name, template=template, dtype=dtype, device=wanted.device, say=say)
+    load = load_base if weights else open_base
+    return load(name, template=template, dtype=dtype, device=wanted.device, say=say)
 
 
 def create_store(
@@ -98,52 +97,52 @@ def create_store(
 ) -> OpenStore:
     """Open a store for editing; a new one is bound to the base, method and router of the settings.
 
-    `neutral` prompts give the statistics of a base without profile. Where others read them
-    (`elsewhere`), this process goes without the base's weights. `base`: the one of the settings,
-    where it is loaded already. Raises BaseError where the store belongs to another base,
-    ConfigError where it uses another method or router.
+    The statistics of a base without profile are read from the `neutral` prompts. If `elsewhere`
+    reads them in other processes, this one does not load the base's weights. `base` is that of the
+    settings, if it is loaded already. Raises BaseError if the store belongs to another base,
+    ConfigError if it uses another method or router.
     """
-    ours = base or load_store_base(storage, config.base, say, weights=elsewhere is None)
-    facts = ours.describe()
+    opened = base or load_store_base(storage, config.base, say, weights=elsewhere is None)
+    facts = opened.describe()
     del facts["device"]
 
     def read(places: Places) -> Tensor:
-        say(f"reading the base's own statistics from {len(neutral)} neutral prompts")
+        say(f"reading the statistics of the base from {len(neutral)} neutral prompts")
         if elsewhere is None:
-            return read_prompt_keys(ours, places, neutral)
-        return elsewhere(storage, config, ours, places, neutral)
+            return read_prompt_keys(opened, places, neutral)
+        return elsewhere(storage, config, opened, places, neutral)
 
     if _find_manifest(storage) is None:
-        method, artifacts = _first_parts(storage, config, ours, read)
-        meant = StoreManifest.new(facts, method.to_dict(), artifacts)
+        method, artifacts = _initial_method(storage, config, opened, read)
+        manifest = StoreManifest.new(facts, method.to_dict(), artifacts)
     else:
-        meant = StoreManifest.new(facts, stated_method(config), {})
-    store = _join(storage, ours, create_or_open(storage, meant))
+        manifest = StoreManifest.new(facts, stated_method(config), {})
+    store = _join(storage, opened, create_or_open(storage, manifest))
     if store.loader.router is not None:
-        require_router(config, ours, store.loader.router)
+        require_router(config, opened, store.loader.router)
     return store
 
 
 def open_store(
     storage: Storage, wanted: BaseConfig, say: Say = lambda _: None, *, weights: bool = True
 ) -> OpenStore:
-    """Open a store for asking; `weights` as in `load_store_base`. Raises NotFoundError where there
-    is none, BaseError where the base is not the store's."""
-    open_ledger(storage)  # before a base is loaded for nothing
+    """Open a store for inference; `weights` as in `load_store_base`. Raises NotFoundError if there
+    is none, BaseError if the base is not that of the store."""
+    open_ledger(storage)  # fail before a base is loaded
     return open_on(storage, load_store_base(storage, wanted, say, weights=weights))
 
 
 def open_on(storage: Storage, base: Base) -> OpenStore:
-    """Open a store on a base that is loaded. Raises as `open_store` does."""
+    """Open a store on an existing base. Raises as `open_store` does."""
     ledger = open_ledger(storage)
     ledger.manifest.require_base(base.describe())
     return _join(storage, base, ledger)
 
 
-def _first_parts(
+def _initial_method(
     storage: Storage, config: Config, base: Base, read: Callable[[Places], Tensor]
 ) -> tuple[StoreMethod, dict[str, str]]:
-    """What a new store is bound to: its method, and the bundles that belong to it."""
+    """The method of a new store, and digests of the bundles it is bound to, by name."""
     profile = choose_profile(config, base)
     method = resolve_method(config, base.num_layers, profile)
     if not method.kind.has_router:
@@ -159,7 +158,7 @@ def _join(storage: Storage, base: Base, ledger: Ledger) -> OpenStore:
 
 
 def stored_router(storage: Storage, ledger: Ledger) -> Router | None:
-    """The router that a store is bound to; None for method scen."""
+    """The router of a store; None for method scen."""
     digest = ledger.manifest.artifacts.get("router")
     return None if digest is None else Router.from_tensors(load_bundle(storage, digest))
 
@@ -179,15 +178,15 @@ def open_pointer(
     device: str = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> VersionModel:
-    """The model of a pointer. `store` and `base` say where they are now, if not where they were.
+    """The model of a pointer. `store` and `base` give their location if they were moved.
 
-    Raises NotFoundError where there is no such store, version or bundle, BaseError where the base
-    is another, IntegrityError where the version is not what was registered or a bundle is damaged.
+    Raises NotFoundError if the store, version or a bundle does not exist, BaseError if the base is
+    another one, IntegrityError if the version is not the registered one or a bundle is damaged.
     """
     storage = Storage(store or pointer.store)
     ledger = _ledger(storage)
     snapshot = ledger.snapshot(pointer.version)
-    pointer.require(ledger.manifest, snapshot)  # before a base is loaded for nothing
+    pointer.require(ledger.manifest, snapshot)  # fail before a base is loaded
     facts: dict[str, Any] = {name: pointer.base[name] for name in ("name", "template", "dtype")}
     wanted = BaseConfig(**facts | {"device": device} | ({"name": base} if base else {}))
     opened = open_on(storage, load_store_base(storage, wanted, say))
@@ -202,6 +201,6 @@ def _ledger(storage: Storage) -> Ledger:
         return open_ledger(storage)
     except NotFoundError as err:
         raise NotFoundError(
-            f"store: there is no ledger at {storage.uri}. If it was moved, say where it is: "
+            f"store: there is no ledger at {storage.uri}. If it was moved, pass its location: "
             "mlflow.pyfunc.load_model(URI, model_config={'store': ...})"
         ) from err

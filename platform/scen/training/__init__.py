@@ -1,1 +1,1 @@
-"""The inner loops of both stages, over the editor's parts; plain torch."""
+"""Training of experts (stage 1) and neurons (stage 2) of a wave; plain torch."""

@@ -1,4 +1,4 @@
-"""Stage 1: one expert per edit, many edits per batch; only layers above the edited one are run."""
+"""Stage 1: one expert per edit, trained in batches; steps run only layers above the edited one."""
 
 import random
 from collections.abc import Sequence
@@ -19,14 +19,15 @@ from scen.model.template import Template
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 Bank = LowRankBank | FullBank
-_IDLE = -1  # in place of an edit's index: a row that is run only to keep ranks in lockstep
-_SURE = 0.03  # nats per token: below it, every answer was right
+_IDLE = -1  # in place of an edit's index: a no-op row that keeps ranks in lockstep
+_CONFIDENT_LOSS = 0.03  # nats per token; below it, every answer measured was correct
 
 
 @dataclass(frozen=True)
 class ExpertPlan:
-    """How experts are trained. `stop_loss` (nats) ends an edit early; 0 never does. With
-    `other_ways`, edits that are lost in one of their other ways are trained on all of those."""
+    """How experts are trained. An edit stops early below `stop_loss` (nats per token); 0 disables
+    this. With `other_ways`, edits that fail in one of their other wordings are trained on all of
+    them."""
 
     method: MethodName
     layer: int
@@ -44,8 +45,8 @@ class ExpertPlan:
 
 @dataclass(frozen=True)
 class FittedExperts:
-    """The experts in the order of the edits; `losses[i]` is edit i's loss before each step, the
-    mean over its ways of asking where it is trained on several."""
+    """The experts in the order of the edits; `losses[i]` is the loss of edit i before each step,
+    averaged over its wordings if it is trained on several."""
 
     bank: Bank
     losses: list[list[float]]
@@ -61,17 +62,17 @@ def fit_experts(
 ) -> FittedExperts:
     """Train the experts of one batch of edits. Rows do not influence each other.
 
-    Method `scen` tunes a full copy of the linear acting on every position (arXiv 2404.02699);
-    `scen-lr` a rank-r term acting from the last prompt token on, so that the prompt is run once
-    and the inner steps touch the last prompt token and the target only. `filled` is that run of
-    the same prompts, where it was done already.
+    Method `scen` tunes a full copy of the linear, which acts on every position (arXiv 2404.02699).
+    `scen-lr` tunes a rank-r term that acts from the last prompt token on, so the prompt is run once
+    and the steps run only the last prompt token and the target. `filled` is the prefill of the same
+    prompts, if there is one already.
     """
     return ExpertTrainer(model, plan, pad_id, sync).fit(edits, filled)
 
 
 @dataclass(frozen=True)
 class ExpertTrainer:
-    """Trains experts on one base, in step with other ranks where it is sharded."""
+    """Trains experts on one base, in lockstep with other ranks if it is sharded."""
 
     model: Any
     plan: ExpertPlan
@@ -79,7 +80,7 @@ class ExpertTrainer:
     sync: RankSync = NO_SYNC
 
     def fit(self, edits: Sequence[EncodedEdit], filled: Prefill | None = None) -> FittedExperts:
-        """See `fit_experts`."""
+        """Train the experts of a batch; see `fit_experts`."""
         split, labels_BS = self._split(edits, filled)
         bank = start_bank(self.model, self.plan, [e.seed for e in edits], self.sync)
         rows = torch.arange(len(edits), device=labels_BS.device)
@@ -91,48 +92,49 @@ class ExpertTrainer:
 
     @torch.no_grad()
     def losses(self, edits: Sequence[EncodedEdit], bank: Bank) -> Tensor:
-        """loss_B (nats per token): of each edit with the expert of the same index."""
+        """loss_B (nats per token) of each edit with the expert at the same index."""
         split, labels_BS = self._split(edits)
         return self._loss(split, labels_BS, bank)
 
     def _fit_other_ways(self, edits: Sequence[EncodedEdit], fitted: FittedExperts) -> FittedExperts:
-        """Train on all ways of asking, from where they are, the experts of edits whose loss in one
-        of them is too high. All edits have equally many ways."""
-        lost = self._lost(edits, fitted.bank)
+        """Continue training, on all wordings, the experts of edits whose loss in one wording is too
+        high. All edits must have the same number of wordings."""
+        pending = self._failing(edits, fitted.bank)
         tensors = {name: tensor.detach().clone() for name, tensor in fitted.bank.tensors().items()}
         losses = [list(curve) for curve in fitted.losses]
-        size = max(1, len(edits) // (1 + len(edits[0].ways)))  # as many rows as there are edits
-        while self.sync.anyone(len(lost) > 0):
-            now, lost = lost[:size], lost[size:]
-            some = now or [0]  # idle, in lockstep with other ranks
-            asked = [
+        # About as many rows per batch as in the first pass.
+        size = max(1, len(edits) // (1 + len(edits[0].ways)))
+        while self.sync.anyone(len(pending) > 0):
+            batch, pending = pending[:size], pending[size:]
+            indices = batch or [0]  # a no-op row, in lockstep with other ranks
+            reworded = [
                 replace(edits[i], prompt=prompt)
-                for i in some
+                for i in indices
                 for prompt in (edits[i].prompt, *edits[i].ways)
             ]
-            split, labels_BS = self._split(asked)
-            rows = torch.arange(len(some), device=labels_BS.device)
-            bank = build_bank({name: tensor[some].clone() for name, tensor in tensors.items()})
-            rows = rows if now else torch.full_like(rows, _IDLE)
+            split, labels_BS = self._split(reworded)
+            rows = torch.arange(len(indices), device=labels_BS.device)
+            bank = build_bank({name: tensor[indices].clone() for name, tensor in tensors.items()})
+            rows = rows if batch else torch.full_like(rows, _IDLE)
             done, curves = self._descend(split, labels_BS, bank, rows)
             for row, expert in done.items():
-                losses[some[row]] += curves[row]
+                losses[indices[row]] += curves[row]
                 for name, tensor in expert.tensors().items():
-                    tensors[name][some[row]] = tensor[0]
+                    tensors[name][indices[row]] = tensor[0]
         return FittedExperts(build_bank(tensors), losses)
 
-    def _lost(self, edits: Sequence[EncodedEdit], bank: Bank) -> list[int]:
-        """Indices of edits whose target is uncertain in one of their other wordings."""
+    def _failing(self, edits: Sequence[EncodedEdit], bank: Bank) -> list[int]:
+        """Indices of edits whose loss is too high in one of their other wordings."""
         worst_B = torch.zeros(len(edits))
         for way in range(len(edits[0].ways)):
-            asked = [replace(edit, prompt=edit.ways[way]) for edit in edits]
-            worst_B = worst_B.maximum(self.losses(asked, bank).cpu())
-        return (worst_B >= max(_SURE, self.plan.stop_loss)).nonzero().squeeze(1).tolist()
+            reworded = [replace(edit, prompt=edit.ways[way]) for edit in edits]
+            worst_B = worst_B.maximum(self.losses(reworded, bank).cpu())
+        return (worst_B >= max(_CONFIDENT_LOSS, self.plan.stop_loss)).nonzero().squeeze(1).tolist()
 
     def _split(
         self, edits: Sequence[EncodedEdit], filled: Prefill | None = None
     ) -> tuple[Split, Tensor]:
-        """The edits stopped at the edited layer, and labels_BS."""
+        """The edits run up to the edited layer, and labels_BS."""
         layer = self.plan.layer
         device = next(self.model.parameters()).device
         batch = pad_edits(edits, self.pad_id, device)
@@ -146,16 +148,15 @@ class ExpertTrainer:
     def _descend(
         self, split: Split, labels_BS: Tensor, bank: Bank, rows: Tensor
     ) -> tuple[dict[int, Bank], list[list[float]]]:
-        """The experts by index, and their losses. `rows` are the indices of the edits that are
-        still in training, one for each expert of the bank; the batch has equally many rows for each
-        of them."""
-        each = len(labels_BS) // len(bank)
+        """The trained experts by index, and their losses. `rows` are the indices of the edits in
+        training, one per expert of the bank; the batch has the same number of rows for each."""
+        per_edit = len(labels_BS) // len(bank)
         done: dict[int, Bank] = {}
         losses: list[list[float]] = [[] for _ in range(len(bank))]
         adam = _adam(bank, self.plan.lr)
         for _ in range(self.plan.steps):
             with torch.enable_grad():
-                loss_EB = self._loss(split, labels_BS, bank).view(-1, each)
+                loss_EB = self._loss(split, labels_BS, bank).view(-1, per_edit)
                 loss_E = loss_EB.mean(1)
             for row, loss in zip(rows.tolist(), loss_E.tolist(), strict=True):
                 if row != _IDLE:
@@ -166,15 +167,16 @@ class ExpertTrainer:
                 _set_aside(done, bank, rows, keep)
             if not self.sync.anyone(len(keep) > 0):
                 return done, losses
-            if len(keep) == 0:  # other ranks go on: one idle row keeps this rank in lockstep
+            if len(keep) == 0:  # other ranks continue: one no-op row keeps this rank in lockstep
                 rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
             loss_E.sum().backward()
             self.sync.after_backward()
             adam.step()
             adam.zero_grad(set_to_none=True)
             if len(keep) < len(rows):
-                of_kept = (keep[:, None] * each + torch.arange(each, device=keep.device)).flatten()
-                rows, labels_BS, split = rows[keep], labels_BS[of_kept], split.take(of_kept)
+                offsets = torch.arange(per_edit, device=keep.device)
+                batch_rows = (keep[:, None] * per_edit + offsets).flatten()
+                rows, labels_BS, split = rows[keep], labels_BS[batch_rows], split.take(batch_rows)
                 bank, adam = _take(bank, adam, keep)
         _set_aside(done, bank, rows, rows[:0])
         return done, losses
@@ -190,34 +192,34 @@ class ExpertTrainer:
 def start_bank(
     model: Any, plan: ExpertPlan, seeds: Sequence[int], sync: RankSync = NO_SYNC
 ) -> Bank:
-    """Experts before training: copies of the base's linear, or terms that add nothing yet."""
+    """Initial experts: copies of the base's linear, or low-rank terms whose output is zero."""
     linear = model.model.layers[plan.layer].mlp.down_proj
     linear = getattr(linear, "linear", linear)
     device = linear.weight.device
-    # Steps of 1e-4 vanish in bfloat16, so experts are trained in float32 at least.
-    kind = torch.promote_types(linear.weight.dtype, torch.float32)
+    # Updates of 1e-4 are lost to rounding in bfloat16, so training uses at least float32.
+    dtype = torch.promote_types(linear.weight.dtype, torch.float32)
     width_D, width_F = linear.out_features, linear.in_features
     if not plan.is_low_rank:
         if linear.bias is not None:
             raise ConfigError(
-                "method: scen puts a weight matrix in place of mlp.down_proj, which has a bias in "
+                "method: scen replaces the weight matrix of mlp.down_proj, which has a bias in "
                 "this base; use scen-lr"
             )
         weight_DF = sync.whole(linear.weight).detach()
-        return FullBank(weight_DF.to(kind)[None].repeat(len(seeds), 1, 1))
+        return FullBank(weight_DF.to(dtype)[None].repeat(len(seeds), 1, 1))
     initial = [
         torch.randn(plan.rank, width_F, generator=torch.Generator().manual_seed(seed))
         for seed in seeds
     ]
-    down_ErF = (torch.stack(initial) * width_F**-0.5).to(device, kind)
-    up_EDr = torch.zeros(len(seeds), width_D, plan.rank, device=device, dtype=kind)
+    down_ErF = (torch.stack(initial) * width_F**-0.5).to(device, dtype)
+    up_EDr = torch.zeros(len(seeds), width_D, plan.rank, device=device, dtype=dtype)
     return LowRankBank(down_ErF, up_EDr)
 
 
 def _apply(bank: Bank, split: Split, expert_B: Tensor) -> Tensor:
     if isinstance(bank, LowRankBank):
         return bank.apply(split.x_BSF, split.y_BSD, expert_B)
-    # Every row has its own expert here, so one batched product does for all.
+    # Each row has its own expert here, so a single batched product covers all rows.
     x_BSF = split.x_BSF.to(bank.weight_EDF.dtype)
     return torch.bmm(x_BSF, bank.weight_EDF.transpose(1, 2)).to(split.y_BSD.dtype)
 
@@ -227,7 +229,7 @@ def _adam(bank: Bank, lr: float) -> torch.optim.Adam:
 
 
 def _take(bank: Bank, adam: torch.optim.Adam, keep: Tensor) -> tuple[Bank, torch.optim.Adam]:
-    """The bank and the optimiser of some rows, moments included."""
+    """The bank and the optimiser restricted to these rows, moments included."""
     before = bank.tensors()
     fewer = build_bank({name: t.detach()[keep] for name, t in before.items()})
     after = _adam(fewer, adam.param_groups[0]["lr"])
@@ -239,7 +241,7 @@ def _take(bank: Bank, adam: torch.optim.Adam, keep: Tensor) -> tuple[Bank, torch
 
 
 def _set_aside(done: dict[int, Bank], bank: Bank, rows: Tensor, keep: Tensor) -> None:
-    """Copy the experts that are finished: all rows but those at the indices `keep`."""
+    """Copy the finished experts to `done`: all rows except those at the indices `keep`."""
     open_rows = set(keep.tolist())
     for index, row in enumerate(rows.tolist()):
         if index not in open_rows and row != _IDLE:
@@ -248,25 +250,26 @@ def _set_aside(done: dict[int, Bank], bank: Bank, rows: Tensor, keep: Tensor) ->
 
 
 WAYS = ("UPPER CASE", "several")
-"""Ways of asking, from the wordings to fit on, that differ most and lost most answers."""
+"""Wordings of the `fit` set that differ most from the prompt, and failed most often."""
 
 
 def encode_edits(
     template: Template, edits: Sequence[Edit], *, other_ways: bool
 ) -> list[EncodedEdit]:
-    """Edits as tokens, with their questions in other ways of asking where those are wanted. A `raw`
-    template completes texts instead of answering questions: it has none."""
+    """Edits as tokens, with their prompts in other wordings if `other_ways`. A `raw` template
+    completes text instead of answering questions, so it has no other wordings."""
     encoded = [template.encode_edit(edit) for edit in edits]
     if not other_ways or template.name == "raw":
         return encoded
     return [
-        replace(one, ways=_ways(template, edit)) for one, edit in zip(encoded, edits, strict=True)
+        replace(tokens, ways=_ways(template, edit))
+        for tokens, edit in zip(encoded, edits, strict=True)
     ]
 
 
 def _ways(template: Template, edit: Edit) -> tuple[EncodedPrompt, ...]:
-    """The same for the same edit, in whatever wave."""
-    rng, about = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
-    asked = [wordings("fit").ask(way, about, rng) for way in WAYS]
-    prompts = [template.encode_prompt(one.text) for one in asked if one is not None]
+    """The prompt of an edit in other wordings; depends on the edit alone, not on its wave."""
+    rng, ask = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
+    messages = [wordings("fit").ask(way, ask, rng) for way in WAYS]
+    prompts = [template.encode_prompt(m.text) for m in messages if m is not None]
     return tuple(replace(prompt, routed=None) for prompt in prompts)  # nothing is routed here

@@ -1,4 +1,4 @@
-"""Train the parts of a wave, join them, and add their neurons."""
+"""Train a wave in parts, join them, and add the neurons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from scen.training.experts import ExpertPlan, fit_experts
 
 @dataclass(frozen=True)
 class NeuronPlan:
-    """How neurons are trained (arXiv 2404.02699: Adam, lr 1e-4, 20 steps on ZsRE, 30 on long text;
-    its reproduction in arXiv 2512.14395: SGD)."""
+    """How neurons are trained. Published settings: Adam, lr 1e-4, 20 steps on ZsRE, 30 on long text
+    (arXiv 2404.02699); SGD in the reproduction (arXiv 2512.14395)."""
 
     steps: int
     lr: float
@@ -32,10 +32,11 @@ class NeuronPlan:
 def fit_neurons(
     h_EF: Tensor, seeds: list[int], plan: NeuronPlan, history_HF: Tensor | None = None
 ) -> Tensor:
-    """weight_EF of the neurons of E edits, in the order in which they arrive.
+    """weight_EF: the neurons of E edits, in the order of the wave.
 
-    Edit e has the H edits of the history and those before it in the wave as negatives. All E
-    neurons step together; each has its own state of Adam, and rows do not influence each other.
+    The negatives of an edit are the H edits of the history and those before it in the wave. All E
+    neurons are trained together; optimiser state is per neuron, and rows do not influence each
+    other.
     """
     weights = [initial_neuron(h_EF.shape[1], seed, h_EF.dtype) for seed in seeds]
     weight_EF = torch.stack(weights).to(h_EF.device).requires_grad_()
@@ -43,8 +44,8 @@ def fit_neurons(
     earlier = len(all_NF) - len(h_EF)
     order = torch.arange(len(all_NF), device=h_EF.device)
     mask_EN = order[None] < (order[earlier:, None])
-    kind = torch.optim.Adam if plan.optimizer == "adam" else torch.optim.SGD
-    optimizer = kind([weight_EF], lr=plan.lr)
+    optimizer_class = torch.optim.Adam if plan.optimizer == "adam" else torch.optim.SGD
+    optimizer = optimizer_class([weight_EF], lr=plan.lr)
     for _ in range(plan.steps):
         score_EN = torch.sigmoid(weight_EF @ all_NF.T)
         pos_E = score_EN[:, earlier:].diagonal()
@@ -56,9 +57,9 @@ def fit_neurons(
 
 @dataclass(frozen=True)
 class WavePlan:
-    """How a wave is trained: experts, and neurons by method.
+    """How the experts and neurons of a wave are trained.
 
-    `scen-lr` reads keys at `places`; `scen` fits sigmoid neurons by `neurons`.
+    `scen-lr` reads keys at `places`; `scen` trains sigmoid neurons according to `neurons`.
     """
 
     expert: ExpertPlan
@@ -68,17 +69,17 @@ class WavePlan:
 
 @dataclass(frozen=True)
 class Fitted:
-    """`tensors` by name, edits along the first axis and in the order they were given;
-    `losses[i]` is edit i's loss (nats per token) before each step."""
+    """`tensors` by name, edits along the first axis, in input order; `losses[i]` is the loss of
+    edit i (nats per token) before each step."""
 
     tensors: dict[str, Tensor]
     losses: list[list[float]]
 
 
 def cut_parts(edits: Sequence[EncodedEdit], size: int) -> list[list[int]]:
-    """Indices of the edits of a wave in parts that are trained together, grouped by length.
+    """Indices of the edits of a wave, in parts of similar length that are trained together.
 
-    Batching is deterministic, so finished parts are reused whoever trains the rest.
+    Batching is deterministic, so finished parts can be reused.
     """
     order = sorted(
         range(len(edits)), key=lambda i: (len(edits[i].target), len(edits[i].prompt.ids))
@@ -87,18 +88,18 @@ def cut_parts(edits: Sequence[EncodedEdit], size: int) -> list[list[int]]:
 
 
 def join_parts(parts: Sequence[list[int]], fitted: Sequence[Fitted]) -> Fitted:
-    """The wave from its parts, in the order of the edits."""
-    back = torch.tensor([i for part in parts for i in part]).argsort()
+    """A wave joined from its parts, in the order of the edits."""
+    order = torch.tensor([i for part in parts for i in part]).argsort()
     names = fitted[0].tensors
-    tensors = {name: torch.cat([part.tensors[name] for part in fitted])[back] for name in names}
+    tensors = {name: torch.cat([part.tensors[name] for part in fitted])[order] for name in names}
     losses = [curve for part in fitted for curve in part.losses]
-    return Fitted(tensors, [losses[i] for i in back.tolist()])
+    return Fitted(tensors, [losses[i] for i in order.tolist()])
 
 
 def fit_part(
     model: Any, plan: WavePlan, edits: Sequence[EncodedEdit], pad_id: int, sync: RankSync = NO_SYNC
 ) -> Fitted:
-    """Experts of one part, and what its neurons are made from."""
+    """Train the experts of one part, and read the keys or hidden states for its neurons."""
     device = next(model.parameters()).device
     prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
     method = METHODS[plan.expert.method]
@@ -112,9 +113,10 @@ def fit_part(
 def add_neurons(
     fitted: Fitted, plan: WavePlan, seeds: list[int], history_HF: Tensor | None
 ) -> Fitted:
-    """Stage 2 of method `scen`: neurons of the wave's edits, which know those before them.
+    """Stage 2 of method `scen`: train the neurons of a wave, with earlier edits as negatives.
 
-    `history_HF` are the hidden states of all earlier edits. Keys need no second stage.
+    `history_HF` are the hidden states of the edits of earlier waves. Methods with a router need no
+    second stage.
     """
     if METHODS[plan.expert.method].has_router:
         return fitted
@@ -123,15 +125,15 @@ def add_neurons(
 
 
 def _stored(tensor: Tensor, method: Method) -> Tensor:
-    """Low-rank experts are kept in half precision, whole matrices as they were trained."""
-    kept = tensor.detach().cpu()
-    return kept.half() if method.is_low_rank else kept
+    """Low-rank experts are stored in float16, full matrices in their training dtype."""
+    stored = tensor.detach().cpu()
+    return stored.half() if method.is_low_rank else stored
 
 
 def _read_index(filled: Prefill, plan: WavePlan, method: Method) -> dict[str, Tensor]:
-    """What a neuron is made from: keys and words for a router, or the hidden state."""
+    """The input of the neurons: keys and texts for a router, else hidden states."""
     if method.has_router:
-        keys = read_span_keys(filled, plan.places, most=1)
+        keys = read_span_keys(filled, plan.places, max_spans=1)
         return {"key": keys.key_MKF.cpu().half(), "text": pack_texts(keys.texts)}
     h_BF = filled.last(plan.expert.layer)
     return {"h": h_BF.to(torch.promote_types(h_BF.dtype, torch.float32)).cpu()}
