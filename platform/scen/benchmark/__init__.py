@@ -1,1 +1,1 @@
-"""The platform beside what people would use instead: same base, same edits, same scorer."""
+"""Compare editing methods side by side: same base, same edits, same scorer."""

@@ -1,6 +1,6 @@
-"""Ask a method's edited model the probes, in the same batches for every method.
+"""Answers of an edited model to probes, in the same batches for every method.
 
-Beam search decodes as the paper does: 4 beams, repetition penalty 1.1 (arXiv 2404.02699).
+Beam search decodes as in the paper: 4 beams, repetition penalty 1.1 (arXiv 2404.02699).
 """
 
 import itertools
@@ -23,15 +23,15 @@ from scen.records import EncodedEdit, EncodedPrompt, digest_bytes
 
 
 @dataclass(frozen=True)
-class Said:
-    """The free answer to a probe. `forced` is the share of target tokens that would be said next;
-    `digest` names all logits of the answer, bit for bit, of a probe without target; `extra_tokens`
-    is how much longer the prompt was made."""
+class ProbeAnswer:
+    """The free answer to a probe. `teacher_forced` is the teacher-forced accuracy over the target
+    tokens; `digest` fingerprints all logits of the answer, for probes without a target;
+    `extra_tokens` is the number of prompt tokens added by the method."""
 
     text: str
     routed_to: str | None
     score: float
-    forced: float | None
+    teacher_forced: float | None
     digest: str | None
     extra_tokens: int
 
@@ -43,66 +43,68 @@ def ask_probes(
     folds: Sequence[int],
     limits: EvalLimits,
     progress: Progress = lambda _: None,
-) -> list[Said]:
-    """What each probe is answered. `folds[i]` is the part of the edits that probe i is about.
+) -> list[ProbeAnswer]:
+    """The answer to each probe. `folds[i]` is the fold of the edit that probe i is about.
 
-    Probes with a target and those without are never in one batch, so that either may be asked
-    without the other and find the same.
+    Probes with and without a target are never in the same batch, so that asking one kind alone
+    gives the same answers.
     """
     order = order_probes(base, probes, limits)
-    found: dict[int, Said] = {}
-    for fold, is_told in itertools.product(sorted(set(folds)), (True, False)):
-        some = [i for i in order if (folds[i], probes[i].target is not None) == (fold, is_told)]
-        for begin in range(0, len(some), limits.batch_size):
-            picked = some[begin : begin + limits.batch_size]
-            rows = [_encode(base, i, probes[i], limits) for i in picked]
-            found |= _ask_rows(base, edited, edited.model(fold), rows)
+    answers: dict[int, ProbeAnswer] = {}
+    for fold, has_target in itertools.product(sorted(set(folds)), (True, False)):
+        group = [i for i in order if (folds[i], probes[i].target is not None) == (fold, has_target)]
+        for begin in range(0, len(group), limits.batch_size):
+            batch = group[begin : begin + limits.batch_size]
+            rows = [_encode(base, i, probes[i], limits) for i in batch]
+            answers |= _ask_rows(base, edited, edited.model(fold), rows)
             progress(len(rows))
-    return [found[i] for i in range(len(probes))]
+    return [answers[i] for i in range(len(probes))]
 
 
 def _encode(base: Base, index: int, probe: Probe, limits: EvalLimits) -> ProbeRow:
-    """A probe as tokens. Unlike in an evaluation, an answer may go on long past its target: a
-    model that was told the fact may wrap it in a sentence."""
+    """A probe as tokens. Unlike in an evaluation, an answer may be much longer than its target: a
+    model with the fact in its context may wrap it in a sentence."""
     row = encode_probe(base, index, probe, limits)
     return row if probe.target is None else replace(row, budget=limits.max_new_tokens)
 
 
 def _ask_rows(
     base: Base, edited: Edited, model: EditedModel, rows: list[ProbeRow]
-) -> dict[int, Said]:
-    """A batch as it stands. Rows whose prompt is rewritten are asked beside it, so that the others
-    stay in the batch in which the bare base is asked."""
-    told = [replace(row, prompt=_rewritten(base, edited, row.probe)) for row in rows]
-    changed = [new for new, old in zip(told, rows, strict=True) if new.prompt != old.prompt]
-    found = _ask(base, edited, model, rows) if len(changed) < len(rows) else {}
+) -> dict[int, ProbeAnswer]:
+    """The answers of a batch. Rows with a rewritten prompt are answered in a separate batch, the
+    others in the same batch as for the bare base."""
+    rewritten = [replace(row, prompt=_rewritten(base, edited, row.probe)) for row in rows]
+    changed = [new for new, old in zip(rewritten, rows, strict=True) if new.prompt != old.prompt]
+    answers = _ask(base, edited, model, rows) if len(changed) < len(rows) else {}
     if changed:
         lengths = {row.index: len(row.prompt.ids) for row in rows}
-        for index, said in _ask(base, edited, model, changed).items():
+        for index, result in _ask(base, edited, model, changed).items():
             new = next(row for row in changed if row.index == index)
-            found[index] = replace(said, extra_tokens=len(new.prompt.ids) - lengths[index])
-    return found
+            answers[index] = replace(result, extra_tokens=len(new.prompt.ids) - lengths[index])
+    return answers
 
 
 def _rewritten(base: Base, edited: Edited, probe: Probe) -> EncodedPrompt:
-    """A probe as the method puts it: its last message rewritten, behind the turns before it."""
+    """A probe's turns, with the last message as rewritten by the method."""
     return encode_turns(base, replace(probe, prompt=edited.rewrite(probe.prompt)))
 
 
-def _ask(base: Base, edited: Edited, model: EditedModel, rows: list[ProbeRow]) -> dict[int, Said]:
+def _ask(
+    base: Base, edited: Edited, model: EditedModel, rows: list[ProbeRow]
+) -> dict[int, ProbeAnswer]:
     batch = pad_prompts([row.prompt for row in rows], base.pad_id, base.device)
     filled = model.prefill(batch)
     route = model.route(filled)
     compare = any(row.probe.target is None for row in rows)
     budget = max(row.budget for row in rows)
     decoded = answer(model, filled, route, budget, keep_logits=compare)
-    forced = _forced(model, filled, rows, decoded)
+    accuracy = _teacher_forced(model, filled, rows, decoded)
     return {
-        row.index: Said(
+        row.index: ProbeAnswer(
             text=base.template.decode(decoded.tokens[i][: row.budget]),
             routed_to=edited.name(int(route.expert_B[i])),
             score=float(route.score_B[i]),
-            forced=forced.get(i),
+            teacher_forced=accuracy.get(i),
             digest=_digest(decoded, i, row) if row.probe.target is None else None,
             extra_tokens=0,
         )
@@ -110,24 +112,25 @@ def _ask(base: Base, edited: Edited, model: EditedModel, rows: list[ProbeRow]) -
     }
 
 
-def _forced(
+def _teacher_forced(
     model: EditedModel, filled: Prefill, rows: list[ProbeRow], decoded: Decoded
 ) -> dict[int, float]:
-    told = [i for i, row in enumerate(rows) if row.target]
-    if not told:
+    """Teacher-forced accuracy by row, for rows with a target."""
+    targeted = [i for i, row in enumerate(rows) if row.target]
+    if not targeted:
         return {}
-    edits = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in told]
-    route = decoded.route.take(torch.tensor(told, device=decoded.route.expert_B.device))
-    reused = filled if len(told) == len(rows) else None
-    return dict(zip(told, teacher_forced_accuracy(model, edits, route, reused)[1], strict=True))
+    edits = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in targeted]
+    route = decoded.route.take(torch.tensor(targeted, device=decoded.route.expert_B.device))
+    reused = filled if len(targeted) == len(rows) else None
+    return dict(zip(targeted, teacher_forced_accuracy(model, edits, route, reused)[1], strict=True))
 
 
 def _digest(decoded: Decoded, index: int, row: ProbeRow) -> str:
-    """Of the logits of as many tokens as the row may speak and does."""
+    """Digest of the logits of a row's answer, within its budget."""
     assert decoded.logits_BSV is not None
     tokens = decoded.tokens[index][: row.budget]
-    spoken = min(len(tokens) + int(decoded.stopped[index]), row.budget)
-    logits_SV = decoded.logits_BSV[index, :spoken]
+    steps = min(len(tokens) + int(decoded.stopped[index]), row.budget)
+    logits_SV = decoded.logits_BSV[index, :steps]
     return digest_bytes(logits_SV.float().contiguous().cpu().numpy().tobytes())
 
 
@@ -142,40 +145,39 @@ def beam_answers(
     limits: tuple[int, int],
     progress: Progress = lambda _: None,
 ) -> list[str]:
-    """The answers to prompts; `limits` are the prompts per batch and the new tokens per answer."""
+    """The beam-search answers to prompts; `limits` are (prompts per batch, new tokens per
+    answer)."""
     encode = base.template.encode_prompt
-    told = [encode(edited.rewrite(prompt)) for prompt in prompts]
-    order = sorted(range(len(told)), key=lambda i: (folds[i], len(told[i].ids)))
-    found: dict[int, str] = {}
+    encoded = [encode(edited.rewrite(prompt)) for prompt in prompts]
+    order = sorted(range(len(encoded)), key=lambda i: (folds[i], len(encoded[i].ids)))
+    answers: dict[int, str] = {}
     for fold in sorted(set(folds)):
-        some = [i for i in order if folds[i] == fold]
-        for begin in range(0, len(some), limits[0]):
-            rows = some[begin : begin + limits[0]]
+        group = [i for i in order if folds[i] == fold]
+        for begin in range(0, len(group), limits[0]):
+            rows = group[begin : begin + limits[0]]
             model = edited.model(fold)
-            tokens = search_beams(model, [told[i] for i in rows], limits[1])
+            tokens = search_beams(model, [encoded[i] for i in rows], limits[1])
             texts = [base.template.decode(row) for row in tokens]
-            found |= dict(zip(rows, texts, strict=True))
+            answers |= dict(zip(rows, texts, strict=True))
             progress(len(rows))
-    return [found[i] for i in range(len(prompts))]
+    return [answers[i] for i in range(len(prompts))]
 
 
 @torch.no_grad()
 def search_beams(
     edited: EditedModel, prompts: Sequence[EncodedPrompt], max_new_tokens: int
 ) -> list[list[int]]:
-    """The tokens of the best beam of each prompt, without the stop token (transformers' search).
-
-    Each beam of a prompt has the prompt's route.
-    """
+    """The tokens of the best beam of each prompt, without the stop token, by `generate` of
+    transformers. All beams of a prompt share its route."""
     batch = pad_prompts(prompts, edited.pad_id, edited.model.device)
     filled = edited.prefill(batch)
-    route = _spread(edited.route(filled))
-    more: dict[str, Any] = {}
-    if edited.bank.span == "last":  # all of the prompt but its last token is as it was
+    route = _route_of_beams(edited.route(filled))
+    options: dict[str, Any] = {}
+    if edited.bank.span == "last":  # the cache of the other prompt tokens is reused
         cache = copy_cache(filled.cache)
         cache.crop(-1)
         cache.batch_repeat_interleave(BEAMS)
-        more["cache"] = cache
+        options["cache"] = cache
     with edited.linear.use(edited.bank, route):
         out_BT = edited.model.generate(
             input_ids=batch.ids_BP,
@@ -186,13 +188,13 @@ def search_beams(
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(edited.stop_ids),
             pad_token_id=edited.pad_id,
-            **more,
+            **options,
         )
     rows = out_BT[:, batch.ids_BP.shape[1] :].tolist()
     return [_before_stop(row, edited.stop_ids) for row in rows]
 
 
-def _spread(route: Route) -> Route:
+def _route_of_beams(route: Route) -> Route:
     rows = torch.arange(len(route.expert_B), device=route.expert_B.device)
     return route.take(rows.repeat_interleave(BEAMS))
 

@@ -1,4 +1,5 @@
-"""A benchmark from its file to tables and MLflow: what `scen benchmark` and its job share."""
+"""Load a benchmark and publish its tables and MLflow runs: shared by `scen benchmark` and its
+job."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,8 @@ _TABLES = "tables.md"
 
 @dataclass(frozen=True)
 class Published:
-    """Tables for people, their file, and where the rows are tracked (None: nowhere)."""
+    """Rows, their tables, the URI of the table file, and where rows are tracked (None:
+    nowhere)."""
 
     rows: Sequence[Row]
     grids: Sequence[Grid]
@@ -31,21 +33,21 @@ class Published:
 def read_benchmark(
     file: str, methods: Iterable[str] = (), sizes: Iterable[int] = ()
 ) -> BenchmarkSettings:
-    """The benchmark of a file, cut down to methods and sizes where some are named. Raises
-    ConfigError for a method that is not there."""
+    """The benchmark of a file, restricted to `methods` and `sizes` if given. Raises ConfigError for
+    an unknown method."""
     settings, names = load_benchmark(Path(file)), list(methods)
     if names:
         known = [method.name for method in settings.methods]
         if unknown := [name for name in names if name not in known]:
             raise ConfigError(f"--method: {unknown[0]!r} is none of {', '.join(known)}")
-        some = [method for method in settings.methods if method.name in names]
-        settings = settings.model_copy(update={"methods": some})
-    wanted = sorted(set(sizes))
-    return settings.model_copy(update={"sizes": wanted}) if wanted else settings
+        chosen = [method for method in settings.methods if method.name in names]
+        settings = settings.model_copy(update={"methods": chosen})
+    chosen_sizes = sorted(set(sizes))
+    return settings.model_copy(update={"sizes": chosen_sizes}) if chosen_sizes else settings
 
 
 def load_benchmark_base(settings: BenchmarkSettings, say: Say) -> Base:
-    """The base that is edited by all methods. Raises BaseError."""
+    """The base to edit. Raises BaseError."""
     name = settings.base.name or EMBEDDED_NAME
     say(f"loading base {name}")
     return load_base(
@@ -58,11 +60,11 @@ def load_benchmark_base(settings: BenchmarkSettings, say: Say) -> Base:
 
 
 def summary(row: Row) -> str:
-    """The main figures of a row, in a line."""
-    known = row.figures
+    """The main figures of a row, in one line."""
+    figures = row.figures
     names = ("reliability", "average", "perplexity/edited", "perplexity/near")
-    shown = ", ".join(f"{name} {known[name]:.4g}" for name in names if name in known)
-    return f"{row.method}, T={row.size}: {shown}; {known['seconds_per_edit']:.3g} s per edit"
+    shown = ", ".join(f"{name} {figures[name]:.4g}" for name in names if name in figures)
+    return f"{row.method}, T={row.size}: {shown}; {figures['seconds_per_edit']:.3g} s per edit"
 
 
 def publish(
@@ -73,7 +75,7 @@ def publish(
     *,
     tracking: bool,
 ) -> Published:
-    """Write the tables to storage, and with `tracking` everything to MLflow. Raises ScenError."""
+    """Write the tables to storage and, with `tracking`, everything to MLflow. Raises ScenError."""
     tables = list(grids(rows))
     storage.delete(_TABLES)
     text = markdown(tables)
@@ -106,9 +108,9 @@ def _record(
         methods=methods,
         files={_TABLES: text},
         tables={
-            f"table_{place}.json": [
+            f"table_{number}.json": [
                 dict(zip(grid.heads, line, strict=False)) for line in grid.lines
             ]
-            for place, grid in enumerate(tables, start=1)
+            for number, grid in enumerate(tables, start=1)
         },
     )

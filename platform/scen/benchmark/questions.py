@@ -1,8 +1,8 @@
-"""The benchmarks: free answers to edits, rephrases and what must not change; and plain text
-(passages, perplexity, a cloze test).
+"""The two kinds of benchmark, and the upstream test of plain text (perplexity and clozes).
 
-The benchmark of passages scores sentences that edits put behind a passage and sentences that must
-keep their likelihood (SelfCheckGPT-Hallucination, arXiv 2404.02699).
+Questions are answered freely: edits, rephrases, and prompts whose answer must not change. Passages
+are scored by perplexity: sentences that edits append to a passage, and sentences that must keep
+their likelihood (SelfCheckGPT-Hallucination, arXiv 2404.02699).
 """
 
 import math
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean, median
 
-from scen.benchmark.ask import Said, ask_probes, beam_answers
+from scen.benchmark.ask import ProbeAnswer, ask_probes, beam_answers
 from scen.benchmark.editors.in_context import NoEditor
 from scen.benchmark.editors.scen_methods import Edited, Editor
 from scen.benchmark.settings import BenchmarkSettings, Material, Progress, Row, data_path
-from scen.benchmark.tables import PUBLISHED, Asked, counts, quality, retention, share
+from scen.benchmark.tables import PUBLISHED, ProbeResult, counts, quality, retention, share
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
 from scen.evaluation.probes import Probe, asking_probes
@@ -30,7 +30,7 @@ from scen.records import Edit, EncodedEdit
 from scen.samples import sample_path
 
 _BATCH = 8
-_GIVEN = 0.3  # of a text; the rest is to be foretold
+_GIVEN = 0.3  # share of a text that is given; the rest is scored
 
 
 @dataclass(frozen=True)
@@ -42,38 +42,39 @@ class Upstream:
 
 
 def read_upstream(limit: int | None = None) -> Upstream:
-    """Public-domain prose, and CounterFact's neighbourhood prompts with the true ending beside the
-    one that an edit would put there. Both ship."""
+    """Public-domain prose, and CounterFact's neighbourhood prompts with the true ending and the
+    edit's target as false ending. Both are packaged samples."""
     texts = read_prompts(sample_path("neutral_prose.jsonl"), limit)
     clozes = []
     for batch in ingest(sample_path("counterfact_edits.jsonl"), Validator(), limit=limit):
         for edit in batch.edits:
             truth = edit.metadata["target_true"]
             clozes += [(text, truth, edit.target) for text in edit.near_misses[:2]]
-    return Upstream([cut_text(text) for text in texts], clozes)
+    return Upstream([split_text(text) for text in texts], clozes)
 
 
-def cut_text(text: str) -> tuple[str, str]:
-    """The first third of a text's words, and the rest."""
+def split_text(text: str) -> tuple[str, str]:
+    """The first 30 % of a text's words, and the rest."""
     words = text.split(" ")
     given = max(1, round(len(words) * _GIVEN))
     return " ".join(words[:given]), " ".join(words[given:])
 
 
 class UpstreamTest:
-    """The test of a base; what the base itself makes of it is read once."""
+    """The upstream test of a base; the base's own losses are computed once."""
 
     def __init__(self, base: Base, upstream: Upstream) -> None:
         self.base = base
         right = [(prompt, truth) for prompt, truth, _ in upstream.clozes]
-        wrong = [(prompt, lie) for prompt, _, lie in upstream.clozes]
+        wrong = [(prompt, false) for prompt, _, false in upstream.clozes]
         self.texts = [*upstream.passages, *right, *wrong]
         self.ends = (len(upstream.passages), len(upstream.passages) + len(right))
         self.before = text_losses(base, NoEditor().edit(base, (), lambda *_: None), self.texts)
 
     def measure(self, edited: Edited) -> dict[str, float]:
-        """`upstream/perplexity`, the share of clozes whose true ending is the likelier one per
-        token, and the share of all texts with the base's own loss to the last bit."""
+        """`upstream/perplexity`, the share of clozes whose true ending is likelier per token
+        (`upstream/cloze`), and the share of all texts with a loss bit-identical to the base's
+        (`upstream/identical`)."""
         after = text_losses(self.base, edited, self.texts)
         prose, half = self.ends
         hits = [a < b for a, b in zip(after[prose:half], after[half:], strict=True)]
@@ -85,14 +86,14 @@ class UpstreamTest:
 
 
 def share_equal(before: Sequence[float], after: Sequence[float]) -> float:
-    """The share of pairs that are equal to the last bit."""
+    """The share of pairs that are bit-identical."""
     return share(a == b for a, b in zip(before, after, strict=True))
 
 
 def text_losses(base: Base, edited: Edited, texts: Sequence[tuple[str, str]]) -> list[float]:
-    """Nats per token of each text's second part behind its first.
+    """Nats per token of each text's second part given its first.
 
-    Texts stand as they are, without a chat template; the route is decided on the first part.
+    Texts are encoded without a chat template; the route is decided on the first part.
     """
     raw = Template("raw", base.tokenizer)
     model = edited.model(0)
@@ -101,32 +102,32 @@ def text_losses(base: Base, edited: Edited, texts: Sequence[tuple[str, str]]) ->
         for begin, rest in texts
     ]
     order = sorted(range(len(rows)), key=lambda i: sum(map(len, texts[i])))
-    found: dict[int, float] = {}
+    losses: dict[int, float] = {}
     for first in range(0, len(order), _BATCH):
-        some = order[first : first + _BATCH]
-        batch = [rows[i] for i in some]
+        indices = order[first : first + _BATCH]
+        batch = [rows[i] for i in indices]
         prompts = pad_prompts([row.prompt for row in batch], base.pad_id, base.device)
         route = model.route(model.prefill(prompts))
-        found |= dict(zip(some, teacher_forced_loss(model, batch, route), strict=True))
-    return [found[i] for i in range(len(rows))]
+        losses |= dict(zip(indices, teacher_forced_loss(model, batch, route), strict=True))
+    return [losses[i] for i in range(len(rows))]
 
 
 Text = tuple[str, str]
 
 
 def read_texts(settings: BenchmarkSettings) -> dict[str, list[Text]]:
-    """What must stay as it is, as (begin, rest): `near` shares its subjects with edits,
-    `unrelated` nothing."""
-    found: dict[str, list[Text]] = {}
+    """Texts whose likelihood must not change, as (begin, rest): `near` shares subjects with the
+    edits, `unrelated` does not."""
+    texts: dict[str, list[Text]] = {}
     if settings.near is not None:
         batches = ingest(data_path(settings.near), Validator())
-        found["near"] = [(e.prompt, e.target) for batch in batches for e in batch.edits]
+        texts["near"] = [(e.prompt, e.target) for batch in batches for e in batch.edits]
     unrelated = read_prompts(data_path(settings.unrelated), settings.unrelated_limit)
-    return found | {"unrelated": [cut_text(text) for text in unrelated]}
+    return texts | {"unrelated": [split_text(text) for text in unrelated]}
 
 
-class Passages:
-    """The passages of some edits on a base, which is read once itself."""
+class PassageBenchmark:
+    """The passages of edits on a base; the base's own losses are computed once."""
 
     def __init__(self, base: Base, edits: Sequence[Edit], texts: dict[str, list[Text]]) -> None:
         self.base, self.edits = base, edits
@@ -134,7 +135,8 @@ class Passages:
         self.before = self._losses(NoEditor().edit(base, (), lambda *_: None))
 
     def measure(self, method: str, editor: Editor, progress: Progress) -> Row:
-        """Edit the base; perplexities with the route decided on the begin of each text.
+        """Edit the base and compute perplexities, with the route decided on the beginning of each
+        text.
 
         A perplexity is the exponential of the mean, over texts, of the nats per token.
         """
@@ -149,20 +151,20 @@ class Passages:
         for kind, losses in self._losses(edited).items():
             figures[f"perplexity/{kind}"] = math.exp(fmean(losses))
             figures[f"identical/{kind}"] = share_equal(self.before[kind], losses)
-        return Row(method, total, figures, [], {k: len(some) for k, some in self.kinds.items()})
+        return Row(method, total, figures, [], {k: len(texts) for k, texts in self.kinds.items()})
 
     def _losses(self, edited: Edited) -> dict[str, list[float]]:
-        return {kind: text_losses(self.base, edited, some) for kind, some in self.kinds.items()}
+        return {kind: text_losses(self.base, edited, texts) for kind, texts in self.kinds.items()}
 
 
 _REPHRASES = 3  # of one source and edit, at most
-_SPOKEN, _MOST = 12, 32  # tokens of answers that must stay; of others, at most
-_TIMED = 8  # tokens of answers that are timed
+_UNCHANGED_TOKENS, _MAX_TOKENS = 12, 32  # of answers that must not change; of others
+_TIMED = 8  # tokens of a timed answer
 _NEVER = frozenset({-1})  # no token
 
 
-class Questioning:
-    """The probes of some edits on a base; the base's own answers are asked for once."""
+class QuestionBenchmark:
+    """The probes of edits on a base; the base's own answers are computed once."""
 
     def __init__(
         self,
@@ -174,20 +176,20 @@ class Questioning:
     ) -> None:
         self.base, self.settings, self.edits = base, settings, edits
         self.upstream = upstream
-        self.limits = EvalLimits(settings.batch_size, _MOST, _SPOKEN)
+        self.limits = EvalLimits(settings.batch_size, _MAX_TOKENS, _UNCHANGED_TOKENS)
         self.probes, self.places = _probes(edits, material)
-        self._ask_in_other_ways()
+        self._add_other_ways()
         self.folds = [place % settings.folds for place in self.places]
-        self._before: dict[int, Said] | None = None
+        self._before: dict[int, ProbeAnswer] | None = None
 
     def measure(self, method: str, editor: Editor, progress: Progress) -> Row:
-        """Edit the base, ask it everything, and time it."""
+        """Edit the base, answer all probes, and measure latencies."""
         total = len(self.edits)
         began = time.perf_counter()
         edited = editor.edit(self.base, self.edits, partial(progress, f"{method}: edit"))
         seconds = time.perf_counter() - began - edited.spare_seconds
-        asked = self._ask(edited, method, progress)
-        figures = quality(asked) | {
+        results = self._results(edited, method, progress)
+        figures = quality(results) | {
             "seconds_per_edit": seconds / total,
             "bytes_per_edit": edited.num_bytes / total,
         }
@@ -198,90 +200,93 @@ class Questioning:
             figures |= self._beam(
                 edited, lambda n: progress(f"{method}: beam", n, 2 * self.settings.beam_limit)
             )
-        return Row(method, total, figures, retention(asked), counts(asked))
+        return Row(method, total, figures, retention(results), counts(results))
 
-    def _ask_in_other_ways(self) -> None:
+    def _add_other_ways(self) -> None:
         place = {edit.id: i for i, edit in enumerate(self.edits)}
         limit, has_roles = self.settings.asking_limit, self.base.template.has_roles
-        asked = asking_probes(self.edits, limit=limit, has_roles=has_roles)
-        self.probes += asked
-        self.places += [place[probe.edit_id or ""] for probe in asked]
+        probes = asking_probes(self.edits, limit=limit, has_roles=has_roles)
+        self.probes += probes
+        self.places += [place[probe.edit_id or ""] for probe in probes]
 
-    def _ask(self, edited: Edited, method: str, progress: Progress) -> list[Asked]:
+    def _results(self, edited: Edited, method: str, progress: Progress) -> list[ProbeResult]:
         if self._before is None:
             bare = NoEditor().edit(self.base, self.edits, lambda *_: None)
-            silent = [i for i, probe in enumerate(self.probes) if probe.target is None]
-            said = self._said(bare, silent, "base", progress)
-            self._before = dict(zip(silent, said, strict=True))
-        every = range(len(self.probes))
-        after = self._said(edited, every, method, progress)
+            targetless = [i for i, probe in enumerate(self.probes) if probe.target is None]
+            answers = self._answers(bare, targetless, "base", progress)
+            self._before = dict(zip(targetless, answers, strict=True))
+        indices = range(len(self.probes))
+        after = self._answers(edited, indices, method, progress)
         ages = [place / len(self.edits) for place in self.places]
-        return [Asked(self.probes[i], self._before.get(i), after[i], ages[i]) for i in every]
+        return [
+            ProbeResult(self.probes[i], self._before.get(i), after[i], ages[i]) for i in indices
+        ]
 
-    def _said(
-        self, edited: Edited, some: Sequence[int], method: str, progress: Progress
-    ) -> list[Said]:
-        def told(done: int) -> None:
-            progress(f"{method}: ask", done, len(some))
+    def _answers(
+        self, edited: Edited, indices: Sequence[int], method: str, progress: Progress
+    ) -> list[ProbeAnswer]:
+        def on_batch(done: int) -> None:
+            progress(f"{method}: ask", done, len(indices))
 
-        probes, folds = [self.probes[i] for i in some], [self.folds[i] for i in some]
-        return ask_probes(self.base, edited, probes, folds, self.limits, told)
+        probes, folds = [self.probes[i] for i in indices], [self.folds[i] for i in indices]
+        return ask_probes(self.base, edited, probes, folds, self.limits, on_batch)
 
     def _latencies(self, edited: Edited) -> dict[str, float]:
-        """Median seconds of eight tokens, asked alone: edited prompts and unrelated ones."""
+        """Median seconds for eight tokens at batch size 1, on edited and on unrelated prompts."""
         count = self.settings.latency_prompts
-        found = {}
+        medians = {}
         for name, kind, source in (
             ("latency_edited", "reliability", "prompt"),
             ("latency_unrelated", "locality", "unrelated"),
         ):
-            some = [p.prompt for p in self.probes if (p.kind, p.source) == (kind, source)][:count]
-            found[name] = median([self._time(edited, prompt) for prompt in some][1:] or [0.0])
-        return found
+            chosen = [p.prompt for p in self.probes if (p.kind, p.source) == (kind, source)][:count]
+            medians[name] = median([self._time(edited, prompt) for prompt in chosen][1:] or [0.0])
+        return medians
 
     def _time(self, edited: Edited, prompt: str) -> float:
-        model = replace(edited.model(0), stop_ids=_NEVER)  # so that all speak as long
+        model = replace(edited.model(0), stop_ids=_NEVER)  # so that all answers are equally long
         began = time.perf_counter()
         encoded = self.base.template.encode_prompt(edited.rewrite(prompt))
         decode(model, pad_prompts([encoded], self.base.pad_id, self.base.device), _TIMED)
         return time.perf_counter() - began
 
     def _beam(self, edited: Edited, progress: Callable[[int], None]) -> dict[str, float]:
-        """Exact answers by the paper's decoding: of edits, and of their published rephrases."""
-        found = {}
+        """Shares of exact answers with the paper's decoding: to edits and to their published
+        rephrases."""
+        shares = {}
         for name, kind, source in (
             ("reliability", "reliability", "prompt"),
             (f"generality/{PUBLISHED}", "generality", PUBLISHED),
         ):
-            some = [i for i, p in enumerate(self.probes) if (p.kind, p.source) == (kind, source)]
-            some = some[: self.settings.beam_limit]
-            prompts = [self.probes[i].prompt for i in some]
-            folds = [self.folds[i] for i in some]
-            limits = (self.settings.batch_size // 2 or 1, _MOST)
-            said = beam_answers(self.base, edited, prompts, folds, limits, progress)
-            found[f"beam/{name}"] = share(
-                text == self.probes[i].target for text, i in zip(said, some, strict=True)
+            indices = [i for i, p in enumerate(self.probes) if (p.kind, p.source) == (kind, source)]
+            indices = indices[: self.settings.beam_limit]
+            prompts = [self.probes[i].prompt for i in indices]
+            folds = [self.folds[i] for i in indices]
+            limits = (self.settings.batch_size // 2 or 1, _MAX_TOKENS)
+            answers = beam_answers(self.base, edited, prompts, folds, limits, progress)
+            shares[f"beam/{name}"] = share(
+                text == self.probes[i].target for text, i in zip(answers, indices, strict=True)
             )
-        return found
+        return shares
 
 
 def _probes(edits: Sequence[Edit], material: Material) -> tuple[list[Probe], list[int]]:
-    """The probes, and the place in the stream of the edit that each is about; of the others, any
-    place."""
+    """The probes, and the position in the stream of the edit that each is about; probes about no
+    edit are spread over all positions."""
     probes: list[Probe] = []
     places: list[int] = []
     for i, edit in enumerate(edits):
         seen: dict[str, int] = {}
-        some = [Probe("reliability", edit.prompt, "prompt", edit.id, edit.target)]
+        own = [Probe("reliability", edit.prompt, "prompt", edit.id, edit.target)]
         for rephrase in edit.rephrases:
             seen[rephrase.source] = seen.get(rephrase.source, 0) + 1
             if seen[rephrase.source] <= _REPHRASES:
-                some.append(
+                own.append(
                     Probe("generality", rephrase.text, rephrase.source, edit.id, edit.target)
                 )
-        some += [Probe("near_miss", text, "same subject", edit.id) for text in edit.near_misses]
-        probes += some
-        places += [i] * len(some)
+        own += [Probe("near_miss", text, "same subject", edit.id) for text in edit.near_misses]
+        probes += own
+        places += [i] * len(own)
     for source, prompts in (("unrelated", material.unrelated), ("same kind", material.same_kind)):
         probes += [Probe("locality", text, source) for text in prompts]
         places += [i % len(edits) for i in range(len(prompts))]

@@ -1,4 +1,4 @@
-"""The settings and data of a benchmark, and its result rows on storage, from which it resumes."""
+"""The settings and data of a benchmark, and its stored result rows, from which it resumes."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -39,73 +39,74 @@ class MethodSettings(_Part):
     """One row of the table."""
 
     name: str
-    """What the row is called."""
+    """Name of the row."""
     editor: str
     """base, in-context, lora, ft-l, grace or platform."""
     settings: dict[str, Any] = {}
     """The editor's fields."""
     grid: dict[str, list[Any]] = {}
-    """Values of fields that `--tune` tries, all combinations, on the validation edits."""
+    """Values of fields for `--tune`, which tries all combinations on the validation edits."""
 
     def build(self, **others: Any) -> Editor:
-        """The editor, some fields otherwise. Raises ConfigError naming the field."""
+        """The editor, with some fields overridden. Raises ConfigError naming an unknown editor or
+        field."""
         if self.editor not in EDITORS:
             raise ConfigError(f"editor: {self.editor!r} is none of {', '.join(EDITORS)}")
-        made = EDITORS[self.editor]
+        editor_class = EDITORS[self.editor]
         given = {**self.settings, **others}
-        known = [field.name for field in fields(made)]
+        known = [field.name for field in fields(editor_class)]
         if wrong := set(given) - set(known):
             raise ConfigError(
                 f"methods.{self.name}.settings: {', '.join(sorted(wrong))} is not a setting of "
                 f"{self.editor}, which has {', '.join(known) or 'none'}"
             )
-        editor: Editor = made(**given)
+        editor: Editor = editor_class(**given)
         return editor
 
 
 class SliceSettings(_Part):
-    """Some edits of the file."""
+    """A slice of the file's edits."""
 
     skip: int = Field(0, ge=0)
-    """Rows before them."""
+    """Edits before the slice."""
     count: int = Field(ge=1)
-    """How many."""
+    """Edits in the slice."""
 
 
 class BenchmarkSettings(_Part):
     """A benchmark."""
 
     name: str
-    """Of the MLflow experiment `benchmark/NAME`, and of the files."""
+    """Name of the MLflow experiment (`benchmark/NAME`) and of the files."""
     kind: Literal["questions", "passages"] = "questions"
-    """questions are answered freely; passages are scored by perplexity."""
+    """questions: answered freely; passages: scored by perplexity."""
     edits: str
-    """A file of edits; sample:NAME is one that ships."""
+    """A file of edits; sample:NAME is a packaged sample."""
     unrelated: str
-    """A file of prompts (questions) or texts (passages) that have nothing to do with the edits."""
+    """A file of prompts (questions) or texts (passages) unrelated to the edits."""
     near: str | None = None
-    """passages: a file of texts about the same subjects that must stay as they are."""
+    """passages: a file of texts about the same subjects, whose likelihood must not change."""
     base: BaseConfig = BaseConfig()
     sizes: list[int] = Field([200], min_length=1)
-    """Numbers of edits; the first so many of the file. Each is edited and measured anew."""
+    """Numbers of edits: the first N of the file, each N edited and measured independently."""
     folds: int = Field(1, ge=1)
-    """Parts in which probes are asked; at least the platform editor's `folds`."""
+    """Folds of the probes; at least the platform editor's `folds`."""
     same_kind: SliceSettings | None = None
-    """Edits that are never made: their prompts must be answered as by the base."""
+    """Edits that are never applied: the answers to their prompts must stay the base's."""
     validation: SliceSettings | None = None
-    """Edits that `--tune` tries settings on."""
+    """Edits on which `--tune` tries settings."""
     unrelated_limit: int = Field(100, ge=1)
-    """Unrelated prompts that are asked."""
+    """Maximum number of unrelated prompts."""
     batch_size: int = Field(32, ge=1)
-    """Prompts that are decoded side by side."""
+    """Prompts per batch."""
     asking_limit: int = Field(0, ge=0)
-    """Edits in other ways of asking, and tasks about them: so many, spread over all ways."""
+    """Number of probes that ask edits in other ways or set tasks about them, over all ways."""
     beam_limit: int = Field(0, ge=0)
-    """So many edits, and their published rephrases, are also decoded as the paper does."""
+    """Number of edits, and of published rephrases, also decoded by beam search as in the paper."""
     upstream_limit: int | None = Field(None, ge=1)
-    """Texts, and edits whose clozes are taken, of the check of everything else; None: all."""
+    """Number of texts, and of edits whose clozes are used, in the upstream test; None: all."""
     latency_prompts: int = Field(12, ge=1)
-    """Edited, and unrelated, questions that are asked one at a time, for the latency."""
+    """Number of edited and of unrelated questions answered one at a time to measure latency."""
     methods: list[MethodSettings] = Field(min_length=1)
 
 
@@ -123,20 +124,20 @@ def load_benchmark(path: Path) -> BenchmarkSettings:
 
 
 def data_path(name: str) -> str:
-    """A file, or a sample that ships. Raises NotFoundError."""
+    """The path of a file or packaged sample. Raises NotFoundError for an unknown sample."""
     if name.startswith(_SAMPLE):
         return str(sample_path(name.removeprefix(_SAMPLE)))
     return name
 
 
-Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
+Progress = Callable[[str, int, int], None]  # step, units done in this call, units in total
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a method came to with so many edits. `figures` are shares (0 to 1), perplexities and
+    """The result of a method with `size` edits. `figures` are shares (0 to 1), perplexities and
     costs by name; `retention` is reliability by tenth of the stream, oldest first; `counts` are the
-    probes behind the figures."""
+    numbers of probes behind the figures."""
 
     method: str
     size: int
@@ -147,7 +148,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Material:
-    """Edits, and prompts of questions that no edit is about."""
+    """Edits, and prompts that no edit is about."""
 
     edits: list[Edit]
     unrelated: list[str]
@@ -155,44 +156,48 @@ class Material:
 
 
 def read_material(settings: BenchmarkSettings) -> Material:
-    """Edits and prompts. Raises InputError where the file has too few."""
+    """Edits and prompts. Raises InputError if the file has too few."""
     edits = read_edits(settings)
-    some = settings.same_kind
-    same_kind = [edit.prompt for edit in cut(edits, some)] if some else []
+    unseen = settings.same_kind
+    same_kind = [edit.prompt for edit in slice_edits(edits, unseen)] if unseen else []
     unrelated = read_prompts(data_path(settings.unrelated), settings.unrelated_limit)
     return Material(edits, unrelated, same_kind)
 
 
 def read_edits(settings: BenchmarkSettings) -> list[Edit]:
-    """All edits of the file. Raises InputError where they are too few, or used twice."""
+    """All edits of the file. Raises InputError if there are too few, or if a slice overlaps the
+    edits that are applied."""
     batches = ingest(data_path(settings.edits), Validator())
     edits = list(itertools.chain.from_iterable(batch.edits for batch in batches))
     most = max(settings.sizes)
     if most > len(edits):
         raise InputError(f"sizes: {settings.edits} has {len(edits)} edits, not {most}")
     for name in ("same_kind", "validation"):
-        some: SliceSettings | None = getattr(settings, name)
-        if some is not None and some.skip < most:
-            raise InputError(f"{name}.skip: must be at least {most}, or these edits are made")
+        part: SliceSettings | None = getattr(settings, name)
+        if part is not None and part.skip < most:
+            raise InputError(
+                f"{name}.skip: must be at least {most}, or the slice overlaps the applied edits"
+            )
     return edits
 
 
-def cut(edits: Sequence[Edit], some: SliceSettings) -> list[Edit]:
-    """Some of the edits. Raises InputError where there are not so many."""
-    found = list(edits[some.skip : some.skip + some.count])
-    if len(found) < some.count:
-        raise InputError(f"the file has {len(edits)} edits, not {some.skip + some.count}")
-    return found
+def slice_edits(edits: Sequence[Edit], part: SliceSettings) -> list[Edit]:
+    """A slice of the edits. Raises InputError if there are too few."""
+    chosen = list(edits[part.skip : part.skip + part.count])
+    if len(chosen) < part.count:
+        raise InputError(f"the file has {len(edits)} edits, not {part.skip + part.count}")
+    return chosen
 
 
 class RowStore:
-    """Rows by what decides them; a new release measures them anew only in a new folder."""
+    """Rows stored by a digest of their inputs. The digest does not cover the release: use a new
+    folder to measure with another one."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def once(self, content: Any, make: Callable[[], Row]) -> Row:
-        """The row that `content` (JSON types) decides: the kept one, else made and kept."""
+        """The stored row for `content` (JSON types), or else the row of `make`, which is stored."""
         path = f"rows/{digest_json(content)[:24]}.json"
         if not self._storage.exists(path):
             self._storage.put_json(path, asdict(make()))

@@ -1,10 +1,10 @@
-"""From answers to figures, and from figures to tables in the terminal, MLflow and a README."""
+"""Figures from probe results, and tables of figures for the terminal, MLflow and Markdown."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scen.benchmark.ask import Said
+from scen.benchmark.ask import ProbeAnswer
 from scen.benchmark.settings import Row
 from scen.evaluation.probes import Probe
 
@@ -12,109 +12,110 @@ DECILES = 10
 PUBLISHED = "orig"
 """The source of the rephrases that came with the data set."""
 ASKED, ASKED_SAID, LEFT_ALONE = "asked/", "contained/asked/", "unchanged/"
-"""Before the names of ways of asking (exact answers; target within the answer) and of tasks."""
+"""Prefixes of figures by way of asking (exact answers; target within the answer) and by task."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A probe, what the base said to it (None for a probe with a target, where it does not matter)
-    and what the method did; `age` is the place of its edit in the stream, from 0 (the oldest) to
-    1."""
+class ProbeResult:
+    """A probe, the base's answer (None for probes with a target, where it is not needed) and the
+    method's; `age` is the position of its edit in the stream, from 0 (oldest) to 1."""
 
     probe: Probe
-    before: Said | None
-    after: Said
+    before: ProbeAnswer | None
+    after: ProbeAnswer
     age: float = 0.0
 
     @property
     def is_exact(self) -> bool:
-        """True where the answer is the target, letter for letter."""
+        """True if the answer equals the target exactly."""
         return self.after.text == self.probe.target
 
     @property
-    def is_said(self) -> bool:
-        """True where the target stands somewhere in the answer, whatever its case."""
+    def is_contained(self) -> bool:
+        """True if the answer contains the target, ignoring case."""
         return (self.probe.target or "").casefold() in self.after.text.casefold()
 
     @property
     def is_unchanged(self) -> bool:
-        """True where the answer is the base's."""
+        """True if the answer equals the base's."""
         return self.before is not None and self.after.text == self.before.text
 
     @property
     def is_identical(self) -> bool:
-        """True where each logit of the answer is the base's, bit for bit."""
+        """True if the logits of the answer are bit-identical to the base's."""
         return self.before is not None and self.after.digest == self.before.digest
 
 
-def quality(asked: Sequence[Asked]) -> dict[str, float]:
+def quality(results: Sequence[ProbeResult]) -> dict[str, float]:
     """All shares of a method, by name.
 
-    `average` is the mean of reliability, published generality and unrelated locality, as the
-    paper's (arXiv 2404.02699); of the second only where there are such rephrases.
+    `average` is the mean of reliability, published generality and unrelated locality, as in the
+    paper (arXiv 2404.02699), as far as there are such probes.
     """
-    told = [a for a in asked if a.probe.kind == "reliability"]
-    reworded = [a for a in asked if a.probe.kind == "generality"]
-    silent = _by_source([a for a in asked if a.probe.kind in ("near_miss", "locality")])
-    found = {"reliability": share(a.is_exact for a in told)}
-    for source, group in _by_source(reworded).items():
-        found[f"generality/{source}"] = share(a.is_exact for a in group)
-    for source, group in silent.items():
-        found[f"locality/{source}"] = share(a.is_unchanged for a in group)
-    found["logits_identical"] = share(a.is_identical for group in silent.values() for a in group)
-    for way, group in _by_source([a for a in asked if a.probe.kind == "asking"]).items():
-        found[f"{ASKED}{way}"] = share(a.is_exact for a in group)
-        found[f"{ASKED_SAID}{way}"] = share(a.is_said for a in group)
-    for task, group in _by_source([a for a in asked if a.probe.kind == "task"]).items():
-        found[f"{LEFT_ALONE}{task}"] = share(a.is_unchanged for a in group)
-    for name, group in (("reliability", told), ("generality", reworded)):
+    prompts = [a for a in results if a.probe.kind == "reliability"]
+    rephrases = [a for a in results if a.probe.kind == "generality"]
+    unedited = _by_source([a for a in results if a.probe.kind in ("near_miss", "locality")])
+    figures = {"reliability": share(a.is_exact for a in prompts)}
+    for source, group in _by_source(rephrases).items():
+        figures[f"generality/{source}"] = share(a.is_exact for a in group)
+    for source, group in unedited.items():
+        figures[f"locality/{source}"] = share(a.is_unchanged for a in group)
+    figures["logits_identical"] = share(
+        a.is_identical for group in unedited.values() for a in group
+    )
+    for way, group in _by_source([a for a in results if a.probe.kind == "asking"]).items():
+        figures[f"{ASKED}{way}"] = share(a.is_exact for a in group)
+        figures[f"{ASKED_SAID}{way}"] = share(a.is_contained for a in group)
+    for task, group in _by_source([a for a in results if a.probe.kind == "task"]).items():
+        figures[f"{LEFT_ALONE}{task}"] = share(a.is_unchanged for a in group)
+    for name, group in (("reliability", prompts), ("generality", rephrases)):
         if group:
-            found[f"teacher_forced/{name}"] = fmean(a.after.forced or 0.0 for a in group)
-            found[f"contained/{name}"] = share(a.is_said for a in group)
+            figures[f"teacher_forced/{name}"] = fmean(a.after.teacher_forced or 0.0 for a in group)
+            figures[f"contained/{name}"] = share(a.is_contained for a in group)
     heads = ("reliability", f"generality/{PUBLISHED}", "locality/unrelated")
-    found["average"] = fmean(found[name] for name in heads if name in found)
-    found["extra_tokens"] = fmean(a.after.extra_tokens for a in asked)
-    return found
+    figures["average"] = fmean(figures[name] for name in heads if name in figures)
+    figures["extra_tokens"] = fmean(a.after.extra_tokens for a in results)
+    return figures
 
 
-def retention(asked: Sequence[Asked]) -> list[float]:
+def retention(results: Sequence[ProbeResult]) -> list[float]:
     """Reliability by tenth of the stream, the oldest edits first."""
     tenths: list[list[bool]] = [[] for _ in range(DECILES)]
-    for a in asked:
+    for a in results:
         if a.probe.kind == "reliability":
             tenths[min(int(a.age * DECILES), DECILES - 1)].append(a.is_exact)
     return [share(tenth) for tenth in tenths if tenth]
 
 
-def counts(asked: Sequence[Asked]) -> dict[str, int]:
-    """How many probes stand behind each share."""
-    groups = _by_source([a for a in asked if a.probe.kind == "generality"])
-    silent = _by_source([a for a in asked if a.probe.kind in ("near_miss", "locality")])
-    ways = _by_source([a for a in asked if a.probe.kind == "asking"])
-    tasks = _by_source([a for a in asked if a.probe.kind == "task"])
+def counts(results: Sequence[ProbeResult]) -> dict[str, int]:
+    """The number of probes behind each share."""
+    groups = _by_source([a for a in results if a.probe.kind == "generality"])
+    unedited = _by_source([a for a in results if a.probe.kind in ("near_miss", "locality")])
+    ways = _by_source([a for a in results if a.probe.kind == "asking"])
+    tasks = _by_source([a for a in results if a.probe.kind == "task"])
     return {
-        "reliability": sum(a.probe.kind == "reliability" for a in asked),
+        "reliability": sum(a.probe.kind == "reliability" for a in results),
         **{f"generality/{source}": len(group) for source, group in groups.items()},
-        **{f"locality/{source}": len(group) for source, group in silent.items()},
+        **{f"locality/{source}": len(group) for source, group in unedited.items()},
         **{f"{ASKED}{way}": len(group) for way, group in ways.items()},
         **{f"{LEFT_ALONE}{task}": len(group) for task, group in tasks.items()},
     }
 
 
 def share(hits: Iterable[bool]) -> float:
-    """The share of True; 0 of nothing."""
-    found = list(hits)
-    return sum(found) / len(found) if found else 0.0
+    """The share of True; 0 if there is nothing to count."""
+    values = list(hits)
+    return sum(values) / len(values) if values else 0.0
 
 
 def percent(values: Mapping[str, float], name: str) -> str:
-    """A share as text, in percent; nothing where it is not there."""
+    """A share as text, in percent; empty if it is missing."""
     return f"{100 * values[name]:.1f}" if name in values else ""
 
 
-def _by_source(asked: Sequence[Asked]) -> dict[str, list[Asked]]:
-    groups: dict[str, list[Asked]] = {}
-    for a in asked:
+def _by_source(results: Sequence[ProbeResult]) -> dict[str, list[ProbeResult]]:
+    groups: dict[str, list[ProbeResult]] = {}
+    for a in results:
         groups.setdefault(a.probe.source, []).append(a)
     return groups
 
@@ -124,7 +125,7 @@ Cell = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: what it tells, the heads of its columns, and its cells by line."""
+    """A table: its title, column heads, and cells by line."""
 
     title: str
     heads: list[str]
@@ -197,7 +198,7 @@ _PASSAGES = (
 
 
 def grids(rows: Sequence[Row]) -> Iterator[Grid]:
-    """The tables of some rows; columns that nobody has are left out."""
+    """The tables of rows; columns that no row has are left out."""
     if any("reliability" in row.figures for row in rows):
         yield _grid("Exact free answers, greedy, after the last edit, %", _ANSWERS, rows)
         yield _retention(rows)
@@ -209,10 +210,10 @@ def grids(rows: Sequence[Row]) -> Iterator[Grid]:
         yield _grid("Perplexity", _PASSAGES, rows)
 
 
-def markdown(found: Sequence[Grid]) -> str:
+def markdown(tables: Sequence[Grid]) -> str:
     """Tables as Markdown, each under its title."""
     parts = []
-    for grid in found:
+    for grid in tables:
         rule = ["---"] + ["---:"] * (len(grid.heads) - 1)
         lines = [grid.heads, rule, *grid.lines]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -241,7 +242,7 @@ def _retention(rows: Sequence[Row]) -> Grid:
 
 
 def _ways_of_asking(rows: Sequence[Row]) -> Iterator[Grid]:
-    """A line per way of asking or task, a column per method; nothing where none was asked."""
+    """Grids with a line per way of asking or task and a column per row; empty ones are left out."""
     for title, prefix in (
         ("Edits asked in other ways, exact answers, %", ASKED),
         ("Edits asked in other ways, target within the answer, %", ASKED_SAID),

@@ -152,7 +152,7 @@ class KeyBank:
             alive_N[:count] = True
         else:
             if len(index_N) and not 0 <= int(index_N.min()) <= int(index_N.max()) < count:
-                raise ConfigError(f"key bank: a row to show is not one of 0 .. {count - 1}")
+                raise ConfigError(f"key bank: a row index is outside 0 .. {count - 1}")
             alive_N[index_N] = True
         whole_M = tuple(alive_N.view(-1, UNIT).all(1).tolist())
         return Keys(count, code_ND, scale_N, alive_N, whole_M)

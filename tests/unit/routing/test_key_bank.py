@@ -122,7 +122,7 @@ def test_wrong_keys_and_rows_are_refused() -> None:
         bank.append(torch.zeros(2, 3))
     with pytest.raises(ConfigError, match="not finite"):
         bank.append(torch.full((1, WIDTH), torch.nan))
-    with pytest.raises(ConfigError, match="row to show"):
+    with pytest.raises(ConfigError, match="row index is outside"):
         bank.snapshot(torch.tensor([0]))
     assert len(bank) == 0
 

@@ -1,1 +1,1 @@
-"""The methods that are compared, by name."""
+"""The editing methods that are compared."""

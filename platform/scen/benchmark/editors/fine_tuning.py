@@ -23,7 +23,7 @@ from scen.records import Edit, EncodedEdit
 
 @dataclass(frozen=True)
 class LoraEditor:
-    """LoRA (arXiv 2106.09685) by peft: adapters of all linears, trained on all edits together.
+    """LoRA (arXiv 2106.09685) with peft: adapters on all linears, trained jointly on all edits.
 
     AdamW, batches in a new order each epoch, loss on target and end token.
     """
@@ -62,19 +62,19 @@ class LoraEditor:
     def _batches(self, base: Base, edits: Sequence[Edit]) -> Iterator[list[EncodedEdit]]:
         """All edits once per epoch, each time in another order."""
         encoded = [base.template.encode_edit(edit) for edit in edits]
-        draw = random.Random(self.seed)
+        rng = random.Random(self.seed)
         for _ in range(self.epochs):
-            draw.shuffle(encoded)
+            rng.shuffle(encoded)
             for begin in range(0, len(encoded), self.batch_size):
                 yield encoded[begin : begin + self.batch_size]
 
 
 @dataclass(frozen=True)
 class FtlEditor:
-    """FT-L: `down_proj` of one layer tuned on all edits together, no number of it further than
-    `distance` from the base's (constrained fine-tuning, arXiv 2012.00363, as in ROME's code).
+    """FT-L: `down_proj` of one layer trained jointly on all edits, each weight within `distance` of
+    the base's (constrained fine-tuning, arXiv 2012.00363, as in ROME's code).
 
-    Edits of a batch are about as long; what lies below the layer is run once for each batch.
+    Batches group edits of similar length; the layers below are run only once per batch.
     """
 
     layer: int = 20
@@ -85,7 +85,7 @@ class FtlEditor:
     seed: int = 0
 
     def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
-        """Train a copy of the matrix, which then takes the place of the base's for everything."""
+        """Train a copy of the matrix, which then replaces the base's for all prompts."""
         linear = base.model.model.layers[self.layer].mlp.down_proj
         before_DF = getattr(linear, "linear", linear).weight.detach().float()
         weight_DF = before_DF.clone().requires_grad_()
@@ -93,11 +93,11 @@ class FtlEditor:
         for train, split in self._passes(base, edits):
             y_BSD = (split.x_BSF.float() @ weight_DF.T).to(split.y_BSD.dtype)
             h_BSD = split.above(base.model, self.layer, y_BSD)
-            told_ND = h_BSD[:, -train.labels_BS.shape[1] :][train.labels_BS != IGNORED]
-            _step(adam, run_head(base.model, told_ND), train.labels_BS)
+            h_ND = h_BSD[:, -train.labels_BS.shape[1] :][train.labels_BS != IGNORED]
+            _step(adam, run_head(base.model, h_ND), train.labels_BS)
             with torch.no_grad():
                 weight_DF.clamp_(before_DF - self.distance, before_DF + self.distance)
-            split.span.prefix.fresh.clear()  # which holds what the pass has computed
+            split.span.prefix.fresh.clear()  # drop the state computed in this pass
             progress(len(train.labels_BS), self.epochs * len(edits))
         bank = FullBank(weight_DF.detach()[None])
         always = Always(self.layer)
@@ -110,16 +110,16 @@ class FtlEditor:
         encoded.sort(key=lambda edit: len(edit.prompt.ids) + len(edit.target))
         parts = [encoded[i : i + self.batch_size] for i in range(0, len(encoded), self.batch_size)]
         batches = [pad_edits(part, base.pad_id, base.device) for part in parts]
-        passes = [(one, split_edits(base.model, self.layer, one, None)) for one in batches]
-        draw = random.Random(self.seed)
+        passes = [(b, split_edits(base.model, self.layer, b, None)) for b in batches]
+        rng = random.Random(self.seed)
         for _ in range(self.epochs):
-            draw.shuffle(passes)
+            rng.shuffle(passes)
             yield from passes
 
 
 @dataclass(frozen=True)
 class Always:
-    """One expert that speaks whatever is asked."""
+    """A single expert, applied to every prompt."""
 
     layer: int
 

@@ -1,7 +1,7 @@
 """GRACE (arXiv 2211.11031): a codebook of hidden states at one layer.
 
-The key of an edit is what enters `down_proj` at the last prompt token; a token whose own lies
-within the key's radius gets the value that was trained for it, in place of the linear's output.
+The key of an edit is the input of `down_proj` at the last prompt token; where the input at a token
+lies within the key's radius, the value trained for the key replaces the linear's output.
 """
 
 from collections.abc import Sequence
@@ -49,8 +49,8 @@ class GraceBank:
 
 @dataclass(frozen=True)
 class GraceNeurons:
-    """The nearest key of each prompt, where it is within its radius; scores are distances, less
-    than zero."""
+    """Route each prompt to the nearest key if it is within that key's radius; scores are negative
+    distances."""
 
     layer: int
     key_EF: Tensor
@@ -75,7 +75,7 @@ class GraceNeurons:
 
 @dataclass(frozen=True)
 class GraceEditor:
-    """`radius` is that of a new key (epsilon), in units of the linear's input."""
+    """`radius` is the radius of a new key (epsilon), in units of the linear's input."""
 
     layer: int = 20
     radius: float = 1.0
@@ -86,16 +86,16 @@ class GraceEditor:
     seed: int = 0
 
     def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
-        """Lay out the codebook edit by edit, then train its values side by side."""
+        """Lay out the codebook edit by edit, then train its values in batches."""
         encoded = [base.template.encode_edit(edit) for edit in edits]
         key_EF = self._keys(base, encoded)
         kept, radii = lay_out(key_EF, [edit.target for edit in edits], self.radius)
         torch.manual_seed(self.seed)
         values = []
         for begin in range(0, len(kept), self.batch_size):
-            some = kept[begin : begin + self.batch_size]
-            values.append(self._values(base, [encoded[i] for i in some]))
-            progress(len(some), len(edits))
+            batch = kept[begin : begin + self.batch_size]
+            values.append(self._values(base, [encoded[i] for i in batch]))
+            progress(len(batch), len(edits))
         progress(len(edits) - len(kept), len(edits))
         radius_E = torch.tensor(radii, device=base.device)
         bank = GraceBank(key_EF[kept], torch.cat(values), radius_E)
@@ -113,20 +113,21 @@ class GraceEditor:
         return torch.cat(parts)
 
     def _values(self, base: Base, edits: Sequence[EncodedEdit]) -> Tensor:
-        """value_ED: each trained until its loss is under `stop_loss`, from random numbers."""
+        """value_ED: randomly initialised and trained until all losses are below `stop_loss`, for at
+        most `steps`; each is the value with the lowest loss seen."""
         batch = pad_edits(edits, base.pad_id, base.device)
         prompts = pad_prompts([e.prompt for e in edits], base.pad_id, base.device)
         cache = prefill(base.model, prompts, self.layer, ()).cache
         split = split_edits(base.model, self.layer, batch, cache)
-        drawn_ED = torch.rand(len(edits), split.y_BSD.shape[-1]).to(base.device)
-        value_ED = drawn_ED.requires_grad_()
+        initial_ED = torch.rand(len(edits), split.y_BSD.shape[-1]).to(base.device)
+        value_ED = initial_ED.requires_grad_()
         adam = torch.optim.Adam([value_ED], lr=self.lr)
         best_ED, least_E = value_ED.detach().clone(), torch.full((len(edits),), torch.inf)
         for _ in range(self.steps):
             y_BSD = torch.cat([value_ED[:, None].to(split.y_BSD.dtype), split.y_BSD[:, 1:]], 1)
             h_BSD = split.above(base.model, self.layer, y_BSD)
-            told_ND = h_BSD[:, -batch.labels_BS.shape[1] :][batch.labels_BS != IGNORED]
-            loss_E = expert_loss(run_head(base.model, told_ND), batch.labels_BS)
+            h_ND = h_BSD[:, -batch.labels_BS.shape[1] :][batch.labels_BS != IGNORED]
+            loss_E = expert_loss(run_head(base.model, h_ND), batch.labels_BS)
             better_E = loss_E.detach().cpu() < least_E
             best_ED[better_E] = value_ED.detach()[better_E]
             least_E = torch.minimum(least_E, loss_E.detach().cpu())
@@ -141,8 +142,9 @@ class GraceEditor:
 def lay_out(key_EF: Tensor, targets: Sequence[str], radius: float) -> tuple[list[int], list[float]]:
     """The edits that get a key of their own, and the radii of the keys.
 
-    An edit far from all keys gets one with the first radius. Near one of the same target, that
-    one's radius grows to reach it; near one of another target, the two share the distance.
+    An edit far from all keys gets a key with the initial radius. If the nearest key has the same
+    target, its radius grows to include the edit; if it has another target, the edit gets a key and
+    both radii are about half the distance.
     """
     kept: list[int] = []
     radii: list[float] = []

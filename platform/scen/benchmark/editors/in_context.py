@@ -1,4 +1,4 @@
-"""In-context editing with retrieval: put the retrieved fact before the question. And no editing."""
+"""In-context editing with retrieval (the retrieved fact precedes the question), and no editing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ from scen.routing.keys import read_prompt_keys
 
 @dataclass(frozen=True)
 class NoEditor:
-    """The base as it is."""
+    """The unedited base."""
 
     def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
-        """Nothing is changed and nothing kept."""
+        """The base without experts; nothing is stored."""
         progress(len(edits), len(edits))
         return Edited((plain_model(base),), 0)
 
 
 def plain_model(base: Base, model: Any = None) -> EditedModel:
-    """The base, or another model of its shape, without experts."""
+    """The base, or another model of the same shape, without experts."""
     config = base.model.config
     wide, narrow = config.intermediate_size, config.hidden_size
     device = base.device
     bank = LowRankBank(
         torch.zeros(0, 1, wide, device=device), torch.zeros(0, narrow, 1, device=device)
     )
-    nobody = SigmoidNeurons(0, torch.zeros(0, wide, device=device), 1.0)
-    return EditedModel(model or base.model, 0, bank, nobody, base.pad_id, base.stop_ids)
+    neurons = SigmoidNeurons(0, torch.zeros(0, wide, device=device), 1.0)
+    return EditedModel(model or base.model, 0, bank, neurons, base.pad_id, base.stop_ids)
 
 
 WORDINGS = {
@@ -50,11 +50,11 @@ WORDINGS = {
 
 @dataclass(frozen=True)
 class InContextEditor:
-    """The nearest edit's prompt and target stand before a question that is similar enough to it.
+    """Prepend the nearest edit's prompt and target to a question that is similar enough to it.
 
-    `embedding` tfidf counts letters in groups of three to five; hidden is the mean of what enters
-    `down_proj` in the middle of the base, centred. `similarity` is the cosine above which the fact
-    is told.
+    `embedding`: tfidf weights character n-grams of 3 to 5 letters; hidden is the centred mean input
+    of `down_proj` in the middle layer of the base. `similarity` is the minimum cosine at which the
+    fact is prepended.
     """
 
     embedding: Literal["tfidf", "hidden"] = "tfidf"
@@ -62,7 +62,7 @@ class InContextEditor:
     wording: str = "fact"
 
     def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
-        """Embed the prompts. Raises ConfigError for a wording that is not there."""
+        """Embed the prompts. Raises ConfigError for an unknown wording."""
         if self.wording not in WORDINGS:
             raise ConfigError(f"wording: {self.wording!r} is none of {', '.join(WORDINGS)}")
         prompts = [edit.prompt for edit in edits]
@@ -84,7 +84,7 @@ class InContextEditor:
 
 
 class _TfIdf:
-    """Letters in groups, weighted by how rare they are (scikit-learn)."""
+    """TF-IDF of character n-grams (scikit-learn)."""
 
     def __init__(self, prompts: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -96,12 +96,12 @@ class _TfIdf:
 
     def similar(self, question: str) -> Tensor:
         """score_E: cosines with the prompts."""
-        found = self._key_EV @ self._space.transform([question]).T
-        return torch.from_numpy(found.toarray()[:, 0])
+        score_E1 = self._key_EV @ self._space.transform([question]).T
+        return torch.from_numpy(score_E1.toarray()[:, 0])
 
 
 class _Hidden:
-    """The base's own hidden states."""
+    """Centred mean inputs of the base's middle `down_proj`."""
 
     def __init__(self, base: Base, prompts: Sequence[str]) -> None:
         self._base = base

@@ -1,4 +1,5 @@
-"""The interface of a method (`Editor`, `Edited`), and the platform's own two, without a store."""
+"""The interface of a method (`Editor`, `Edited`), and the platform's two methods, without a
+store."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,29 +33,28 @@ from scen.training.parts import Fitted, add_neurons, cut_parts, fit_part, join_p
 
 Progress = Callable[[int], None]
 StepProgress = Callable[[int, int], None]
-"""So many steps more are done, of so many in all."""
+"""Called with the steps done since the last call, and the total."""
 
 
-def as_it_stands(prompt: str) -> str:
-    """The prompt."""
+def unchanged(prompt: str) -> str:
+    """The prompt itself."""
     return prompt
 
 
 @dataclass(frozen=True)
 class Edited:
-    """A base after a method has had its edits.
+    """An edited base.
 
-    `models` is one model; or several, of which model f answers what is about edits f, f + n, ...
-    (see `PlatformEditor.folds`). `experts` are the ids of the edits by the index of their expert,
-    where a method has such. `rewrite` is what becomes of a prompt before it is put to the model.
-    `num_bytes` is what has to be kept beside the base; `spare_seconds` of the editing are not the
-    method's own.
+    `models` is one model, or n of which model f answers questions about edits f, f + n, ... (see
+    `PlatformEditor.folds`). `experts` are edit ids by expert index, for methods with an expert per
+    edit. `rewrite` is applied to each prompt. `num_bytes` is the storage needed besides the base;
+    `spare_seconds` is the part of the editing time not to be charged to the method.
     """
 
     models: tuple[EditedModel, ...]
     num_bytes: int
     experts: Sequence[str] = ()
-    rewrite: Callable[[str], str] = as_it_stands
+    rewrite: Callable[[str], str] = unchanged
     spare_seconds: float = 0.0
 
     def model(self, fold: int) -> EditedModel:
@@ -62,17 +62,17 @@ class Edited:
         return self.models[fold % len(self.models)]
 
     def name(self, expert: int) -> str | None:
-        """The edit of an expert; None for the base, and where experts are no edits."""
+        """The edit id of an expert; None for the base, and for experts that are not edits."""
         return self.experts[expert] if 0 <= expert < len(self.experts) else None
 
 
 class Editor(Protocol):
-    """A way to make a base answer otherwise. Its fields are its settings."""
+    """An editing method. Its fields are its settings."""
 
     def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
-        """The base with all of these edits, in this order. The base itself is left as it is.
+        """The base with these edits applied in order. The base itself is not modified.
 
-        A step of `progress` is an edit, as often as the method goes through all of them.
+        A step of `progress` is one edit in one pass of the method over the edits.
         """
         ...
 
@@ -81,10 +81,10 @@ class Editor(Protocol):
 class PlatformEditor:
     """Methods `scen-lr` and `scen`, by their settings (`method`, `expert`, `router`).
 
-    With `folds` the router is not the profile's: the edits are dealt into so many parts, and
-    questions about those of a part are put to a router that was fitted on the edits of the other
-    parts. All edits are in each of these banks. For streams on whose edits the shipped profile was
-    fitted, or that are of another kind.
+    With `folds` the profile's router is not used: the edits are split into that many folds, and
+    questions about the edits of a fold are answered with a router fitted on the other folds. Each
+    model holds all edits. For streams on which the packaged profile was fitted, or of another kind
+    than its data.
     """
 
     method: MethodName = "scen-lr"
@@ -93,7 +93,7 @@ class PlatformEditor:
     folds: int = 0
 
     def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
-        """Both stages. Raises ConfigError where the settings do not fit the base."""
+        """Run both training stages. Raises ConfigError if the settings do not fit the base."""
         config = load_config(
             fixed={"method": self.method, "expert": self.expert, "router": self.router}
         )
@@ -129,12 +129,12 @@ class PlatformEditor:
     ) -> list[Router]:
         neutral = read_prompts(sample_path("nq_neutral.jsonl"))
 
-        def read() -> Tensor:
+        def read_neutral() -> Tensor:
             return read_prompt_keys(base, method.places, neutral)
 
         if not self.folds:
             profile = choose_profile(config, base)
-            return [make_router(config, base, profile, method.places, read)]
+            return [make_router(config, base, profile, method.places, read_neutral)]
         plan = RouterPlan(bound=config.router.max_false_activation)
         routers = []
         for fold in range(self.folds):
@@ -154,11 +154,11 @@ def _fit(
     plan = wave_plan(config, method)
     encoded = encode_edits(base.template, edits, other_ways=config.expert.other_ways)
     parts = cut_parts(encoded, config.expert.batch_size)
-    found = []
+    fitted = []
     for part in parts:
-        found.append(fit_part(base.model, plan, [encoded[i] for i in part], base.pad_id))
+        fitted.append(fit_part(base.model, plan, [encoded[i] for i in part], base.pad_id))
         progress(len(part), len(edits))
-    return add_neurons(join_parts(parts, found), plan, [edit.seed for edit in edits], None)
+    return add_neurons(join_parts(parts, fitted), plan, [edit.seed for edit in edits], None)
 
 
 def _widened(tensor: Tensor) -> Tensor:
