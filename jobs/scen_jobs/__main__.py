@@ -22,7 +22,9 @@ def main(argv: Sequence[str], address: str = "auto") -> int:
     """Run a job on the cluster at `address`; the exit code of `scen`."""
     parser = argparse.ArgumentParser(prog="python -m scen_jobs", description="run a Ray job")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--spec", metavar="JSON", help="the job, as `scen submit --print-spec` has")
+    source.add_argument(
+        "--spec", metavar="JSON", help="the job, as printed by `scen submit --print-spec`"
+    )
     source.add_argument("--spec-file", metavar="FILE", help="the same as a JSON or YAML file")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     args = parser.parse_args(argv)
@@ -50,15 +52,15 @@ def read_spec(path: str) -> JobSpec:
 
 
 def run(spec: JobSpec, address: str, *, is_json: bool) -> None:
-    """Do the work and show the result. Raises ScenError."""
+    """Run a job and show the result. Raises ScenError."""
     if isinstance(spec, CalibrateSpec | BenchmarkSpec):
         from scen_jobs.task_jobs import run_task_job
 
         run_task_job(spec, address, is_json=is_json)
     else:
-        from scen_jobs.crew_jobs import run_crew_job
+        from scen_jobs.group_jobs import run_group_job
 
-        run_crew_job(spec, address, is_json=is_json)
+        run_group_job(spec, address, is_json=is_json)
 
 
 if __name__ == "__main__":

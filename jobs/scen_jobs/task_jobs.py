@@ -1,4 +1,4 @@
-"""Jobs whose work is done whole by Ray tasks: a calibration is one, each row of a benchmark too."""
+"""Jobs that run as Ray tasks: one task per calibration, one per row of a benchmark."""
 
 import tempfile
 from dataclasses import replace
@@ -49,7 +49,7 @@ def _calibrate(spec: CalibrateSpec, address: str) -> Calibrated:
 
 
 def _calibrate_here(spec: CalibrateSpec, name: str) -> tuple[Calibrated, dict[str, bytes]]:
-    """On a worker: the calibration, and the two files of its profile by their suffix."""
+    """On a worker: the calibration, and the two files of its profile by suffix."""
     with tempfile.TemporaryDirectory() as folder:
         here = spec.model_copy(update={"out": str(Path(folder, name))})
         done = calibrate_base(here, say, step_progress)
@@ -59,8 +59,8 @@ def _calibrate_here(spec: CalibrateSpec, name: str) -> tuple[Calibrated, dict[st
 def _measure_all(
     ray: Any, spec: BenchmarkSpec, settings: BenchmarkSettings
 ) -> tuple[str, list[Row]]:
-    """The name of the base, and the rows in the order of the file. Each method with each number of
-    edits is a task; rows that are kept in `out` are not measured again."""
+    """The name of the base, and the rows in the order of the file. Each combination of
+    method and number of edits is a task; rows already in `out` are not measured again."""
     task = ray.remote(**_options(spec), max_retries=2)(_measure)
     parts = [
         settings.model_copy(update={"sizes": [size], "methods": [method]})
@@ -77,7 +77,7 @@ def _measure_all(
 
 
 def _measure(settings: BenchmarkSettings, place: str, threads: int) -> tuple[str, Row]:
-    """On a worker: the name of the base, and the one row of a benchmark that was cut to it."""
+    """On a worker: the name of the base, and the row of a benchmark with one method and size."""
     torch.set_num_threads(threads)
     base = load_benchmark_base(settings, say)
     [row] = run_benchmark(base, settings, RowStore(Storage(place)), lambda *_: None)
@@ -85,13 +85,13 @@ def _measure(settings: BenchmarkSettings, place: str, threads: int) -> tuple[str
 
 
 def _options(spec: CalibrateSpec | BenchmarkSpec) -> dict[str, Any]:
-    """Options of `ray.remote`: what a worker has."""
+    """Options of `ray.remote`: resources and environment of a worker."""
     environment = {"env_vars": worker_environment(spec.gpus) | passed_on()}
     return {"num_cpus": spec.cpus, "num_gpus": spec.gpus, "runtime_env": environment}
 
 
 def _result(ray: Any, reference: Any) -> Any:
-    """What a task returned. Raises the ScenError that it raised."""
+    """The result of a task. Raises the ScenError that it raised."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as err:

@@ -24,7 +24,7 @@ from bench.report import base_option, emit, new_parser
 from cluster.ray_head import Head, settle_environment, start_head, stop_tree
 from scen.cluster.parts import RayParts
 from scen.cluster.session import ray_session
-from scen.cluster.worker_group import Crew
+from scen.cluster.worker_group import WorkerGroup
 from scen.config import Config, load_config
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
@@ -147,10 +147,10 @@ def main() -> None:
             for way in args.ways:
                 strategy, workers = WAYS[way]
                 config = config_of(args.base, workers, strategy)
-                with Meter(head) as meter, Crew() as crew:
-                    timed = run_waves(home / way, edits, partial(RayParts, crew=crew), config)
+                with Meter(head) as meter, WorkerGroup() as group:
+                    timed = run_waves(home / way, edits, partial(RayParts, group=group), config)
                 tell(strategy, workers, count, timed, peak_mb=round(meter.peak_mb),
-                     shard_mb=round(crew.figures["shard_bytes"] / 2**20, 1))  # fmt: skip
+                     shard_mb=round(group.figures["shard_bytes"] / 2**20, 1))  # fmt: skip
     finally:
         stop_tree(process, grace_s=2)
         shutil.rmtree(home, ignore_errors=True)

@@ -13,7 +13,7 @@ from typing import Any
 from conftest import WORDS
 from scen.cluster.parts import RayParts
 from scen.cluster.session import ray_session
-from scen.cluster.worker_group import Crew
+from scen.cluster.worker_group import WorkerGroup
 from scen.config import Config, load_config
 from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
@@ -136,7 +136,7 @@ def live(
         make: Any = LocalParts
         if address:
             stack.enter_context(ray_session(address))
-            make = partial(RayParts, crew=stack.enter_context(Crew()))
+            make = partial(RayParts, group=stack.enter_context(WorkerGroup()))
         parts: Any = make(store, config, ["Where is it?"], Diary(store.storage))
         for _ in run_stream("chaos", [EDITS], store, config, MortalParts(parts, fatal)):
             pass

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.ray_head import Head
 from cluster.wave_case import EDITS, case_config, run_case
-from scen.cluster.worker_group import Crew
+from scen.cluster.worker_group import WorkerGroup
 from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
 
@@ -53,8 +53,8 @@ def test_a_killed_worker_is_replaced(head: Head, tiny_folder: Path, tmp_path: Pa
             victims[0].kill()
             parts_then.append(parts_of(tmp_path / "killed"))
 
-    with Crew() as crew:
-        run_case(tmp_path / "killed", config, crew, kill_one)
+    with WorkerGroup() as group:
+        run_case(tmp_path / "killed", config, group, kill_one)
         assert not victims[0].is_running()
     assert 1 <= parts_then[0] < 11  # it died in the middle
     run_case(tmp_path / "alone", config)

@@ -9,7 +9,7 @@ import torch
 from cluster.wave_case import EDITS, Ran, case_config, run_case
 from conftest import write_tiny_base
 from scen.cluster.sharding import base_bytes
-from scen.cluster.worker_group import Crew
+from scen.cluster.worker_group import WorkerGroup
 
 pytestmark = pytest.mark.cluster
 TOLERANCE = 3e-3  # of numbers kept as float16, after Adam has been at them
@@ -41,10 +41,10 @@ def ids(ran: Ran) -> list[str]:
 def test_replicated_workers_make_the_same_bundle(
     alone: Ran, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    with Crew() as crew:
-        spread = run_case(tmp_path, case_config(tiny_folder), crew)
-    assert crew.figures["world"] == 2
-    assert crew.figures["shard_bytes"] == base_bytes(spread.store.base)
+    with WorkerGroup() as group:
+        spread = run_case(tmp_path, case_config(tiny_folder), group)
+    assert group.figures["world"] == 2
+    assert group.figures["shard_bytes"] == base_bytes(spread.store.base)
     assert spread.store.ledger.manifest.artifacts == alone.store.ledger.manifest.artifacts
     assert spread.bundle == alone.bundle
     assert (spread.store.base.is_loaded, alone.store.base.is_loaded) == (False, True)
@@ -55,13 +55,13 @@ def test_replicated_workers_make_the_same_bundle(
 
 
 @pytest.mark.usefixtures("ray")
-def test_an_elastic_crew_begins_with_the_workers_that_fit(
+def test_an_elastic_group_begins_with_the_workers_that_fit(
     alone: Ran, tiny_folder: Path, tmp_path: Path
 ) -> None:
     wanted = {"workers": 2, "min_workers": 1, "cpus_per_worker": 3}  # of the head's 4
-    with Crew() as crew:
-        small = run_case(tmp_path, case_config(tiny_folder, cluster=wanted), crew)
-    assert crew.figures["world"] == 1
+    with WorkerGroup() as group:
+        small = run_case(tmp_path, case_config(tiny_folder, cluster=wanted), group)
+    assert group.figures["world"] == 1
     assert small.bundle == alone.bundle
     assert ids(small) == [edit.id for edit in EDITS]
 
@@ -71,11 +71,11 @@ def test_a_base_in_two_halves_makes_the_same_experts(
     alone: Ran, tiny_folder: Path, tmp_path: Path
 ) -> None:
     config = case_config(tiny_folder, cluster={"strategy": "zero3", "workers": 2})
-    with Crew() as crew:
-        halved = run_case(tmp_path, config, crew)
-    assert crew.figures["world"] == 2
+    with WorkerGroup() as group:
+        halved = run_case(tmp_path, config, group)
+    assert group.figures["world"] == 2
     half = base_bytes(halved.store.base) / 2
-    assert half <= crew.figures["shard_bytes"] <= 1.01 * half  # a tensor is padded to be halved
+    assert half <= group.figures["shard_bytes"] <= 1.01 * half  # a tensor is padded to be halved
     assert largest_difference(halved, alone) <= TOLERANCE
     assert ids(halved) == [edit.id for edit in EDITS]
     assert not halved.store.base.is_loaded

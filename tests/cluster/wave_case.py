@@ -1,4 +1,4 @@
-"""A wave of 21 edits on the tiny base, and how it is run: in one process or on a crew."""
+"""A wave of 21 edits on the tiny base, and how it is run: in one process or on workers."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from conftest import WORDS
-from scen.cluster.parts import RayParts, read_on_crew
-from scen.cluster.worker_group import Crew
+from scen.cluster.parts import RayParts, read_on_workers
+from scen.cluster.worker_group import WorkerGroup
 from scen.config import Config, load_config
 from scen.fs import Storage
 from scen.ledger.tensors import load_bundle
@@ -67,13 +67,13 @@ def case_config(base: Path, **sections: dict[str, Any]) -> Config:
 def run_case(
     folder: Path,
     config: Config,
-    crew: Crew | None = None,
+    group: WorkerGroup | None = None,
     progress: Progress = lambda _step, _done, _total: None,
 ) -> Ran:
     """The wave on a store in `folder`."""
-    read = None if crew is None else partial(read_on_crew, crew)
+    read = None if group is None else partial(read_on_workers, group)
     store = create_store(Storage(str(folder)), config, NEUTRAL, elsewhere=read)
-    make = LocalParts if crew is None else partial(RayParts, crew=crew)
+    make = LocalParts if group is None else partial(RayParts, group=group)
     wave = Wave("case", 0, EDITS, settings(config, store))
     report = run_wave(wave, make(store, config, LOCALITY, NullTracker(), progress), store.storage)
     bundle = store.storage.read_json(f"waves/{wave.key}/trained.json")["bundle"]

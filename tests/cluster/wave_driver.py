@@ -19,7 +19,7 @@ from torch import Tensor
 from cluster.wave_case import EDITS, LOCALITY, NEUTRAL, case_config
 from scen.cluster.parts import RayParts
 from scen.cluster.session import ray_session
-from scen.cluster.worker_group import Crew
+from scen.cluster.worker_group import WorkerGroup
 from scen.fs import Storage
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Journal, Wave
@@ -87,7 +87,7 @@ def drive(address: str, folder: str, base: str, fatal: str | None = None) -> Non
         make = LocalParts
         if address != "here":
             stack.enter_context(ray_session(address))
-            make = partial(RayParts, crew=stack.enter_context(Crew()))  # type: ignore[assignment]
+            make = partial(RayParts, group=stack.enter_context(WorkerGroup()))  # type: ignore[assignment]
         parts = make(store, config, LOCALITY, NullTracker(), progress)
         wave = Wave("case", 0, EDITS, settings(config, store))
         run_wave(wave, MortalParts(parts, fatal), store.storage)

@@ -1,1 +1,1 @@
-"""Waves on a Ray cluster: Ray Train workers, a base sharded by DeepSpeed where it must be."""
+"""Waves on a Ray cluster: Ray Train workers, and a base sharded by DeepSpeed if it needs to be."""

@@ -1,4 +1,4 @@
-"""Ray jobs: work that runs on a cluster, with nobody connected to it."""
+"""Ray jobs: work that runs on a cluster without a connected client."""
 
 import asyncio
 import logging
@@ -17,11 +17,11 @@ _OPEN = ("PENDING", "RUNNING")
 
 @dataclass(frozen=True)
 class Submission:
-    """A job for `python -m scen_jobs`, by its spec as JSON; `label` is part of its name.
+    """A job for `python -m scen_jobs`: its spec as JSON, and a `label` for its name.
 
-    `stream` and `store` say what no other job may run meanwhile. `mark` is a fingerprint of the
-    input files. `python` is the head's interpreter, `packages` are folders of Python code to send
-    along, `environment` what the job's processes find in theirs.
+    No other job may run the same `stream` of the same `store` meanwhile. `mark` is a fingerprint
+    of the input files. `python` is the head's interpreter, `packages` are folders of Python code
+    to upload, `environment` holds environment variables of the job.
     """
 
     spec: str
@@ -35,31 +35,31 @@ class Submission:
 
     @property
     def submission_id(self) -> str:
-        """The same for the same work, so that a second submission is recognised."""
+        """Derived from the spec and the input files, so that a second submission is recognised."""
         name = re.sub(r"[^a-z0-9-]", "-", self.label)[:40]
         return f"scen-{name}-{digest_json([self.spec, self.mark])[:12]}"
 
     @property
     def entrypoint(self) -> str:
-        """The command that the cluster's shell runs. The spec is one quoted word of it: variables
-        of the environment are expanded by Ray."""
+        """The shell command of the job. The spec is one quoted word, because Ray expands
+        environment variables in the command."""
         return shlex.join((self.python, "-m", "scen_jobs", "--spec", self.spec))
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job on a cluster. `state` is what its submission found: started, running or done."""
+    """A job on a cluster. `state` is its state at submission: started, running or done."""
 
     submission_id: str
     state: str
     client: "JobClient" = field(repr=False, compare=False)
 
     def follow(self, say: Callable[[str], None]) -> str:
-        """Pass the log on until the job ends; the status it ended with, such as SUCCEEDED."""
+        """Pass the log to `say` until the job ends; returns its final status, such as SUCCEEDED."""
         return self.client.follow(self.submission_id, say)
 
     def stop(self) -> bool:
-        """End the job; False where it had ended already."""
+        """Stop the job; False if it had already ended."""
         return self.client.stop(self.submission_id)
 
 
@@ -67,11 +67,11 @@ class JobClient:
     """The jobs of a cluster, by the address of its dashboard (http://host:8265)."""
 
     def __init__(self, address: str) -> None:
-        """Raises ConfigError where no dashboard answers there, or it refuses the token."""
+        """Raises ConfigError if no dashboard answers at the address, or it refuses the token."""
         prepare_environment()
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)  # its import has set another
+        logging.getLogger("ray").setLevel(logging.WARNING)  # its import sets another level
         with connecting(
             address,
             f"no Ray dashboard answers at {address}; it looks like http://127.0.0.1:8265",
@@ -79,11 +79,11 @@ class JobClient:
             self._client: Any = JobSubmissionClient(address)
 
     def submit(self, job: Submission, cpus: float = 0, *, again: bool = False) -> Submitted:
-        """Start a job, unless the same is running or (but `again`) done. One that failed or was
-        stopped is started again under the next number. `cpus` are the driver's.
+        """Start a job, unless the same job is running or (without `again`) done. A job that failed
+        or was stopped is started again under the next number. `cpus` are CPU cores of the driver.
 
-        Raises ConflictError where the stream is being run by another job, of another spec: nothing
-        would be committed twice, but one of the two would do its work in vain.
+        Raises ConflictError if a job with another spec is running the stream: nothing would be
+        committed twice, but the work of one of them would be wasted.
         """
         for attempt in range(1, 1000):
             name = job.submission_id + (f"-{attempt}" if attempt > 1 else "")
@@ -98,7 +98,7 @@ class JobClient:
         raise ScenError(f"job {job.submission_id}: failed too often")
 
     def follow(self, submission_id: str, say: Callable[[str], None]) -> str:
-        """Pass the job's log on until it ends; the status it ended with."""
+        """Pass the job's log to `say` until it ends; returns its final status."""
 
         async def tail() -> None:
             async for text in self._client.tail_job_logs(submission_id):
@@ -110,9 +110,9 @@ class JobClient:
 
     def jobs(self) -> list[dict[str, Any]]:
         """The platform's jobs, newest first: id, status, message, times in ms since 1970."""
-        found = [job for job in self._client.list_jobs() if job.submission_id]
-        mine = [job for job in found if job.submission_id.startswith("scen-")]
-        mine.sort(key=lambda job: job.start_time or 0, reverse=True)
+        submitted = [job for job in self._client.list_jobs() if job.submission_id]
+        own = [job for job in submitted if job.submission_id.startswith("scen-")]
+        own.sort(key=lambda job: job.start_time or 0, reverse=True)
         return [
             {
                 "job": job.submission_id,
@@ -121,12 +121,12 @@ class JobClient:
                 "ended_ms": job.end_time,
                 "message": job.message,
             }
-            for job in mine
+            for job in own
         ]
 
     def stop(self, submission_id: str) -> bool:
-        """End a job; the next submission continues the wave it was in. False where it had ended
-        already. Raises NotFoundError."""
+        """Stop a job; the next submission continues its current wave. False if it had already
+        ended. Raises NotFoundError."""
         self._require(submission_id)
         return bool(self._client.stop_job(submission_id))
 
@@ -143,7 +143,7 @@ class JobClient:
                 entrypoint_num_cpus=cpus or None,
             )
         except (RuntimeError, ValueError) as err:
-            if "already exists" in str(err):  # another submitted it at the same time
+            if "already exists" in str(err):  # another process submitted it at the same time
                 return Submitted(name, "running", self)
             raise ScenError(f"job {name}: the cluster refused it ({err})") from err
         return Submitted(name, "started", self)
@@ -151,11 +151,14 @@ class JobClient:
     def _require_alone(self, job: Submission) -> None:
         if not job.stream:
             return
-        mine = re.compile(rf"{job.submission_id}(-\d+)?")
+        own_name = re.compile(rf"{job.submission_id}(-\d+)?")
         for other in self._client.list_jobs():
-            name, told = other.submission_id or "", other.metadata or {}
-            is_same_stream = (told.get("stream"), told.get("store")) == (job.stream, job.store)
-            if is_same_stream and str(other.status) in _OPEN and not mine.fullmatch(name):
+            name, metadata = other.submission_id or "", other.metadata or {}
+            is_same_stream = (metadata.get("stream"), metadata.get("store")) == (
+                job.stream,
+                job.store,
+            )
+            if is_same_stream and str(other.status) in _OPEN and not own_name.fullmatch(name):
                 raise ConflictError(
                     f"--stream: {job.stream} of {job.store} is being run by job {name}, with other "
                     f"options or another state of the file; wait for it (`scen jobs`), stop it "

@@ -1,4 +1,4 @@
-"""The steps of a wave with their work on Ray Train workers, committed by the store's registry."""
+"""The steps of a wave on Ray Train workers; the store's registry commits it."""
 
 import time
 import uuid
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scen.cluster.registry import RegistryClient
 from scen.cluster.sharding import measure_device, read_deepspeed
-from scen.cluster.worker_group import Crew, CrewJob
+from scen.cluster.worker_group import WorkerGroup, WorkerJob
 from scen.config import Config
 from scen.errors import ScenError
 from scen.fs import Storage
@@ -21,30 +21,30 @@ from scen.model.keys import KeyPlace
 from scen.pipeline.local import LocalParts, Progress
 from scen.pipeline.work import KeysTask, KeysWork, SharedWork
 
-_POLL_S = 0.2  # between two looks at what is written down
+_POLL_S = 0.2  # between two checks for finished pieces
 
 
 @dataclass(frozen=True)
 class RayParts(LocalParts):
-    """`LocalParts` whose training and measuring run on the workers of a Ray cluster.
+    """`LocalParts` that trains and evaluates on the workers of a Ray cluster.
 
-    Wants a connected Ray (`ray_session`). The store must be where every worker can reach it; its
-    base may be without weights.
+    Requires a connected Ray (`ray_session`). Every worker must be able to access the store; the
+    base of the store may be without weights.
     """
 
-    crew: Crew = field(default_factory=Crew)
+    group: WorkerGroup = field(default_factory=WorkerGroup)
 
     def do(self, step: str, work: SharedWork) -> None:
-        """Do the pieces that were not done before, shared by the workers. Raises ScenError."""
-        share_out(self.crew, self._job, step, work, self.progress)
+        """Do the pieces that are not done yet, shared among the workers. Raises ScenError."""
+        share_out(self.group, self._job, step, work, self.progress)
 
     def read_keys(self, prompts: Sequence[str]) -> Tensor:
-        """Read by the workers."""
+        """The keys of prompts, read by the workers."""
         store, places = self.store, self.store.method.places
-        return read_on_crew(self.crew, store.storage, self.config, store.base, places, prompts)
+        return read_on_workers(self.group, store.storage, self.config, store.base, places, prompts)
 
     def append(self, commit: WaveCommit, version: int) -> int:
-        """Let the registry of the store write a wave, so that its followers hear of it at once."""
+        """Commit a wave through the registry of the store, which notifies its followers."""
         return int(self._registry.call("commit", commit, version).version)
 
     @cached_property
@@ -52,66 +52,68 @@ class RayParts(LocalParts):
         return RegistryClient(self.store.storage.uri, self.store.storage.options)
 
     @cached_property
-    def _job(self) -> CrewJob:
-        return crew_job(self.crew, self.store.storage, self.config, self.store.base)
+    def _job(self) -> WorkerJob:
+        return worker_job(self.group, self.store.storage, self.config, self.store.base)
 
 
-def read_on_crew(
-    crew: Crew,
+def read_on_workers(
+    group: WorkerGroup,
     storage: Storage,
     config: Config,
     base: Base,
     places: tuple[KeyPlace, ...],
     prompts: Sequence[str],
 ) -> Tensor:
-    """key_NKF float16 of prompts, read by the workers; with a crew it is a `ReadElsewhere`. Raises
-    ScenError."""
+    """key_NKF float16 of prompts, read by the workers. With the group bound, this is a
+    `ReadElsewhere`. Raises ScenError."""
     task = KeysTask(places, tuple(prompts), f"keys/{uuid.uuid4().hex}")
     work = KeysWork.of(task, storage, base)
-    share_out(crew, crew_job(crew, storage, config, base), "read", work, lambda *_: None)
+    share_out(group, worker_job(group, storage, config, base), "read", work, lambda *_: None)
     return work.collect()
 
 
-def crew_job(crew: Crew, storage: Storage, config: Config, base: Base) -> CrewJob:
-    """The job of workers on a store. What `auto` means for the base is settled here, as it may mean
-    another thing on their machines."""
+def worker_job(group: WorkerGroup, storage: Storage, config: Config, base: Base) -> WorkerJob:
+    """The job of workers on a store. `auto` settings of the base are resolved here, since they may
+    resolve differently on the workers' machines."""
     settings = config.cluster
-    strategy = crew.strategy(settings, base, measure_device)
-    # Read here: the workers' nodes need not have the file.
+    strategy = group.strategy(settings, base, measure_device)
+    # Read here, since the workers' nodes may not have the file.
     deepspeed = read_deepspeed(settings.deepspeed) if strategy == "zero3" else None
-    known = base.describe()
-    facts: dict[str, Any] = {name: known[name] for name in ("name", "template", "dtype")}
-    settled = config.model_copy(update={"base": config.base.model_copy(update=facts)})
-    return CrewJob(storage.uri, storage.options, settled, deepspeed)
+    described = base.describe()
+    resolved: dict[str, Any] = {name: described[name] for name in ("name", "template", "dtype")}
+    resolved_config = config.model_copy(update={"base": config.base.model_copy(update=resolved)})
+    return WorkerJob(storage.uri, storage.options, resolved_config, deepspeed)
 
 
-def share_out(crew: Crew, job: CrewJob, step: str, work: SharedWork, progress: Progress) -> None:
-    """Have the workers do the pieces that were not done before.
+def share_out(
+    group: WorkerGroup, job: WorkerJob, step: str, work: SharedWork, progress: Progress
+) -> None:
+    """Have the workers do the pieces that are not done yet.
 
-    Workers that gave up are replaced as long as something gets done. Raises ScenError.
+    Failed workers are replaced as long as some pieces get done. Raises ScenError.
     """
-    watch = _Watch(step, work, progress)
-    left = watch.look()
+    watch = _ProgressWatch(step, work, progress)
+    left = watch.poll()
     while left > 0:
-        crew.give(job, work.task)
+        group.give(job, work.task)
         before = left
-        while left > 0 and crew.failure is None:
+        while left > 0 and group.failure is None:
             time.sleep(_POLL_S)
-            left = watch.look()
+            left = watch.poll()
         if left == before:
-            raise ScenError(f"{step}: the workers gave up ({crew.failure})")
+            raise ScenError(f"{step}: the workers failed ({group.failure})")
 
 
-class _Watch:
-    """Tells the progress of pieces that others write down."""
+class _ProgressWatch:
+    """Reports the progress of pieces that other processes write."""
 
     def __init__(self, step: str, work: SharedWork, progress: Progress) -> None:
         self._step, self._work, self._progress = step, work, progress
         self._open = set(range(work.count))
         self._total = sum(work.size(index) for index in range(work.count))
 
-    def look(self) -> int:
-        """Tell of pieces that are done since the last look; how many are still open."""
+    def poll(self) -> int:
+        """Report the pieces finished since the last call; returns how many are still open."""
         for index in sorted(self._open):
             if self._work.is_done(index):
                 self._open.discard(index)

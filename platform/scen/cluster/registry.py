@@ -1,8 +1,8 @@
 """The registry of a store: one process in front of its ledger, for many writers and followers.
 
-A plain class with async methods that runs as a named Ray actor. It holds nothing that is not in the
-ledger, so it may be killed at any moment; each life claims an epoch, which refuses the writes of
-all lives before it. `RegistryClient` reaches it by name, with a limit on every call.
+A plain class with async methods that runs as a named Ray actor. All its state is in the ledger, so
+it may be killed at any time; each new process claims an epoch, which fences off the writes of
+earlier ones. `RegistryClient` looks it up by name and limits the duration of every call.
 """
 
 import asyncio
@@ -28,31 +28,31 @@ from scen.pipeline.admit import Admission, admit
 from scen.records import Edit, normalise
 
 log = logging.getLogger(__name__)
-API = 1  # larger where callers of an older one would not understand
-_POLL_S = 0.5  # between two looks at what others wrote to the ledger
-_UPGRADE = "RegistryClient.replace() puts the code of its caller in place; nothing is lost"
+API = 1  # increased by changes that callers of an older registry cannot handle
+_POLL_S = 0.5  # between two checks for commits of other writers
+_UPGRADE = "RegistryClient.replace() replaces it by one with the caller's code; no data is lost"
 
 
 class Registry:
-    """Commits, snapshots and news of one store. Methods raise as those of `Ledger` do.
+    """Commits, snapshots and new versions of one store. Methods raise as those of `Ledger` do.
 
-    The store is opened by the first call, and again by the next where that fails: a constructor
-    that fails would end a Ray actor for good.
+    The store is opened by the first call, and by the next one if that fails: an exception in the
+    constructor would end the Ray actor permanently.
     """
 
     def __init__(self, uri: str, options: dict[str, str] | None = None) -> None:
         self._uri, self._options = uri, options
         self._ledger: Ledger | None = None
         self._epoch = 0
-        self._opening, self._writing = asyncio.Lock(), asyncio.Lock()
-        self._news = asyncio.Event()  # set, and replaced, when there is a new version
+        self._open_lock, self._write_lock = asyncio.Lock(), asyncio.Lock()
+        self._new_version = asyncio.Event()  # set, and replaced, when there is a new version
         self._newest = Snapshot(0)
         self._counts = {"commits": 0, "conflicts": 0}
-        self._watch: asyncio.Task[None] | None = None
-        self._began = datetime.now(UTC)
+        self._poller: asyncio.Task[None] | None = None
+        self._started_at = datetime.now(UTC)
 
     async def info(self) -> dict[str, Any]:
-        """Where and what it is: store, epoch, version, process, code, and how to upgrade it."""
+        """This registry: its store, epoch, version, process and code, and how to upgrade it."""
         snapshot = await self._fresh()
         return {
             "store": self._uri,
@@ -62,26 +62,27 @@ class Registry:
             "pid": os.getpid(),
             "code": __version__,
             "api": API,
-            "began": self._began.isoformat(timespec="seconds"),
+            "began": self._started_at.isoformat(timespec="seconds"),
             "upgrade": _UPGRADE,
         }
 
     async def metrics(self) -> dict[str, int]:
-        """Numbers for a monitor: those since this process began are named so."""
+        """Metrics for monitoring; `..._since_start` counts since this process started."""
         snapshot = await self._fresh()
         since = {f"{name}_since_start": count for name, count in self._counts.items()}
-        told = {"version": snapshot.version, "epoch": self._epoch}
-        return told | {"active": len(snapshot.entries)} | since
+        metrics = {"version": snapshot.version, "epoch": self._epoch}
+        return metrics | {"active": len(snapshot.entries)} | since
 
     async def propose(
         self, edits: Sequence[Edit], on_conflict: OnConflict = "quarantine", stream: str = ""
     ) -> Admission:
-        """What would become of edits; of a stream, against what it sees. Nothing is written."""
+        """The admission of edits, without writing anything; with `stream`, against the edits
+        visible to it."""
         snapshot, streams = await self._fresh(), await self._streams(stream)
         return await asyncio.to_thread(admit, edits, _restrict(snapshot, streams), on_conflict)
 
     async def commit(self, wave: WaveCommit, expected_version: int) -> CommitResult:
-        """Append a wave on top of the version that the caller has seen; once, however often."""
+        """Append a wave on top of `expected_version`; idempotent."""
         ledger = await self._open()
         epoch = self._epoch
         return await self._write(
@@ -89,7 +90,7 @@ class Registry:
         )
 
     async def act(self, action: Action, expected_version: int | None = None) -> CommitResult:
-        """Revoke, expire, roll back or drop, on that version, or on whichever is the newest."""
+        """Revoke, expire, roll back or drop, on `expected_version` (None: the newest)."""
         ledger = await self._open()
         mine = replace(action, about=replace(action.about, epoch=self._epoch))
         if expected_version is None:
@@ -97,12 +98,12 @@ class Registry:
         return await self._write(lambda: ledger.act(mine, expected_version))
 
     async def snapshot(self, version: int | None = None, stream: str = "") -> View:
-        """The active edits of a version (None: the newest); of a stream, what it sees."""
-        found, streams = await self._at(version), await self._streams(stream)
-        return await asyncio.to_thread(view_of, found, streams)
+        """The active edits of a version (None: the newest); with `stream`, those visible to it."""
+        snapshot, streams = await self._at(version), await self._streams(stream)
+        return await asyncio.to_thread(view_of, snapshot, streams)
 
     async def delta(self, since: int, stream: str = "") -> Delta:
-        """What leads from a version to the newest."""
+        """The change from a version to the newest."""
         after = await self._fresh()
         before, streams = await self._at(since), await self._streams(stream)
         return await asyncio.to_thread(delta_of, before, after, streams)
@@ -115,39 +116,39 @@ class Registry:
     async def lookup(self, prompt: str, stream: str = "") -> list[str]:
         """The ids of the active edits with this prompt, from memory."""
         snapshot, streams = await self._fresh(), await self._streams(stream)
-        found = snapshot.state.active_about([normalise(prompt)])
-        return [e.edit_id for e in found if streams is None or e.stream in streams]
+        entries = snapshot.state.active_about([normalise(prompt)])
+        return [e.edit_id for e in entries if streams is None or e.stream in streams]
 
     async def wait(self, version: int, timeout_s: float) -> int:
-        """The newest version, as soon as it is above `version`, or after a time."""
+        """Wait for a version above `version`, at most `timeout_s`; returns the newest version."""
         end = asyncio.get_running_loop().time() + timeout_s
         newest = (await self._fresh()).version
         while newest <= version and (left := end - asyncio.get_running_loop().time()) > 0:
-            if self._watch is None or self._watch.done():
-                self._watch = asyncio.create_task(self._look_out())
+            if self._poller is None or self._poller.done():
+                self._poller = asyncio.create_task(self._poll_ledger())
             try:
-                await asyncio.wait_for(self._news.wait(), left)
+                await asyncio.wait_for(self._new_version.wait(), left)
             except TimeoutError:
                 break
             newest = self._newest.version
         return self._newest.version
 
-    def _told(self, numbers: Mapping[str, int]) -> None:
-        """New numbers for a monitor; nobody looks at them here."""
+    def _report_metrics(self, numbers: Mapping[str, int]) -> None:
+        """Called with new metrics; does nothing here."""
 
-    async def _look_out(self) -> None:
-        """Until there is news, look for what others wrote."""
-        news = self._news
-        while not news.is_set():
+    async def _poll_ledger(self) -> None:
+        """Poll the ledger until there is a new version."""
+        new_version = self._new_version
+        while not new_version.is_set():
             await asyncio.sleep(_POLL_S)
             try:
                 await self._fresh()
-            except (ScenError, OSError) as err:  # storage may be away for a while
+            except (ScenError, OSError) as err:  # storage may be unavailable for a while
                 log.warning("registry: the ledger cannot be read now (%s)", err)
 
     async def _write(self, work: Callable[[], CommitResult]) -> CommitResult:
-        """One write after the other; reads go on meanwhile."""
-        async with self._writing:
+        """Run one write at a time; reads are not blocked."""
+        async with self._write_lock:
             try:
                 done = await asyncio.to_thread(work)
                 self._counts["commits"] += not done.already_committed
@@ -155,18 +156,18 @@ class Registry:
                 self._counts["conflicts"] += 1
                 raise
             finally:
-                self._told(self._counts)
+                self._report_metrics(self._counts)
         await self._fresh()
         return done
 
     async def _fresh(self) -> Snapshot:
-        """The newest snapshot; those who wait are told where it is new."""
-        found = await self._at(None)
-        if found.version > self._newest.version:
-            self._newest = found
-            self._told({"version": found.version, "epoch": self._epoch})
-            self._news.set()
-            self._news = asyncio.Event()
+        """The newest snapshot; wakes waiting calls if it is new."""
+        snapshot = await self._at(None)
+        if snapshot.version > self._newest.version:
+            self._newest = snapshot
+            self._report_metrics({"version": snapshot.version, "epoch": self._epoch})
+            self._new_version.set()
+            self._new_version = asyncio.Event()
         return self._newest
 
     async def _at(self, version: int | None) -> Snapshot:
@@ -180,7 +181,7 @@ class Registry:
         return {stream, *await asyncio.to_thread(read_published, storage)}
 
     async def _open(self) -> Ledger:
-        async with self._opening:
+        async with self._open_lock:
             if self._ledger is None:
                 storage = Storage(self._uri, self._options)
                 ledger = await asyncio.to_thread(open_ledger, storage)
@@ -190,7 +191,7 @@ class Registry:
 
 
 def _restrict(snapshot: Snapshot, streams: Streams) -> Snapshot:
-    """The snapshot as some streams see it."""
+    """The part of a snapshot that is visible to some streams."""
     if streams is None:
         return snapshot
     state = snapshot.state
@@ -199,15 +200,15 @@ def _restrict(snapshot: Snapshot, streams: Streams) -> Snapshot:
     return Snapshot(snapshot.version, State(mine, gone))
 
 
-_TRIES = 8
-_PAUSE_S = 0.2  # before a second try; twice as long before each further one
+_MAX_ATTEMPTS = 8
+_PAUSE_S = 0.2  # before the second attempt; doubled for each further one
 _PING_S = 5.0
 
 
 class MeteredRegistry(Registry):
-    """A registry whose numbers Ray shows to Prometheus, as ray_scen_registry_<name>."""
+    """A registry whose metrics Ray exports to Prometheus as ray_scen_registry_<name>."""
 
-    def _told(self, numbers: Mapping[str, int]) -> None:
+    def _report_metrics(self, numbers: Mapping[str, int]) -> None:
         from ray.util.metrics import Gauge
 
         for name, value in numbers.items():
@@ -216,7 +217,7 @@ class MeteredRegistry(Registry):
 
 
 class RegistryClient:
-    """The registry of one store. `timeout_s` is the limit of one try of a call."""
+    """The registry of one store. `timeout_s` limits each attempt of a call."""
 
     def __init__(
         self, uri: str, options: dict[str, str] | None = None, timeout_s: float = 60.0
@@ -225,18 +226,18 @@ class RegistryClient:
         self._actor: Any = None
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
-        """The result of a method of `Registry`. Raises what it raises, or ScenError where the
-        registry cannot be reached after several tries. `timeout_s` is beside the client's."""
+        """The result of a method of `Registry`. Raises what it raises, or ScenError if the registry
+        does not answer after several attempts. `timeout_s` is added to the client's."""
         limit = self._timeout_s + (timeout_s or 0.0)
         return self._try(lambda actor: getattr(actor, method).remote(*args), limit)
 
     def wait(self, version: int, timeout_s: float) -> int:
-        """The newest version, as soon as it is above `version`, or after a time."""
+        """Wait for a version above `version`, at most `timeout_s`; returns the newest version."""
         return int(self.call("wait", version, timeout_s, timeout_s=timeout_s))
 
     def replace(self) -> dict[str, Any]:
-        """Put a registry with this code in place of the one that runs; its `info()`. The ledger
-        keeps everything, and a write that the old one still tries is refused."""
+        """Replace the running registry by one with this code; returns its `info()`. All data is in
+        the ledger, and late writes of the old process are refused."""
         import ray
 
         self._look_up()
@@ -250,7 +251,7 @@ class RegistryClient:
         from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
         cause: Exception | None = None
-        for attempt in range(_TRIES):
+        for attempt in range(_MAX_ATTEMPTS):
             if attempt:
                 time.sleep(_PAUSE_S * 2 ** (attempt - 1))
             try:
@@ -264,10 +265,10 @@ class RegistryClient:
                 raise err.cause if isinstance(err.cause, ScenError) else err from None
             except (RayActorError, ValueError) as err:
                 cause, self._actor = err, None
-        raise ScenError(f"registry: it does not answer ({cause}); is the cluster up?") from cause
+        raise ScenError(f"registry: no answer ({cause}); is the cluster up?") from cause
 
     def _look_up(self) -> None:
-        """Find the registry by its name, or start it."""
+        """Look the registry up by its name, or start it."""
         import ray
 
         options: dict[str, Any] = {
@@ -283,7 +284,7 @@ class RegistryClient:
         self._actor = actor.options(**options).remote(self._uri, self._options)
 
     def _restart_if_hung(self) -> None:
-        """End a process that does not even say who it is; Ray starts another in its place."""
+        """Kill a process that does not answer `info`; Ray restarts it."""
         import ray
         from ray.exceptions import GetTimeoutError, RayActorError
 

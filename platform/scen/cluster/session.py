@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster, and news of new versions from a store's registry."""
+"""The connection to a Ray cluster, and notification of new versions by a store's registry."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from scen.errors import ConfigError
 from scen.records import digest_json
 
-# What Ray would otherwise choose by itself, and differently per release or host.
+# Ray's own defaults for these differ between releases or hosts.
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -23,32 +23,32 @@ _PASSED_ON = ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 TOKEN_HELP = (
     "name the file with the cluster's token in RAY_AUTH_TOKEN_PATH, or put it at ~/.ray/auth_token "
     "(`ray get-auth-token --generate` makes one, before the cluster is started); a cluster that "
-    "goes without tokens, on a network that you trust, wants RAY_AUTH_MODE=disabled here"
+    "uses no tokens, on a network that you trust, needs RAY_AUTH_MODE=disabled here"
 )
-_KNOCK_S = 10.0  # for a host to answer at all; Ray itself would try for minutes
+_CONNECT_S = 10.0  # for a host to accept a connection; Ray itself would try for minutes
 
 
 def prepare_environment() -> None:
-    """Settle what Ray reads from the environment; before anything imports ray."""
+    """Set the environment variables that Ray reads; call it before ray is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 def passed_on() -> dict[str, str]:
-    """What of this process's environment the cluster's processes must know too."""
+    """The environment variables of this process that the cluster's processes need too."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 def worker_environment(gpus_per_worker: float) -> dict[str, str]:
-    """Environment of the workers: DeepSpeed's device, and no threads that fight each other."""
-    found = {"TOKENIZERS_PARALLELISM": "false"}
-    return found if gpus_per_worker else found | {"DS_ACCELERATOR": "cpu"}
+    """Environment variables of the workers: DeepSpeed's device, and no tokenizer threads."""
+    variables = {"TOKENIZERS_PARALLELISM": "false"}
+    return variables if gpus_per_worker else variables | {"DS_ACCELERATOR": "cpu"}
 
 
 @contextmanager
 def connecting(address: str, advice: str) -> Iterator[None]:
-    """For a block that connects to a cluster: raises ConfigError where the cluster refuses the
-    token, or where none is found there, which `advice` helps with."""
+    """For a block that connects to a cluster: raises ConfigError if the cluster refuses the token,
+    or, with `advice`, if no cluster is found at the address."""
     from ray.exceptions import AuthenticationError
 
     try:
@@ -56,7 +56,7 @@ def connecting(address: str, advice: str) -> Iterator[None]:
     except AuthenticationError as err:
         cause = err.message.split("\n", 1)[0].rstrip(". ")
         raise ConfigError(f"--address: {address}: {cause}; {TOKEN_HELP}") from err
-    # LookupError: an answer of JSON that is not Ray's.
+    # LookupError: a JSON response that is not Ray's.
     except (OSError, RuntimeError, ValueError, LookupError) as err:
         cause = (str(err) or type(err).__name__).splitlines()[0].rstrip(". ")
         raise ConfigError(f"--address: {advice} ({cause})") from err
@@ -66,8 +66,8 @@ def connecting(address: str, advice: str) -> Iterator[None]:
 def ray_session(address: str, *, show_workers: bool = False) -> Iterator[Any]:
     """Ray, connected to a cluster: host:port, or `auto` inside a job. `local` starts one here.
 
-    With `show_workers`, what tasks write to stderr appears here. Raises ConfigError where it cannot
-    be reached, or refuses the token.
+    With `show_workers`, stderr of tasks is shown here. Raises ConfigError if the cluster cannot be
+    reached or refuses the token.
     """
     prepare_environment()
     import ray
@@ -77,7 +77,7 @@ def ray_session(address: str, *, show_workers: bool = False) -> Iterator[Any]:
         options |= {"include_dashboard": False}
     advice = f"no Ray cluster can be reached at {address}; if one runs there, {TOKEN_HELP}"
     with connecting(address, advice):
-        _knock(address)
+        _require_listener(address)
         ray.init(address=address, ignore_reinit_error=True, **options)
     try:
         yield ray
@@ -85,16 +85,16 @@ def ray_session(address: str, *, show_workers: bool = False) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raises OSError or ValueError where nothing listens at host:port."""
-    host, found, port = address.rpartition(":")
-    if found and "://" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+def _require_listener(address: str) -> None:
+    """Raises OSError or ValueError if nothing listens at host:port."""
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
 
 
 log = logging.getLogger(__name__)
 NAMESPACE = "scen"
-_LATE_S = 2.0  # an answer that is later than this will not come
+_LATE_S = 2.0  # grace period for an answer
 
 
 def registry_name(uri: str) -> str:
@@ -103,23 +103,23 @@ def registry_name(uri: str) -> str:
 
 
 class RegistryNews:
-    """What the registry of a store tells of new versions, in a process that is connected to Ray."""
+    """Waits for new versions at the registry of a store, in a process connected to Ray."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._actor: Any = None
 
     def wait(self, version: int, timeout_s: float) -> int | None:
-        """The newest version, as soon as it is above `version`, or after a time; None where there
-        is no registry, or it does not answer. Raises nothing."""
+        """Wait for a version above `version`, at most `timeout_s`; returns the newest version, or
+        None if there is no registry or it does not answer. Never raises."""
         import ray
 
         try:
             if self._actor is None:
                 self._actor = ray.get_actor(registry_name(self._uri), NAMESPACE)
-            told = self._actor.wait.remote(version, timeout_s)
-            return int(ray.get(told, timeout=timeout_s + _LATE_S))
-        except Exception as error:  # it is gone, hangs, is damaged, or Ray itself is
-            log.debug("the registry of %s tells nothing: %s", self._uri, error)
+            answer = self._actor.wait.remote(version, timeout_s)
+            return int(ray.get(answer, timeout=timeout_s + _LATE_S))
+        except Exception as error:  # no registry, no answer, or a failure of Ray
+            log.debug("the registry of %s does not answer: %s", self._uri, error)
             self._actor = None
             return None

@@ -1,4 +1,4 @@
-"""Whether a base fits one worker's device, and ZeRO-3 sharding where it does not."""
+"""Whether a base fits one worker's device, and ZeRO-3 sharding if it does not."""
 
 import json
 from collections.abc import Callable
@@ -20,21 +20,21 @@ _SHARE = 0.5  # of a device's memory for the base; the rest is for caches, exper
 def choose_strategy(
     settings: ClusterConfig, base: Base, measure: Callable[[ClusterConfig], int]
 ) -> Strategy:
-    """The strategy of the settings; `auto` by the base's size against a worker's memory, bytes,
-    which `measure` tells."""
+    """The strategy of the settings; `auto` compares the base's size to `measure(settings)`, the
+    bytes of memory of a worker."""
     if settings.strategy != "auto":
         return settings.strategy
     return "replicate" if base_bytes(base) <= _SHARE * measure(settings) else "zero3"
 
 
 def base_bytes(base: Base) -> int:
-    """Bytes of the whole base in its number type."""
+    """Bytes of the whole base in its dtype."""
     width = torch.empty(0, dtype=base.dtype).element_size()
     return int(width * base.num_parameters)
 
 
 def measure_device(settings: ClusterConfig) -> int:
-    """Bytes of memory that a worker of the connected cluster has: its GPU's, else its share of a
+    """Bytes of memory of a worker of the connected cluster: its GPU's, or else its share of a
     node's main memory."""
     import ray
 
@@ -45,14 +45,14 @@ def measure_device(settings: ClusterConfig) -> int:
             return int(torch.cuda.mem_get_info()[1])
         import psutil
 
-        here = nodes()[0]["Resources"].get("CPU", 1)
-        return int(psutil.virtual_memory().total * min(1, settings.cpus_per_worker / here))
+        node_cpus = nodes()[0]["Resources"].get("CPU", 1)
+        return int(psutil.virtual_memory().total * min(1, settings.cpus_per_worker / node_cpus))
 
     return int(_on_worker(settings, measure))
 
 
 def measure_dtype(settings: ClusterConfig, device: str) -> str:
-    """What `auto` means for base.dtype on a worker of the connected cluster."""
+    """The dtype that base.dtype=auto resolves to on a worker of the connected cluster."""
 
     def measure() -> str:
         return str(pick_dtype("auto", pick_device(device))).removeprefix("torch.")
@@ -61,14 +61,14 @@ def measure_dtype(settings: ClusterConfig, device: str) -> str:
 
 
 def _on_worker(settings: ClusterConfig, measure: Callable[[], object]) -> Any:
-    """What a function finds where a worker would be."""
+    """The result of a function that runs with the resources of a worker."""
     import ray
 
     options = {"num_cpus": settings.cpus_per_worker, "num_gpus": settings.gpus_per_worker}
     return ray.get(ray.remote(measure).options(**options).remote())
 
 
-# Nothing stays gathered for longer than it is used; prefetch about a layer.
+# No parameter stays gathered after its use; prefetch about one layer.
 DEFAULT: dict[str, Any] = {
     "train_micro_batch_size_per_gpu": 1,
     "zero_optimization": {
@@ -82,14 +82,14 @@ DEFAULT: dict[str, Any] = {
 
 
 class Zero3Sync:
-    """Keeps the ranks of a sharded base in step."""
+    """`RankSync` of a sharded base: keeps its ranks in lockstep."""
 
     def __init__(self, offload: Any, device: torch.device) -> None:
         self._offload = offload
         self._device = device
 
     def anyone(self, wants: bool) -> bool:
-        """True where any rank wants one more pass."""
+        """True if any rank needs another pass."""
         flag = torch.tensor([int(wants)], device=self._device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
@@ -102,35 +102,37 @@ class Zero3Sync:
             return weight.detach().clone()
 
     def after_backward(self) -> None:
-        """Let go of what backward hooks left gathered: the offload object does not by itself."""
+        """Release parameters that backward hooks left gathered (the offload object does not)."""
         self._offload.release_backward_leftovers()
 
 
 def read_deepspeed(given: str | dict[str, Any] | None) -> dict[str, Any]:
-    """A DeepSpeed configuration, by its file or as it is (None: `DEFAULT`). Raises ConfigError
-    unless it is stage 3."""
+    """A DeepSpeed configuration, from a file or a dict (None: `DEFAULT`). Raises ConfigError
+    unless it has stage 3."""
     if given is None:
         return DEFAULT
     name = given if isinstance(given, str) else "what is given"
     try:
-        found: dict[str, Any] = (
+        config: dict[str, Any] = (
             json.loads(Path(given).read_text(encoding="utf-8")) if isinstance(given, str) else given
         )
-        stage = found["zero_optimization"]["stage"]
+        stage = config["zero_optimization"]["stage"]
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise ConfigError(
             f"cluster.deepspeed: {name} is no DeepSpeed configuration with "
             f"zero_optimization.stage ({err}); see configs/deepspeed"
         ) from err
     if stage != 3:
-        raise ConfigError(f"cluster.deepspeed: {name} has stage {stage}; a base needs stage 3")
-    return found
+        raise ConfigError(
+            f"cluster.deepspeed: {name} has stage {stage}; sharding a base requires stage 3"
+        )
+    return config
 
 
 def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Base, Zero3Sync]:
-    """What `load` loads, sharded over the ranks of the process group.
+    """The base that `load` returns, sharded over the ranks of the process group.
 
-    Raises BaseError where it came whole, which one large base would not survive.
+    Raises BaseError if it was loaded whole, since a large base would not fit.
     """
     import deepspeed
     from transformers.integrations.deepspeed import (
@@ -138,11 +140,11 @@ def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Ba
         unset_hf_deepspeed_config,
     )
 
-    # The shared-memory op would be compiled for minutes, or fail without ninja.
+    # Compiling the shared-memory op takes minutes, and fails without ninja.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = dist.get_backend()
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-    keep = HfDeepSpeedConfig(settings)  # read by from_pretrained for as long as it lives
+    keep = HfDeepSpeedConfig(settings)  # from_pretrained reads it while it is alive
     try:
         base = load()
     finally:
@@ -155,7 +157,7 @@ def load_sharded(load: Callable[[], Base], settings: dict[str, Any]) -> tuple[Ba
 
 
 def shard_bytes(base: Base) -> int:
-    """Bytes of the base that this rank holds: all of them where it is not sharded."""
+    """Bytes of the base that this rank holds: all of them if it is not sharded."""
     return sum(
         tensor.numel() * tensor.element_size()
         for tensor in (getattr(weight, "ds_tensor", weight) for weight in base.model.parameters())

@@ -1,4 +1,4 @@
-"""Submit a job by its spec: from any folder, so that every node of the cluster finds its files."""
+"""Submit a job by its spec, with paths that hold on every node of the cluster."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from scen.pipeline.job_spec import (
 from scen.records import digest_json
 
 _PACKAGES = ("scen", "scen_jobs")
-_NO_PATHS = {"auto", "none"}  # of a profile
+_NO_PATHS = {"auto", "none"}  # values of router.profile that are not paths
 _MAX_SPEC = 100_000  # characters: Linux takes 128 KiB per argument of a program
 _Spec = TypeVar("_Spec", bound="JobSpec")
 
@@ -38,16 +38,17 @@ def submit(
     """Run a job on a Ray cluster, by the address of its dashboard (http://host:8265).
 
     `spec` is a `StreamSpec`, `DrainSpec`, `EvalSpec`, `CalibrateSpec` or `BenchmarkSpec`, or the
-    same as a dict with its `kind`. Files, store and base must be there for every node of the
-    cluster. Submitting the same work again finds the job that is running, or (but `again`) done; a
-    file that has changed is other work. `python` is the head's interpreter; with `sends_code` the
-    cluster runs this code, else the release that it has. `driver_cpus` are CPU cores of the driver.
+    same as a dict with its `kind`. Every node of the cluster must be able to read files, store and
+    base. Submitting the same work again returns the job that is running or (without `again`) done;
+    a changed input file makes it other work. `python` is the head's interpreter; with `sends_code`
+    the cluster runs this code, otherwise its installed release. `driver_cpus` are CPU cores of the
+    driver.
 
-    Raises ConfigError for a spec that is wrong and where no cluster answers, ConflictError where
-    the stream is being run by another job.
+    Raises ConfigError for an invalid spec or if no cluster answers, ConflictError if another job
+    is running the stream.
     """
-    ready = portable(spec if isinstance(spec, JobSpec) else parse_spec(spec))
-    text = ready.to_json()
+    portable_spec = portable(spec if isinstance(spec, JobSpec) else parse_spec(spec))
+    text = portable_spec.to_json()
     if len(text) > _MAX_SPEC:
         raise ConfigError(
             f"spec: {len(text)} characters are more than {_MAX_SPEC}; put settings into a file "
@@ -55,10 +56,10 @@ def submit(
         )
     job = Submission(
         spec=text,
-        label=_stream(ready) or ready.kind,
-        stream=_stream(ready),
-        store=getattr(ready, "store", "").rstrip("/"),
-        mark="".join(map(file_mark, _inputs(ready))),
+        label=_stream(portable_spec) or portable_spec.kind,
+        stream=_stream(portable_spec),
+        store=getattr(portable_spec, "store", "").rstrip("/"),
+        mark="".join(map(file_mark, _inputs(portable_spec))),
         python=python,
         packages=_code() if sends_code else (),
         environment=passed_on(),
@@ -67,26 +68,26 @@ def submit(
 
 
 def portable(spec: _Spec) -> _Spec:
-    """The spec with nothing in it that only holds in this folder: paths are absolute, a settings
-    file and a DeepSpeed configuration are spelt out. Raises ConfigError."""
-    moved: dict[str, Any] = {}
+    """The spec made independent of the working directory: paths are absolute, and the contents of
+    settings files and DeepSpeed configurations are inlined. Raises ConfigError."""
+    changes: dict[str, Any] = {}
     for name in spec.PATHS:
         value = getattr(spec, name)
         if value is not None:
-            one = isinstance(value, str)
-            moved[name] = full_path(value) if one else tuple(map(full_path, value))
+            is_single = isinstance(value, str)
+            changes[name] = full_path(value) if is_single else tuple(map(full_path, value))
     if isinstance(spec, CalibrateSpec) and spec.base.name is not None:
         name = full_path(spec.base.name, is_base=True)
-        moved["base"] = spec.base.model_copy(update={"name": name})
+        changes["base"] = spec.base.model_copy(update={"name": name})
     elif not isinstance(spec, CalibrateSpec | BenchmarkSpec):
-        fixed = spec.settings.model_dump(exclude_unset=True)
-        moved["settings"] = _portable_config(load_config(spec.settings_file, fixed=fixed))
-        moved["settings_file"] = None
-    return cast("_Spec", spec.model_copy(update=moved))
+        explicit = spec.settings.model_dump(exclude_unset=True)
+        changes["settings"] = _portable_config(load_config(spec.settings_file, fixed=explicit))
+        changes["settings_file"] = None
+    return cast("_Spec", spec.model_copy(update=changes))
 
 
 def full_path(text: str, *, is_base: bool = False) -> str:
-    """A path as seen from any folder; URIs, names of bases and of profiles stay."""
+    """The absolute path; URIs, names of bases and of profiles are unchanged."""
     if "://" in text or text in _NO_PATHS:
         return text
     if is_base and not Path(text).expanduser().exists():
@@ -101,13 +102,14 @@ def local_paths(spec: JobSpec) -> list[str]:
         values.append(spec.base.name)
     elif not isinstance(spec, BenchmarkSpec):
         values += [spec.settings.router.profile, spec.settings.base.name]
-    words = [word for value in values for word in (value if isinstance(value, tuple) else [value])]
-    return [word for word in words if word is not None and word.startswith("/")]
+    strings = [
+        string for value in values for string in (value if isinstance(value, tuple) else [value])
+    ]
+    return [string for string in strings if string is not None and string.startswith("/")]
 
 
 def file_mark(uri: str) -> str:
-    """Fingerprint of an input file (size and time of its last change), "" where it cannot be seen
-    from here."""
+    """Fingerprint of an input file (size and mtime); "" if it cannot be accessed from here."""
     location = locate(uri)
     try:
         info = location.filesystem.get_file_info(location.path)
@@ -117,8 +119,7 @@ def file_mark(uri: str) -> str:
 
 
 def _portable_config(config: Config) -> Config:
-    """Settings with base and profile by their full paths, and the DeepSpeed configuration itself in
-    place of its file."""
+    """Settings with full paths of base and profile, and the DeepSpeed configuration inlined."""
     parts: dict[str, dict[str, Any]] = {}
     if config.base.name is not None:
         parts["base"] = {"name": full_path(config.base.name, is_base=True)}
@@ -136,7 +137,7 @@ def _portable_config(config: Config) -> Config:
 
 
 def _inputs(spec: JobSpec) -> tuple[str, ...]:
-    """The files that make it other work when they change."""
+    """The input files; if one changes, the job is other work."""
     if isinstance(spec, StreamSpec):
         return (spec.edits,)
     if isinstance(spec, CalibrateSpec):
@@ -145,8 +146,8 @@ def _inputs(spec: JobSpec) -> tuple[str, ...]:
 
 
 def _stream(spec: JobSpec) -> str:
-    """The stream that no other job may run meanwhile; "" where there is none. Raises ConfigError
-    for a name that is wrong."""
+    """The stream that no other job may run meanwhile; "" if there is none. Raises ConfigError for
+    an invalid name."""
     if isinstance(spec, StreamSpec):
         from scen.pipeline.stream import check_name, name_stream  # loads torch
 
@@ -155,7 +156,7 @@ def _stream(spec: JobSpec) -> str:
 
 
 def _code() -> tuple[str, ...]:
-    """The folders of this very code."""
+    """The folders of the packages that this process runs."""
     folders = []
     for name in _PACKAGES:
         spec = importlib.util.find_spec(name)

@@ -1,6 +1,6 @@
-"""The workers of a driver: a Ray Train run that lives as long as the driver needs it.
+"""The workers of a driver: a Ray Train run that lasts as long as the driver needs it.
 
-The driver leaves each task on a `TaskBoard` (a Ray actor); every worker does its share of it.
+The driver posts each task on a `TaskBoard` (a Ray actor); every worker does its share of it.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ from scen.pipeline.plan import Wave
 from scen.pipeline.work import KeysTask, KeysWork, SharedWork, TrainingWork, do_share
 from scen.snapshot.open import OpenStore, load_store_base, open_on
 
-_POLL_S = 0.1  # between two looks at the board
+_POLL_S = 0.1  # between two polls of the board
 
 Task = Wave | EvaluationTask | KeysTask
 
 
 @dataclass(frozen=True)
-class CrewJob:
-    """The store that workers work for, and how. Pickled to each of them.
+class WorkerJob:
+    """The store that workers work on, and the settings. Pickled to each worker.
 
-    `deepspeed` is the configuration by which the base is split; None leaves it whole.
+    `deepspeed` is the configuration for sharding the base; None loads it whole.
     """
 
     uri: str
@@ -43,9 +43,9 @@ class CrewJob:
     deepspeed: dict[str, Any] | None
 
 
-def work(settings: tuple[CrewJob, Any]) -> dict[str, Any]:
-    """Do this rank's share of task after task until the end; `settings` are the job and the
-    board. Results go to the store. Returns figures of rank 0."""
+def work(settings: tuple[WorkerJob, Any]) -> dict[str, Any]:
+    """Do this rank's share of each task until the board ends; `settings` are the job and the board.
+    Results go to the store. Returns figures of rank 0."""
     import ray
     import ray.train
 
@@ -56,15 +56,15 @@ def work(settings: tuple[CrewJob, Any]) -> dict[str, Any]:
     number = 0
     while True:
         number = _next_number(board, rank, number)
-        is_there, task = ray.get(board.take.remote(number))
-        if is_there and task is None:
+        has_task, task = ray.get(board.take.remote(number))
+        if has_task and task is None:
             return {"world": world, "shard_bytes": shard_bytes(share.base), "tasks": number}
-        if is_there:
+        if has_task:
             do_share(share.work(task), rank, world)
 
 
 def _next_number(board: Any, rank: int, done: int) -> int:
-    """The number of the next task: the same on all ranks, as rank 0 tells it to the others."""
+    """The number of the next task, which rank 0 broadcasts to all ranks."""
     import ray
     from ray.train.collective import broadcast_from_rank_zero
 
@@ -77,10 +77,10 @@ def _next_number(board: Any, rank: int, done: int) -> int:
 
 
 class Share:
-    """What a rank has of a job: the base, whole in each process or split over the ranks, and the
-    store, once there is one."""
+    """The part of a job in one rank: the base, whole or sharded over the ranks, and the store,
+    opened on first use."""
 
-    def __init__(self, job: CrewJob) -> None:
+    def __init__(self, job: WorkerJob) -> None:
         self._job = job
         self._storage = Storage(job.uri, job.options)
         self._sync: RankSync = NO_SYNC
@@ -90,7 +90,7 @@ class Share:
             self.base, self._sync = load_sharded(self._load, job.deepspeed)
 
     def work(self, task: Task) -> SharedWork:
-        """The pieces that a task consists of."""
+        """The pieces of a task."""
         config = self._job.config
         if isinstance(task, KeysTask):
             return KeysWork.of(task, self._storage, self.base, self._sync)
@@ -106,56 +106,56 @@ class Share:
         return load_store_base(self._storage, self._job.config.base, lambda _: None)
 
 
-_KEPT = 2  # a rank may ask for the task before the newest while the others have just heard of it
+_KEPT_TASKS = 2  # a rank may still request the task before the newest
 
 
 class TaskBoard:
-    """Tasks by number, from 1 on; the last of them may be the end."""
+    """Tasks by number, from 1 on; None as a task means that no more follow."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, Any] = {}
         self._newest = 0
 
     def post(self, task: Any) -> int:
-        """Leave a task (None: there will be no other); its number."""
+        """Post a task (None: no more follow); returns its number."""
         self._newest += 1
         self._tasks[self._newest] = task
-        self._tasks.pop(self._newest - _KEPT, None)
+        self._tasks.pop(self._newest - _KEPT_TASKS, None)
         return self._newest
 
     def newest(self) -> int:
-        """The number of the newest task; 0 where there is none."""
+        """The number of the newest task; 0 if there is none."""
         return self._newest
 
     def take(self, number: int) -> tuple[bool, Any]:
-        """(True, the task of this number), or (False, None) where newer ones took its place."""
+        """(True, the task of this number), or (False, None) if newer ones replaced it."""
         return number in self._tasks, self._tasks.get(number)
 
 
 log = logging.getLogger(__name__)
-_END_LIMIT_S = 30  # for workers that are told to go home
+_END_TIMEOUT_S = 30  # for workers to end after the last task
 
 
-class Crew:
-    """Workers that load the base once and do task after task; used as a context manager.
+class WorkerGroup:
+    """Workers that load the base once and do many tasks; used as a context manager.
 
-    Wants a connected Ray. A worker that dies is started again with all others and goes on with the
-    open task. They may fail `max_failures` times; after that the crew has a `failure`.
+    Requires a connected Ray. If a worker dies, all are restarted and continue the open task. They
+    may fail `max_failures` times; after that the group has a `failure`.
     """
 
     def __init__(self) -> None:
-        self.figures: dict[str, Any] = {}  # of the workers that have gone home
+        self.figures: dict[str, Any] = {}  # of the workers that have ended
         self._run: _Run | None = None
         self._strategy: Strategy | None = None
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "WorkerGroup":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.dismiss()
 
-    def give(self, job: CrewJob, task: Task) -> None:
-        """Let the workers do a task; they are started first where none work at this job."""
+    def give(self, job: WorkerJob, task: Task) -> None:
+        """Give the workers a task; they are started first if none are running for this job."""
         if self._run is not None and (self._run.job != job or self._run.failure is not None):
             self.dismiss()
         if self._run is None:
@@ -165,77 +165,77 @@ class Crew:
     def strategy(
         self, settings: ClusterConfig, base: Base, measure: Callable[[ClusterConfig], int]
     ) -> Strategy:
-        """See `choose_strategy`. It is chosen once: when the workers are there, nothing may be left
-        of the cluster to measure on."""
+        """See `choose_strategy`. Chosen once: while the workers run, the cluster may have no free
+        resources for a measurement."""
         if self._strategy is None:
             self._strategy = choose_strategy(settings, base, measure)
         return self._strategy
 
     @property
     def failure(self) -> str | None:
-        """Why the workers gave up; None while they work."""
+        """Why the workers failed; None while they work."""
         return None if self._run is None else self._run.failure
 
     def dismiss(self) -> None:
-        """Send the workers home."""
+        """End the workers."""
         if self._run is not None:
             self.figures = self._run.end()
             self._run = None
 
 
 class _Run:
-    """One Ray Train run, followed by a thread."""
+    """One Ray Train run, in a thread."""
 
-    def __init__(self, job: CrewJob) -> None:
+    def __init__(self, job: WorkerJob) -> None:
         import ray
 
         self.job = job
         self.failure: str | None = None
         resources: Any = ray.cluster_resources  # untyped in Ray
-        _warn_of_waiting(job.config.cluster, resources())
+        _warn_if_short(job.config.cluster, resources())
         self._figures: dict[str, Any] = {}
         self._board: Any = ray.remote(num_cpus=0)(TaskBoard).remote()
-        # A name of its own: under an old one Ray would go on where that run ended.
-        self._name = f"crew-{uuid.uuid4().hex[:12]}"
-        # A place that all nodes share; what Ray keeps there is not needed again.
+        # A unique name: Ray would resume an earlier run of the same name.
+        self._name = f"workers-{uuid.uuid4().hex[:12]}"
+        # Shared by all nodes; Ray's files there are deleted in the end.
         self._folder = f"{job.uri}/ray-train"
         self._trainer = _trainer(job, self._board, self._folder, self._name)
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._thread.start()
 
     def post(self, task: Task | None) -> None:
-        """Leave a task; None is the end."""
+        """Post a task; None ends the run."""
         import ray
 
         ray.get(self._board.post.remote(task))
 
     def end(self) -> dict[str, Any]:
-        """Wait for the workers to leave; what rank 0 says about them."""
+        """Wait for the workers to end; returns the figures of rank 0."""
         if self.failure is None:
             self.post(None)
-            self._thread.join(_END_LIMIT_S)
-        _forget(f"{self._folder}/{self._name}")
+            self._thread.join(_END_TIMEOUT_S)
+        _delete_folder(f"{self._folder}/{self._name}")
         return self._figures
 
     def _fit(self) -> None:
         try:
             self._figures = self._trainer.fit().return_value or {}
-        except Exception as err:  # whatever it is, the driver must hear of it
+        except Exception as err:  # any error must reach the driver
             self.failure = _cause(err)
 
 
-def _warn_of_waiting(settings: ClusterConfig, there: Mapping[str, float]) -> None:
-    """Ray waits for ever, and in silence, for what a cluster does not have."""
+def _warn_if_short(settings: ClusterConfig, available: Mapping[str, float]) -> None:
+    """Warn if the cluster lacks resources, since Ray waits for them silently and for ever."""
     count = settings.min_workers or settings.workers
-    for name, each in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
-        if count * each > there.get(name, 0):
+    for name, per_worker in (("CPU", settings.cpus_per_worker), ("GPU", settings.gpus_per_worker)):
+        if count * per_worker > available.get(name, 0):
             log.warning(
-                "%s workers want %g %ss and the cluster has %g: they wait until there are more",
-                count, count * each, name, there.get(name, 0),
+                "%s workers need %g %ss and the cluster has %g: they wait until there are more",
+                count, count * per_worker, name, available.get(name, 0),
             )  # fmt: skip
 
 
-def _trainer(job: CrewJob, board: Any, folder: str, name: str) -> Any:
+def _trainer(job: WorkerJob, board: Any, folder: str, name: str) -> Any:
     from ray.train.torch import TorchConfig
 
     ray_train, trainer_of = _api()
@@ -266,22 +266,22 @@ def _trainer(job: CrewJob, board: Any, folder: str, name: str) -> Any:
 
 
 def _api() -> tuple[Any, Any]:
-    """`ray.train` and its `TorchTrainer`, untyped: their annotations are those of the API before
-    V2, which is what they are at run time."""
+    """`ray.train` and its `TorchTrainer`, untyped: their annotations are of the V1 API, while the
+    objects at run time are of V2."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
     return ray.train, TorchTrainer
 
 
-def _forget(folder: str) -> None:
-    """Delete what Ray kept of a run, where it kept anything."""
+def _delete_folder(folder: str) -> None:
+    """Delete Ray's files of a run, if any."""
     place = locate(folder)
     with contextlib.suppress(OSError):
         place.filesystem.delete_dir(place.path)
 
 
 def _cause(err: Exception) -> str:
-    """The last line of an error that went through several processes."""
+    """The last line of an error that was passed through several processes."""
     lines = [line for line in str(err).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(err).__name__

@@ -95,7 +95,7 @@ def adapt(row: RawRow, data_format: str) -> RawRow:
 
 
 def _repeats_header(values: Values, fields: Values) -> bool:
-    """True where prompt and target are names of columns."""
+    """True if prompt and target are names of columns."""
     prompt, target = fields.get("prompt"), fields.get("target")
     if not isinstance(prompt, str) or not isinstance(target, str):
         return False

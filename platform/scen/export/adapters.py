@@ -38,8 +38,7 @@ _QUANTIZED = (
 
 
 def hub_id(base: str) -> str | None:
-    """The id on the Hugging Face hub of a base, by the name that a store has for it; None for a
-    local folder or file."""
+    """The Hugging Face hub id of a base by its name in a store; None for a local folder or file."""
     if base == EMBEDDED_NAME:
         return _EMBEDDED_HUB_ID
     return base if _HUB_ID.fullmatch(base) and not base.endswith(".gguf") else None
@@ -51,10 +50,10 @@ def model_card(
     measured: Mapping[str, Any],
     rendered: str | None,
 ) -> str:
-    """README.md of an adapter, with YAML front matter as the hub reads it.
+    """README.md of an adapter, with YAML front matter for the hub.
 
     `edit` is shown as JSON, `base` is that of the store's manifest, `measured` the last answer (see
-    `scen.report.waves`), `rendered` the prompt in the base's template: given for aLoRA.
+    `scen.report.waves`), `rendered` the prompt in the base's template (aLoRA only).
     """
     is_alora = rendered is not None
     known = hub_id(str(base["name"]))
@@ -148,9 +147,9 @@ class Exporter:
             )
 
     def write(self, entries: Sequence[LedgerEntry], folder: Path) -> Iterator[Path]:
-        """One adapter each, then the index; yields each adapter's folder. Raises IntegrityError
-        where a file of the store is damaged, NotFoundError where one is missing, ConfigError for a
-        folder that is not empty."""
+        """Write an adapter per edit and the index; yields each adapter's folder. Raises
+        IntegrityError if a file of the store is damaged, NotFoundError if one is missing,
+        ConfigError for a folder that is not empty."""
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"--out: {folder} is not empty; name a new folder")
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,8 +200,8 @@ class Exporter:
 
 
 def adapter_config(base: str, layer: int, rank: int) -> dict[str, Any]:
-    """What PEFT reads beside the tensors. `lora_alpha` is the rank: the scale is 1. The base is
-    given by its hub id where that is known, else by the name that the store has for it."""
+    """The adapter configuration of PEFT. `lora_alpha` is the rank, so the scale is 1. The base is
+    given by its hub id if known, else by its name in the store."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -219,7 +218,7 @@ def adapter_config(base: str, layer: int, rank: int) -> dict[str, Any]:
 
 
 def adapter_name(edit_id: str) -> str:
-    """The folder name of an edit: its id where that is a safe name, else a distinct one."""
+    """The folder name of an edit: its id if that is a safe name, else a distinct one."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in edit_id)[:64]
     return plain if plain == edit_id else f"{plain}-{digest_bytes(edit_id.encode())[:8]}"
 

@@ -1,15 +1,15 @@
 """The code of a logged model: MLflow keeps this file (models from code; nothing is pickled).
 
-Beside it lies `snapshot.json`, a pointer to one version of a store (`scen.ledger.manifest`):
+It comes with `snapshot.json`, a pointer to one version of a store (`scen.ledger.manifest`):
 experts and neurons stay in the store's safetensors bundles, so that a version of 100,000 edits is
 as small as one of ten. Loading needs scen-platform, the store and the base, and checks both: the
-base by its fingerprint, the version by its digest, each bundle by its sha256. Where they have
-moved, or another device is wanted, say so:
+base by its fingerprint, the version by its digest, each bundle by its sha256. If they have
+moved, or to use another device, override the settings:
 
     mlflow.pyfunc.load_model("models:/scen-my-store@champion", model_config={"store": "s3://..."})
 
 It answers a list of prompts, or a table with a column `prompt`, with the columns `answer`,
-`edit_id` (None where the base spoke), `score` (of the nearest edit) and `version` (the ledger's).
+`edit_id` (None if the base answered), `score` (of the nearest edit) and `version` (the ledger's).
 """
 
 import json
@@ -30,7 +30,7 @@ class SnapshotModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Open the store. Raises as `open_pointer` does."""
-        # Here, so that a model can be logged without torch.
+        # Imported here, so that a model can be logged without torch.
         from scen.snapshot.open import open_pointer
 
         path = Path(context.artifacts["snapshot"])
@@ -43,8 +43,8 @@ class SnapshotModel(PythonModel):
     def predict(
         self, context: Any, model_input: DataFrame, params: dict[str, Any] | None = None
     ) -> DataFrame:
-        """A row for each prompt, and at most `max_new_tokens` of the params in each answer. Raises
-        InputError for a table without a column `prompt`, ConfigError for an answer of no tokens."""
+        """A row for each prompt; answers have at most `max_new_tokens` (in `params`) tokens. Raises
+        InputError for a table without a column `prompt`, ConfigError for `max_new_tokens` < 1."""
         assert params is not None  # the model's signature has a default for each
         length = int(params["max_new_tokens"])
         if length < 1:
@@ -55,7 +55,7 @@ class SnapshotModel(PythonModel):
 
 
 def _prompts(table: DataFrame) -> list[str]:
-    # MLflow makes a table of a list, with 0 for a name, and leaves one column of any other.
+    # MLflow turns a list into a table with the column 0, and keeps only one column of a table.
     names = [name for name in ("prompt", 0) if name in table.columns]
     if not names:
         raise InputError(

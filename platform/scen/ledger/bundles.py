@@ -163,7 +163,7 @@ def interrupted_commits(storage: Storage) -> list[StoredFile]:
 
 
 def read_rows(storage: Storage, path: str, size: int) -> list[dict[str, Any]]:
-    """The rows of a data file. Raises NotFoundError, or IntegrityError where it is damaged."""
+    """The rows of a data file. Raises NotFoundError, or IntegrityError if it is damaged."""
     data = storage.read(path)
     if len(data) != size:
         raise IntegrityError(f"has {len(data)} bytes, not {size}")

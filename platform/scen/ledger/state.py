@@ -31,7 +31,7 @@ class Gone:
 
     @property
     def is_scheduled(self) -> bool:
-        """True where the edit is not active yet."""
+        """True if the edit is not active yet."""
         return self.status == Scheduled.kind
 
     def __str__(self) -> str:

@@ -51,7 +51,7 @@ BACKUP = "restore the file from a backup"
 def verify_store(
     storage: Storage, progress: Progress = lambda _done, _total: None
 ) -> Iterator[Finding]:
-    """All findings, ledger first. Raises NotFoundError where there is no store."""
+    """All findings, ledger first. Raises NotFoundError if there is no store."""
     try:
         read_manifest(storage)
     except NotFoundError:

@@ -1,1 +1,1 @@
-"""A store as one page of HTML, for people without MLflow. No base is loaded, nothing is fetched."""
+"""A report of a store as one HTML page, for use without MLflow. Loads no base, fetches nothing."""

@@ -44,8 +44,8 @@ _MAX_LINES = 500  # beyond that an SVG is larger than its pixels
 _CSS_DPI = 96
 _WIDE = 720  # CSS pixels; a wider one takes a row of its own
 _OPERATING = (
-    "What another threshold would have done: questions that would reach their edit, against those "
-    "that should reach none and would. The points are the store's own threshold."
+    "Routing at other thresholds: questions that would reach their edit, against those "
+    "that should reach none but would. The points are the store's own threshold."
 )
 _RETENTION = "Prompts of earlier edits, asked again when this wave was measured."
 _AGES = "All edits of that version, asked again, by their age."
@@ -53,8 +53,8 @@ _AGES = "All edits of that version, asked again, by their age."
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure for the page: `src` is a data URI, sizes are CSS pixels, and `alt` describes it to
-    those who cannot see it."""
+    """A figure for the page: `src` is a data URI, sizes are CSS pixels, `alt` is the alternative
+    text."""
 
     src: str
     alt: str
@@ -64,13 +64,12 @@ class Picture:
 
     @property
     def is_wide(self) -> bool:
-        """True where it takes a row of its own."""
+        """True if it takes a row of its own."""
         return self.width > _WIDE
 
 
 def picture(figure: Figure, alt: str, caption: str) -> Picture:
-    """A figure as SVG, or as PNG where it has very many lines. The same figure gives the same
-    bytes."""
+    """A figure as SVG, or as PNG if it has very many lines. The output is deterministic."""
     lines = sum(len(axes.lines) for axes in figure.axes)
     kind, media = ("png", "image/png") if lines > _MAX_LINES else ("svg", "image/svg+xml")
     buffer = BytesIO()
@@ -93,7 +92,7 @@ def life_picture(facts: StoreFacts) -> Picture:
 
 
 def stream_picture(facts: StoreFacts, stream: str) -> Picture:
-    """What the waves of a stream measured, over versions."""
+    """The metrics of the waves of a stream, over versions."""
     waves = [wave for wave in facts.measured_waves if wave.stream == stream]
     courses = "; ".join(
         f"{name} {percent(points[0][1])} at version {points[0][0]}, {percent(points[-1][1])} at "
@@ -106,8 +105,7 @@ def stream_picture(facts: StoreFacts, stream: str) -> Picture:
 
 
 def wave_pictures(storage: Storage, wave: WaveFacts) -> Iterator[Picture]:
-    """The plots of a wave. Raises NotFoundError, IntegrityError where its files are missing or
-    damaged."""
+    """The plots of a wave. Raises NotFoundError or IntegrityError for missing or damaged files."""
     losses, name = wave_losses(storage, wave), wave.name
     figure = loss_figure(losses, f"Training loss: {name}")
     if figure is not None:
@@ -196,14 +194,14 @@ def life_figure(life: Sequence[int], commits: Sequence[LogEntry]) -> Figure:
 
 
 def curves_figure(waves: Sequence[WaveFacts], title: str) -> Figure:
-    """What the waves of a stream measured, over the versions that they made, in percent, and the
-    edits trained per second below. `waves` must be measured, and at least one."""
+    """The metrics of the waves of a stream over the versions that they made, in percent, and below
+    them the edits trained per second. `waves` must be measured, and at least one."""
     curves, speeds = quality_curves(waves), [wave.edits_per_second or 0.0 for wave in waves]
     figure = Figure(figsize=(7.2, 5.2), dpi=130, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     for color, marker, (name, points) in zip(_COLORS, "os^vDPX*", curves.items(), strict=False):
         versions, shares = zip(*points, strict=True)
-        label = name.replace("$", r"\$")  # else it may be parsed as mathematics
+        label = name.replace("$", r"\$")  # else it may be parsed as a formula
         values = [100 * share for share in shares]
         upper.plot(versions, values, color=color, marker=marker, ms=5, alpha=0.8, label=label)
     lowest = min(share for points in curves.values() for _, share in points)

@@ -1,4 +1,4 @@
-"""A report as files: rendered as a whole, then published to a folder."""
+"""A report as files: rendered completely, then written to a folder."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -58,8 +58,8 @@ class Report:
 
 
 def make_report(storage: Storage, facts: StoreFacts, wanted: Wanted) -> Report:
-    """The report of a store, from what was read of it. Raises NotFoundError, IntegrityError where
-    a file of the store is missing or damaged."""
+    """The report of a store from its facts. Raises NotFoundError, IntegrityError if a file of the
+    store is missing or damaged."""
     made_at = datetime.now(UTC)
     tables = report_tables(facts)
     figures = words.key_figures(facts, made_at)
@@ -72,13 +72,13 @@ def make_report(storage: Storage, facts: StoreFacts, wanted: Wanted) -> Report:
 
 
 def render_page(content: Mapping[str, Any]) -> bytes:
-    """The page, UTF-8, from the variables of its template."""
+    """The page (UTF-8) from the variables of its template."""
     page = environment().get_template("report.html.j2").render(content)
     return page.encode("utf-8", "replace")
 
 
 def environment() -> Environment:
-    """Jinja with the formats of the report. Whatever is not markup is escaped."""
+    """Jinja with the filters of the report. All text is escaped."""
     templates = Environment(
         loader=PackageLoader("scen.report"),
         autoescape=True,
@@ -113,8 +113,8 @@ def require_place(folder: Path) -> None:
 
 
 def publish(report: Report, folder: Path) -> None:
-    """Write a report to its folder, each file atomically and the page last: where there is a page,
-    the report is complete. Raises ConfigError where it cannot be written."""
+    """Write a report to its folder, each file atomically and the page last: if the page exists, the
+    report is complete. Raises ConfigError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
@@ -144,18 +144,18 @@ def _content(
         "cards": cards,
         "measured": name,
         "life": life_picture(facts),
-        "commits": by_name["commits"].newest_first("Commits, the newest first"),
+        "commits": by_name["commits"].newest_first("Commits, newest first"),
         "waves": _waves_table(facts, waves),
         "anchors": {wave.key: f"wave-{place}" for place, wave in enumerate(shown, 1)},
         "streams": (stream_picture(facts, stream) for stream in streams[: wanted.plots]),
         "shown": ((wave, wave_pictures(storage, wave)) for wave in shown),
         "older": len(measured) - len(shown),
-        "evaluations": by_name["evaluations"].newest_first("Evaluations, the newest first"),
+        "evaluations": by_name["evaluations"].newest_first("Evaluations, newest first"),
         "again": evaluation_pictures(storage, facts),
         "asking": by_name["asking"],
         "wrong": edits_table(
             worst(facts.edits),
-            "Active and held edits that do not answer exactly, or do not speak themselves",
+            "Active and held edits whose prompt is not answered exactly, or not by the edit",
         ).pick(*_WRONG),
         "held": by_name["held"].pick(*_HELD),
         "reasons": by_name["reasons"],
@@ -164,7 +164,7 @@ def _content(
 
 
 def _about(facts: StoreFacts, made_at: datetime) -> dict[str, str]:
-    """What the report is of, in a few lines."""
+    """The lines at the top of the page."""
     base, method = facts.manifest.base, facts.manifest.method
     older = "" if facts.version == facts.newest else f" (the newest is {facts.newest})"
     return {
@@ -181,8 +181,8 @@ def _about(facts: StoreFacts, made_at: datetime) -> dict[str, str]:
 
 
 def _cards(facts: StoreFacts) -> tuple[list[tuple[str, float, int]], str]:
-    """The key measures of this version as it was measured again, or else of the newest wave."""
-    again = [one.report for one in facts.evaluations if one.version == facts.version]
+    """The key metrics of this version if it was evaluated, or else of the newest wave."""
+    again = [run.report for run in facts.evaluations if run.version == facts.version]
     own = [wave.report for wave in facts.measured_waves if wave.report]
     reports, name = (again, "this version, measured again") if again else (own, "the newest wave")
     measures = words.measures(reports[-1]) if reports else ()
@@ -190,7 +190,7 @@ def _cards(facts: StoreFacts) -> tuple[list[tuple[str, float, int]], str]:
 
 
 def _page_order(waves: Sequence[WaveFacts]) -> list[WaveFacts]:
-    """Held waves, then those of the ledger, then the others; of each the newest first."""
+    """Held waves, then those of the ledger, then the others; each newest first."""
     rank = {"held": 0, "committed": 1, "promoted": 1}
     newest_first = waves[::-1]
     return sorted(newest_first, key=lambda wave: rank.get(wave.status, 2))

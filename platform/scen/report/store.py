@@ -1,4 +1,4 @@
-"""Everything a report shows about a store, read from its ledger and its files."""
+"""The facts about a store for a report, read from its ledger and files."""
 
 import re
 from collections import Counter
@@ -36,14 +36,14 @@ from scen.report.waves import (
 _ACTIVE_AFTER = {"committed", "activated", "restored"}
 _EVALUATION = re.compile(r"evaluations/v(\d+)-[0-9a-f]+\.jsonl")
 _MAX_EVALUATIONS = 20
-# What differs between reasons of one kind: quoted words, ids, numbers.
+# The parts that differ between reasons of one kind: quoted words, ids, numbers.
 _PARTICULAR = re.compile(r"""'[^']*'|"[^"]*"|\b(?:edit|row|wave) \S+|\d+""")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to report: `version` (None: the newest) and `stream` (None: all). And how much of it:
-    `limit` rows of a table on the page, plots of the newest `plots` waves and streams."""
+    """The options of a report: `version` (None: the newest), `stream` (None: all), at most `limit`
+    rows of a table on the page, and plots of the newest `plots` waves and streams."""
 
     version: int | None = None
     stream: str | None = None
@@ -66,7 +66,7 @@ class StoreFacts:
     """A store at a version, or one stream of it.
 
     `life` is the number of active edits after each version from 0 on; `waves` are those of the
-    ledger in its order, then those in no commit; `edits` has a row per edit (see `edits`);
+    ledger in its order, then those in no commit; `edits` has a row per edit;
     `refused` counts edits submitted one by one that no wave took.
     """
 
@@ -100,8 +100,8 @@ class StoreFacts:
 
 
 def read_store(storage: Storage, wanted: Wanted) -> StoreFacts:
-    """Read a store. Raises NotFoundError for a missing store, version or stream, IntegrityError
-    where a file is damaged."""
+    """Read a store. Raises NotFoundError for a missing store, version or stream, IntegrityError if
+    a file is damaged."""
     ledger = open_ledger(storage)
     snapshot, log = ledger.snapshot(wanted.version), ledger.log()
     newest = snapshot.version if wanted.version is None else ledger.version()
@@ -140,7 +140,7 @@ def newest_evaluations(storage: Storage, version: int) -> list[tuple[int, Stored
 def evaluation_rows(
     storage: Storage, path: str, snapshot: Snapshot, streams: Sequence[str]
 ) -> Rows:
-    """The outcomes of an evaluation, less those about edits of other streams. Raises
+    """The outcomes of an evaluation, without those about edits of other streams. Raises
     IntegrityError."""
     entries = snapshot.state.entries
     return [
@@ -151,8 +151,8 @@ def evaluation_rows(
 
 
 def read_quarantine(storage: Storage, stream: str | None) -> list[dict[str, Any]]:
-    """The rows that the latest run of each file set aside: file, row, id, field, reason, raw. Of
-    one stream, or of all. Raises IntegrityError where a file is damaged."""
+    """The rows that the latest run of each file set aside (file, row, id, field, reason, raw), of
+    one stream or all. Raises IntegrityError if a file is damaged."""
     own = ".*" if stream is None else rf"{re.escape(stream)}-[0-9a-f]{{8}}"
     set_aside = []
     for name in storage.names("quarantine"):
@@ -171,7 +171,7 @@ def read_quarantine(storage: Storage, stream: str | None) -> list[dict[str, Any]
 
 
 def group_reasons(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Kinds of reasons, the most frequent first: how many rows, and the first of them."""
+    """Kinds of reasons, most frequent first, with the number of rows and the first row of each."""
     counts: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in rows:

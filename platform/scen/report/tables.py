@@ -1,4 +1,4 @@
-"""The tables of a report: rows of plain values, as CSV and JSON, and for the page's template."""
+"""The tables of a report: rows of plain values, for CSV and JSON files and the page's template."""
 
 import csv
 import json
@@ -19,8 +19,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name in the files, its heading on the page, and how its values are shown.
-    `said` is text by people or models, with its line breaks."""
+    """A column: its name in the files, its heading on the page, and the format of its values.
+    `said` is text by users or models, shown with its line breaks."""
 
     name: str
     head: str
@@ -41,12 +41,12 @@ class Table:
         return replace(self, columns=tuple(c for c in self.columns if c.name in names))
 
     def newest_first(self, title: str) -> "Table":
-        """The same table upside down, under another title."""
+        """The same table in reverse order, with another title."""
         return replace(self, rows=self.rows[::-1], title=title)
 
     def to_csv(self) -> bytes:
-        """The table for a spreadsheet: UTF-8 with a byte order mark, and a `'` before a text that
-        would be taken for a formula."""
+        """The table for a spreadsheet: UTF-8 with a byte order mark, and a `'` before text that
+        would be interpreted as a formula."""
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([column.name for column in self.columns])
@@ -55,7 +55,7 @@ class Table:
         return text.getvalue().encode("utf-8-sig", "replace")
 
     def to_json(self) -> bytes:
-        """The table for a program: a list of objects, every text unchanged."""
+        """The table for programs: a list of objects, with all text unchanged."""
         rows = [{c.name: _plain(row.get(c.name)) for c in self.columns} for row in self.rows]
         return (json.dumps(rows, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace")
 
@@ -153,7 +153,7 @@ _ROW = (
 
 
 def report_tables(facts: StoreFacts) -> list[Table]:
-    """All tables that stand as files beside the page."""
+    """All tables that are written as files next to the page."""
     return [
         commits_table(facts),
         waves_table(facts, facts.waves),
@@ -167,7 +167,7 @@ def report_tables(facts: StoreFacts) -> list[Table]:
 
 
 def commits_table(facts: StoreFacts) -> Table:
-    """One row per commit, the oldest first."""
+    """One row per commit, oldest first."""
     rows = [
         {column.name: getattr(entry, column.name, None) for column in _COMMITS}
         | {"action": entry.action + (f" to {entry.to}" if entry.to is not None else "")}
@@ -185,7 +185,7 @@ def waves_table(facts: StoreFacts, waves: Sequence[WaveFacts]) -> Table:
 
 
 def evaluations_table(facts: StoreFacts) -> Table:
-    """One row per evaluation, the newest last."""
+    """One row per evaluation, newest last."""
     columns = (
         Column("version", "version", "number"),
         Column("measured_at", "when (UTC)", "moment"),
@@ -196,26 +196,26 @@ def evaluations_table(facts: StoreFacts) -> Table:
         Column("path", "every probe"),
     )
     rows = [
-        {"version": one.version, "measured_at": one.measured_at, "path": one.path}
-        | {"edits": one.report.n_edits}
-        | _report_row(one.report)
-        for one in facts.evaluations
+        {"version": run.version, "measured_at": run.measured_at, "path": run.path}
+        | {"edits": run.report.n_edits}
+        | _report_row(run.report)
+        for run in facts.evaluations
     ]
     return Table("evaluations", "Evaluations (scen eval)", columns, rows)
 
 
 def asking_table(facts: StoreFacts) -> Table:
-    """One row per way of asking and per task about a question (which must reach no edit), of the
-    newest measurement that asked in other ways: an evaluation, or else a wave's sample."""
+    """One row per way of asking and per task about a question (which must reach no edit), from the
+    newest measurement that has them: an evaluation, or else a wave's sample."""
     reports = [wave.report for wave in facts.measured_waves if wave.report is not None]
-    reports += [one.report for one in facts.evaluations]
+    reports += [run.report for run in facts.evaluations]
     asked = next((report.asking for report in reversed(reports) if report.asking), {})
     rows = [{"way": way, **figures} for way, figures in asked.items()]
     return Table("asking", "Edits asked in other ways, and tasks about them", _ASKING, rows)
 
 
 def edits_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """One row per edit: what it says, and its answer when it was last measured."""
+    """One row per edit: its content, and its answer when it was last measured."""
     with_answerer = [
         dict(row) | {"spoke": answered_by(row) if "routed_to" in row else None} for row in rows
     ]
@@ -232,7 +232,7 @@ def held_table(facts: StoreFacts) -> Table:
 
 
 def reasons_table(facts: StoreFacts) -> Table:
-    """Kinds of reasons for which rows were set aside, each with its first row."""
+    """Reasons for which rows were set aside, grouped by kind, each with its first row."""
     columns = (Column("rows", "rows", "number"), *_ROW[3:5], *_ROW[:3], _ROW[5])
     return Table("reasons", "Rows set aside by reason", columns, group_reasons(facts.quarantine))
 

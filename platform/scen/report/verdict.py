@@ -1,4 +1,4 @@
-"""The figures of a store in words, and as JSON."""
+"""The key figures of a store as text and as JSON."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -31,7 +31,7 @@ def verdict(facts: StoreFacts) -> list[str]:
 
 
 def concerns(facts: StoreFacts) -> list[str]:
-    """What somebody should look at; empty where all is well."""
+    """The problems that need attention; empty if there are none."""
     wrong = sum(not row["exact"] for row in worst(facts.edits) if row["status"] == "active")
     counts = [
         (wrong, "active edit", "not answered exactly when last measured"),
@@ -44,7 +44,7 @@ def concerns(facts: StoreFacts) -> list[str]:
 
 
 def key_figures(facts: StoreFacts, made_at: datetime) -> dict[str, Any]:
-    """What a program may want to know about a store, as JSON types."""
+    """The key figures of a store for programs, as JSON types."""
     figures: dict[str, Any] = {
         "made_by": MADE_BY,
         "made_at": made_at.isoformat(timespec="seconds"),
@@ -70,8 +70,8 @@ def key_figures(facts: StoreFacts, made_at: datetime) -> dict[str, Any]:
 
 
 def measures(report: EvalReport) -> Iterator[tuple[str, float | None, int]]:
-    """What was measured, its share (None: of nothing), and of how many; rephrases of all sources
-    are combined."""
+    """The name of each metric, its share (None: not measured) and the number of probes; rephrases
+    of all sources are combined."""
     counts = report.counts
     asked = {source: counts[f"generality_{source}"] for source in report.generality}
     exact = sum(report.generality[source] * count for source, count in asked.items())
@@ -84,7 +84,7 @@ def measures(report: EvalReport) -> Iterator[tuple[str, float | None, int]]:
 
 
 def summary(report: EvalReport) -> str:
-    """What was measured, as one sentence without its end."""
+    """The metrics as a sentence without a full stop."""
     return ", ".join(
         f"{hits(share, asked)} {name} ({percent(share)})"
         for name, share, asked in measures(report)
@@ -103,12 +103,12 @@ def counted(count: int, noun: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in percent; a dash where nothing was measured."""
+    """A share in percent; a dash if not measured."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def number(value: float | None) -> str:
-    """A number with at most four digits, or all of a whole one; a dash where there is none."""
+    """A number with at most four digits, or all digits of an integer; a dash for None."""
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) or value >= 1e4 else f"{value:.4g}"
@@ -120,5 +120,5 @@ def moment(value: datetime | None) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    """The beginning of a text, with an ellipsis where it is cut."""
+    """The text, cut to `width` characters with an ellipsis."""
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""Waves and edits of a store as rows of a report."""
+"""Waves and edits of a store, and their measurements, for a report."""
 
 import json
 from collections import Counter, defaultdict
@@ -27,10 +27,10 @@ _PROBE = frozenset(field.name for field in fields(Probe))
 class WaveFacts:
     """A wave according to its journal and the ledger.
 
-    `commit` is None where the ledger does not have it (see `status`); `report`, `seconds` and
-    `bytes_per_edit` where it was not measured or its journal is gone. `threshold` (the score above
-    which an edit answers) and `latency` are missing in the journals of earlier releases. `reasons`
-    are the gate's.
+    `commit` is None if the ledger does not have it (see `status`); `report`, `seconds` and
+    `bytes_per_edit` are None if it was not measured or its journal is gone. `threshold` (the score
+    above which an edit answers) and `latency` are missing in journals of earlier releases.
+    `reasons` are the gate's.
     """
 
     key: str
@@ -76,13 +76,13 @@ class WaveReader:
                 self._steps[key].add(rest[0].removesuffix(".json"))
 
     def committed(self, commit: LogEntry, stream: str, index: int) -> WaveFacts:
-        """The wave of a commit, with what its journal adds where it still exists."""
+        """The wave of a commit, with the facts of its journal if that still exists."""
         key, count = commit.wave_key, commit.num_edits
         status: Status = "promoted" if "promoted" in self._steps[key] else "committed"
         return WaveFacts(key, stream, index, count, status, commit, **self._measured(key))
 
     def uncommitted(self, committed: Container[str]) -> Iterator[WaveFacts]:
-        """The planned waves that are in no commit, by key."""
+        """The planned waves that are in no commit, in the order of their keys."""
         for key in sorted(self._steps):
             steps = self._steps[key]
             if key in committed or "planned" not in steps:
@@ -97,7 +97,7 @@ class WaveReader:
             yield WaveFacts(key, stream, index, count, status, **facts)
 
     def _measured(self, key: str) -> dict[str, Any]:
-        """The fields of `WaveFacts` that the journal has."""
+        """The fields of `WaveFacts` from the journal."""
         journal, steps, facts = Journal(self._storage, key), self._steps[key], {}
         if "evaluated" in steps:
             evaluated = _read(journal, "evaluated")
@@ -115,13 +115,13 @@ class WaveReader:
 
 
 def wave_rows(storage: Storage, wave: WaveFacts) -> list[dict[str, Any]]:
-    """The outcomes of a wave's probes; empty where it was not measured. Raises NotFoundError,
+    """The outcomes of a wave's probes; empty if it was not measured. Raises NotFoundError,
     IntegrityError."""
     return [] if wave.outcomes_path is None else read_rows(storage, wave.outcomes_path)
 
 
 def measured_rows(storage: Storage, wave_key: str) -> list[dict[str, Any]]:
-    """The same by the wave's key; empty where its journal is gone, too."""
+    """As `wave_rows`, by the wave's key; empty also if its journal is gone."""
     journal = Journal(storage, wave_key)
     if not journal.has("evaluated"):
         return []
@@ -129,8 +129,7 @@ def measured_rows(storage: Storage, wave_key: str) -> list[dict[str, Any]]:
 
 
 def wave_losses(storage: Storage, wave: WaveFacts) -> list[list[float]]:
-    """The loss curve of each edit of a wave; empty where it was not trained or its journal is
-    gone."""
+    """The loss curve of each edit of a wave; empty if it was not trained or its journal is gone."""
     journal = Journal(storage, wave.key)
     return list(_read(journal, "trained")["losses"]) if journal.has("trained") else []
 
@@ -141,7 +140,7 @@ def held_edits(storage: Storage, wave: WaveFacts) -> list[Edit]:
 
 
 def frequent_sources(waves: Iterable[WaveFacts]) -> list[str]:
-    """Where the wordings of rephrases come from, the most frequent first."""
+    """The sources of rephrases, most frequent first."""
     counts: Counter[str] = Counter()
     for wave in waves:
         if wave.report is not None:
@@ -163,7 +162,7 @@ def read_rows(storage: Storage, path: str) -> list[dict[str, Any]]:
 
 
 def summarise_rows(rows: Rows) -> EvalReport:
-    """The figures of an evaluation."""
+    """The metrics of an evaluation."""
     outcomes = []
     for row in rows:
         probe = Probe(**{name: value for name, value in row.items() if name in _PROBE})
@@ -173,7 +172,7 @@ def summarise_rows(rows: Rows) -> EvalReport:
 
 
 def _read(journal: Journal, step: str) -> dict[str, Any]:
-    """The result of a step. Raises NotFoundError, IntegrityError where it is damaged."""
+    """The result of a step. Raises NotFoundError, IntegrityError if it is damaged."""
     try:
         return journal.read(step)
     except ValueError as err:
@@ -183,14 +182,14 @@ def _read(journal: Journal, step: str) -> dict[str, Any]:
 
 
 class Answers:
-    """What edits answered when they were last measured. Measurements are added in the order of
-    their versions, and later ones replace earlier ones."""
+    """The latest measured answer of each edit. Measurements are added in the order of their
+    versions, and later ones replace earlier ones."""
 
     def __init__(self) -> None:
         self._answers: dict[str, dict[str, Any]] = {}
 
     def add(self, version: int | None, rows: Rows) -> None:
-        """The outcomes measured on a version (of a wave: the version that it made; None where the
+        """Add the outcomes measured on a version (for a wave: the version that it made; None if the
         ledger does not have it)."""
         asked: Counter[tuple[str, str]] = Counter()
         hits: Counter[tuple[str, str]] = Counter()
@@ -211,7 +210,7 @@ class Answers:
             self._of(edit_id).update({name: count, f"{name}_right": hits[edit_id, kind]})
 
     def of(self, edit_id: str) -> Mapping[str, Any]:
-        """What is known of an edit; empty where it was not measured."""
+        """The measurements of an edit; empty if there are none."""
         return self._answers.get(edit_id, {})
 
     def _of(self, edit_id: str) -> dict[str, Any]:
@@ -238,8 +237,8 @@ def held_rows(
 
 
 def worst(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The active and held edits that are not answered exactly, or not by themselves, the worst
-    first."""
+    """The active and held edits whose prompt is not answered exactly, or not by the edit itself,
+    worst first."""
 
     def rank(row: Mapping[str, Any]) -> tuple[bool, bool]:
         return row["exact"], row["routed_to"] == row["edit_id"]
@@ -251,7 +250,7 @@ def worst(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def answered_by(row: Mapping[str, Any]) -> str:
-    """Who answered an edit's prompt, in words."""
+    """The source of the answer to an edit's prompt, in words."""
     if row["routed_to"] is None:
         return "the base"
     return "itself" if row["routed_to"] == row["edit_id"] else f"edit {row['routed_to']}"

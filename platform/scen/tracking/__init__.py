@@ -1,5 +1,5 @@
-"""The history of waves, calibrations and benchmarks for people, in MLflow.
+"""The history of waves, calibrations and benchmarks in MLflow.
 
-The ledger is the source of truth. Importing this package or any of its modules does not import
-MLflow: that happens when a store of runs is first opened.
+The ledger is the source of truth. Importing this package or its modules does not import MLflow,
+which is imported when a tracking store is first opened.
 """

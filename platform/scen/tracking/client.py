@@ -1,6 +1,6 @@
-"""MLflow: its addresses, its client, and the writes that all kinds of runs share.
+"""MLflow: tracking URIs, the client, and the writes that all kinds of runs share.
 
-MLflow is imported on first use, because that alone takes seconds.
+MLflow is imported on first use, because its import takes seconds.
 """
 
 import json
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-# Read by MLflow: no telemetry, nothing printed among our own output, and a server that is down
-# costs seconds, not minutes.
+# Read by MLflow: no telemetry, no printing into our output, and timeouts of seconds, not minutes,
+# for a server that is down.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -42,7 +42,7 @@ _KINDS: dict[ExperimentKind, str] = {
 
 
 def default_tracking_uri(store_path: Path | None) -> str:
-    """MLFLOW_TRACKING_URI where set, else a sqlite file in the local store, else in the cwd."""
+    """MLFLOW_TRACKING_URI if set, else a sqlite file in the local store, else in the cwd."""
     from_environment = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if from_environment:
         return from_environment
@@ -81,9 +81,9 @@ def ui_command(uri: str) -> str:
 
 
 def open_client(tracking_uri: str) -> "MlflowClient":
-    """A client of the store at this URI; a missing sqlite file is created.
+    """A client of the tracking store at this URI; a missing sqlite file is created.
 
-    Raises ConfigError where MLflow cannot open it.
+    Raises ConfigError if MLflow cannot open it.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -106,7 +106,7 @@ def open_client(tracking_uri: str) -> "MlflowClient":
 
 
 def default_artifact_root(tracking_uri: str) -> Path | None:
-    """A folder beside a sqlite file; None where a server decides."""
+    """A folder next to a sqlite file; None if a server decides."""
     database = sqlite_path(tracking_uri)
     return None if database is None else database.resolve().parent / "mlruns"
 
@@ -114,8 +114,8 @@ def default_artifact_root(tracking_uri: str) -> Path | None:
 def open_experiment(
     client: "MlflowClient", name: str, location: str | None, kind: ExperimentKind = "training"
 ) -> str:
-    """The id of an experiment, created or restored where needed; a new one keeps its artifacts at
-    `location`. `kind` decides what its page opens on, unless somebody has set that already."""
+    """The id of an experiment, created or restored if needed; a new one keeps its artifacts at
+    `location`. `kind` selects the view that its page opens, unless one is already set."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         tags = {_KIND_TAG: _KINDS[kind]}
@@ -129,7 +129,7 @@ def open_experiment(
 
 @contextmanager
 def mlflow_errors(failure: str, remedy: str = "") -> Iterator[None]:
-    """Turns an error of MLflow into a ScenError that reads `FAILURE: the error. REMEDY`."""
+    """Turns errors of MLflow into a ScenError with the text `FAILURE: ERROR. REMEDY`."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -140,7 +140,7 @@ def mlflow_errors(failure: str, remedy: str = "") -> Iterator[None]:
 
 @contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Hides the routine messages of these loggers while the block runs."""
+    """Hides messages below warnings of these loggers while the block runs."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -155,7 +155,7 @@ def quiet(*names: str) -> Iterator[None]:
 def log_params(
     client: "MlflowClient", run_id: str, params: Mapping[str, str | int | float | bool]
 ) -> None:
-    """Parameters, in as few calls as MLflow allows."""
+    """Log parameters, in as few calls as MLflow allows."""
     from mlflow.entities import Param
 
     entities = [Param(name, str(value)) for name, value in params.items()]
@@ -166,7 +166,7 @@ def log_params(
 def log_metrics(
     client: "MlflowClient", run_id: str, steps: Sequence[Mapping[str, float]], first_step: int
 ) -> None:
-    """Metrics of consecutive steps, all at the time of now."""
+    """Log metrics of consecutive steps, all with the current time."""
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
@@ -179,7 +179,7 @@ def log_metrics(
 
 
 def log_batches(client: "MlflowClient", run_id: str, metrics: "Sequence[Metric]") -> None:
-    """Metrics, in as few calls as MLflow allows."""
+    """Log metrics, in as few calls as MLflow allows."""
     for start in range(0, len(metrics), _METRICS_PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
 
@@ -187,7 +187,7 @@ def log_batches(client: "MlflowClient", run_id: str, metrics: "Sequence[Metric]"
 def log_tables(
     client: "MlflowClient", run_id: str, tables: Mapping[str, Sequence[Mapping[str, object]]]
 ) -> None:
-    """Tables as files by path, and the tag that makes the run's page show them as tables."""
+    """Log tables as files by path, and set the tag by which the run's page shows them as tables."""
     for path, rows in tables.items():
         client.log_text(run_id, table_json(rows), path)
     if tables:
@@ -196,9 +196,9 @@ def log_tables(
 
 
 def table_json(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows in the form of MLflow's tables. Unlike its own writer this keeps integers whole.
+    """Rows in MLflow's table format. Unlike MLflow's own writer, this keeps integers as integers.
 
-    Columns stand in order of first appearance; a missing value or NaN becomes null.
+    Columns are in order of first appearance; missing values and NaN become null.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}

@@ -1,4 +1,4 @@
-"""Figures of a wave. Plain Figure objects: no pyplot, so no global state and no display."""
+"""Figures of a wave: plain Figure objects, without pyplot and its global state."""
 
 from collections.abc import Mapping
 from statistics import fmean, median
@@ -30,9 +30,11 @@ Pairs = Mapping[str, tuple[float, float]]
 
 BLUE, ORANGE = "#2563a8", "#d9480f"
 _BEFORE, _INK = "#b8bec8", "#2b2f36"
-_LOSS_FLOOR = 1e-4  # where a logarithmic axis ends
+_LOSS_FLOOR = 1e-4  # lower end of the logarithmic axis
 _KIND_COLORS = dict(zip(POSITIVES.values(), (BLUE, ORANGE, "#5f6b7a"), strict=True))
-_WIDTHS = dict(zip(POSITIVES.values(), (4.0, 2.6, 1.2), strict=True))  # so that none hides another
+_WIDTHS = dict(
+    zip(POSITIVES.values(), (4.0, 2.6, 1.2), strict=True)
+)  # different, so that no line hides another
 _LONGEST_NAME = 40  # characters; a source is any text
 
 
@@ -43,7 +45,7 @@ def new_figure(height: float, width: float = 7.2) -> tuple[Figure, Axes]:
 
 
 def tidy(axes: Axes, grid: Literal["x", "y"]) -> None:
-    """The common look: no frame, a light grid behind."""
+    """The common style: no frame, a light grid in the background."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="#e3e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -67,8 +69,8 @@ def wave_figures(record: WaveRecord, metrics: Mapping[str, float]) -> dict[str, 
 
 
 def loss_figure(curves: Curves, title: str) -> Figure | None:
-    """The training loss of every edit as a thin line, with the mean of the wave on top. None where
-    no loss is a finite number."""
+    """The training loss of every edit as a thin line, with mean and median of the wave on top. None
+    if no loss is finite."""
     kept = [[max(loss, _LOSS_FLOOR) for loss in curve] for curve in finite_curves(curves)]
     if not kept:
         return None
@@ -89,7 +91,7 @@ def loss_figure(curves: Curves, title: str) -> Figure | None:
 
 
 def before_after_figure(pairs: Pairs, title: str) -> Figure | None:
-    """Each pair as two bars: rates (0 to 1) in percent, other numbers in a panel below. None where
+    """Each pair as two bars: rates (0 to 1) in percent, other numbers in a panel below. None if
     there are no pairs."""
     if not pairs:
         return None
@@ -138,9 +140,9 @@ def _readable(name: str) -> str:
 
 
 def operating_curve_figure(rows: Rows, title: str, threshold: float | None = None) -> Figure | None:
-    """Probes that would reach their edit against those that should reach none but would, as the
-    threshold moves: a panel per kind of the latter, a line per kind of the former, the store's own
-    threshold as a point. None where either was not probed. See `operating_curve` for what counts.
+    """Positives that reach their edit over negatives that reach an edit, as the threshold moves: a
+    panel per kind of negatives, a line per kind of positives, and the store's own threshold as a
+    point. None if either was not probed. See `operating_curve`.
     """
     curve, point = operating_curve(rows, threshold), operating_point(rows)
     reached = [name for name in POSITIVES.values() if name in point]
@@ -170,8 +172,8 @@ def operating_curve_figure(rows: Rows, title: str, threshold: float | None = Non
 
 
 def routes_figure(rows: Rows, title: str) -> Figure | None:
-    """The confusion of routes: kinds of probes by where they went, as counts and shares of the
-    kind. The cell where a kind belongs has a frame. None where nothing was probed."""
+    """The confusion matrix of routes: kinds of probes by route, as counts and shares of the kind.
+    The cell of the correct route has a frame. None if nothing was probed."""
     table = route_table(rows)
     if not table:
         return None
@@ -196,8 +198,8 @@ def routes_figure(rows: Rows, title: str) -> Figure | None:
 
 
 def retention_by_age_figure(rows: Rows, title: str) -> Figure | None:
-    """Exact answers of earlier edits by tenth of age, the oldest first, and of the wave's own; with
-    the numbers behind each. None where no earlier edit was asked."""
+    """Exact answers of earlier edits by tenth of age, oldest first, and of the wave's own edits,
+    labelled with counts. None if no earlier edit was asked."""
     earlier, own = by_age(rows), own_edits(rows)
     if not earlier:
         return None

@@ -1,4 +1,4 @@
-"""The registered model of a store in MLflow: versions, aliases, and the logged model behind each.
+"""The registered model of a store in MLflow: versions, aliases, and the logged model of each.
 
 A logged model is a folder with code and a pointer to a version of the store. MLflow keeps it in the
 experiment of the wave's run, or else in experiment `models/NAME`.
@@ -41,7 +41,7 @@ class ModelRecord:
     """One version of a registered model.
 
     `version` is the ledger's; with `wave`, the key of a held wave, it is the version that promoting
-    that wave would make. `name` and `tags` are what it is listed by. `code` is the file with the
+    that wave would make. It is listed by `name` and `tags`. `code` is the file with the
     model's code, `pointer` locates the version of the store, and `places` are the settings that may
     be overridden when the model is loaded. `run` is the stream and key of the wave whose run shows
     how the version was made.
@@ -66,7 +66,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredVersion:
-    """What MLflow has under a `number`: a version of the ledger or, with `wave`, the version that
+    """A version `number` in MLflow: a version of the ledger or, with `wave`, the version that
     promoting this held wave would make."""
 
     number: int
@@ -79,9 +79,9 @@ _MAX_NEW_TOKENS = 64
 
 
 def log_model(client: "MlflowClient", registered_name: str, record: ModelRecord) -> "LoggedModel":
-    """Log a model; it is READY only once complete. Raises MlflowException."""
+    """Log a model; its status is READY once it is complete. Raises MlflowException."""
     run = None if record.run is None else _wave_run(client, *record.run)
-    # In the experiment of its run: the page of a run shows no models of others.
+    # In the experiment of its run: the page of a run shows only models of its experiment.
     model = client.create_logged_model(
         _experiment(client, registered_name) if run is None else run.info.experiment_id,
         name=record.name,
@@ -106,7 +106,7 @@ def _save_files(path: Path, record: ModelRecord, model: "LoggedModel") -> None:
     from pandas import DataFrame  # type: ignore[import-untyped]
 
     with tempfile.TemporaryDirectory() as folder, quiet("mlflow"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on first use MLflow warns about its own type hints
+        warnings.simplefilter("ignore")  # MLflow warns about its own type hints
         pointer = Path(folder) / "snapshot.json"
         pointer.write_text(json.dumps(record.pointer, ensure_ascii=False), encoding="utf-8")
         mlflow.pyfunc.save_model(
@@ -123,7 +123,7 @@ def _save_files(path: Path, record: ModelRecord, model: "LoggedModel") -> None:
 
 
 def _wave_run(client: "MlflowClient", stream: str, wave_key: str) -> "Run | None":
-    """The finished run of a wave, where it was tracked."""
+    """The finished run of a wave, if it was tracked."""
     experiment = client.get_experiment_by_name(f"stream/{stream}")
     if experiment is None:
         return None
@@ -175,12 +175,12 @@ corrects manual changes.
 
 
 class ModelRegistry:
-    """The registered model of a store, created where missing.
+    """The registered model of a store, created if missing.
 
     `tags` are those of the model and include the id and the URI of the store. Without `name` it is
-    named after the store, with a part of the store's id where another store has that name. Raises
-    ConfigError where MLflow cannot be opened, or where `name` is invalid or taken by another store.
-    The constructor and all methods raise ScenError where MLflow refuses.
+    named after the store, with a part of the store's id if another store has that name. Raises
+    ConfigError if MLflow cannot be opened, or if `name` is invalid or taken by another store.
+    The constructor and all methods raise ScenError for errors of MLflow.
     """
 
     def __init__(self, tracking_uri: str, tags: Mapping[str, str], name: str | None = None) -> None:
@@ -197,8 +197,8 @@ class ModelRegistry:
             self._open(tags)
 
     def versions(self) -> list[RegisteredVersion]:
-        """What is registered, oldest first. Of duplicates, which two concurrent processes can
-        create, the older."""
+        """The registered versions, oldest first. Of duplicates, which two concurrent processes can
+        create, only the older."""
         with self._translated():
             distinct = {}
             for version in reversed(self._numbered()):
@@ -260,7 +260,7 @@ class ModelRegistry:
                 self._client.set_registered_model_tag(self.name, tag, value)
 
     def _is_ours(self, model: "RegisteredModel") -> bool:
-        """True also for a model without owner and versions, which somebody created in advance."""
+        """True also for a model without owner and versions, which a user created in advance."""
         owner = model.tags.get(STORE_ID_TAG)
         is_free = owner is None and not self._client.search_model_versions(
             f"name = '{model.name}'", max_results=1
@@ -276,11 +276,11 @@ class ModelRegistry:
         token = None
         while True:
             page = self._client.search_model_versions(f"name = '{self.name}'", page_token=token)
-            for one in page:
-                version = one.tags.get(VERSION_TAG, "")
-                if version.isdecimal() and one.status == "READY":
-                    wave = one.tags.get(WAVE_TAG)
-                    versions.append(RegisteredVersion(int(one.version), int(version), wave))
+            for item in page:
+                version = item.tags.get(VERSION_TAG, "")
+                if version.isdecimal() and item.status == "READY":
+                    wave = item.tags.get(WAVE_TAG)
+                    versions.append(RegisteredVersion(int(item.version), int(version), wave))
             token = page.token
             if not token:
                 return sorted(versions, key=lambda version: version.number)

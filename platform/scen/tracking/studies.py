@@ -28,8 +28,8 @@ class CalibrationRecord:
 
     `curve` holds points (false-positive rate on hard negatives, share of rephrases that reach their
     edit); `bound` is the false-positive rate that was requested. `top1_by_depth` maps a kind of key
-    (mean, last) to its share of right answers by layer; it is empty where the search over key
-    places was skipped, as is `places` (sets of keys with the share they find). `trials` are the
+    (mean, last) to its share of right answers by layer; it is empty if the search over key
+    places was skipped, as is `places` (sets of keys with their top-1 shares). `trials` are the
     expert settings that were tried; both are rows of tables. `files` are kept as artifacts.
     """
 
@@ -47,7 +47,7 @@ class CalibrationRecord:
 @dataclass(frozen=True, slots=True)
 class MethodRecord:
     """A method on `size` edits: its settings, its metrics by name, and its reliability by tenth of
-    the stream (shares; empty where that was not measured)."""
+    the stream (shares; empty if not measured)."""
 
     method: str
     size: int
@@ -70,9 +70,9 @@ class BenchmarkRecord:
 
 
 def track_calibration(tracking_uri: str, record: CalibrationRecord) -> str:
-    """Keep a calibration with its figures, tables and files; the id of its run.
+    """Log a calibration with its figures, tables and files; returns the id of its run.
 
-    Raises ConfigError where the store cannot be opened, ScenError where MLflow refuses.
+    Raises ConfigError if the store cannot be opened, ScenError for an error of MLflow.
     """
     from scen.tracking.study_figures import calibration_figures
 
@@ -96,9 +96,9 @@ def track_calibration(tracking_uri: str, record: CalibrationRecord) -> str:
 
 
 def track_benchmark(tracking_uri: str, record: BenchmarkRecord) -> str:
-    """Keep a benchmark; the id of its run.
+    """Log a benchmark; returns the id of its run.
 
-    Raises ConfigError where the store cannot be opened, ScenError where MLflow refuses.
+    Raises ConfigError if the store cannot be opened, ScenError for an error of MLflow.
     """
     from scen.tracking.study_figures import benchmark_figures
 

@@ -42,7 +42,7 @@ def calibration_figures(record: CalibrationRecord) -> dict[str, Figure]:
 def operating_figure(
     curve: Sequence[tuple[float, float]], bound: float | None, title: str
 ) -> Figure:
-    """Rephrases that reach their edit against hard negatives that reach any, in percent."""
+    """Rephrases that reach their edit over hard negatives that reach any edit, in percent."""
     figure, axes = new_figure(4.6)
     shown = [(100 * false, 100 * reached) for false, reached in curve if false > 0]
     axes.plot(*zip(*shown, strict=True), color=BLUE, linewidth=2)
@@ -98,8 +98,8 @@ def _finish_layers(axes: Axes) -> None:
 
 
 def benchmark_figures(methods: Sequence[MethodRecord]) -> dict[str, Figure]:
-    """The charts that the metrics allow, by name: of the largest number of edits, and curves over
-    the number of edits where there are several."""
+    """The charts that the metrics allow, by name: for the largest number of edits, and curves over
+    the numbers of edits if there are several."""
     most = max(method.size for method in methods)
     whole = [method for method in methods if method.size == most]
     figures: dict[str, Figure] = {}
@@ -115,7 +115,7 @@ def benchmark_figures(methods: Sequence[MethodRecord]) -> dict[str, Figure]:
 
 
 def quality_figure(methods: Sequence[MethodRecord]) -> Figure:
-    """A group of bars per measure, in percent: one bar per method."""
+    """A group of bars per metric, in percent: one bar per method."""
     names = [name for name in _QUALITY if any(name in m.metrics for m in methods)]
     values = {m.method: [100 * m.metrics.get(name, 0.0) for name in names] for m in methods}
     figure, axes = new_figure(1.0 + 0.9 * len(names), width=9.6)
@@ -138,7 +138,7 @@ def perplexity_figure(methods: Sequence[MethodRecord]) -> Figure:
 
 
 def retention_figure(methods: Sequence[MethodRecord]) -> Figure:
-    """Edits answered exactly by tenth of the stream, the oldest first; a line per method."""
+    """Edits answered exactly by tenth of the stream, oldest first; a line per method."""
     figure, axes = new_figure(4.4)
     for color, method in _colored(methods):
         shares = [100 * share for share in method.retention]
@@ -155,7 +155,7 @@ def retention_figure(methods: Sequence[MethodRecord]) -> Figure:
 
 
 def cost_figure(methods: Sequence[MethodRecord]) -> Figure:
-    """The average of quality against the seconds of an edit; the bytes stand beside the point."""
+    """Average quality over the seconds per edit; each point is labelled with its bytes per edit."""
     figure, axes = new_figure(4.4)
     for color, method in _colored(methods):
         seconds, average = method.metrics["seconds_per_edit"], 100 * method.metrics["average"]
@@ -177,7 +177,7 @@ def cost_figure(methods: Sequence[MethodRecord]) -> Figure:
 
 
 def curve_figure(methods: Sequence[MethodRecord]) -> Figure:
-    """Measures over the number of edits: a panel each, a line per method."""
+    """Metrics over the number of edits: a panel per metric, a line per method."""
     names = [n for n in _CURVES if any(n in m.metrics for m in methods)]
     names = names or sorted({n for m in methods for n in m.metrics if n.startswith(_PERPLEXITY)})
     figure = Figure(figsize=(3.2 * len(names), 3.8), dpi=130, layout="constrained")

@@ -1,6 +1,6 @@
-"""What the outcomes of probes and the loss curves of a wave come to: pure functions.
+"""Summaries of the probe outcomes and loss curves of a wave: pure functions.
 
-A row is the outcome of one probe, as an evaluation keeps it: `kind` of the probe, `source`,
+A row is the outcome of one probe as stored by an evaluation: `kind` of the probe, `source`,
 `edit_id` (the edit that it is about), `target`, `after` (the answer), `routed_to`, `nearest` and
 `score`. Rows of an unknown kind are ignored.
 """
@@ -24,7 +24,7 @@ NEGATIVES = {"near_miss": "near misses", "locality": "unrelated prompts"}
 """Kinds of probes that should reach no edit."""
 
 ROUTES = ("own edit", "another edit", "base")
-"""Where a probe goes. A near miss at its "own edit" triggered the edit that it resembles."""
+"""The routes of a probe. A near miss with route "own edit" triggered the edit it resembles."""
 
 _MOST_POINTS = 400  # of a curve
 _MOST_SOURCES = 10
@@ -33,7 +33,7 @@ _TENTHS = 10
 
 @dataclass(frozen=True, slots=True)
 class AgeGroup:
-    """Edits of about one age: how many were asked, and how many of them answered exactly."""
+    """Edits of similar age: how many were asked, and how many of them answered exactly."""
 
     name: str
     asked: int
@@ -51,24 +51,27 @@ def of_kind(rows: Rows, kind: str) -> Rows:
 
 
 def route_table(rows: Rows) -> list[dict[str, str | int | float]]:
-    """A line per kind of probe, rephrases by their most frequent sources: how many went to each of
-    ROUTES, as `NAME`, and their shares, as `NAME share`."""
+    """A line per kind of probe, rephrases by their most frequent sources: the count of each of
+    ROUTES, as `NAME`, and its share, as `NAME share`."""
     groups: dict[str, Rows] = {}
     for kind, name in (POSITIVES | NEGATIVES).items():
-        some = of_kind(rows, kind)
-        groups |= _by_source(name, some) if kind == "generality" else {name: some}
-    asked = {name: some for name, some in groups.items() if some}
-    return [{"probes": name, "asked": len(some), **_routes(some)} for name, some in asked.items()]
+        selected = of_kind(rows, kind)
+        groups |= _by_source(name, selected) if kind == "generality" else {name: selected}
+    asked = {name: selected for name, selected in groups.items() if selected}
+    return [
+        {"probes": name, "asked": len(selected), **_routes(selected)}
+        for name, selected in asked.items()
+    ]
 
 
 def asking_table(rows: Rows) -> list[dict[str, str | int | float]]:
     """A line per way of asking, and per task about a question (which must reach no edit): how many
-    were asked, the shares that went to each of ROUTES, and of exact answers (not for tasks)."""
+    were asked, the shares of each of ROUTES, and that of exact answers (not for tasks)."""
     lines: list[dict[str, str | int | float]] = []
     for kind in ("asking", "task"):
-        some = of_kind(rows, kind)
-        for way in sorted({str(row["source"]) for row in some}):
-            asked = [row for row in some if row["source"] == way]
+        selected = of_kind(rows, kind)
+        for way in sorted({str(row["source"]) for row in selected}):
+            asked = [row for row in selected if row["source"] == way]
             line: dict[str, str | int | float] = {"way": way, "asked": len(asked)}
             line |= {route: share for route, share in _routes(asked).items() if "share" in route}
             if kind == "asking":
@@ -78,13 +81,13 @@ def asking_table(rows: Rows) -> list[dict[str, str | int | float]]:
 
 
 def operating_curve(rows: Rows, threshold: float | None = None) -> list[dict[str, float]]:
-    """What other thresholds would have done, the highest first; a line per threshold, the store's
-    own among them where it is given.
+    """The shares of routed probes at other thresholds, highest first; a line per threshold, the
+    store's own included if given.
 
     `score` is that of the top-1 edit, the only one that can answer. So a prompt, a rephrase or an
-    earlier prompt reaches its edit at the thresholds below its score where its `nearest` is the
-    edit it is about, and at none otherwise; a near miss or an unrelated prompt reaches an edit at
-    all thresholds below its score. A column per kind that was probed holds the share that reaches
+    earlier prompt reaches its edit at thresholds below its score if its `nearest` is the edit it
+    is about, otherwise at none; a near miss or an unrelated prompt reaches an edit at all
+    thresholds below its score. A column per kind that was probed holds the share that reaches
     an edit. At most 400 of the scores are kept, evenly spaced.
     """
     reach = {name: _reach(of_kind(rows, kind), is_own=True) for kind, name in POSITIVES.items()}
@@ -103,12 +106,14 @@ def operating_curve(rows: Rows, threshold: float | None = None) -> list[dict[str
 
 
 def operating_point(rows: Rows) -> dict[str, float]:
-    """The shares that did reach an edit, by the names of the curve's columns."""
+    """The shares that reached an edit, by the names of the curve's columns."""
     shares = {}
     for kind, name in (POSITIVES | NEGATIVES).items():
-        some = of_kind(rows, kind)
-        if some:
-            hits = [_route(r) == "own edit" if kind in POSITIVES else _is_routed(r) for r in some]
+        selected = of_kind(rows, kind)
+        if selected:
+            hits = [
+                _route(r) == "own edit" if kind in POSITIVES else _is_routed(r) for r in selected
+            ]
             shares[name] = sum(hits) / len(hits)
     return shares
 
@@ -127,7 +132,7 @@ def by_age(rows: Rows) -> list[AgeGroup]:
 
 
 def own_edits(rows: Rows) -> list[AgeGroup]:
-    """The wave's own edits as the youngest group; empty where none was asked."""
+    """The wave's own edits as the youngest group; empty if none was asked."""
     own = of_kind(rows, "reliability")
     return [_age_group("this wave", own)] if own else []
 
@@ -156,13 +161,13 @@ def _route(row: Mapping[str, Any]) -> str:
 
 
 def _routes(rows: Rows) -> dict[str, int | float]:
-    went = [_route(row) for row in rows]
-    counts = {route: went.count(route) for route in ROUTES}
-    return {**counts, **{f"{route} share": n / len(went) for route, n in counts.items()}}
+    routes = [_route(row) for row in rows]
+    counts = {route: routes.count(route) for route in ROUTES}
+    return {**counts, **{f"{route} share": n / len(routes) for route, n in counts.items()}}
 
 
 def _reach(rows: Rows, *, is_own: bool) -> list[float]:
-    """The threshold below which each probe counts, ascending; -inf where it never does."""
+    """The threshold below which each probe counts, ascending; -inf if it never does."""
     return sorted(
         float(row["score"])
         if row["nearest"] is not None and (not is_own or row["nearest"] == row["edit_id"])

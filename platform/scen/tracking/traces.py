@@ -1,4 +1,4 @@
-"""Traces in MLflow: one per sampled request, written on a thread of their own."""
+"""Traces in MLflow: one per sampled request, written by a separate thread."""
 
 import json
 import logging
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _NS = 1_000_000_000
-_PAUSE_S = 30.0  # after MLflow could not be opened
-_END_S = 5.0
+_RETRY_S = 30.0  # after MLflow could not be opened
+_STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class SpanRecord:
 
 @dataclass(frozen=True, slots=True)
 class TraceRecord:
-    """One request, under the id that its client knows. `inputs` and `outputs` are its text, or
-    None to keep that private."""
+    """One request, with the id that its client received. `inputs` and `outputs` are its text, or
+    None to keep it private."""
 
     name: str
     request_id: str
@@ -52,7 +52,7 @@ class TraceRecord:
 
 
 class TraceStore:
-    """An experiment for traces. Raises ConfigError where the store cannot be opened."""
+    """An experiment for traces. Raises ConfigError if the store cannot be opened."""
 
     def __init__(self, tracking_uri: str, experiment: str) -> None:
         client = open_client(tracking_uri)
@@ -64,11 +64,11 @@ class TraceStore:
         self._client = TracingClient(tracking_uri)
 
     def put(self, trace: TraceRecord) -> None:
-        """Write a trace. Raises ScenError where MLflow does not take it."""
+        """Write a trace. Raises ScenError if MLflow does not accept it."""
         try:
             self._client.log_spans(self._experiment_id, _spans(trace))
             self._client.start_trace(_info(trace, self._experiment_id))
-        except Exception as err:  # its own errors, the network's, the database's
+        except Exception as err:  # errors of MLflow, the network or the database
             raise ScenError(f"tracking: MLflow did not take a trace ({err})") from err
 
 
@@ -130,9 +130,9 @@ def _span(
 
 
 class TraceWriter:
-    """Writes traces on a thread of its own. Up to `limit` traces wait; further ones are dropped.
+    """Writes traces in a separate thread. At most `limit` traces are queued; others are dropped.
 
-    `written`, `dropped` (the queue was full) and `failed` (MLflow did not take it) count traces.
+    `written`, `dropped` (the queue was full) and `failed` (an error of MLflow) count traces.
     """
 
     def __init__(self, tracking_uri: str, experiment: str, limit: int = 256) -> None:
@@ -142,7 +142,7 @@ class TraceWriter:
         self._place = (tracking_uri, experiment)
         self._queue: queue.Queue[TraceRecord | None] = queue.Queue(limit)
         self._store: TraceStore | None = None
-        self._closed_until = 0.0
+        self._retry_at = 0.0
         self._error: str | None = None
         self._thread = threading.Thread(target=self._run, name="scen-traces", daemon=True)
 
@@ -151,20 +151,20 @@ class TraceWriter:
         self._thread.start()
 
     def offer(self, trace: TraceRecord) -> None:
-        """Queue a trace, or drop it where the queue is full. Never blocks, never raises."""
+        """Queue a trace, or drop it if the queue is full. Never blocks, never raises."""
         try:
             self._queue.put_nowait(trace)
         except queue.Full:
             self.dropped += 1
 
     def stop(self) -> None:
-        """Write the queued traces, for a few seconds."""
+        """Write the queued traces, for at most a few seconds, and stop the thread."""
         try:
-            self._queue.put(None, timeout=_END_S)
+            self._queue.put(None, timeout=_STOP_S)
         except queue.Full:
             return
         if self._thread.is_alive():
-            self._thread.join(_END_S)
+            self._thread.join(_STOP_S)
 
     def _run(self) -> None:
         while (trace := self._queue.get()) is not None:
@@ -177,15 +177,15 @@ class TraceWriter:
                 self._error = None
 
     def _opened(self) -> TraceStore:
-        """The store. Raises ScenError where it cannot be opened, and without another attempt for
-        the next 30 seconds."""
+        """The store, opened on first use. Raises ScenError if that fails; the next attempt is made
+        after 30 seconds."""
         if self._store is None:
-            if time.monotonic() < self._closed_until:
+            if time.monotonic() < self._retry_at:
                 raise ScenError(self._error or "")
             try:
                 self._store = TraceStore(*self._place)
             except Exception as err:
-                self._closed_until = time.monotonic() + _PAUSE_S
+                self._retry_at = time.monotonic() + _RETRY_S
                 raise ScenError(str(err)) from err
         return self._store
 

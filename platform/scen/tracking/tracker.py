@@ -9,7 +9,7 @@ from typing import Protocol
 class WaveRecord:
     """One committed wave of a stream, as a tracker receives it.
 
-    `wave_key` identifies the wave for good: a wave is tracked once, however often it is submitted.
+    `wave_key` identifies the wave: it is tracked once, however often it is submitted.
     `loss_curves` holds one curve per trained edit, step by step; they differ in length because
     training stops early. `per_edit` is a table, one row per probe of the edits (see `summaries`).
     `threshold` is the score above which an edit of the store answers. `system` holds samples of the
@@ -36,7 +36,7 @@ class Tracker(Protocol):
     """Keeps the history of waves."""
 
     def track_wave(self, record: WaveRecord) -> str | None:
-        """Keep a committed wave, once; the run's id where there is one. Raises ScenError."""
+        """Track a committed wave once; returns the id of its run, if any. Raises ScenError."""
         ...
 
 
@@ -44,5 +44,5 @@ class NullTracker:
     """Keeps nothing."""
 
     def track_wave(self, record: WaveRecord) -> str | None:
-        """Nothing is kept, so there is no run id."""
+        """Does nothing."""
         return None

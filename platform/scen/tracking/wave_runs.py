@@ -33,8 +33,8 @@ _DIGEST_LENGTH = 36  # the size of MLflow's database column
 
 
 def open_tracker(tracking_uri: str) -> Tracker:
-    """The tracker at a URI. A file is opened at once, and raises ConfigError where that fails; a
-    server, which must not stop a run while it is down, is opened with the first wave."""
+    """The tracker at a URI. A file is opened at once, which raises ConfigError on failure; a server
+    is opened by the first wave, since it must not stop a run while it is down."""
     return ServerTracker(tracking_uri) if is_server(tracking_uri) else MlflowTracker(tracking_uri)
 
 
@@ -55,8 +55,8 @@ class ServerTracker:
 class MlflowTracker:
     """Writes waves to an MLflow store. One tracker per stream may write at a time.
 
-    Figures and tables go under `artifact_root`, by default beside a sqlite file, or where the
-    server keeps them. Raises ConfigError where the store cannot be opened.
+    Figures and tables go under `artifact_root`, by default next to a sqlite file, or where the
+    server keeps them. Raises ConfigError if the store cannot be opened.
     """
 
     def __init__(self, tracking_uri: str, artifact_root: str | Path | None = None) -> None:
@@ -65,10 +65,10 @@ class MlflowTracker:
         self._artifact_root = artifact_root or default_artifact_root(tracking_uri)
 
     def track_wave(self, record: WaveRecord) -> str:
-        """Keep a committed wave and its point on the stream's curves; the id of its run.
+        """Log a committed wave and its point on the stream's curves; returns the id of its run.
 
-        A wave with a finished run is left alone; an unfinished run is deleted and written again.
-        Raises ScenError where MLflow refuses.
+        A wave with a finished run is skipped; an unfinished run is deleted and written again.
+        Raises ScenError for an error of MLflow.
         """
         failure = (
             f"tracking: MLflow at {self.tracking_uri} did not take wave {record.wave} of "
@@ -118,7 +118,7 @@ class MlflowTracker:
             if not self._has_point(run_id, name, record.wave)
         }
         log_metrics(self._client, run_id, [missing], first_step=record.wave)
-        self._client.set_terminated(run_id)  # a stream has no end; a run that "runs" looks stuck
+        self._client.set_terminated(run_id)  # a stream has no end, but an active run looks stuck
 
     def _has_point(self, run_id: str, name: str, step: int) -> bool:
         return any(point.step == step for point in self._client.get_metric_history(run_id, name))
@@ -136,7 +136,7 @@ def run_name(wave: int) -> str:
 
 
 def run_tags(record: WaveRecord) -> dict[str, str]:
-    """The tags by which a wave's run is found and listed."""
+    """The tags for finding and listing a wave's run."""
     return {
         "edit.kind": "wave",
         "edit.stream": record.stream,
@@ -149,7 +149,7 @@ def run_tags(record: WaveRecord) -> dict[str, str]:
 
 
 def finite_metrics(record: WaveRecord) -> dict[str, float]:
-    """The wave's metrics that are numbers, and its size. NaN (nothing measured) is left out."""
+    """The finite metrics of a wave, and its size. NaN (not measured) is left out."""
     known = {name: float(value) for name, value in record.metrics.items() if math.isfinite(value)}
     return {"wave/num_edits": float(record.num_edits)} | known
 
@@ -167,7 +167,7 @@ def wave_tables(record: WaveRecord) -> dict[str, Sequence[Mapping[str, object]]]
 
 
 def log_content(client: "MlflowClient", run_id: str, record: WaveRecord) -> None:
-    """Everything about a wave into its run."""
+    """Log everything about a wave to its run."""
     from scen.tracking.figures import wave_figures  # matplotlib takes a second to import
 
     metrics = finite_metrics(record)
@@ -186,7 +186,7 @@ def log_content(client: "MlflowClient", run_id: str, record: WaveRecord) -> None
 def _log_system(
     client: "MlflowClient", run_id: str, samples: Sequence[Mapping[str, float]]
 ) -> None:
-    """Samples as MLflow's own monitor would have logged them, each at its own time."""
+    """Log samples like MLflow's own system monitor, each with its own time."""
     from mlflow.entities import Metric
 
     metrics = [

@@ -4,7 +4,6 @@ whether it has loaded what only the workers need."""
 from pathlib import Path
 
 import pytest
-from scen_jobs.crew_jobs import say_driver, settle_dtype
 
 from scen.config import ClusterConfig, load_config
 from scen.fs import Storage
@@ -13,6 +12,7 @@ from scen.ledger.manifest import StoreManifest
 from scen.model.base import Base, open_base
 from scen.pipeline.job_spec import StreamSpec
 from scen.pipeline.run_job import job_config
+from scen_jobs.group_jobs import say_driver, settle_dtype
 
 GPU = "cluster.gpus_per_worker=1"
 BASE = {"name": "tiny", "fingerprint": "f" * 64, "template": "raw", "dtype": "float32"}
