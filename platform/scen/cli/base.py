@@ -1,4 +1,4 @@
-"""`scen base`: fetch a base model, show one, list those on this machine, check if one fits."""
+"""`scen base`: fetch, show, list or check base models."""
 
 import json as jsonlib
 from typing import TYPE_CHECKING, Annotated
@@ -73,7 +73,7 @@ def list_(*, json: Json = False) -> None:
             str(row["name"]),
             str(row["architecture"]),
             _gigabytes(int(str(row["bytes"]))),
-            str(row["profile"] or "none ships"),
+            str(row["profile"] or "none"),
             str(row["folder"]),
         )
         for row in rows
@@ -90,9 +90,9 @@ def check(
     *,
     json: Json = False,
 ) -> None:
-    """whether a base can be edited, and the memory it takes, from its configuration alone
+    """check if a base can be edited and how much memory it needs, from its configuration
 
-    Downloads config.json at most. Memory is estimated for training, calibration
+    Downloads at most config.json. Memory is estimated for training, calibration
     and serving, per number type, and compared with this machine's devices.
 
     examples:
@@ -113,7 +113,7 @@ def check(
 
 
 def load(options: BaseOptions) -> "Base":
-    """The base that the options name, or the embedded one. Raises BaseError."""
+    """Load the base of the options, or the embedded one. Raises BaseError."""
     from scen.model.base import load_base
 
     loading = options.loading

@@ -1,4 +1,4 @@
-"""Commands that bring edits into a store: `edit`, `drain`, `rebase`."""
+"""Commands that add edits to a store: `edit`, `drain`, `rebase`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -44,23 +44,23 @@ app, _, command = room("Edits", 1)
 @Parameter(name="*", group="With --dry-run")
 @dataclass(frozen=True, kw_only=True)
 class DryRunOptions:
-    """What a dry run looks at."""
+    """What a dry run checks."""
 
     answers: Annotated[
         tuple[int, ...] | None,
         POSITIVE,
-        Parameter(metavar="N", consume_multiple=(0, 1), help="also the current answers to the "
-                  "prompts of the first N edits (20 where N is left out), beside the new ones"),
+        Parameter(metavar="N", consume_multiple=(0, 1), help="also show the current answers "
+                  "to the prompts of the first N edits (20 if N is omitted), next to the new ones"),
     ] = None  # fmt: skip
     no_base: Annotated[
         bool,
-        Parameter(help="go by the ledger alone, without loading the store's base: prompts are not "
-                  "compared by the router's keys, and lengths in tokens are not checked"),
+        Parameter(help="use only the ledger, without loading the store's base: prompts are not "
+                  "compared by the router's keys, and token counts are not checked"),
     ] = False  # fmt: skip
 
     @property
     def num_answers(self) -> int:
-        """How many answers are wanted."""
+        """Number of current answers to show."""
         return 0 if self.answers is None else (*self.answers, _NUM_SHOWN)[0]
 
 
@@ -73,8 +73,8 @@ def edit(
     dry_run: Annotated[
         bool,
         Parameter(
-            help="show what would be admitted, replaced and refused, which prompts the "
-            "router would confuse, and how long it would take"
+            help="show which edits would be committed, replaced and rejected, which prompts "
+            "the router would confuse, and how long it would take"
         ),
     ] = False,
     dry: DryRunOptions | None = None,
@@ -84,12 +84,12 @@ def edit(
 
     FILE is JSONL, CSV or Parquet with at least `prompt` and `target`, or a
     ZsRE, KnowEdit, CounterFact or SelfCheckGPT file; a path or a URI such as
-    s3://bucket/edits.parquet. Rows that cannot be used go to a quarantine
-    Parquet with the reason, and the others proceed. After a crash, run the same
-    command again: nothing is lost and nothing is done twice.
+    s3://bucket/edits.parquet. Rows that cannot be used are written to a
+    quarantine Parquet file with the reason, and the others proceed. After a
+    crash, run the same command again: nothing is lost or done twice.
 
-    Near-duplicates are edits whose prompts the router takes to another edit as
-    well. They are reported when their wave has been evaluated, and by --dry-run
+    Near-duplicates are edits whose prompts the router also matches to another
+    edit. They are reported after the evaluation of their wave, and by --dry-run
     before anything is trained; with waves.on_collision=quarantine they are set
     aside before training.
 
@@ -128,15 +128,17 @@ def edit(
 @command
 def drain(
     *,
-    stream: Annotated[str, Parameter(metavar="NAME", help="whose inbox")] = "online",
+    stream: Annotated[
+        str, Parameter(metavar="NAME", help="stream whose inbox is drained")
+    ] = "online",
     max_age: Annotated[
         float | None,
         between(0),
         Parameter(
-            metavar="S", help="seconds that an edit waits for others to fill its wave (default: 5)"
+            metavar="S", help="maximum seconds that an edit waits for its wave to fill (default: 5)"
         ),
     ] = None,
-    once: Annotated[bool, Parameter(help="take what waits now, and end")] = False,
+    once: Annotated[bool, Parameter(help="process the edits that wait now, then exit")] = False,
     waves: WaveOptions,
     base: BaseOptions | None = None,
     settings: SettingOptions | None = None,
@@ -144,18 +146,17 @@ def drain(
 ) -> None:
     """train, evaluate and commit the edits that arrive over HTTP
 
-    Edits that are handed in one by one (POST /v1/edits of `scen serve`) wait
-    under STORE/inbox/STREAM. This command makes waves of them as they come: as
-    soon as --wave-size (or waves.max_bytes) is reached, or the oldest has waited
-    for --max-age seconds. It runs until it is stopped, and may be killed at any
-    time: run it again and it continues. An edit that cannot be learned, or
-    contradicts an earlier one, is set aside with the reason (see GET
-    /v1/edits/ID).
+    Edits that are submitted one by one (POST /v1/edits of `scen serve`) wait
+    under STORE/inbox/STREAM. This command runs a wave as soon as --wave-size (or
+    waves.max_bytes) is reached, or the oldest edit has waited for --max-age
+    seconds. It runs until it is stopped, and can be killed at any time: run it
+    again and it continues. An edit that is invalid, or contradicts an earlier
+    one, is set aside with the reason (see GET /v1/edits/ID).
 
     examples:
       scen drain --store ./my-store --on-conflict supersede
       scen drain --store ./my-store --stream news --max-age 60 --wave-size 500
-      scen drain --store ./my-store --once      what waits now, then end; for a timer
+      scen drain --store ./my-store --once      what waits now, then exit; for a timer
     """
     from scen.pipeline.job_spec import DrainSpec
     from scen.pipeline.run_job import job_config, run_drain_spec
@@ -175,14 +176,14 @@ def drain(
 
 @command
 def rebase(
-    old: Annotated[str, Parameter(help="the store whose edits are taken")],
+    old: Annotated[str, Parameter(help="the store to take the edits from")],
     /,
     *,
     to: Annotated[
         str, Parameter(metavar="BASE", help="the other base: a hub id, a folder or a .gguf file")
     ],
     version: Annotated[
-        int | None, Parameter(metavar="V", help="of OLD (default: the newest)")
+        int | None, Parameter(metavar="V", help="version of OLD (default: newest)")
     ] = None,
     without: Annotated[
         tuple[str, ...],
@@ -193,17 +194,17 @@ def rebase(
     settings: SettingOptions | None = None,
     json: Json = False,
 ) -> None:
-    r"""train the active edits of a store anew on another base
+    r"""retrain the active edits of a store on another base
 
-    Trains all edits that are active in the store OLD (or were at --version) anew
-    on another base, from the texts in its ledger, and commits them to the store
-    NEW under their own ids and streams. OLD is only read. After a crash, run the
-    same command again.
+    Retrains all edits that are active in the store OLD (or were at --version) on
+    another base, from the texts in its ledger, and commits them to the new store
+    (--store) under the same ids and streams. OLD is only read. After a crash,
+    run the same command again.
 
-    To erase edits for good, text and all, rebase to the base of OLD --without
-    them (with the --profile and settings that OLD was made with, if any), serve
-    NEW, and delete OLD, its backups, and the runs of its streams in MLflow: a
-    ledger forgets nothing. Edits that are not active are not taken.
+    To erase edits for good, text included, rebase to the base of OLD --without
+    them (with the --profile and settings of OLD, if any), serve the new store,
+    and delete OLD, its backups, and the runs of its streams in MLflow: a ledger
+    keeps all texts. Edits that are not active are not taken.
 
     examples:
       scen rebase ./my-store --to ./smollm2-finetuned --store ./my-next-store
@@ -226,7 +227,7 @@ def rebase(
 
 
 def show_report(report: "EditReport", *, is_json: bool) -> None:
-    """The figures of the last wave and where everything is, or the report as one JSON object."""
+    """Print the figures of the last wave and a summary, or the report as one JSON object."""
     if is_json:
         write_json(report.to_dict())
         return
@@ -248,7 +249,7 @@ def show_report(report: "EditReport", *, is_json: bool) -> None:
 
 
 def show_mlflow(tracking_uri: str | None) -> None:
-    """How to open the page of MLflow, where something was tracked."""
+    """Print how to open the MLflow page, if there is a tracking URI."""
     if tracking_uri:
         from scen.tracking.client import ui_command
 
@@ -256,7 +257,7 @@ def show_mlflow(tracking_uri: str | None) -> None:
 
 
 def show_wave(wave: "Drained", *, is_json: bool) -> None:
-    """The outcome of a drained wave, for people or as one JSON object."""
+    """Print the outcome of a drained wave, as text or one JSON object."""
     if is_json:
         write_json(asdict(wave))
         return
@@ -276,11 +277,11 @@ def _show_held(held: Mapping[str, Sequence[str]]) -> None:
     for key, reasons in held.items():
         line(f"held       {key}: {'; '.join(reasons) or 'it was rejected'}")
     if held:
-        out.print("look at them: `scen candidates`; then `scen promote` or `scen reject`")
+        out.print("review them with `scen candidates`, then `scen promote` or `scen reject`")
 
 
 def _show_forecast(expected: "Forecast") -> None:
-    """What would be committed, set aside and remarked, and how long it would take."""
+    """Print what would be committed and rejected, the remarks, and the expected time."""
     if expected.admitted:
         out.print(_admitted_table(expected.admitted))
     for row in expected.rejections[:_NUM_SHOWN]:
@@ -288,19 +289,19 @@ def _show_forecast(expected: "Forecast") -> None:
     for remark in expected.remarks[:_NUM_SHOWN]:
         line(f"note       {remark}")
     for pair in (expected.collisions or [])[:_NUM_SHOWN]:
-        what = f"the router takes the prompt of {pair.id} to {pair.other} as well"
+        what = f"the router also matches the prompt of {pair.id} to {pair.other}"
         line(f"collision  {what} (score {pair.score:.3g})")
     counts = {"rejected": len(expected.rejections), "collisions": len(expected.collisions or [])}
     for name, count in counts.items():
         if count > _NUM_SHOWN:
-            out.print(f"and {count - _NUM_SHOWN} more {name}; --json has all")
+            out.print(f"and {count - _NUM_SHOWN} more {name}; --json shows all")
     out.print(
         f"{len(expected.admitted)} edits in {expected.waves} waves would be committed on version "
         f"{expected.version}, {sum(len(row.replaces) for row in expected.admitted)} older ones "
         f"superseded, {expected.known} known before, {len(expected.rejections)} rejected"
     )
     if expected.collisions is None:
-        line("near-duplicates were not looked for: no router was loaded")
+        line("near-duplicates were not checked: no router was loaded")
     line(_expected_time(expected))
 
 
@@ -311,7 +312,7 @@ def _expected_time(expected: "Forecast") -> str:
         f"{expected.train_seconds:.0f} s of training, {expected.eval_seconds:.0f} s of evaluation"
     )
     if expected.is_rough:
-        return f"time       very roughly {parts}: a guess, until the store has waves to go by"
+        return f"time       very roughly {parts}: a guess, until the store has measured waves"
     return f"time       about {parts}, as the store's newest waves took"
 
 

@@ -1,4 +1,4 @@
-"""Commands that measure: `eval`, `calibrate`, `benchmark`."""
+"""Evaluation commands: `eval`, `calibrate`, `benchmark`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -62,18 +62,18 @@ def eval_(
     ] = None,
     locality: Locality = None,
     version: Version = None,
-    limit: Annotated[Limit, Parameter(help="the first N edits only")] = None,
+    limit: Annotated[Limit, Parameter(help="only the first N edits")] = None,
     asking: Annotated[
         bool,
-        Parameter(help="also put each edit's question in about twenty ways of asking (greetings, "
-                  "quotes, capitals, typos, system prompts ...), and tasks about it that must "
-                  "reach no edit"),
+        Parameter(help="also ask each edit's question in about twenty other ways (greetings, "
+                  "quotes, capitals, typos, system prompts ...), and evaluate tasks about it that "
+                  "must reach no edit"),
     ] = False,
     else_rollback: Annotated[
         int | Literal["previous"] | None,
         parsed(read_target),
         Parameter(metavar="V", show_choices=False, help="roll back to this version, or to "
-                  "`previous`, and fail, where a figure is below waves.min_reliability or "
+                  "`previous`, and fail, if a figure is below waves.min_reliability or "
                   "waves.min_locality"),
     ] = None,
     base: BaseOptions | None = None,
@@ -82,13 +82,13 @@ def eval_(
 ) -> None:  # fmt: skip
     """evaluate all committed edits, or those of a file, on the newest version
 
-    With --else-rollback this guards what is served: where a figure is below
+    With --else-rollback this guards what is served: if a figure is below
     waves.min_reliability or waves.min_locality, the store is rolled back and the
-    command fails, so that whoever runs it notices. `previous` is the version
-    before the newest wave of which an edit is active: run again, it goes back
-    wave by wave until the bounds hold. It does nothing where that would restore
-    edits that were revoked or expired since. Servers that follow the newest
-    version swap the new one in by themselves.
+    command fails, so that the caller notices. `previous` is the version before
+    the newest wave that has an active edit: repeated runs go back wave by wave
+    until the bounds hold. No rollback is done if it would restore edits that
+    were revoked or expired since. Servers that follow the newest version switch
+    to it automatically.
 
     examples:
       scen eval --store ./my-store
@@ -97,7 +97,7 @@ def eval_(
       scen eval --store ./my-store --set waves.min_reliability=0.95 \\
            --else-rollback previous
 
-    every ten minutes, by cron (in one line):
+    every ten minutes, by cron (on one line):
       */10 * * * *  scen eval --store s3://bucket/store --edits probes.jsonl
                     --set waves.min_reliability=0.95
                     --set waves.min_locality=0.99
@@ -127,50 +127,49 @@ def calibrate(
     *,
     edits: Annotated[
         list[str],
-        Parameter(metavar="FILE", help="edits to learn from, as for scen edit; may be repeated"),
+        Parameter(metavar="FILE", help="edits to calibrate on, as for scen edit; may be repeated"),
     ],
     locality: Annotated[
         str | None,
-        Parameter(metavar="FILE", help="unrelated prompts; every other one is kept for the test "
-                  "(default: a sample)"),
+        Parameter(metavar="FILE", help="unrelated prompts; every other one is held out for the "
+                  "test (default: a sample)"),
     ] = None,
     profile: Annotated[
         str,
         Parameter(name="--out", metavar="FILE", help="the profile: FILE.json, and FILE.safetensors "
-                  "beside it"),
+                  "next to it"),
     ],
     max_false_activation: Annotated[
         float | None,
         parsed(read_share),
         Parameter(metavar="P", help="share of prompts near an edit, but not about it, that may "
-                  "reach it (default: the smallest of 0.005 to 0.05 that costs at most two points "
+                  "reach it (default: the smallest of 0.005 to 0.05 that loses at most two points "
                   "of rephrases)"),
     ] = None,
     search_places: Annotated[
         bool,
-        Parameter(help="search for the best places to read keys, in place of the default depths: "
-                  "slower, and with more memory"),
+        Parameter(help="search for the best places to read keys instead of using the default "
+                  "depths: slower, and needs more memory"),
     ] = False,
     skip: Annotated[
         int, between(0, what="a whole number"),
-        Parameter(metavar="N", help="leave out the first N valid edits of each file, to test with"),
+        Parameter(metavar="N", help="hold out the first N valid edits of each file for tests"),
     ] = 0,
-    limit: Annotated[Limit, Parameter(help="take N valid edits of each file at most")] = None,
+    limit: Annotated[Limit, Parameter(help="at most N valid edits of each file")] = None,
     no_tracking: NoTracking = False,
     base: BaseOptions | None = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """find the settings that a base needs: keys, router, experts
+    """fit the router and choose the expert settings for a base
 
-    A base needs this once; SmolLM2-135M-Instruct comes with a profile. The edits
-    should be like those to come, with rephrases and near misses where there are
-    any (others are made), each in several ways of asking. From them it learns
-    how prompts are compared with edits, sets the threshold that keeps the bound
-    on the false-positive rate for unseen edits, and chooses the layer, learning
-    rate, rank and steps of experts. Everything is tested on edits and wordings
-    that took no part in the fit. Figures and plots go to MLflow, experiment
-    calibration/BASE. Give several hundred edits of each kind; a thousand take
-    most of an hour for SmolLM2 on two cores.
+    Needed once per base; SmolLM2-135M-Instruct comes with a profile. The edits
+    should resemble those to come, with rephrases and near misses if available
+    (others are generated). The command learns how prompts are compared with
+    edits, sets the threshold that keeps the bound on the false-positive rate for
+    unseen edits, and chooses the layer, learning rate, rank and steps of
+    experts. Everything is tested on held-out edits and wordings. Figures and
+    plots go to MLflow, experiment calibration/BASE. Give several hundred edits
+    of each kind; a thousand take most of an hour for SmolLM2 on two cores.
 
     examples:
       scen calibrate --edits my-edits.jsonl --locality questions.jsonl \\
@@ -207,14 +206,14 @@ def benchmark(
     *,
     folder: Annotated[
         str | None,
-        Parameter(name="--out", metavar="DIR", help="where rows and tables are kept (default: "
+        Parameter(name="--out", metavar="DIR", help="folder or URI for rows and tables (default: "
                   ".scen/benchmark/NAME)"),
     ] = None,
     sizes: Annotated[
         tuple[int, ...],
         POSITIVE,
-        Parameter(name="--size", metavar="T", help="so many edits instead of the file's sizes; may "
-                  "be repeated"),
+        Parameter(name="--size", metavar="T", help="number of edits, instead of the file's sizes; "
+                  "may be repeated"),
     ] = (),
     methods: Annotated[
         tuple[str, ...],
@@ -223,7 +222,7 @@ def benchmark(
     ] = (),
     tune: Annotated[
         bool,
-        Parameter(help="try each method's grid on the validation edits, and show the best "
+        Parameter(help="try each method's grid on the validation edits and show the best "
                   "settings; the file is not changed"),
     ] = False,
     threads: Annotated[
@@ -235,11 +234,11 @@ def benchmark(
     """compare editing methods side by side
 
     A benchmark is a YAML file (configs/eval/): edits, prompts that must not
-    change, and the methods that are compared, each with its settings. All
-    methods edit the same base with the same edits and are asked the same
-    questions after the last edit. Tables and charts go to stdout, to --out and
-    to MLflow, experiment benchmark/NAME. Finished rows are kept in --out: a run
-    that was stopped continues, and a deleted folder starts over.
+    change, and the methods to compare, each with its settings. All methods apply
+    the same edits to the same base and are asked the same questions after the
+    last edit. Tables and charts go to stdout, to --out and to MLflow, experiment
+    benchmark/NAME. Finished rows are kept in --out: a stopped run continues;
+    delete the folder to start over.
 
     examples:
       scen benchmark configs/eval/zsre-200.yaml          every method, 200 edits
@@ -273,7 +272,7 @@ def benchmark(
 
 
 def show_evaluation(evaluation: "Evaluation", *, is_json: bool) -> None:
-    """The figures for people, or as one JSON object."""
+    """Print the figures as tables or one JSON object."""
     report = evaluation.to_dict()
     if is_json:
         write_json(report)
@@ -286,7 +285,7 @@ def show_evaluation(evaluation: "Evaluation", *, is_json: bool) -> None:
 
 
 def show_calibration(done: "Calibrated", *, is_json: bool) -> None:
-    """What was chosen, and how well it does; or as one JSON object."""
+    """Print the chosen settings and their test results, as tables or one JSON object."""
     calibration, path = done.calibration, str(done.path)
     profile = calibration.profile
     if is_json:
@@ -310,7 +309,7 @@ def show_calibration(done: "Calibrated", *, is_json: bool) -> None:
 
 
 def show_benchmark(done: "Published", *, is_json: bool) -> None:
-    """The tables, or the rows as one JSON object."""
+    """Print the tables, or the rows as one JSON object."""
     if is_json:
         rows = [asdict(row) for row in done.rows]
         write_json({"rows": rows, "tables": done.tables, "tracking_uri": done.tracking_uri})
@@ -340,7 +339,7 @@ def _tune(base: "Base", settings: "BenchmarkSettings", store: "RowStore", *, is_
 
 
 def _asking_table(asking: Mapping[str, Mapping[str, float | None]]) -> Table:
-    """Ways of asking, and where each goes; tasks about a question must reach no edit."""
+    """Where each way of asking is routed; tasks about a question must reach no edit."""
     heads = ("way of asking", "own edit", "exact answer", "another edit", "asked")
     shares = ("own_edit", "exact", "another_edit")
     rows = (
@@ -351,7 +350,7 @@ def _asking_table(asking: Mapping[str, Mapping[str, float | None]]) -> Table:
 
 
 def _calibration_tables(calibration: "Calibration") -> Iterator[Table]:
-    """Places, experts, and what the router does with edits it never saw."""
+    """Places, experts, and the routing of held-out edits."""
     if calibration.places is not None:
         yield _places_table(calibration.places)
     yield _trials_table(calibration)
@@ -365,7 +364,7 @@ def _calibration_tables(calibration: "Calibration") -> Iterator[Table]:
         for kind in calibration.figures.kinds
     )
     auc = f"area under the curve {calibration.figures.auc:.3f}"
-    title = f"Routing of edits that took no part in the fit, {auc}"
+    title = f"Routing of held-out edits, {auc}"
     yield figures_table(title, ("prompts", "number", "own edit", "another edit"), rows)
 
 
@@ -393,5 +392,5 @@ def _trials_table(calibration: "Calibration") -> Table:
         "green" if all(getattr(trial, name) == chosen[name] for name in names) else ""
         for trial in calibration.trials
     ]
-    title = "Experts, each edit by its own"
+    title = "Experts, each edit routed to its own"
     return make_table(heads, rows, title=title, right=heads[1:], style=styles)

@@ -1,5 +1,4 @@
-"""Commands about what is not committed or not separable: `candidates`, `promote`, `reject`;
-`collisions`."""
+"""Commands for held waves (`candidates`, `promote`, `reject`) and `collisions`."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,16 +31,16 @@ if TYPE_CHECKING:
     from scen.pipeline.near import StoreCollisions
 
 app, _, command = room("Held waves and collisions", 5)
-Wave = Annotated[str, Parameter(name="WAVE", help="as `scen candidates` lists it")]
+Wave = Annotated[str, Parameter(name="WAVE", help="key of a wave, as listed by `scen candidates`")]
 
 
 @command
 def candidates(*, store: Store, json: Json = False) -> None:
-    """the waves that fell below a bound and wait for a decision
+    """list the waves that missed a bound and wait for a decision
 
-    A wave is held, trained and evaluated but not committed, where it falls below
+    A wave that is trained and evaluated is held, not committed, if it falls below
     a bound of the settings: waves.min_reliability (of its own edits),
-    waves.min_locality (unrelated prompts that stay as they are),
+    waves.min_locality (unrelated prompts whose answers are unchanged),
     waves.min_retention (earlier edits that are still answered).
 
     examples:
@@ -53,7 +52,7 @@ def candidates(*, store: Store, json: Json = False) -> None:
     from scen.pipeline.gate import candidates as held_waves
 
     storage = Storage(store)
-    rows = [_held(one) for one in held_waves(storage, open_ledger(storage))]
+    rows = [_held(held) for held in held_waves(storage, open_ledger(storage))]
     if json:
         write_json({"candidates": rows})
     elif rows:
@@ -74,7 +73,7 @@ def promote(
     store: Store,
     on_conflict: Annotated[
         Literal["quarantine", "supersede"] | None,
-        Parameter(help="an edit that contradicts a committed one: end (default), or replace it"),
+        Parameter(help="an edit that contradicts a committed one: fail (default), or replace it"),
     ] = None,
     why: Why,
     who: Who = None,
@@ -106,7 +105,7 @@ def promote(
 def reject(wave: Wave, /, *, store: Store, why: Why, who: Who = None, json: Json = False) -> None:
     r"""never commit a held wave
 
-    The wave is never committed; its edits can be handed in again under other
+    The wave is never committed; its edits can be submitted again under other
     ids, and `scen gc` deletes its experts.
 
     example:
@@ -133,47 +132,47 @@ def collisions(
     store: Store,
     margin: Annotated[
         float,
-        Parameter(metavar="M", help="also pairs whose score is less than M below the threshold "
-                  "(default: 0)"),
+        Parameter(metavar="M", help="also show pairs whose score is less than M below the "
+                  "threshold (default: 0)"),
     ] = 0.0,
-    limit: Annotated[int | None, POSITIVE, Parameter(metavar="N", help="the worst N only")] = None,
+    limit: Annotated[int | None, POSITIVE, Parameter(metavar="N", help="only the worst N")] = None,
     version: Version = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """pairs of edits whose prompts the router confuses"""
+    """list pairs of edits whose prompts the router confuses"""
     from scen.fs import Storage
     from scen.pipeline.near import store_collisions
 
     with step_progress() as bars:
-        found = store_collisions(
+        result = store_collisions(
             Storage(store), version, margin, limit, lambda done, total: bars("compare", done, total)
         )
-    pairs = _pairs(found)
+    pairs = _pairs(result)
     if json:
         write_json(
-            {"threshold": found.threshold, "version": found.snapshot.version, "pairs": pairs}
+            {"threshold": result.threshold, "version": result.snapshot.version, "pairs": pairs}
         )
     elif pairs:
-        _show_pairs(pairs, found.threshold)
+        _show_pairs(pairs, result.threshold)
     else:
-        out.print(f"No pair of the {len(found.snapshot.entries)} edits is confused.")
+        out.print(f"No pair of the {len(result.snapshot.entries)} edits is confused.")
 
 
-def _held(one: "Candidate") -> dict[str, Any]:
+def _held(held: "Candidate") -> dict[str, Any]:
     return {
-        "wave": one.wave.key,
-        "edit_ids": [edit.id for edit in one.wave.edits],
-        "held_at": one.held_at,
-        "reasons": list(one.reasons),
-        "report": dict(one.report),
+        "wave": held.wave.key,
+        "edit_ids": [edit.id for edit in held.wave.edits],
+        "held_at": held.held_at,
+        "reasons": list(held.reasons),
+        "report": dict(held.report),
     }
 
 
-def _pairs(found: "StoreCollisions") -> list[dict[str, Any]]:
+def _pairs(collisions: "StoreCollisions") -> list[dict[str, Any]]:
     """The pairs as JSON types."""
     rows = []
-    for pair in found.pairs:
-        first, second = (found.snapshot.entries[i].edit for i in (pair.first, pair.second))
+    for pair in collisions.pairs:
+        first, second = (collisions.snapshot.entries[i].edit for i in (pair.first, pair.second))
         near = {name: round(value, 3) for name, value in pair.similarities.items()}
         rows.append(
             {
@@ -188,7 +187,7 @@ def _pairs(found: "StoreCollisions") -> list[dict[str, Any]]:
 
 
 def _show_pairs(pairs: list[dict[str, Any]], threshold: float) -> None:
-    """Pairs, the worst first; those above the threshold in red."""
+    """Print pairs, worst first; those above the threshold in red."""
     rows = (
         [
             f"{pair['score']:.2f}",
@@ -205,6 +204,6 @@ def _show_pairs(pairs: list[dict[str, Any]], threshold: float) -> None:
     styles = ["red" if pair["above"] else "" for pair in pairs]
     out.print(make_table(heads, rows, title=title, right=("score",), style=styles))
     out.print(
-        "Drop or reword one of a pair; or give either the other's question as a near miss, "
-        "calibrate again (scen calibrate) and make a new store with that profile."
+        "Drop or reword one of a pair; or add each other's question as a near miss, calibrate "
+        "again (scen calibrate) and create a new store with that profile."
     )

@@ -1,4 +1,4 @@
-"""Commands about jobs on a Ray cluster: `submit`, `jobs`, `stop`."""
+"""Commands for jobs on a Ray cluster: `submit`, `jobs`, `stop`."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ Address = Annotated[
 _STATES = {
     "started": "started",
     "running": "is running already",
-    "done": "is done already; --again runs it once more",
+    "done": "is done already; --again runs it again",
 }
 
 
@@ -37,14 +37,16 @@ def submit(
         bool, Parameter(help="show the job's log until it ends", group="Cluster")
     ] = False,
     again: Annotated[
-        bool, Parameter(help="run it though the same is done", group="Cluster")
+        bool, Parameter(help="run it even if the same job is done", group="Cluster")
     ] = False,
     installed_code: Annotated[
-        bool, Parameter(help="send no code: the cluster has this release", group="Cluster")
+        bool, Parameter(help="do not upload code: the cluster has this release", group="Cluster")
     ] = False,
     python: Annotated[
         str,
-        Parameter(metavar="NAME", help="the interpreter on the head that has Ray", group="Cluster"),
+        Parameter(
+            metavar="NAME", help="the Python interpreter with Ray on the head node", group="Cluster"
+        ),
     ] = "python",
     driver_cpus: Annotated[
         float,
@@ -63,28 +65,28 @@ def submit(
 ) -> None:
     r"""train, evaluate and commit the edits of a file on a Ray cluster
 
-    The stream runs as a Ray job on the cluster, on workers that are set under
-    `cluster.*`; `scen edit` with the same options does the same work here. FILE,
-    the store and the base are read by the cluster's nodes: give URIs, or folders
-    that every node has under the same path. Submitting the same file with the
-    same options again finds the job that is running or done; a file that has
-    changed is another job. A job that failed or was stopped continues where it
-    ended when it is submitted again.
+    The stream runs as a Ray job on the cluster, on workers configured by
+    `cluster.*`; `scen edit` with the same options does the same work locally.
+    FILE, the store and the base are read by the cluster's nodes: give URIs, or
+    folders that every node has under the same path. Submitting the same file
+    with the same options again finds the running or finished job; a changed file
+    is another job. A job that failed or was stopped resumes when it is submitted
+    again.
 
-    One wave is in flight per stream, and streams run side by side: a stream that
-    another job is running is refused. Even if a stream is started twice, each
-    edit is committed once.
+    One wave at a time is in flight per stream, and streams run concurrently: a
+    stream that another job is running is refused. Even if a stream is started
+    twice, each edit is committed once.
 
-    The cluster runs this very code: it is sent along (Python files only). The
-    libraries that it needs must be installed there: pip install
-    'scen-platform[cluster]'. MLFLOW_TRACKING_URI is passed on. A DeepSpeed
-    configuration (cluster.deepspeed) and a settings file are sent along.
+    The local code is uploaded to the cluster (Python files only), and so are a
+    settings file and a DeepSpeed configuration (cluster.deepspeed). Dependencies
+    must be installed there: pip install 'scen-platform[cluster]'.
+    MLFLOW_TRACKING_URI is passed on.
 
-    The cluster asks for a token: RAY_AUTH_TOKEN_PATH names the file that holds
-    it (or put it at ~/.ray/auth_token, or into RAY_AUTH_TOKEN); `ray
-    get-auth-token --generate` makes one, which all nodes must have when they are
-    started. For a cluster without tokens, which only a network that you trust
-    may have, set RAY_AUTH_MODE=disabled.
+    The cluster requires a token: RAY_AUTH_TOKEN_PATH names the file with it (or
+    put it in ~/.ray/auth_token or RAY_AUTH_TOKEN); `ray get-auth-token
+    --generate` creates one, which all nodes must have when they start. For a
+    cluster without tokens, only on a trusted network, set
+    RAY_AUTH_MODE=disabled.
 
     examples:
       scen submit s3://bucket/edits.parquet --store s3://bucket/store \
@@ -101,7 +103,7 @@ def submit(
         out.print(spec.to_json(), soft_wrap=True)
         return
     for path in local_paths(spec):
-        say(f"{path} must be there on every node of the cluster")
+        say(f"{path} must exist on every node of the cluster")
     job = submit_spec(
         spec,
         address,
@@ -127,7 +129,7 @@ def submit(
 
 @command
 def jobs(*, address: Address, json: Json = False) -> None:
-    """the submitted jobs of a Ray cluster"""
+    """list the submitted jobs of a Ray cluster"""
     from scen.cluster.jobs import JobClient
 
     rows = JobClient(address).jobs()
@@ -143,20 +145,20 @@ def jobs(*, address: Address, json: Json = False) -> None:
 
 @command
 def stop(
-    job: Annotated[str, Parameter(help="as `scen jobs` shows it")],
+    job: Annotated[str, Parameter(help="id of a job, as listed by `scen jobs`")],
     /,
     *,
     address: Address,
     json: Json = False,
 ) -> None:
-    """end a submitted job; what is committed stays, and it can be submitted again"""
+    """stop a submitted job; committed waves stay, and it can be submitted again"""
     from scen.cluster.jobs import JobClient
 
     stopped = JobClient(address).stop(job)
     if json:
         write_json({"job": job, "stopped": stopped})
     elif stopped:
-        line(f"job {job} is asked to stop; submit it again to continue")
+        line(f"job {job} is stopping; submit it again to continue")
     else:
         line(f"job {job} had ended already")
 

@@ -1,4 +1,4 @@
-"""Commands about the life of edits: `revoke`, `expire`, `rollback`; `log`, `show`, `diff`."""
+"""Lifecycle commands: `revoke`, `expire`, `rollback`; `log`, `show`, `diff`."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -43,8 +43,8 @@ def revoke(
     who: Who = None,
     certificate: Annotated[
         Path | None,
-        Parameter(metavar="FILE", help="write what an auditor asks of erased edits, as JSON; also "
-                  "of edits that are revoked already"),
+        Parameter(metavar="FILE", help="write a certificate of revocation as JSON, for auditors; "
+                  "also for edits that are revoked already"),
     ] = None,
     no_base: Annotated[bool, Parameter(help="certificate: do not run the prompts")] = False,
     dry_run: DryRun = False,
@@ -53,10 +53,10 @@ def revoke(
 ) -> None:  # fmt: skip
     """withdraw edits: the base answers again
 
-    From the next version on, the prompts of these edits are answered by the base
-    again, bit for bit where no other edit claims them. Their experts stay on
-    storage, so that `scen rollback` can restore them, until `scen gc` deletes
-    them. All of the edits are revoked, or none.
+    From the next version on, the base answers the prompts of these edits again,
+    bit for bit unless another edit matches them. Their experts stay in storage,
+    so that `scen rollback` can restore them, until `scen gc` deletes them. All
+    of the edits are revoked, or none.
 
     examples:
       scen revoke mayor-paris --store ./my-store --why "the source was wrong"
@@ -88,10 +88,10 @@ def expire(
 ) -> None:
     """apply valid_from and valid_until of edits
 
-    Edits may say from when and until when they are valid (`valid_from` and
-    `valid_until` in the file of edits). This command activates scheduled edits
-    that have reached the first and deactivates those that are past the second;
-    run it from a timer. Nothing is committed where none is due.
+    Edits may have a period of validity (`valid_from` and `valid_until` in the
+    edits file). This command activates scheduled edits past their valid_from and
+    deactivates edits past their valid_until; run it from a timer. Nothing is
+    committed if no edit is due.
 
     examples:
       scen expire --store ./my-store
@@ -114,10 +114,10 @@ def rollback(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """make active what was active at a version
+    """return to the active edits of an earlier version
 
-    Activates exactly what was active at VERSION, as one new version: history is
-    never rewritten, and a rollback can be rolled back. `scen log` lists the
+    Activates exactly the edits of VERSION, as one new version: history is never
+    rewritten, and a rollback can be rolled back. `scen log` lists the
     versions, `scen diff` compares two of them.
 
     examples:
@@ -143,19 +143,19 @@ def log(
     since: Annotated[
         datetime | None,
         parsed(read_moment),
-        Parameter(metavar="TIME", help="a date, or a moment with its time zone"),
+        Parameter(metavar="TIME", help="a date, or a time with its time zone"),
     ] = None,
     edit: Annotated[
         str | None, Parameter(metavar="EDIT_ID", help="commits that touched this edit")
     ] = None,
-    last: Annotated[int | None, POSITIVE, Parameter(metavar="N", help="the newest N only")] = None,
+    last: Annotated[int | None, POSITIVE, Parameter(metavar="N", help="only the newest N")] = None,
     parquet: Annotated[
         str | None,
         Parameter(metavar="FILE", help="write the events of these commits, one per row"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """the commits of a store, oldest first: what was done, by whom, when and why
+    """list the commits of a store, oldest first: what was done, by whom, when and why
 
     examples:
       scen log --store ./my-store --action revoke --since 2026-11-01
@@ -190,7 +190,7 @@ def show(
     store: Store,
     json: Json = False,
 ) -> None:
-    """everything about one edit, and its history"""
+    """show an edit and its history"""
     from scen.fs import Storage
     from scen.ledger.ledger import open_ledger
     from scen.pipeline.inspect_ledger import edit_facts
@@ -213,13 +213,13 @@ def diff(
     *,
     store: Store,
     answers: Annotated[
-        bool, Parameter(help="ask both versions the prompts of these edits")
+        bool, Parameter(help="also compare the answers of both versions to these edits' prompts")
     ] = False,
     max_new_tokens: MaxNewTokens = 64,
     base: BaseOptions | None = None,
     json: Json = False,
 ) -> None:
-    """what differs between two versions
+    """show the difference between two versions
 
     examples:
       scen diff 12 13 --store ./my-store            edits that were added, removed
@@ -253,15 +253,15 @@ def diff(
 
 
 def about(why: str, who: str | None) -> "About":
-    """Who acts and why."""
+    """The author and the reason of an action."""
     from scen.ledger.actions import About, os_user
 
     return About(why.strip(), who or os_user())
 
 
 def _change(store: str, action: "Action", *, dry_run: bool, is_json: bool) -> None:
-    """Do an action on a store, or with `dry_run` show what it would do. Raises what
-    `Ledger.settle` does."""
+    """Do an action on a store, or with `dry_run` plan it, and print the result. Raises what
+    `Ledger.settle` raises."""
     from scen.fs import Storage
     from scen.ledger.ledger import open_ledger
     from scen.pipeline.change import change
@@ -274,7 +274,7 @@ def _change(store: str, action: "Action", *, dry_run: bool, is_json: bool) -> No
         more = f" and {len(ids) - _NUM_SHOWN} more" if len(ids) > _NUM_SHOWN else ""
         line(f"{kind:10} {', '.join(ids[:_NUM_SHOWN])}{more}")
     if not done.changed:
-        out.print(f"nothing to do: version {done.version} is as it should be")
+        out.print(f"nothing to do at version {done.version}")
     elif done.dry_run:
         say("nothing was written (--dry-run)")
     else:
@@ -301,7 +301,7 @@ def _log_table(commits: list[dict[str, Any]]) -> Table:
 
 
 def _scheduled_from(commit: dict[str, Any]) -> str | None:
-    """From when the first of a commit's scheduled edits is valid."""
+    """The earliest `valid_from` of the scheduled edits of a commit."""
     start = commit["metadata"].get("scheduled_from")
     return None if start is None else str(start)
 

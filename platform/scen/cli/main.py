@@ -1,6 +1,6 @@
-"""`scen`: parse, run the command, turn errors into one clear line and an exit code.
+"""`scen`: parse, run the command, report errors in one line with an exit code.
 
-Light: what a command needs (torch, MLflow, Ray) is imported when that command runs.
+The dependencies of a command (torch, MLflow, Ray) are imported when it runs.
 """
 
 import os
@@ -29,24 +29,24 @@ _HELP = """\
 Keep a language model's facts current: one small expert per edit, a base that
 never changes.
 
-a first try:
+getting started:
   scen demo                                      real edits on a real model
   scen edit edits.jsonl --store ./my-store       apply a file of edits
   scen ask "Who founded X?" --store ./my-store --base-answer
   scen log --store ./my-store                    what was committed, and why
   scen revoke EDIT_ID --store ./my-store --why "the source was wrong"
 
-exit codes: 0 fine, 1 failed, 2 wrong setting, 3 unusable input file, 4 base
-model, 5 not found, 6 another writer came first, 7 damaged store
+exit codes: 0 success, 1 failure, 2 invalid setting, 3 unusable input file,
+4 base model, 5 not found, 6 another writer came first, 7 damaged store
 """
 ROOMS = [room.app for room in (edit, view, life, evaluate, gate, ops, trust, base, serve, jobs)]
 COMMANDS = {name for room in ROOMS for name in room if not name.startswith("-")}
 _LAST = Group("Other", sort_key=99)
-_INTERRUPTED, _NO_READER = 130, 141  # as shells have it: 128, and the number of the signal
+_INTERRUPTED, _NO_READER = 130, 141  # as in shells: 128 plus the signal number
 
 
 def build_app() -> App:
-    """All commands."""
+    """The application with all commands."""
     parameter = Parameter(
         negative="", allow_repeating=True, show_default=lambda value: value or None
     )
@@ -69,9 +69,9 @@ def build_app() -> App:
 
 
 def explain(error: CycloptsError) -> str:
-    """What is wrong with the words, beginning with the argument."""
+    """A one-line message for a parse error, beginning with the argument."""
     if isinstance(error, UnusedCliTokensError):
-        return f"{' '.join(error.unused_tokens or [])}: nothing more is expected here"
+        return f"{' '.join(error.unused_tokens or [])}: unexpected argument"
     if error.argument is None:
         return str(error).rstrip(". ")
     option = error.argument.name
@@ -91,8 +91,8 @@ def explain(error: CycloptsError) -> str:
 
 
 def _required(argument: Argument) -> str:
-    """An option, or of a group of options the one that must be given."""
-    missing = [one for one in argument.children if one.required and not one.tokens]
+    """The name of a missing option, or of the first missing one in a group."""
+    missing = [child for child in argument.children if child.required and not child.tokens]
     return _required(missing[0]) if missing else argument.name
 
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_error(f"{name}: {error}")
         return error.exit_code
     except BrokenPipeError:
-        # The reader (`| head`) has ended: what is left in the buffer must not be tried at exit.
+        # The reader (`| head`) has ended: prevent another flush of the buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _NO_READER
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Commands that look after stores: `verify`, `gc`, `publish`, `export`, `register`."""
+"""Maintenance commands: `verify`, `gc`, `publish`, `export`, `register`."""
 
 import difflib
 from dataclasses import asdict
@@ -43,17 +43,19 @@ def verify(
     *,
     store: Store,
     signature: Annotated[
-        Path | None, Parameter(metavar="FILE", help="check this one, with the key of --key")
+        Path | None, Parameter(metavar="FILE", help="verify this signature, with the key of --key")
     ] = None,
-    key: Annotated[Path | None, Parameter(metavar="PUBLIC_KEY", help="of the signer, PEM")] = None,
+    key: Annotated[
+        Path | None, Parameter(metavar="PUBLIC_KEY", help="the signer's public key, PEM")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """check that a store is complete and unchanged, or a signature of it
+    """check that a store is complete and unchanged, or verify a signature
 
     Reads every log file, data file and bundle, and checks each against its
-    digest and against the others. Damage ends with exit code 7. Orphans are
-    files that nothing refers to, such as those of a run that was killed; they
-    are not damage. With --signature, checks what `scen sign` signed.
+    digest and against the others. Damage ends with exit code 7. Orphans, files
+    that nothing refers to, such as those of a killed run, are not damage. With
+    --signature, verifies a signature of `scen sign`.
     """
     from scen.cli.trust import verify_signed
     from scen.errors import IntegrityError
@@ -69,10 +71,10 @@ def verify(
         )
     damage = [finding for finding in findings if finding.is_damage]
     if json:
-        write_json({"sound": not damage, "findings": [asdict(one) for one in findings]})
+        write_json({"sound": not damage, "findings": [asdict(finding) for finding in findings]})
     elif findings:
-        rows = [(one.kind, one.where, one.what, one.fix) for one in findings]
-        styles = ["red" if one.is_damage else "" for one in findings]
+        rows = [(f.kind, f.where, f.what, f.fix) for f in findings]
+        styles = ["red" if f.is_damage else "" for f in findings]
         out.print(make_table(("kind", "where", "what", "what to do"), rows, style=styles))
     else:
         out.print("the store is complete and unchanged")
@@ -89,35 +91,37 @@ def gc(
     keep_days: Annotated[
         float,
         between(0, 1e6, "a number of days"),
-        Parameter(metavar="D", help="0: the newest version only"),
+        Parameter(
+            metavar="D", help="retain the versions of the last D days; 0: only the newest version"
+        ),
     ] = 30.0,
     keep_versions: Annotated[
         tuple[int, ...],
         Parameter(
             name="--keep-version",
             metavar="V",
-            help="such as one that a model alias names; may be repeated",
+            help="also retain this version; may be repeated",
         ),
     ] = (),
-    why: Why = "no version that stays needs them",
+    why: Why = "no retained version needs them",
     who: Who = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """delete experts and other files that no retained version refers to
+    """delete experts and other files not referenced by any retained version
 
-    Deletes the bundles of which no edit is active at any retained version, and
-    what killed runs left behind: bundles, and files of the ledger. These
-    versions are retained: the newest, all of the last --keep-days days, those of
-    --keep-version, those that are pinned (as MLflow's aliases are), the one that
-    the server's policy holds or tries (POST /v1/snapshots/12:activate or
-    12:canary), and those that running servers answer from. An edit whose expert
-    was deleted stays in the log and cannot be rolled back to; the ledger records
-    this before a file is deleted.
+    Deletes bundles without an edit that is active at a retained version, and
+    bundles and ledger files left behind by killed runs. Retained versions are:
+    the newest, all of the last --keep-days days, those of --keep-version, pinned
+    ones (such as those with an MLflow alias), the one that the server's policy
+    holds or tries (POST /v1/snapshots/12:activate or 12:canary), and those in
+    use by running servers. An edit whose expert was deleted stays in the log but
+    cannot be restored by a rollback; the ledger records this before a file is
+    deleted.
 
     A bundle holds the experts of a whole wave and is deleted when none of them
     is needed. The ledger keeps the text of all edits: to erase personal data,
-    make a new store from the remaining edits (`scen rebase --help`), and delete
+    create a new store from the remaining edits (`scen rebase --help`) and delete
     this one.
 
     examples:
@@ -159,25 +163,25 @@ def gc(
 
 @command
 def publish(stream: str, /, *, store: Store, json: Json = False) -> None:
-    """let all streams of a store see the edits of one
+    """make the edits of a stream visible to all streams of the store
 
-    The edits of a stream (a tenant's, say) are seen by that stream alone:
-    `snapshot`, `delta`, `lookup` and `propose` of the store's registry, asked
-    for another stream, leave them out. A published stream is seen by all, such
-    as one of facts that hold for every tenant. This is about what is shown, not
-    about what is answered: all edits of a store are in one model. For answers
-    that one tenant alone may have, take a store of its own.
+    By default the edits of a stream (of one tenant, for example) are visible to
+    that stream only: `snapshot`, `delta`, `lookup` and `propose` of the store's
+    registry omit them for other streams. A published stream, such as one of
+    facts for every tenant, is visible to all. This controls what is listed, not
+    what is answered: all edits of a store are in one model. For answers that
+    only one tenant may see, use a separate store.
 
     examples:
       scen publish news --store ./my-store
-      scen unpublish news --store ./my-store    it is seen by itself alone again
+      scen unpublish news --store ./my-store    visible to itself only again
     """
     _set_published(store, stream, "publish", is_json=json)
 
 
 @command
 def unpublish(stream: str, /, *, store: Store, json: Json = False) -> None:
-    """let a stream's edits be seen by itself alone again
+    """make the edits of a stream visible to itself only again
 
     See `scen publish --help`.
     """
@@ -194,22 +198,24 @@ def export(
         Parameter(
             name="--edit",
             metavar="EDIT_ID",
-            help="this one; may be repeated (default: all that are active)",
+            help="export this edit; may be repeated (default: all active edits)",
         ),
     ] = (),
     version: Version = None,
     form: Annotated[
         Literal["peft", "alora"],
-        Parameter(name="--format", help="alora acts from the last prompt token on, as experts do"),
+        Parameter(
+            name="--format", help="alora applies from the last prompt token on, as experts do"
+        ),
     ] = "peft",
     json: Json = False,
 ) -> None:
-    """edits as LoRA adapters in PEFT's format, with an index
+    """export edits as LoRA adapters in PEFT's format, with an index
 
     Each edit becomes a folder that peft, vLLM or LoRAX can load; index.jsonl
-    says which is for which prompt, since an adapter does not know. The
-    platform's experts act from the last prompt token on: so does --format alora;
-    with peft, prefill the other tokens with the adapter off for the same answer.
+    maps prompts to adapters. The platform's experts apply from the last prompt
+    token on, and so does --format alora; with peft, prefill the earlier tokens
+    with the adapter off to get the same answer.
 
     examples:
       scen export --store ./my-store --edit mayor-paris --out ./adapters
@@ -253,14 +259,14 @@ def register(
         str | None,
         Parameter(
             metavar="URI",
-            help="where MLflow is (default: MLFLOW_TRACKING_URI, else a sqlite file in the store)",
+            help="where MLflow is (default: MLFLOW_TRACKING_URI, else a SQLite file in the store)",
         ),
     ] = None,
     name: Annotated[
         str | None,
         Parameter(
             metavar="NAME",
-            help="of the registered model (default: scen-, and the last part of the store's URI)",
+            help="name of the registered model (default: scen-, then the end of the store's URI)",
         ),
     ] = None,
     versions: Annotated[
@@ -268,35 +274,35 @@ def register(
         Parameter(
             name="--version",
             metavar="V",
-            help="register this version of the ledger too; may be repeated",
+            help="also register this ledger version; may be repeated",
         ),
     ] = (),
     json: Json = False,
 ) -> None:
-    r"""put the versions of a store into MLflow's model registry, with aliases
+    r"""register the versions of a store in MLflow's model registry, with aliases
 
-    The registered model has a version for the newest version of the ledger,
-    made now if there is none yet, and three aliases:
+    Registers the newest version of the ledger, unless it is registered, and sets
+    three aliases:
       champion    the newest version of the ledger
-      previous    the newest registered one before it
-      candidate   the wave that was held last (`scen candidates`), if any, as if
-                  it had been promoted
+      previous    the newest registered version before it
+      candidate   the most recently held wave (`scen candidates`), if any, as if
+                  it were promoted
     The ledger is only read: after `scen revoke` or `scen rollback` the next run
-    moves the aliases, and corrects what was changed by hand in MLflow. `scen gc`
-    keeps the experts of aliased versions. `scen edit` does the same at its end,
-    for all versions that it committed.
+    moves the aliases and reverts manual changes in MLflow. `scen gc` keeps the
+    experts of aliased versions. `scen edit` does the same when it ends, for all
+    versions that it committed.
 
-    A version is a pointer, a few kB: MLflow keeps the place of the store, the
-    version and a digest of it, while experts stay in the store. Any process that
-    has scen-platform installed and can read the store loads it; the base, the
+    A model version is a pointer of a few kB: MLflow keeps the URI of the store,
+    the version and its digest, while experts stay in the store. Any process with
+    scen-platform installed and access to the store can load it; the base, the
     version and its bundles are checked:
 
       mlflow.set_tracking_uri("http://mlflow:5000")
       model = mlflow.pyfunc.load_model("models:/scen-my-store@champion")
       model.predict(["Who founded X?"], params={"max_new_tokens": 32})
 
-    The result is a table of answer, edit_id, score and version. For a store, or
-    a base in a folder, that has moved:
+    The result is a table of answer, edit_id, score and version. If the store or
+    the folder of the base has moved:
       load_model(..., model_config={"store": "s3://bucket/my-store",
                                     "base": "/models/mine"})
 
@@ -322,8 +328,8 @@ def register(
 
 
 def _set_published(store: str, stream: str, action: str, *, is_json: bool) -> None:
-    """Publish a stream, or end that; done twice is done once. Raises NotFoundError for a stream
-    without edits."""
+    """Publish or unpublish a stream; idempotent. Raises NotFoundError for a stream without
+    edits."""
     from scen.fs import Storage
     from scen.ledger import markers
     from scen.ledger.ledger import open_ledger
@@ -355,22 +361,22 @@ def _require_stream(ledger: "Ledger", stream: str) -> None:
 
 
 def _model_table(report: "SyncReport") -> Table:
-    by_number = {one.number: one for one in (*report.made, *report.aliases.values())}
-    made = {one.number for one in report.made}
+    by_number = {v.number: v for v in (*report.made, *report.aliases.values())}
+    made = {v.number for v in report.made}
     rows = (
         (
             str(number),
             ", ".join(alias for alias, other in report.aliases.items() if other.number == number),
-            _registered(one),
+            _registered(version),
             "now" if number in made else "before",
         )
-        for number, one in sorted(by_number.items(), reverse=True)
+        for number, version in sorted(by_number.items(), reverse=True)
     )
     title = f"{report.model}, at version {report.version} of the ledger"
     return make_table(("model version", "alias", "of", "made"), rows, title=title)
 
 
-def _registered(one: "RegisteredVersion") -> str:
-    if one.wave is None:
-        return f"version {one.version}"
-    return f"held wave {one.wave} on version {one.version}"
+def _registered(model: "RegisteredVersion") -> str:
+    if model.wave is None:
+        return f"version {model.version}"
+    return f"held wave {model.wave} on version {model.version}"

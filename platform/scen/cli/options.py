@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that they add up to."""
+"""Options shared by several commands, and the settings built from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scen.config import Config
     from scen.pipeline.job_spec import StreamSpec
 
-# The same as in scen.config and scen.pipeline.job_spec, which load pydantic: too slow for `--help`.
+# As in scen.config and scen.pipeline.job_spec, which import pydantic: too slow for `--help`.
 Method = Literal["scen-lr", "scen"]
 OnConflict = Literal["quarantine", "supersede", "refuse"]
 DataFormat = Literal["auto", "scen", "zsre", "knowedit", "counterfact", "hallucination"]
@@ -21,42 +21,42 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def room(title: str, place: int) -> tuple[App, Group, Callable[..., Any]]:
-    """An app for a group of commands, the group, which is the `place`-th in the overview, and the
-    decorator that adds a command to it."""
+    """An app for a group of commands, the group (number `place` in the overview), and the decorator
+    that adds a command to it."""
     app, group = App(), _group(title, place)
     return app, group, partial(app.command, group=group)
 
 
 @cache
 def _group(title: str, place: int) -> Group:
-    """One object for all files of commands that share a group, as cyclopts wants."""
+    """The same object for all modules that share a group, as cyclopts requires."""
     return Group(title, sort_key=place)
 
 
 def between(low: float, high: float = float("inf"), what: str = "a number") -> Parameter:
-    """For numbers from `low` to `high`."""
+    """A parameter for numbers from `low` to `high`."""
     bounds = f"{low:g} or more" if high == float("inf") else f"{low:g} to {high:g}"
 
     def check(_: Any, value: float | tuple[float, ...] | None) -> None:
-        for one in value if isinstance(value, tuple) else (value,):
-            if one is not None and not low <= one <= high:
-                raise ValueError(f"{one:g} is not {what} of {bounds}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not low <= number <= high:
+                raise ValueError(f"{number:g} is not {what} of {bounds}")
 
     return Parameter(validator=check)
 
 
 def parsed(read: Callable[[str], Any]) -> Parameter:
-    """For a value that `read` makes of one word; it raises ValueError for a word that is wrong."""
+    """A parameter whose value `read` parses from one token; it raises ValueError if invalid."""
     return Parameter(converter=lambda _, tokens: read(tokens[0].value))
 
 
 def read_moment(text: str) -> datetime:
-    """A date or a moment in ISO form; UTC where it names no time zone. Raises ValueError."""
+    """A date or time in ISO format; UTC unless it has a time zone. Raises ValueError."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as err:
         example = "such as 2026-11-01 or 2026-11-01T12:00+01:00"
-        raise ValueError(f"{text!r} is not a date or a moment, {example}") from err
+        raise ValueError(f"{text!r} is not a date or time, {example}") from err
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -72,7 +72,7 @@ def read_share(text: str) -> float:
 
 
 def read_target(text: str) -> int | str:
-    """A version, or the word for the one before the newest wave. Raises ValueError."""
+    """A version, or `previous`. Raises ValueError."""
     if text == "previous":
         return text
     try:
@@ -87,7 +87,7 @@ Store = Annotated[
 ]
 Json = Annotated[bool, Parameter(name="--json", help="one JSON object on stdout")]
 Version = Annotated[
-    int | None, Parameter(name="--version", metavar="V", help="a ledger version (default: newest)")
+    int | None, Parameter(name="--version", metavar="V", help="ledger version (default: newest)")
 ]
 Limit = Annotated[int | None, POSITIVE, Parameter(name="--limit", metavar="N")]
 Why = Annotated[str, Parameter(name="--why", metavar="TEXT", help="the reason, kept in the log")]
@@ -95,14 +95,18 @@ Who = Annotated[
     str | None,
     Parameter(name="--who", metavar="NAME", help="kept in the log (default: your user name)"),
 ]
-DryRun = Annotated[bool, Parameter(name="--dry-run", help="show what would be done, and end")]
+DryRun = Annotated[
+    bool, Parameter(name="--dry-run", help="show what would be done, without doing it")
+]
 Locality = Annotated[
     str | None,
     Parameter(metavar="FILE", help="prompts that no edit may change (default: a sample)"),
 ]
 NoTracking = Annotated[bool, Parameter(name="--no-tracking", help="do not write to MLflow")]
 MaxNewTokens = Annotated[
-    int, POSITIVE, Parameter(name="--max-new-tokens", metavar="N", help="length of an answer")
+    int,
+    POSITIVE,
+    Parameter(name="--max-new-tokens", metavar="N", help="maximum length of an answer"),
 ]
 
 
@@ -112,21 +116,21 @@ class LoadingOptions:
     """How a base model is loaded."""
 
     template: Template | None = None
-    """how prompts are put to the base"""
+    """how prompts are formatted for the base"""
     dtype: DType | None = None
     """number type of the weights"""
     device: str | None = None
-    """cpu, cuda, cuda:1 ... (default: a GPU where there is one)"""
+    """cpu, cuda, cuda:1 ... (default: the first GPU, else the CPU)"""
 
     def settings(self, name: str | None = None) -> dict[str, Any]:
-        """Of the settings, those under `base` that are given."""
+        """The given options as `base` settings."""
         return given(name=name, template=self.template, dtype=self.dtype, device=self.device)
 
 
 @Parameter(name="*", group="Base model")
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions:
-    """Which base model, and how it is loaded."""
+    """The base model and how it is loaded."""
 
     base: Annotated[
         str | None,
@@ -136,7 +140,7 @@ class BaseOptions:
     loading: LoadingOptions = field(default_factory=LoadingOptions)
 
     def settings(self) -> dict[str, Any]:
-        """Of the settings, those under `base` that are given."""
+        """The given options as `base` settings."""
         return self.loading.settings(self.base)
 
 
@@ -154,7 +158,7 @@ class SettingOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class WaveOptions:
-    """Where edits go, and how they are cut into waves, trained, evaluated and logged."""
+    """The store, and how edits are cut into waves, trained, evaluated and logged."""
 
     store: Store
     method: Method | None = None
@@ -162,7 +166,7 @@ class WaveOptions:
     profile: Annotated[
         str | None,
         Parameter(metavar="FILE", help="profile that `scen calibrate` wrote for the base (default: "
-                  "auto, the one that ships for it, if any; none: without)"),
+                  "auto, the one that ships for it, if any; none: no profile)"),
     ] = None  # fmt: skip
     wave_size: Annotated[int | None, POSITIVE, Parameter(metavar="N")] = None
     """edits per wave (default: 200)"""
@@ -170,7 +174,7 @@ class WaveOptions:
         OnConflict | None,
         Parameter(help="an edit that contradicts an earlier one (same prompt, or same subject and "
                   "relation, and another target): quarantine it (default), let it supersede the "
-                  "earlier one, or refuse its wave and end there"),
+                  "earlier one, or refuse its wave and stop"),
     ] = None  # fmt: skip
     why: Annotated[str | None, Parameter(metavar="TEXT")] = None
     """the reason, kept in the log with each wave"""
@@ -179,7 +183,7 @@ class WaveOptions:
     no_tracking: NoTracking = False
 
     def settings(self, max_age_s: float | None = None) -> dict[str, Any]:
-        """The settings that are given."""
+        """The given options as settings."""
         waves = given(
             size=self.wave_size,
             max_age_s=max_age_s,
@@ -194,24 +198,24 @@ class WaveOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class EditOptions:
-    """Everything about a file of edits but its name."""
+    """The options of a run on a file of edits."""
 
     waves: WaveOptions
     limit: Limit = None
-    """take the first N valid edits only"""
+    """only the first N valid edits"""
     stream: Annotated[str | None, Parameter(metavar="NAME")] = None
     """name of the stream (default: from the file's name)"""
     data_format: Annotated[DataFormat, Parameter(name="--format")] = "auto"
-    """form of the rows (auto: recognised)"""
+    """format of the rows (auto: detected)"""
     strict: bool = False
-    """refuse the file for one bad row"""
+    """refuse the file if any row is invalid"""
     allow_null_text: bool = False
-    """take words such as nan, None and N/A for text, not for a missing value"""
+    """treat words such as nan, None and N/A as text, not as missing values"""
     base: BaseOptions = field(default_factory=BaseOptions)
     settings: SettingOptions = field(default_factory=SettingOptions)
 
     def spec(self, file: str) -> "StreamSpec":
-        """The job of these options. Raises ConfigError."""
+        """The job spec of these options. Raises ConfigError."""
         from scen.pipeline.job_spec import StreamSpec
 
         return StreamSpec(
@@ -229,7 +233,7 @@ class EditOptions:
 
 
 def read_config(settings: SettingOptions | None = None, **fixed: Any) -> "Config":
-    """The settings file, then `--set`, then what flags say. Raises ConfigError naming the field."""
+    """The settings file, then `--set`, then flags, later ones win. Raises ConfigError."""
     from scen.config import load_config
 
     settings = settings or SettingOptions()
@@ -238,5 +242,5 @@ def read_config(settings: SettingOptions | None = None, **fixed: Any) -> "Config
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Those that are not None."""
+    """The values that are not None."""
     return {name: value for name, value in values.items() if value is not None}

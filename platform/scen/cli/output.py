@@ -1,7 +1,7 @@
-"""Where words go: answers and tables to stdout, progress and warnings to stderr.
+"""Output: answers and tables to stdout, progress and warnings to stderr.
 
-Text of users (prompts, answers, reasons, names) is printed with its control characters escaped:
-`escape` in tables and lines, and once more by the consoles in whatever reaches a terminal.
+User text (prompts, answers, reasons, names) is printed with its control characters escaped: by
+`escape` in tables and lines, and again by the consoles in everything they print.
 """
 
 import json
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from scen.pipeline.runtime import Runtime
 
 LINE_EVERY_S = 3.0
-# C0 but tab and newline, DEL, C1; marks, embeddings, overrides and isolates of text direction; line
-# and paragraph separators; halves of surrogate pairs, which no terminal can be sent.
+# C0 except tab and newline, DEL, C1; bidi marks, embeddings, overrides and isolates; line and
+# paragraph separators; lone surrogates, which cannot be encoded.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def escape(text: str) -> str:
-    """Text with its control characters spelt out (\\x1b, \\u202e): what it shows is all that it
-    does to a terminal. Tabs and newlines stay."""
-    return _UNSAFE.sub(lambda found: _spelt_out(ord(found[0])), text)
+    """Text with control characters spelt out (\\x1b, \\u202e), so that it cannot control the
+    terminal. Tabs and newlines are kept."""
+    return _UNSAFE.sub(lambda match: _spelt_out(ord(match[0])), text)
 
 
 def _spelt_out(code: int) -> str:
@@ -43,11 +43,11 @@ def _spelt_out(code: int) -> str:
 
 
 class SafeConsole(Console):
-    """A console to which no text gets with control characters, whoever prints it."""
+    """A console that escapes the control characters of all text it prints."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print, with control characters of strings spelt out."""
-        super().print(*(escape(one) if isinstance(one, str) else one for one in objects), **options)
+        super().print(*(escape(o) if isinstance(o, str) else o for o in objects), **options)
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer(
@@ -55,63 +55,63 @@ class SafeConsole(Console):
         )
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the program: rich would end it with code 1."""
+        """Let the caller handle it: rich would exit with code 1."""
         raise BrokenPipeError
 
 
-# No markup: paths and what people wrote may have brackets and colons in them.
+# No markup: paths and user text may contain brackets and colons.
 out = SafeConsole(highlight=False, markup=False, emoji=False)
 err = SafeConsole(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     err.print(Text.assemble(("· ", "dim"), escape(text)), soft_wrap=True)
 
 
 def line(text: str) -> None:
-    """A line of the result, which is not wrapped."""
+    """Print a line of the result, without wrapping."""
     out.print(text, soft_wrap=True)
 
 
 def write_json(value: Any) -> None:
-    """One JSON object on stdout, for machines."""
+    """Print one JSON object to stdout."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    sys.stdout.write(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    sys.stdout.write(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
 
 def write_error(text: str) -> None:
-    """One line on stderr."""
+    """Print one line to stderr."""
     sys.stderr.write(escape(text).replace("\n", " ") + "\n")
 
 
 def pass_on(text: str) -> None:
-    """The log of a job goes to stderr: it is progress, not a result."""
+    """Print the log of a job to stderr, since it is progress, not a result."""
     sys.stderr.write(escape(text))
     sys.stderr.flush()
 
 
 def show_warnings() -> None:
-    """Let the platform's own warnings through, and quiet the libraries below it."""
+    """Show log messages from level warning on."""
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=True)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
 
 
 class StepProgress:
-    """A bar per step (train, evaluate) of the wave that is running."""
+    """A progress bar per step (train, evaluate) of the current wave."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """`done` more of `total` are through."""
+        """`done` more of `total` are done."""
         if step not in self._tasks:
             self._tasks[step] = self._progress.add_task(step, total=total)
         self._progress.update(self._tasks[step], advance=done)
 
     def start_wave(self, name: str) -> None:
-        """New bars, for another wave."""
+        """Start new bars for the next wave."""
         for task in self._tasks.values():
             self._progress.remove_task(task)
         self._tasks = {}
@@ -119,7 +119,7 @@ class StepProgress:
 
 
 class LineProgress(StepProgress):
-    """The same as plain lines, for a log: one every few seconds, and one at the end of a step."""
+    """Progress as plain lines for a log: one every few seconds, and one at the end of a step."""
 
     def __init__(self, every_s: float = LINE_EVERY_S) -> None:
         self._every_s = every_s
@@ -127,7 +127,7 @@ class LineProgress(StepProgress):
         self._shown_at: dict[str, float] = {}
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """`done` more of `total` are through."""
+        """`done` more of `total` are done."""
         self._done[step] += done
         now = time.monotonic()
         is_due = now - self._shown_at.setdefault(step, now) >= self._every_s
@@ -136,7 +136,7 @@ class LineProgress(StepProgress):
             say(f"{step} {self._done[step]}/{total}")
 
     def start_wave(self, name: str) -> None:
-        """Count from zero, for another wave."""
+        """Restart the counts for the next wave."""
         self._done.clear()
         self._shown_at.clear()
         say(name)
@@ -144,7 +144,7 @@ class LineProgress(StepProgress):
 
 @contextmanager
 def step_progress() -> Iterator[StepProgress]:
-    """Bars on stderr while something long runs; lines where that is no terminal."""
+    """Progress bars on stderr, or lines if it is not a terminal."""
     if not err.is_terminal:
         yield LineProgress()
         return
@@ -166,7 +166,7 @@ def local_runtime() -> "Runtime":
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage, or a dash where nothing was measured."""
+    """A share as a percentage, or a dash for None."""
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
@@ -211,7 +211,7 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
 
 def report_table(report: Mapping[str, Any], title: str) -> Table:
     """The figures of an evaluation, before and after the edits."""
-    counts, forced = report["counts"], report["teacher_forced"]
+    counts, teacher_forced = report["counts"], report["teacher_forced"]
     before = report["generality_before"]
     rows = [
         ("edits answered exactly", report["reliability_before"], report["reliability"],
@@ -222,10 +222,10 @@ def report_table(report: Mapping[str, Any], title: str) -> Table:
         ("unrouted logits bit-identical", None, report["logits_identical"], None),
         ("near misses unchanged", None, report["near_miss_unchanged"], "near_miss"),
         ("earlier edits still answered", None, report.get("retention"), "retention"),
-        ("teacher-forced, edits", forced.get("reliability_before"),
-         forced.get("reliability_after"), None),
-        ("teacher-forced, rephrases", forced.get("generality_before"),
-         forced.get("generality_after"), None),
+        ("teacher-forced, edits", teacher_forced.get("reliability_before"),
+         teacher_forced.get("reliability_after"), None),
+        ("teacher-forced, rephrases", teacher_forced.get("generality_before"),
+         teacher_forced.get("generality_after"), None),
     ]  # fmt: skip
     lines = (
         (name, percent(old), percent(new), str(counts[count]) if count else "")

@@ -1,4 +1,4 @@
-"""Commands that serve a store: `serve`, and `demo`, which ends with a server of its own."""
+"""`serve` a store over HTTP, and `demo`, which starts a server at its end."""
 
 import importlib
 import importlib.util
@@ -55,11 +55,11 @@ def serve(
     host: Annotated[str, Parameter(metavar="ADDRESS", help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, POSITIVE, Parameter(metavar="N", help="port to listen on")] = 8000,
     api_keys: Annotated[
-        str | None, Parameter(metavar="FILE", help="who may ask, edit and administer")
+        str | None, Parameter(metavar="FILE", help="YAML file of API keys")
     ] = None,
     model_name: Annotated[
         str | None,
-        Parameter(metavar="NAME", help="what clients call the model (default: the base's name)"),
+        Parameter(metavar="NAME", help="model name in the API (default: the base's name)"),
     ] = None,
     cors_origins: Annotated[
         tuple[str, ...],
@@ -67,22 +67,22 @@ def serve(
                   "API from a browser, such as https://app.example, or *; may be repeated"),
     ] = (),
     max_rows: Annotated[
-        int, POSITIVE, Parameter(metavar="N", help="answers that are generated at a time")
+        int, POSITIVE, Parameter(metavar="N", help="maximum answers generated at a time")
     ] = 32,
     max_context: Annotated[
         int, POSITIVE,
-        Parameter(metavar="N", help="most tokens of a prompt and its answer, as far as the base "
-                  "goes"),
+        Parameter(metavar="N", help="maximum tokens of a prompt with its answer, within the limit "
+                  "of the base"),
     ] = 4096,
     prefix_mib: Annotated[
         int, between(0, what="a whole number"),
-        Parameter(metavar="N", help="memory of the device for keys and values of shared prompt "
-                  "prefixes, such as one system prompt; 0 turns it off"),
+        Parameter(metavar="N", help="device memory for keys and values of shared prompt prefixes, "
+                  "such as a system prompt; 0 disables it"),
     ] = 256,
     replicas: Annotated[
         tuple[int, int] | None, parsed(read_replicas),
-        Parameter(metavar="MIN:MAX", n_tokens=1, help="as many processes as the load needs, by Ray "
-                  "Serve, at most one a core (default: this process alone)"),
+        Parameter(metavar="MIN:MAX", n_tokens=1, help="scale the number of processes with the "
+                  "load, by Ray Serve, at most one per core (default: this process only)"),
     ] = None,
     log_format: Annotated[
         Literal["json", "text"] | None,
@@ -90,43 +90,43 @@ def serve(
     ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Parameter(group=_LOG, help="the least that is logged"),
+        Parameter(group=_LOG, help="minimum level that is logged"),
     ] = "info",
     trace_share: Annotated[
         float, between(0, 1),
-        Parameter(group=_LOG, metavar="SHARE", help="of the requests that become traces in MLflow, "
-                  "0 to 1 (default: 0)"),
+        Parameter(group=_LOG, metavar="SHARE", help="share of requests traced in MLflow, 0 to 1 "
+                  "(default: 0)"),
     ] = 0.0,
     tracking_uri: Annotated[
         str | None,
-        Parameter(group=_LOG, metavar="URI", help="of MLflow, for traces (default: "
+        Parameter(group=_LOG, metavar="URI", help="MLflow tracking URI for traces (default: "
                   "MLFLOW_TRACKING_URI, else a file in the store)"),
     ] = None,
     trace_text: Annotated[
-        bool, Parameter(group=_LOG, help="prompts and answers are in the traces too")
+        bool, Parameter(group=_LOG, help="include prompts and answers in traces")
     ] = False,
     base: BaseOptions | None = None,
 ) -> None:  # fmt: skip
-    """answer over HTTP with the edited model, by OpenAI's API
+    """serve the edited model over HTTP with an OpenAI-compatible API
 
-    The API is OpenAI's: point any of its clients at http://127.0.0.1:8000/v1. A
-    page to try it out is at /, metrics at /metrics. New versions of the store
-    are served as they are committed.
+    Point any OpenAI client at http://127.0.0.1:8000/v1. A page to try the model
+    is at /, metrics are at /metrics. New versions of the store are served as
+    they are committed.
 
-    FILE of keys (YAML), without which only this machine may ask:
+    FILE of keys (YAML), without which only this machine has access:
       keys:
       - {name: app, key: sk-..., scopes: [read], requests_per_minute: 600}
       - {name: editors, sha256: (of the key, in hex), scopes: [read, edit],
          streams: [news]}
       - {name: ops, key: sk-..., scopes: [admin]}
-    Rates are counted by each process: with N replicas a key may ask up to N
-    times as often.
+    Rates are limited per process: with N replicas a key may ask up to N times as
+    often.
 
-    The log (stderr) has a line for each request: time, request id (header
-    X-Request-Id), the name of the key, path, status, seconds, route (edit, base
-    or off), edit, score, version, tokens and seconds to the first token; and one
-    for each start, stop and swap of versions. Never a prompt or an answer.
-    Health checks and /metrics are logged from level debug on.
+    The log (stderr) has a line per request: time, request id (header
+    X-Request-Id), key name, path, status, seconds, route (edit, base or off),
+    edit, score, version, tokens and seconds to the first token; and one for each
+    start, stop and version swap. Prompts and answers are never logged. Health
+    checks and /metrics are logged at level debug.
 
     examples:
       scen serve --store ./my-store
@@ -135,7 +135,7 @@ def serve(
       scen serve --store ./my-store --log-format json --trace-share 0.01
     """
     try:
-        # By name: the server stands above this package, and its libraries are an extra.
+        # Imported by name: the server depends on this package, and is an optional extra.
         server = importlib.import_module("scen_serve.main")
         server_settings = importlib.import_module("scen_serve.settings")
     except ImportError as err:
@@ -168,13 +168,13 @@ def serve(
 @command
 def demo(
     *,
-    store: Annotated[str, Parameter(metavar="URI", help="where the edits go")] = ".scen/demo",
-    edits: Annotated[int, POSITIVE, Parameter(metavar="N", help="how many")] = 32,
+    store: Annotated[str, Parameter(metavar="URI", help="store for the edits")] = ".scen/demo",
+    edits: Annotated[int, POSITIVE, Parameter(metavar="N", help="number of edits")] = 32,
 ) -> None:
     """32 real edits on SmolLM2-135M-Instruct: answers before and after (minutes on a CPU)
 
-    The first edits of the ZsRE sample are trained, evaluated and committed; then
-    a server of the store is asked over HTTP.
+    Trains, evaluates and commits the first edits of the ZsRE sample, then serves
+    the store and asks it over HTTP.
     """
     from scen.config import load_config
     from scen.fs import Storage
@@ -183,7 +183,7 @@ def demo(
     from scen.samples import sample_path
 
     show_warnings()
-    say(f"{edits} real edits: 3 to 6 minutes on 2 CPU cores, seconds when they are committed")
+    say(f"{edits} real edits: 3 to 6 minutes on 2 CPU cores, seconds if they are committed already")
     storage = Storage(store)
     job = EditJob(str(sample_path("zsre_edits.jsonl")), stream="demo", limit=edits)
     config = load_config(fixed={"base": {"name": EMBEDDED_NAME}})
@@ -192,7 +192,7 @@ def demo(
         raise ScenError(f"demo: {store} holds these edits from another run; delete it")
     evaluated = report.waves[-1].evaluated
     lines = storage.read(evaluated["per_edit_path"]).decode().splitlines()
-    rows = _some([json.loads(line) for line in lines])
+    rows = _sample([json.loads(line) for line in lines])
     _show_answers(rows)
     out.print(report_table(evaluated["report"], f"{report.waves[-1].num_edits} edits"))
     _show_served(store, [row["prompt"] for row in rows[::2]])
@@ -201,7 +201,7 @@ def demo(
 
 @contextmanager
 def served(store: str) -> Iterator[str]:
-    """The address of a server of the store, which ends afterwards. Raises ScenError."""
+    """Serve the store in a subprocess while the block runs; yields its URL. Raises ScenError."""
     port = _free_port()
     command = [sys.executable, "-P", "-m", "scen.cli.main", "serve", "--store", store]
     process = subprocess.Popen(
@@ -220,7 +220,7 @@ def served(store: str) -> Iterator[str]:
             process.communicate()
 
 
-def _some(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sample(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A few of each kind: edits, their rephrases, unrelated prompts."""
     counts = {"reliability": _NUM_EDITS, "generality": _NUM_OTHERS, "locality": _NUM_OTHERS}
     return [
@@ -231,7 +231,7 @@ def _some(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _show_answers(rows: Sequence[dict[str, Any]]) -> None:
-    """Prompts with their answers before and after, and which edit answered."""
+    """Print prompts with their answers before and after, and which edit answered."""
     cells = (
         (
             row["prompt"],
@@ -246,7 +246,7 @@ def _show_answers(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _show_served(store: str, prompts: Sequence[str]) -> None:
-    """Serve the store, ask these prompts with and without editing, and shut the server down."""
+    """Serve the store and print its answers to these prompts with and without editing."""
     if not all(importlib.util.find_spec(name) for name in ("scen_serve", "uvicorn")):
         say("the extra `serve` is not installed, so nothing is served")
         return
@@ -259,7 +259,7 @@ def _show_served(store: str, prompts: Sequence[str]) -> None:
             rows.append((shorten(prompt, 60), shorten(base[0]), *_cells(*edited)))
     heads = ("prompt", 'scen: {"route": "off"}', "edited", "by edit", "score")
     out.print(make_table(heads, rows, title=f"POST {url}/v1/chat/completions"))
-    say("the server is shut down")
+    say("the server has shut down")
 
 
 def _wait_until_ready(process: "subprocess.Popen[str]", url: str) -> None:
@@ -277,7 +277,7 @@ def _wait_until_ready(process: "subprocess.Popen[str]", url: str) -> None:
 
 
 def _ask(url: str, model: str, prompt: str, route: str) -> tuple[str, dict[str, Any]]:
-    """An answer, and the facts about the edit behind it."""
+    """An answer, and its routing facts (the `scen` field of the response)."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
@@ -323,7 +323,7 @@ def _show_places(store: str, report: "EditReport") -> None:
 
 
 def _program() -> str:
-    """This program, as short as the current folder allows."""
+    """The command to run this program, relative to the current folder if possible."""
     program = Path(sys.argv[0]).absolute()
     here = Path.cwd()
     return shlex.quote(str(program.relative_to(here))) if program.is_relative_to(here) else "scen"

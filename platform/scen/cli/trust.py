@@ -1,4 +1,4 @@
-"""Hand a store on: `sign`, and what `verify --signature` and `revoke --certificate` do."""
+"""`sign`, and the implementation of `verify --signature` and `revoke --certificate`."""
 
 import json as jsonlib
 import os
@@ -23,11 +23,11 @@ def sign(
     /,
     *,
     store: Store,
-    out_file: Annotated[Path, Parameter(name="--out", metavar="FILE", help="the signature")],
+    out_file: Annotated[Path, Parameter(name="--out", metavar="FILE", help="the signature file")],
     version: Version = None,
     json: Json = False,
 ) -> None:
-    """sign a version of a store with a key from a file
+    """sign a version of a store with a private key
 
     Signs `store.json`, the ledger and the bundles of a version, in the format of
     OpenSSF model signing. The signature stays valid while the store grows, until
@@ -56,8 +56,8 @@ def sign(
 
 
 def verify_signed(store: str, signature: Path, key: Path | None, *, is_json: bool) -> None:
-    """Check a signature with the signer's public key. Raises IntegrityError where it does not
-    hold, ConfigError without a key."""
+    """Verify a signature with the signer's public key and print the result. Raises IntegrityError
+    if it is not valid, ConfigError without a key."""
     from scen.fs import Storage
     from scen.ledger.ledger import open_ledger
     from scen.ledger.sign import verify_signature
@@ -77,8 +77,8 @@ def verify_signed(store: str, signature: Path, key: Path | None, *, is_json: boo
 def write_certificate(
     store: str, edit_ids: Sequence[str], path: Path, base: BaseOptions | None
 ) -> None:
-    """Certify that edits are erased: ask the base and the newest version their prompts (not
-    without `base`), and write the result as JSON."""
+    """Write a certificate of revocation as JSON; with `base`, also compare the answers of the base
+    and the newest version."""
     from scen.fs import Storage
     from scen.pipeline.certificate import certify
     from scen.snapshot.open import open_store
@@ -96,19 +96,19 @@ def write_certificate(
 
 
 def still_valid(store: str, edit_ids: Sequence[str]) -> list[str]:
-    """Those of the edits that are active or scheduled, or unknown to the store."""
+    """The edit ids that are active, scheduled or unknown to the store."""
     from scen.fs import Storage
     from scen.ledger.ledger import open_ledger
 
     gone = open_ledger(Storage(store)).snapshot().state.gone
-    return [one for one in edit_ids if one not in gone or gone[one].is_scheduled]
+    return [i for i in edit_ids if i not in gone or gone[i].is_scheduled]
 
 
 def _summary(certificate: dict[str, Any], path: Path) -> str:
-    words = {True: "erased", False: "not erased", None: "prompts were not run"}
+    verdicts = {True: "erased", False: "not erased", None: "prompts were not run"}
     bundles = certificate["bundles"]
     kept = sum(not bundle["is_deleted"] for bundle in bundles)
     return (
-        f"{path}: {words[certificate['is_erased']]}; {kept} of {len(bundles)} bundles are still "
+        f"{path}: {verdicts[certificate['is_erased']]}; {kept} of {len(bundles)} bundles are still "
         f"there, and {len(certificate['text_remains_in'])} files of the store have the text"
     )

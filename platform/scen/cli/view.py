@@ -1,4 +1,4 @@
-"""Commands that look at a store: `ask`, `report`."""
+"""Commands that query a store: `ask`, `report`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +63,7 @@ def ask(
         num_likely=_NUM_LIKELY if explain else 0,
     )
     facts = _facts(answer)
-    candidates = [_candidate(one, snapshot) for one in answer.likely_edits]
+    candidates = [_candidate(likely, snapshot) for likely in answer.likely_edits]
     if explain:
         why = reason(candidates, answer.threshold)
         facts |= {"candidates": candidates, "reason": why} if json else {"reason": why}
@@ -90,20 +90,20 @@ def report(
     limit: Annotated[
         int,
         POSITIVE,
-        Parameter(metavar="N", help="rows of each table on the page; the files have all"),
+        Parameter(metavar="N", help="maximum rows per table on the page; the files have all"),
     ] = 50,
     plots: Annotated[
         int, POSITIVE, Parameter(metavar="N", help="plots of the newest N waves and N streams")
     ] = 8,
     json: Json = False,
 ) -> None:
-    """a store as one HTML page with plots and tables, for people without MLflow
+    """write an HTML page about a store, with plots and tables (no MLflow needed)
 
-    The page needs nothing but a browser: plots, tables and style are in it, and
-    nothing is fetched or run. It shows what the store's ledger and files hold
-    (commits, waves, outcomes of `scen edit` and `scen eval`, rows set aside); no
-    base is loaded and nothing is evaluated anew. The tables are beside it as CSV
-    and JSON. An earlier report in the folder is replaced.
+    The page is self-contained: plots, tables and styles are embedded, without
+    scripts or external files. It shows the content of the store's ledger and
+    files (commits, waves, results of `scen edit` and `scen eval`, quarantined
+    rows); no base is loaded and nothing is evaluated again. The tables are also
+    written as CSV and JSON. An earlier report in the folder is replaced.
 
     examples:
       scen report --store ./my-store --out ./report   then open
@@ -133,35 +133,36 @@ def report(
 
 
 def reason(candidates: Sequence[dict[str, Any]], threshold: float) -> str:
-    """Why a prompt was routed, or was not, in one sentence."""
+    """One sentence on why a prompt was or was not routed to an edit."""
     if not candidates:
         return "no edit is active, so the base answers"
     first = candidates[0]
     side = "above" if first["score"] > threshold else "not above"
-    who = "it answers" if first["score"] > threshold else "the base answers"
+    outcome = "it answers" if first["score"] > threshold else "the base answers"
     span = f" for {shorten(first['span'])!r}" if first["span"] else ""
     return (
         f"the likeliest edit, {first['edit_id']}, scores {first['score']:.4g}{span}, {side} the "
-        f"threshold {threshold:.4g}: {who}"
+        f"threshold {threshold:.4g}: {outcome}"
     )
 
 
 def candidate_table(candidates: Sequence[dict[str, Any]], threshold: float) -> Table:
-    """Candidates as rows; those above the threshold in green. Of each place where keys are read,
-    the mean similarity of its views: all of them are too many for a terminal."""
+    """A table of candidates, those above the threshold in green, with the mean similarity of the
+    views at each place where keys are read."""
     rows = []
-    for one in candidates:
-        means = "  ".join(f"{name} {fmean(some):.2f}" for name, some in _by_place(one).items())
-        prompt = Text(escape(shorten(one["prompt"], 52)))
+    for candidate in candidates:
+        by_place = _by_place(candidate)
+        means = "  ".join(f"{name} {fmean(values):.2f}" for name, values in by_place.items())
+        prompt = Text(escape(shorten(candidate["prompt"], 52)))
         rows.append(
             (
-                one["edit_id"],
-                f"{one['score']:.2f}",
+                candidate["edit_id"],
+                f"{candidate['score']:.2f}",
                 prompt.append(f"\n{escape(means)}", "dim") if means else prompt,
             )
         )
-    styles = ["green" if one["score"] > threshold else "" for one in candidates]
-    title = "Candidates, and how near their keys are (each view: --json)"
+    styles = ["green" if c["score"] > threshold else "" for c in candidates]
+    title = "Candidates and the similarity of their keys (each view: --json)"
     heads = ("edit", "score", "prompt, keys")
     table = make_table(heads, rows, title=title, right=("score",), style=styles)
     table.box = SIMPLE

@@ -1,5 +1,5 @@
-"""Operations on a whole store: edit, preview, evaluate, drain, re-base, roll back, register.
+"""Operations on a store: edit, forecast, evaluate, drain, rebase, roll back, register.
 
-The Python API, the command line and the jobs call the same functions. `run_wave` is one wave,
-`local` and `scen.cluster.parts` hold its steps, `stream` and `apply` feed it with edits.
+The Python API, the command line and the jobs call the same functions. `run_wave` runs one wave,
+`local` and `scen.cluster.parts` implement its steps, `stream` and `apply` feed it edits.
 """

@@ -1,5 +1,5 @@
-"""Apply edits: from rows to committed and tracked waves, with a report; promote a held wave; train
-the active edits of a store again on another base, or without some of them.
+"""Apply edits: from rows to committed and tracked waves, with a report; promote a held wave; rebase
+the active edits of a store to another base, optionally without some of them.
 """
 
 import time
@@ -44,7 +44,7 @@ KEPT_REJECTIONS = 1000
 
 @dataclass(frozen=True)
 class EditJob:
-    """Edits, and how they are to be read. `source` is a file by path or URI, or the rows.
+    """A source of edits and how to read it. `source` is a file by path or URI, or the rows;
     `allow_null_text` as in `Validator`."""
 
     source: Source
@@ -58,7 +58,7 @@ class EditJob:
 
     @property
     def name(self) -> str:
-        """What messages call the source."""
+        """The name of the source in messages."""
         return describe_source(self.source)
 
     @property
@@ -68,8 +68,8 @@ class EditJob:
 
     @property
     def stream_name(self) -> str:
-        """The stream that was asked for, else one named by the file, or by the content of the
-        rows: the same rows are the same stream. Raises ConfigError."""
+        """The name of the stream: as given, else from the file's name or the digest of the rows.
+        Raises ConfigError."""
         if self.stream:
             return check_name(self.stream)
         if isinstance(self.source, str | Path):
@@ -77,7 +77,7 @@ class EditJob:
         return f"rows-{self.digest[:12]}"
 
     def check(self) -> None:
-        """Raises ConfigError and InputError for what can be seen before a base is loaded."""
+        """Raises ConfigError or InputError for problems that show before a base is loaded."""
         _ = self.stream_name
         if self.locality is not None:
             locate_input(self.locality)
@@ -89,15 +89,15 @@ class EditJob:
 
 @dataclass
 class EditReport:
-    """What a run of edits came to.
+    """The result of a run of edits.
 
     Counts of edits: `committed` ones are new in the ledger (their ids: `edit_ids`); `known` ones
-    were committed before, letter for letter; `superseded` ones gave their place to some of the
-    run's. `rejected` rows are in the Parquet file `quarantine`, and the first 1,000 of them in
-    `rejections`, with the field and the reason. `waves` has each wave that was run, `held` the keys
-    of those that the gate keeps from the ledger, with the reasons. `remarks` are worth a look.
-    `version` is the newest of the ledger; `model` is registered in MLflow; `seconds` is the time of
-    the whole run.
+    were committed before with identical content; `superseded` ones were replaced by edits of this
+    run. `rejected` rows are in the Parquet file `quarantine`, and the first 1,000 of them in
+    `rejections`, with the field and the reason. `waves` has the report of each wave, `held` the
+    keys of those that the gate held back, with the reasons. `remarks` are notes for the user.
+    `version` is the newest of the ledger, `model` the name of the registered model in MLflow,
+    `seconds` the duration of the whole run.
     """
 
     stream: str
@@ -119,60 +119,60 @@ class EditReport:
 
     @property
     def versions(self) -> list[int]:
-        """The versions that hold the run's waves, oldest first."""
+        """The versions that committed the waves of the run, oldest first."""
         return [wave.version for wave in self.waves if wave.version is not None]
 
     @property
     def figures(self) -> EvalReport | None:
-        """What was measured of the last wave, None where no wave was run."""
+        """The evaluation of the last wave; None without waves."""
         return EvalReport(**self.waves[-1].evaluated["report"]) if self.waves else None
 
     def reject(self, rejections: Sequence[Rejection]) -> None:
-        """Keep the first of them; all are counted from the quarantine."""
+        """Keep the first `KEPT_REJECTIONS` of the run."""
         self.rejections += rejections[: max(0, KEPT_REJECTIONS - len(self.rejections))]
 
     def require_edits(self, name: str) -> None:
-        """Raises InputError where not one row of the source of this name was a usable edit."""
+        """Raises InputError if no row of the source `name` was a usable edit."""
         if not self.waves and not self.known:
             see = f"; see {self.quarantine}" if self.quarantine else ""
             raise InputError(f"{name}: none of its rows is a usable edit{see}")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, without the rows."""
-        found = asdict(self)
-        del found["edit_ids"], found["rejections"]
-        return found
+        fields = asdict(self)
+        del fields["edit_ids"], fields["rejections"]
+        return fields
 
 
 _READ_AHEAD = 2  # batches of rows
 
 
 class Sink:
-    """Takes the rejected rows of a run, and knows the row number of each edit by its id."""
+    """Collects the rejected rows of a run; `rows` maps edit ids to row numbers."""
 
     def __init__(self, quarantine: QuarantineFile, report: EditReport) -> None:
         self.rows: dict[str, int] = {}
         self._quarantine, self._report = quarantine, report
 
     def reject(self, rejections: Sequence[Rejection]) -> None:
-        """Write them down and report them."""
+        """Add rows to the quarantine and the report."""
         self._quarantine.add(rejections)
         self._report.reject(rejections)
         self._report.rejected = self._quarantine.num_rows
 
     def clash(self, clashes: Sequence[Clash]) -> None:
-        """Reject edits that do not go with others."""
+        """Reject edits that were not admitted."""
         self.reject([clash.as_rejection(self.rows[clash.edit.id]) for clash in clashes])
 
 
-# Yields the edits of a stream, batch by batch, and gives the others to the sink.
+# Yields the valid edits of a stream in batches; rejected rows go to the sink.
 ReadEdits = Callable[[LocalParts, Sink], Iterator[list[Edit]]]
 
 
 def apply_edits(
     job: EditJob, storage: Storage, config: Config, runtime: Runtime | None = None
 ) -> tuple[EditReport, OpenStore]:
-    """Open or make the store, then ingest, train, evaluate, commit and track. Raises ScenError."""
+    """Open or create the store; ingest, train, evaluate, commit and track. Raises ScenError."""
     job.check()
     streams: dict[str, ReadEdits] = {job.stream_name: partial(_accepted, job)}
     return apply_streams(streams, job, storage, config, runtime)
@@ -185,7 +185,7 @@ def apply_streams(
     config: Config,
     runtime: Runtime | None = None,
 ) -> tuple[EditReport, OpenStore]:
-    """Open or make the store, and run these streams. Raises ScenError."""
+    """Open or create the store and run the streams. Raises ScenError."""
     began, runtime = time.perf_counter(), runtime or Runtime()
     store = make_store(storage, config, runtime)
     report = run_streams(streams, job, store, config, runtime)
@@ -194,7 +194,7 @@ def apply_streams(
 
 
 def run_edits(job: EditJob, store: OpenStore, config: Config, runtime: Runtime) -> EditReport:
-    """The same as `apply_edits` in a store that is open for editing. Raises ScenError."""
+    """`apply_edits` on a store that is open for editing. Raises ScenError."""
     job.check()
     return run_streams({job.stream_name: partial(_accepted, job)}, job, store, config, runtime)
 
@@ -206,7 +206,7 @@ def run_streams(
     config: Config,
     runtime: Runtime,
 ) -> EditReport:
-    """Run these streams, one after the other. Raises ScenError."""
+    """Run the streams one after the other. Raises ScenError."""
     began, storage = time.perf_counter(), store.storage
     uri = tracking_uri_of(storage) if job.is_tracked else None
     name = ", ".join(streams)
@@ -244,7 +244,7 @@ def _run_waves(
 
 
 def _note(step: StreamStep, report: EditReport) -> None:
-    """Count what a wave came to."""
+    """Add the result of a wave to the report."""
     report.known += len(step.admission.known)
     report.remarks += step.admission.remarks
     if step.report is None:
@@ -275,12 +275,12 @@ def _accepted(job: EditJob, parts: LocalParts, sink: Sink) -> Iterator[list[Edit
 
 
 def _quarantine_path(storage: Storage, stream: str, job: EditJob) -> str:
-    """Beside the store's other files; one per stream and source, renewed by each run."""
+    """In the store; one file per stream and source, overwritten by each run."""
     return storage.child_uri(f"quarantine/{stream}-{job.digest[:8]}.parquet")
 
 
 def promote_wave(storage: Storage, key: str, rules: WaveConfig, *, is_tracked: bool) -> int:
-    """Commit and track a held wave; the version that holds it. Raises as `promote` does."""
+    """Commit and track a held wave; returns its version. Raises what `promote` raises."""
     ledger = open_ledger(storage)
     version = promote(storage, ledger, key, rules)
     if is_tracked:
@@ -292,8 +292,8 @@ def _track(storage: Storage, ledger: Ledger, key: str, version: int) -> None:
     journal = Journal(storage, key)
     tracker = open_tracker(tracking_uri_of(storage))
     diary = WaveDiary(storage, tracker, str(ledger.manifest.base["name"]))
-    found = journal.read("evaluated") | {"losses": journal.read("trained")["losses"]}
-    diary.track(read_candidate(storage, key).wave, journal, found, version)
+    results = journal.read("evaluated") | {"losses": journal.read("trained")["losses"]}
+    diary.track(read_candidate(storage, key).wave, journal, results, version)
 
 
 _BATCH = 1000
@@ -302,7 +302,7 @@ _BATCH = 1000
 @dataclass(frozen=True)
 class RebaseJob:
     """The edits that are active or scheduled at a version of the store `old` (None: the newest),
-    but those that stay behind (ids in `without`)."""
+    except the ids in `without`."""
 
     old: str
     version: int | None = None
@@ -314,14 +314,14 @@ class RebaseJob:
 def rebase(
     job: RebaseJob, new: Storage, config: Config, runtime: Runtime | None = None
 ) -> EditReport:
-    """Read the old ledger, fill the new store. Raises ScenError."""
+    """Train the edits of the old ledger into the new store. Raises ScenError."""
     runtime, old = runtime or Runtime(), Storage(job.old)
     if old.uri == new.uri:
         raise ConfigError("--store: the edits need a store of their own, not the one they are in")
     ledger = open_ledger(old)
     snapshot = ledger.snapshot(job.version)
     for edit_id in job.without:
-        ledger.history(edit_id)  # a wrong id must not leave anybody in the belief that it is erased
+        ledger.history(edit_id)  # raises for an unknown id, which would not be erased
     valid = (*snapshot.entries, *snapshot.state.scheduled)
     entries = [entry for entry in valid if entry.edit_id not in set(job.without)]
     if not entries:
@@ -329,21 +329,21 @@ def rebase(
     if job.locality is not None:
         locate_input(job.locality)
     runtime.say(f"{len(entries)} edits of {old.uri} at version {snapshot.version} are taken")
-    held: dict[str, list[LedgerEntry]] = {}
+    by_stream: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
-        held.setdefault(entry.stream, []).append(entry)
+        by_stream.setdefault(entry.stream, []).append(entry)
     streams: dict[str, ReadEdits] = {
-        name: partial(_read, entries) for name, entries in held.items()
+        name: partial(_read, entries) for name, entries in by_stream.items()
     }
-    how = EditJob(job.old, locality=job.locality, is_tracked=job.is_tracked)
-    return apply_streams(streams, how, new, config, runtime)[0]
+    edit_job = EditJob(job.old, locality=job.locality, is_tracked=job.is_tracked)
+    return apply_streams(streams, edit_job, new, config, runtime)[0]
 
 
 def _read(entries: Sequence[LedgerEntry], parts: LocalParts, sink: Sink) -> Iterator[list[Edit]]:
-    """The edits that the other base can learn; the others are rejected."""
+    """The edits that are valid for the new base; the others are rejected."""
     validator = make_validator(parts, allow_null_text=True)
     for begin in range(0, len(entries), _BATCH):
-        fine: list[Edit] = []
+        valid: list[Edit] = []
         for number, entry in enumerate(entries[begin : begin + _BATCH], begin + 1):
             values = edit_to_dict(entry.edit)
             checked = validator.check(RawRow(number, values, fields=values))
@@ -351,5 +351,5 @@ def _read(entries: Sequence[LedgerEntry], parts: LocalParts, sink: Sink) -> Iter
                 sink.reject([checked])
                 continue
             sink.rows[checked.id] = number
-            fine.append(checked)
-        yield fine
+            valid.append(checked)
+        yield valid

@@ -1,8 +1,8 @@
-"""Certificates of revocation: what an auditor wants to know of an edit that was taken away.
+"""Certificates of revocation: what an auditor needs to know about a revoked edit.
 
-A certificate says who took the edit away, when and why; which bundles held its expert, and whether
-they are deleted; how its prompts are answered now, compared with the base bit for bit; and which
-files of the store still have its text. The text itself is not in it, only its sha256.
+A certificate says who revoked the edit, when and why; which bundles held its expert, and whether
+they are deleted; how its prompts are answered now, compared bit for bit with the base; and which
+files of the store still contain its text. It has the sha256 of the text, not the text itself.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from scen.model.route import Route
 from scen.records import Edit, digest_bytes
 from scen.snapshot.open import OpenStore
 
-TOKENS = 8  # over which logits are compared
+TOKENS = 8  # number of answer tokens whose logits are compared
 _OUTSIDE = ("MLflow", "reports", "logs of servers", "backups", "exported adapters")
 
 
@@ -41,16 +41,16 @@ def certify(
     *,
     now: datetime | None = None,
 ) -> dict[str, Any]:
-    """The certificate of edits that are not active, as JSON types. Prompts are run only with a
-    `store` (one that is open on its base). Reads every file of the store.
+    """The certificate of edits that are not active, as JSON types. Prompts are run only if `store`
+    is given, opened with its base. Reads every file of the store.
 
-    `is_erased`: all of their bundles are deleted, and each prompt gave the base's logits bit for
-    bit; None where no prompt was run. Raises NotFoundError for an edit that the store does not
-    have, ConfigError for one that is active or scheduled.
+    `is_erased`: all of their bundles are deleted, and the logits of each prompt equal the base's
+    bit for bit; None if no prompt was run. Raises NotFoundError for an unknown edit, ConfigError
+    for one that is active or scheduled.
     """
     ledger = open_ledger(storage)
     snapshot = ledger.snapshot()
-    edits = [_life(ledger, edit_id) for edit_id in edit_ids]
+    histories = [_history(ledger, edit_id) for edit_id in edit_ids]
     state = snapshot.state
     for edit_id in edit_ids:
         if state.is_active(edit_id) or state.gone[edit_id].is_scheduled:
@@ -59,7 +59,7 @@ def certify(
     bundles = list(_bundles(storage, ledger, entries))
     answers = None if store is None else [_compare(store, entry) for entry in entries]
     head = log_paths(storage)[snapshot.version]
-    are_base = None if answers is None else all(a["is_base"] for one in answers for a in one)
+    are_base = None if answers is None else all(a["is_base"] for rows in answers for a in rows)
     is_deleted = all(bundle["is_deleted"] for bundle in bundles)
     return {
         "made_at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
@@ -68,8 +68,8 @@ def certify(
         "base": dict(ledger.manifest.base),
         "is_erased": None if are_base is None else are_base and is_deleted,
         "edits": [
-            life | {"answers": None if answers is None else answers[index]}
-            for index, life in enumerate(edits)
+            history | {"answers": None if answers is None else answers[index]}
+            for index, history in enumerate(histories)
         ],
         "bundles": bundles,
         "text_remains_in": list(text_remains(storage, [entry.edit for entry in entries])),
@@ -77,7 +77,7 @@ def certify(
     }
 
 
-def _life(ledger: Ledger, edit_id: str) -> dict[str, Any]:
+def _history(ledger: Ledger, edit_id: str) -> dict[str, Any]:
     """The id of an edit, its sha256 and its history."""
     history = [
         {
@@ -97,23 +97,23 @@ def _life(ledger: Ledger, edit_id: str) -> dict[str, Any]:
 def _bundles(
     storage: Storage, ledger: Ledger, entries: Iterable[LedgerEntry]
 ) -> Iterator[dict[str, Any]]:
-    """The bundles that held the experts, and since which version each is noted as deleted."""
+    """The bundles that held the experts, and the version that recorded their deletion."""
     dropped = {e.edit_id: e.version for e in ledger.events() if isinstance(e, Dropped)}
     for digest in dict.fromkeys(entry.bundle for entry in entries):
         held = [entry.edit_id for entry in entries if entry.bundle == digest]
-        noted = [dropped[edit_id] for edit_id in held if edit_id in dropped]
+        recorded = [dropped[edit_id] for edit_id in held if edit_id in dropped]
         yield {
             "sha256": digest,
             "is_deleted": not storage.exists(bundle_path(digest)),
-            "noted_in_version": max(noted, default=None),
+            "noted_in_version": max(recorded, default=None),
             "edits": held,
         }
 
 
 def _compare(store: OpenStore, entry: LedgerEntry) -> list[dict[str, Any]]:
     """How the prompt of an edit and its rephrases are answered: sha256 of the logits of the first
-    tokens, by the base, by the newest version, and before the edit was taken away, where the
-    experts of that version are still there. Each prompt is run alone."""
+    tokens, by the base, by the newest version, and by the version before the revocation if its
+    experts still exist. Prompts are run without batching."""
     after = store.ledger.snapshot()
     gone = after.state.gone[entry.edit_id]
     try:
@@ -142,7 +142,7 @@ def _compare(store: OpenStore, entry: LedgerEntry) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def _logits(store: OpenStore, edited: EditedModel, prompt: str) -> tuple[Tensor, int]:
-    """logits_SV of the first tokens of an answer, and the expert that gave it (-1: the base)."""
+    """logits_SV of the first tokens of an answer, and the index of the expert (-1: the base)."""
     base = store.base
     encoded = base.template.encode_prompt(prompt.strip())
     filled = edited.prefill(pad_prompts([encoded], base.pad_id, base.device))
@@ -157,14 +157,18 @@ def _digest(logits_SV: Tensor) -> str:
 
 
 def text_remains(storage: Storage, edits: Sequence[Edit]) -> Iterator[dict[str, Any]]:
-    """The files of a store that have the prompt or a rephrase of an edit in them, as it is or as
-    JSON writes it; `edits` names them by id. Files of Parquet are read, all others searched."""
-    wanted = {edit.id: _spellings(edit) for edit in edits}
+    """The files of a store that contain the prompt or a rephrase of an edit, verbatim or escaped as
+    JSON, with the ids of those edits. Parquet files are decoded, all others searched as bytes."""
+    spellings_by_id = {edit.id: _spellings(edit) for edit in edits}
     for file in storage.files(""):
         data = _searchable(file.path, storage.read(file.path))
-        found = [name for name, spellings in wanted.items() if any(s in data for s in spellings)]
-        if found:
-            yield {"path": file.path, "edits": found}
+        edit_ids = [
+            edit_id
+            for edit_id, spellings in spellings_by_id.items()
+            if any(spelling in data for spelling in spellings)
+        ]
+        if edit_ids:
+            yield {"path": file.path, "edits": edit_ids}
 
 
 def _spellings(edit: Edit) -> set[bytes]:
@@ -180,5 +184,5 @@ def _searchable(path: str, data: bytes) -> bytes:
     try:
         rows = pq.read_table(BytesIO(data)).to_pylist()
     except (OSError, ValueError, pa.ArrowException):
-        return data  # damaged: `scen verify` says so
+        return data  # damaged: `scen verify` reports it
     return json.dumps(rows, ensure_ascii=False, default=str).encode()

@@ -1,4 +1,4 @@
-"""Change which edits are active, with the ledger alone: revoke, expire, roll back.
+"""Change which edits are active, using the ledger only: revoke, expire, roll back.
 
 The rollback guard returns to an earlier version when evaluation falls below configured bounds.
 """
@@ -15,9 +15,8 @@ from scen.ledger.state import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an action did, or with `dry_run` would do. `version` is the newest of the ledger, which
-    holds it; `changed` has the ids of edits by what happened to them (revoked, restored ...), and
-    nothing where there was nothing to do."""
+    """What an action did, or with `dry_run` would do. `version` is the newest of the ledger;
+    `changed` maps kinds of change (revoked, restored ...) to edit ids, and is empty for a no-op."""
 
     action: str
     version: int
@@ -26,7 +25,7 @@ class Change:
 
 
 def change(ledger: Ledger, action: Action, *, dry_run: bool = False) -> Change:
-    """Do an action, or tell what it would do. Raises what `Ledger.settle` does."""
+    """Do an action, or with `dry_run` plan it. Raises what `Ledger.settle` raises."""
     events = ledger.plan(action)
     version = ledger.version()
     if events and not dry_run:
@@ -36,16 +35,16 @@ def change(ledger: Ledger, action: Action, *, dry_run: bool = False) -> Change:
 
 
 def by_kind(events: Sequence[Event]) -> dict[str, list[str]]:
-    """The ids of the edits that events happen to, by what happens."""
-    found: dict[str, list[str]] = {}
+    """The edit ids of events, grouped by the kind of event."""
+    ids: dict[str, list[str]] = {}
     for event in events:
-        found.setdefault(event.kind, []).append(event.edit_id)
-    return found
+        ids.setdefault(event.kind, []).append(event.edit_id)
+    return ids
 
 
 def guard(ledger: Ledger, reasons: list[str], measured: Snapshot, to: int | str) -> None:
-    """Roll back to a version, or to the previous one, where a bound is broken and nobody has
-    committed since. Raises ScenError that tells of it."""
+    """Roll back to a version, or to the previous one, if a bound is broken and there is no newer
+    commit. Raises ScenError that reports it."""
     if not reasons:
         return
     why = f"version {measured.version}: {'; '.join(reasons)}"
@@ -53,20 +52,20 @@ def guard(ledger: Ledger, reasons: list[str], measured: Snapshot, to: int | str)
         target = to if isinstance(to, int) else previous_version(ledger, measured)
     except ConfigError as err:
         raise ScenError(f"{why}; not rolled back: {err}") from err
-    done = ledger.act(Rollback(target, About(why)), measured.version)
-    how = "already as at" if done.already_committed else "rolled back to"
-    raise ScenError(f"{why}; {how} {target} as version {done.version}")
+    commit = ledger.act(Rollback(target, About(why)), measured.version)
+    outcome = "already as at" if commit.already_committed else "rolled back to"
+    raise ScenError(f"{why}; {outcome} {target} as version {commit.version}")
 
 
 def previous_version(ledger: Ledger, measured: Snapshot) -> int:
-    """The version before the newest wave of which an edit is active. Raises ConfigError where there
-    is none, or where it would bring back what was taken away since for a reason of its own."""
+    """The version before the newest wave that has an active edit. Raises ConfigError if there is
+    none, or if that version would reactivate edits that were revoked or expired since."""
     newest = max((entry.version for entry in measured.entries), default=0)
     if newest == 0:
         raise ConfigError("no edit is active")
     gone, plan = measured.state.gone, ledger.plan(Rollback(newest - 1))
-    back = [event.edit_id for event in plan if event.kind == "restored" and event.edit_id in gone]
-    unwanted = [name for name in back if gone[name].status != "superseded"]
+    restored = [e.edit_id for e in plan if e.kind == "restored" and e.edit_id in gone]
+    unwanted = [edit_id for edit_id in restored if gone[edit_id].status != "superseded"]
     if unwanted:
         raise ConfigError(
             f"version {newest - 1} would bring back {unwanted[:5]}, revoked or expired since; "

@@ -1,4 +1,4 @@
-"""Drain the inbox: edits handed in one at a time become committed waves as they arrive."""
+"""Drain the inbox: edits submitted one at a time become committed waves as they arrive."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ from scen.snapshot.open import OpenStore
 
 @dataclass
 class Drained:
-    """What became of the edits of a cut. `report` is None where none of them was new."""
+    """The outcome of the edits of a cut. `report` is None if none of them was new."""
 
     number: int
     committed: int = 0
@@ -44,74 +44,74 @@ class Drained:
 
 @dataclass(frozen=True)
 class Drain:
-    """The waves of one inbox. Safe to kill at any instant, and to run twice side by side: what a
-    cut holds is written before its wave is run, and the ledger takes each wave once."""
+    """The waves of one inbox. Safe to kill at any time and to run concurrently: a cut is stored
+    before its wave runs, and the ledger commits each wave once."""
 
     stream: str
     inbox: Inbox
     parts: LocalParts
     make_validator: Callable[[], Validator]
-    """A new one for each wave: whether edits of different waves agree is for admission to say."""
+    """Called for each wave, since contradictions between waves are checked by admission."""
     starting: Callable[[Wave], None] = lambda _: None
 
     def step(self, *, is_last: bool = False) -> Drained | None:
-        """Run the newest cut to its end where that was not done; else cut a wave, if one is due,
-        and run it. `is_last`: whatever waits is due."""
+        """Resume the newest cut if it is unfinished; else cut a wave if one is due, and run it.
+        `is_last`: any waiting edits are due. None without a wave."""
         number = self.inbox.last_cut()
         if number >= 0 and self.inbox.is_open(number):
             return self._run(number)
         waiting, limits = self.inbox.waiting(), self.parts.config.waves
-        count = count_due(waiting, _at_once(limits) if is_last else limits, datetime.now(UTC))
+        count = count_due(waiting, _without_delay(limits) if is_last else limits, datetime.now(UTC))
         if not count:
             return None
         self.inbox.cut(number + 1, waiting[:count])
         return self._run(number + 1)
 
     def _run(self, number: int) -> Drained:
-        found = Drained(number)
-        edits = self._check(self.inbox.rows(number), found)
+        drained = Drained(number)
+        edits = self._check(self.inbox.rows(number), drained)
         store, config = self.parts.store, self.parts.config
         wave = Wave(self.stream, number, edits, settings(config, store))
         for step in run_waves([wave] if edits else [], store, config, self.parts, self.starting):
-            found.known += len(step.admission.known)
-            found.remarks += step.admission.remarked
-            found.rejections += [
+            drained.known += len(step.admission.known)
+            drained.remarks += step.admission.remarked
+            drained.rejections += [
                 Rejection(0, clash.edit.id, clash.field, clash.reason, "")
                 for clash in step.admission.rejections
             ]
             if step.report is not None:
-                found.report = step.report
-                found.remarks += step.report.remarked
-                self._count(step, step.report, found)
+                drained.report = step.report
+                drained.remarks += step.report.remarked
+                self._count(step, step.report, drained)
         remarks: dict[str, list[str]] = {}
-        for remark in found.remarks:
+        for remark in drained.remarks:
             remarks.setdefault(remark.edit_id, []).append(remark.text)
-        self.inbox.end(number, found.rejections, remarks)
-        return found
+        self.inbox.end(number, drained.rejections, remarks)
+        return drained
 
-    def _count(self, step: StreamStep, report: WaveReport, found: Drained) -> None:
-        """Note what of a wave came into the ledger, or why it did not."""
+    def _count(self, step: StreamStep, report: WaveReport, drained: Drained) -> None:
+        """Count the committed edits of a wave, or reject them with the reason it is held."""
         if report.version is not None:
-            found.committed += len(step.admission.fresh)
-            found.superseded += len(step.admission.supersedes)
+            drained.committed += len(step.admission.fresh)
+            drained.superseded += len(step.admission.supersedes)
             return
         reason = "; ".join(report.held_for) or "rejected"
         reason = f"wave {report.key} is not committed: {reason}; see `scen candidates`"
-        found.rejections += [Rejection(0, e.id, "wave", reason, "") for e in step.admission.fresh]
+        drained.rejections += [Rejection(0, e.id, "wave", reason, "") for e in step.admission.fresh]
 
-    def _check(self, rows: list[dict[str, Any]], found: Drained) -> tuple[Edit, ...]:
-        """The edits that this base can learn; the others are noted."""
-        validator, fine = self.make_validator(), []
+    def _check(self, rows: list[dict[str, Any]], drained: Drained) -> tuple[Edit, ...]:
+        """The edits that are valid for this base; the others are rejected."""
+        validator, valid = self.make_validator(), []
         for number, values in enumerate(rows, 1):
             checked = validator.check(RawRow(number, values, fields=values))
             if isinstance(checked, Rejection):
-                found.rejections.append(checked)
+                drained.rejections.append(checked)
             else:
-                fine.append(checked)
-        return tuple(fine)
+                valid.append(checked)
+        return tuple(valid)
 
 
-def _at_once(limits: WaveConfig) -> WaveConfig:
+def _without_delay(limits: WaveConfig) -> WaveConfig:
     return limits.model_copy(update={"max_age_s": 0.0})
 
 
@@ -120,7 +120,7 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class DrainJob:
-    """The inbox of a stream, and whether to end when nothing waits (`is_once`) or never."""
+    """The inbox of a stream; with `is_once`, the job ends when the inbox is empty."""
 
     stream: str
     locality: str | None = None
@@ -135,11 +135,11 @@ def drain_inbox(
     show: Callable[[Drained], None],
     runtime: Runtime | None = None,
 ) -> OpenStore:
-    """Make waves of what waits, and show what became of each. Raises ScenError."""
+    """Run waves from the inbox and pass each outcome to `show`. Raises ScenError."""
     runtime = runtime or Runtime()
     if config.waves.on_conflict == "refuse":
         raise ConfigError(
-            "--on-conflict: refuse would end here for good at the first contradiction; take "
+            "--on-conflict: with refuse, the first contradiction would stop it for good; use "
             "quarantine or supersede"
         )
     inbox = Inbox(storage, job.stream)
@@ -148,8 +148,8 @@ def drain_inbox(
     with runtime.steps() as steps:
         parts = open_parts(store, config, steps, job.locality, uri, runtime.make_parts)
         runtime.say(f"{storage.uri}/inbox/{job.stream} is drained; stop with Ctrl-C")
-        for found in _waves(_drain(job.stream, inbox, parts, steps), is_once=job.is_once):
-            show(found)
+        for drained in _waves(_drain(job.stream, inbox, parts, steps), is_once=job.is_once):
+            show(drained)
     return store
 
 
@@ -164,9 +164,9 @@ def _drain(stream: str, inbox: Inbox, parts: LocalParts, steps: Steps) -> Drain:
 
 def _waves(drain: Drain, *, is_once: bool) -> Iterator[Drained]:
     while True:
-        found = drain.step(is_last=is_once)
-        if found is not None:
-            yield found
+        drained = drain.step(is_last=is_once)
+        if drained is not None:
+            yield drained
         elif is_once:
             return
         else:

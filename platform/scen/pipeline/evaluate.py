@@ -1,4 +1,4 @@
-"""How well does a version of a store answer, at the end of the stream?"""
+"""Evaluate a version of a store, at the end of the stream."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -24,15 +24,15 @@ from scen.records import Edit, digest_bytes
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore
 
-# The outcomes of a task on a store.
+# Runs a task on a store and returns its outcomes.
 Measure = Callable[[OpenStore, Config, EvaluationTask], list[Outcome]]
 
 
 @dataclass(frozen=True)
 class EvalJob:
-    """What is measured: the newest version, or another; all its edits, or those of a `source`, the
-    first `limit` of them; beside them the prompts of a file `locality` (else a sample), which no
-    edit may change. With `asking`, each edit is asked in all ways of asking."""
+    """What to evaluate: a version (None: the newest) on its edits, or on those of a `source`, at
+    most `limit` of them, and on the prompts of the file `locality` (None: a sample), which no edit
+    may change. With `asking`, each edit is asked in all ways of asking."""
 
     version: int | None = None
     source: Source | None = None
@@ -43,9 +43,9 @@ class EvalJob:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a version came to. `figures` are shares between 0 and 1 (see `EvalReport`), `outcomes`
-    every probe behind them; these are kept as JSON lines at `per_edit_path`, too. `rejections` are
-    rows of the source that could not be measured."""
+    """The evaluation of a version. `figures` are shares between 0 and 1 (see `EvalReport`),
+    `outcomes` the probes behind them, which are also stored as JSON lines at `per_edit_path`.
+    `rejections` are rows of the source that could not be used."""
 
     version: int
     figures: EvalReport
@@ -55,14 +55,14 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, without the probes."""
-        place = {"version": self.version, "per_edit_path": self.per_edit_path}
-        return asdict(self.figures) | place
+        origin = {"version": self.version, "per_edit_path": self.per_edit_path}
+        return asdict(self.figures) | origin
 
 
 def evaluate(store: OpenStore, config: Config, job: EvalJob, measure: Measure) -> Evaluation:
-    """Measure a version of a store; `measure` says where the work is done. Raises ScenError."""
+    """Evaluate a version of a store; `measure` runs the probes. Raises ScenError."""
     snapshot = store.ledger.snapshot(job.version)
-    edits, rejections = _wanted_edits(job, snapshot)
+    edits, rejections = _select_edits(job, snapshot)
     limit = config.evaluation.locality_limit if job.locality is None else None
     locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
     wave = Wave("eval", snapshot.version, tuple(edits), {})
@@ -94,8 +94,8 @@ def measure_here(runtime: Runtime) -> Measure:
     return measure
 
 
-def _wanted_edits(job: EvalJob, snapshot: Snapshot) -> tuple[list[Edit], list[Rejection]]:
-    """Those of the source, else all of the version."""
+def _select_edits(job: EvalJob, snapshot: Snapshot) -> tuple[list[Edit], list[Rejection]]:
+    """The edits of the source, else those of the version, and the rejected rows."""
     if job.source is None:
         return [entry.edit for entry in snapshot.entries][: job.limit], []
     edits: list[Edit] = []

@@ -1,4 +1,4 @@
-"""The measuring of a wave as batches of probes that are done once each, wherever."""
+"""The evaluation of a wave as batches of probes, each run once, on any worker."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,10 +31,10 @@ AskingShare = Literal["none", "sample", "all"]
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What is to be measured: a trained wave, whose experts lie in `bundle` (None: nothing but what
-    is committed), on top of a version of the ledger less the edits `replaced`, with prompts that it
-    must leave alone. Only a wave replaces edits. `asking`: whether its edits are asked in other
-    ways too, each in all of them, or a sample (`evaluation.asking_share`)."""
+    """What to evaluate: a trained wave with its experts in `bundle` (None: only committed edits),
+    on top of a version of the ledger without the edits `replaced`, and `locality` prompts that must
+    not change. Only a wave replaces edits. `asking`: whether its edits are also asked in other
+    ways, in all of them or a sample (`evaluation.asking_share`)."""
 
     wave: Wave
     bundle: str | None
@@ -44,7 +44,7 @@ class EvaluationTask:
     asking: AskingShare = "none"
 
     def earlier(self, store: OpenStore, limit: int) -> list[Edit]:
-        """Some of the edits that stay beside the wave, spread evenly over their age."""
+        """Up to `limit` of the other edits that stay active, spread evenly over their age."""
         if self.bundle is None:
             return []
         entries = [e for e in store.ledger.snapshot(self.version).entries if self._stays(e)]
@@ -57,7 +57,7 @@ class EvaluationTask:
 
 @dataclass(frozen=True)
 class EvaluationWork:
-    """The probes of a wave, in batches that are kept in its journal by version and content."""
+    """The probes of a wave in batches, journalled by version and content."""
 
     task: EvaluationTask
     store: OpenStore
@@ -70,7 +70,7 @@ class EvaluationWork:
     def of(
         cls, task: EvaluationTask, config: Config, store: OpenStore, sync: RankSync = NO_SYNC
     ) -> "EvaluationWork":
-        """The work that a task is under these settings."""
+        """Build the work of a task under these settings."""
         limits = eval_limits(config)
         probes = task_probes(task, config, store)
         order = order_probes(store.base, probes, limits)
@@ -80,52 +80,52 @@ class EvaluationWork:
 
     @property
     def count(self) -> int:
-        """How many batches there are."""
+        """Number of batches."""
         return len(self.batches)
 
     def size(self, index: int) -> int:
-        """Probes of a batch."""
+        """Number of probes in a batch."""
         return len(self.batches[index])
 
     def is_done(self, index: int) -> bool:
-        """True where a batch was measured, here or elsewhere."""
+        """True if a batch is in the journal."""
         return self._journal.has(self._step(index))
 
     def run(self, index: int) -> Measured:
-        """Measure a batch, and keep nothing."""
-        some = [self.probes[i] for i in self.batches[index]]
+        """Evaluate a batch without recording it."""
+        probes = [self.probes[i] for i in self.batches[index]]
         edited, ids = self._edited
-        return measure_batch(self.store.base, edited, ids, some, self.limits)
+        return measure_batch(self.store.base, edited, ids, probes, self.limits)
 
     def keep(self, index: int, measured: Measured) -> None:
-        """Write down a batch that this process measured, with what it took."""
+        """Record a batch of this process, with its time and memory."""
         self._journal.once(self._step(index), lambda: _packed(measured))
 
     def collect(self) -> list[Outcome]:
-        """All outcomes, in the order of the probes. All batches must be done."""
-        found: dict[int, Outcome] = {}
+        """All outcomes in the order of the probes. Requires all batches to be done."""
+        outcomes: dict[int, Outcome] = {}
         for batch, done in zip(self.batches, self._done, strict=True):
             for i, row in zip(batch, done["outcomes"], strict=True):
-                found[i] = Outcome(self.probes[i], **row)
-        return [found[i] for i in range(len(self.probes))]
+                outcomes[i] = Outcome(self.probes[i], **row)
+        return [outcomes[i] for i in range(len(self.probes))]
 
     def times(self) -> list[BatchTime]:
-        """The time of each batch, but of those that an earlier version of this package measured.
-        All batches must be done."""
+        """The time of each batch, except those recorded by releases that did not measure it.
+        Requires all batches to be done."""
         return [BatchTime(**done["time"]) for done in self._done if "time" in done]
 
     def memory(self) -> list[dict[str, float]]:
-        """What the process of each batch held after it (see `process_memory`); as `times`."""
+        """The memory of the process after each batch (see `process_memory`); as for `times`."""
         return [done["memory"] for done in self._done if "memory" in done]
 
     @cached_property
     def _done(self) -> list[dict[str, Any]]:
-        """What was written down of each batch."""
+        """The record of each batch."""
         return [self._journal.read(self._step(index)) for index in range(self.count)]
 
     @cached_property
     def _edited(self) -> tuple[EditedModel, list[str]]:
-        """The model that the wave would make, and the ids of its experts."""
+        """The model with the wave applied, and the ids of its experts."""
         task, held = self.task, None
         if task.bundle is not None:
             ids = tuple(edit.id for edit in task.wave.edits)
@@ -146,7 +146,7 @@ class EvaluationWork:
 
 
 def task_probes(task: EvaluationTask, config: Config, store: OpenStore) -> list[Probe]:
-    """All probes of a task, the same at each call."""
+    """All probes of a task; deterministic."""
     edits, settings = task.wave.edits, config.evaluation
     earlier = task.earlier(store, settings.retention_limit)
     probes = [

@@ -1,4 +1,4 @@
-"""What would become of edits that are handed in. Nothing is trained or written."""
+"""Forecast the outcome of a run of edits. Nothing is trained or written."""
 
 import contextlib
 from collections import deque
@@ -33,8 +33,8 @@ from scen.tracking.tracker import NullTracker
 
 @dataclass(frozen=True)
 class Look:
-    """What the base is loaded for, where there is a store: to compare prompts by the router's keys,
-    and to tell the current answers to the prompts of the first `answers` edits."""
+    """What a forecast uses the base for: to compare prompts by the router's keys, and to answer the
+    prompts of the first `answers` edits."""
 
     has_keys: bool = True
     answers: int = 0
@@ -42,8 +42,8 @@ class Look:
 
 @dataclass
 class ForecastEdit:
-    """An edit that would be committed in place of those that it `replaces` (ids), and the current
-    answer to its prompt where that was asked for."""
+    """An edit that would be committed and replace the edits `replaces` (ids), and the current
+    answer to its prompt if requested."""
 
     id: str
     prompt: str
@@ -54,8 +54,8 @@ class ForecastEdit:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """An edit whose prompt the router takes to another edit as well, committed or of the same
-    run, with this score (see `scen.snapshot.ask.Answer`)."""
+    """An edit whose prompt the router also matches to another edit, committed or of the same run,
+    with the score (see `scen.snapshot.ask.Answer`)."""
 
     id: str
     other: str
@@ -64,10 +64,10 @@ class NearDuplicate:
 
 @dataclass
 class Forecast:
-    """`admitted` are the edits that would be committed: their prompts are those whose answers are
-    meant to change. `collisions` are near-duplicates by the router's keys, None where nobody
-    looked. `waves` and `known` are counts as in `EditReport`, `version` is the ledger's now. Times
-    are in seconds; None where nothing is known, guesses where `is_rough`."""
+    """`admitted` are the edits that would be committed: the answers to their prompts are meant to
+    change. `collisions` are near-duplicates by the router's keys, None if they were not checked.
+    `waves` and `known` are counts as in `EditReport`, `version` is the current one of the ledger.
+    Times are in seconds, None if unknown, and guesses if `is_rough`."""
 
     stream: str
     store: str
@@ -84,15 +84,15 @@ class Forecast:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        found = asdict(self) | {"dry_run": True}
-        for row in found["admitted"]:
+        fields = asdict(self) | {"dry_run": True}
+        for row in fields["admitted"]:
             if row["answer"] is None:
                 del row["answer"]
-        found["rejected"] = [
+        fields["rejected"] = [
             {"id": row.id, "field": row.field, "reason": row.reason} for row in self.rejections
         ]
-        del found["rejections"]
-        return found
+        del fields["rejections"]
+        return fields
 
 
 def forecast(
@@ -103,44 +103,44 @@ def forecast(
     say: Say = lambda _: None,
     opened: OpenStore | None = None,
 ) -> Forecast:
-    """Read edits and admit them wave by wave, as if each wave were committed. `opened` is the
-    store, where it is open already. Raises what reading a file of edits raises, and BaseError for a
-    base that cannot be loaded."""
+    """Read edits and admit them wave by wave, as if each wave were committed. `opened` is the store
+    if it is open already. Raises what reading a file of edits raises, and BaseError for a base that
+    cannot be loaded."""
     look = look or Look()
     stream = job.stream_name
     snapshot = now = _newest(storage)
-    found = Forecast(stream, storage.uri, now.version)
+    result = Forecast(stream, storage.uri, now.version)
     parts = _open(storage, config, look, say, opened)
     finder = _finder(parts, look, say)
-    found.collisions = None if finder is None else []
+    result.collisions = None if finder is None else []
     limit = config.evaluation.locality_limit
     locality = read_prompts(job.locality or sample_path("nq_locality.jsonl"), limit)
     probes = 0
     rows: dict[str, int] = {}
-    batches = _batches(job, _validator(parts, config, job.allow_null_text), found, rows)
+    batches = _batches(job, _validator(parts, config, job.allow_null_text), result, rows)
     queue = deque[Wave]()
     waves = cut_waves(stream, batches, config.waves.size, {}, config.waves.max_bytes)
     for wave in with_later(waves, queue):
         admission = admit(wave.edits, snapshot, config.waves.on_conflict)
         if finder is not None:
-            admission = _compare(admission, finder.find(admission, snapshot), config, found)
-        _note(admission, found, rows)
+            admission = _compare(admission, finder.find(admission, snapshot), config, result)
+        _note(admission, result, rows)
         if admission.later:
             queue.append(Wave(wave.stream, wave.index, admission.later, wave.settings))
         if admission.fresh:
-            found.waves += 1
+            result.waves += 1
             num_earlier = len(snapshot.entries) - len(admission.supersedes)
             probes += count_probes(admission.fresh, num_earlier, len(locality), config)
             snapshot = _as_if_committed(wave, admission, snapshot)
-    _estimate(found, probes, storage, config)
+    _estimate(result, probes, storage, config)
     if look.answers:
-        some = found.admitted[: look.answers]
-        say(f"asking {len(some)} prompts")
-        if some:
-            model = _model_now(parts, now, storage, config, say)
-            for edit in some:
+        edits = result.admitted[: look.answers]
+        say(f"asking {len(edits)} prompts")
+        if edits:
+            model = _current_model(parts, now, storage, config, say)
+            for edit in edits:
                 edit.answer = model.ask(edit.prompt, config.evaluation.max_new_tokens).answer
-    return found
+    return result
 
 
 def _newest(storage: Storage) -> Snapshot:
@@ -153,7 +153,7 @@ def _newest(storage: Storage) -> Snapshot:
 def _open(
     storage: Storage, config: Config, look: Look, say: Say, opened: OpenStore | None
 ) -> LocalParts | None:
-    """The store on its base; None where there is no store, or no use for the base."""
+    """The store with its base; None if the store does not exist or the base is not needed."""
     if not (look.has_keys or look.answers):
         return None
     try:
@@ -175,7 +175,7 @@ def _finder(parts: LocalParts | None, look: Look, say: Say) -> NearFinder | None
 
 
 def _validator(parts: LocalParts | None, config: Config, allow_null_text: bool) -> Validator:
-    """One that knows the tokens of the base, where it is loaded."""
+    """A validator; it checks token counts if the base is loaded."""
     if parts is not None:
         return make_validator(parts, allow_null_text)
     return Validator(
@@ -184,37 +184,37 @@ def _validator(parts: LocalParts | None, config: Config, allow_null_text: bool) 
 
 
 def _batches(
-    job: EditJob, validator: Validator, found: Forecast, rows: dict[str, int]
+    job: EditJob, validator: Validator, result: Forecast, rows: dict[str, int]
 ) -> Iterator[list[Edit]]:
     read = ingest(
         job.source, validator, data_format=job.data_format, limit=job.limit, strict=job.strict
     )
     for batch in read:
-        found.rejections += batch.rejections
+        result.rejections += batch.rejections
         rows.update({e.id: row for e, row in zip(batch.edits, batch.rows, strict=True)})
         yield list(batch.edits)
 
 
 def _compare(
-    admission: Admission, near: Sequence[Near], config: Config, found: Forecast
+    admission: Admission, near: Sequence[Near], config: Config, result: Forecast
 ) -> Admission:
-    """Note what is near, and do with it what the run would do before it trains."""
-    assert found.collisions is not None
-    found.collisions += [
+    """Record near-duplicates, and set them aside if the run would."""
+    assert result.collisions is not None
+    result.collisions += [
         NearDuplicate(pair.edit.id, pair.other_id, round(pair.score, 4)) for pair in near
     ]
     is_strict = config.waves.on_collision == "quarantine"
     return set_aside(admission, near) if is_strict else admission
 
 
-def _note(admission: Admission, found: Forecast, rows: Mapping[str, int]) -> None:
+def _note(admission: Admission, result: Forecast, rows: Mapping[str, int]) -> None:
     replaced: dict[str, list[str]] = {}
     for older, newer in admission.supersedes.items():
         replaced.setdefault(newer, []).append(older)
-    found.known += len(admission.known)
-    found.remarks += admission.remarks
-    found.rejections += [clash.as_rejection(rows[clash.edit.id]) for clash in admission.rejections]
-    found.admitted += [
+    result.known += len(admission.known)
+    result.remarks += admission.remarks
+    result.rejections += [clash.as_rejection(rows[clash.edit.id]) for clash in admission.rejections]
+    result.admitted += [
         ForecastEdit(e.id, e.prompt, e.target, replaced.get(e.id, [])) for e in admission.fresh
     ]
 
@@ -234,21 +234,21 @@ def _as_if_committed(wave: Wave, admission: Admission, snapshot: Snapshot) -> Sn
     return Snapshot(version, fold(snapshot.state, events))
 
 
-def _estimate(found: Forecast, probes: int, storage: Storage, config: Config) -> None:
+def _estimate(result: Forecast, probes: int, storage: Storage, config: Config) -> None:
     name = config.base.name
     with contextlib.suppress(NotFoundError):
         name = str(read_manifest(storage).base["name"])
     pace = find_pace(storage, name)
     if pace is not None:
-        found.train_seconds = round(pace.per_edit * len(found.admitted), 3)
-        found.eval_seconds = round(pace.per_probe * probes, 3)
-        found.is_rough = pace.is_rough
+        result.train_seconds = round(pace.per_edit * len(result.admitted), 3)
+        result.eval_seconds = round(pace.per_probe * probes, 3)
+        result.is_rough = pace.is_rough
 
 
-def _model_now(
+def _current_model(
     parts: LocalParts | None, snapshot: Snapshot, storage: Storage, config: Config, say: Say
 ) -> VersionModel:
-    """What answers now: the store, or the bare base where there is no store yet."""
+    """The model of the store, or the bare base if there is no store yet."""
     if parts is not None:
         return parts.store.at(snapshot)
     base = load_store_base(storage, config.base, say)

@@ -1,7 +1,7 @@
 """The quality gate before a commit, and the commit itself.
 
-A wave that misses a bound of the settings is held: trained and evaluated but not in the ledger,
-so it is not served. Its state is its journal: `waves/<key>/held.json`, then `promoted.json` or
+A wave that misses a bound of the settings is held: trained and evaluated, but not committed and so
+not served. Its state is its journal: `waves/<key>/held.json`, then `promoted.json` or
 `rejected.json`. `commit_wave` makes an accepted wave a version of the ledger exactly once.
 """
 
@@ -24,10 +24,10 @@ from scen.records import edit_from_dict, edit_to_dict
 
 log = logging.getLogger(__name__)
 COMMIT_TRIES = 12
-_PAUSE_S, _LONGEST_S = 0.05, 2.0  # before the second try, and before any
+_PAUSE_S, _MAX_PAUSE_S = 0.05, 2.0  # upper bounds before the second try, and before any
 
-# Writes a wave on top of a version of the ledger, and tells the version that holds it. Raises
-# ConflictError where another commit came first.
+# Commits a wave on top of a version of the ledger and returns the new version. Raises ConflictError
+# if another commit came first.
 Append = Callable[[WaveCommit, int], int]
 
 
@@ -39,12 +39,12 @@ def commit_wave(
     rules: WaveConfig,
     append: Append,
 ) -> int:
-    """The version that holds the wave: committed before, or now, and checked again after each
-    conflict. `metadata` is told in the log. Raises ConflictError where others contradict the wave,
-    or have come first time and again."""
+    """Commit a wave unless it is committed already, and return its version. Admission is repeated
+    after each conflict. `metadata` is kept in the log. Raises ConflictError if other commits
+    contradict the wave, or came first in all `COMMIT_TRIES` tries."""
     for pause in pauses():
         time.sleep(pause)
-        snapshot = ledger.snapshot()  # before the question: else it may hold the wave by now
+        snapshot = ledger.snapshot()  # before is_committed, else it might hold the wave
         done = ledger.is_committed(wave.key)
         if done is not None:
             return done
@@ -74,16 +74,16 @@ def commit_wave(
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to wait before each try: none before the first, then longer from try to try, and
-    never as long as another writer that met the same conflict."""
+    """Seconds to wait before each try: none before the first, then exponential backoff with full
+    jitter, so that writers in conflict do not collide again."""
     yield 0.0
-    for doubled in range(COMMIT_TRIES - 1):
-        yield random.uniform(0, min(_LONGEST_S, _PAUSE_S * 2**doubled))
+    for attempt in range(COMMIT_TRIES - 1):
+        yield random.uniform(0, min(_MAX_PAUSE_S, _PAUSE_S * 2**attempt))
 
 
 def _require_fresh(wave: Wave, admission: Admission) -> None:
-    """Raises ConflictError where other runs have committed, since the wave was admitted first, what
-    does not go with it."""
+    """Raises ConflictError if other runs have committed conflicting edits since the wave was
+    admitted."""
     reasons = [clash.reason for clash in admission.rejections]
     reasons += [f"edit {edit.id} is committed by another run" for edit in admission.known]
     if reasons:
@@ -99,7 +99,7 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A wave that is held: why, since when, and what was measured."""
+    """A held wave: why, since when, and its evaluation."""
 
     wave: Wave
     reasons: tuple[str, ...]
@@ -108,18 +108,18 @@ class Candidate:
 
 
 def broken_bounds(report: Mapping[str, Any], bounds: WaveConfig) -> list[str]:
-    """The bounds that a report falls under, in words; what was not measured breaks none."""
-    found = []
+    """Descriptions of the bounds that a report misses; missing figures break none."""
+    broken = []
     for name, figure in _FIGURES.items():
-        least, value = getattr(bounds, name), report.get(figure)
-        if least is not None and value is not None and value < least:
-            found.append(f"{figure} {value:.4g} is below waves.{name} {least:g}")
-    return found
+        minimum, value = getattr(bounds, name), report.get(figure)
+        if minimum is not None and value is not None and value < minimum:
+            broken.append(f"{figure} {value:.4g} is below waves.{name} {minimum:g}")
+    return broken
 
 
 def is_let_through(wave: Wave, journal: Journal, reasons: list[str]) -> bool:
-    """True where a measured wave may be committed: it breaks no bound, or it was promoted. Else it
-    is held from now on."""
+    """True if an evaluated wave may be committed: it breaks no bound, or was promoted. Otherwise it
+    is held, unless it was rejected."""
     if journal.has("rejected"):
         return False
     if not reasons or journal.has("promoted"):
@@ -129,7 +129,7 @@ def is_let_through(wave: Wave, journal: Journal, reasons: list[str]) -> bool:
 
 
 def candidates(storage: Storage, ledger: Ledger) -> Iterator[Candidate]:
-    """The waves that are held and not decided yet, by name."""
+    """The held waves that are not decided yet, sorted by key."""
     for name in storage.names("waves"):
         folder, _, step = name.rpartition("/")
         key = folder.partition("/")[2]
@@ -138,7 +138,7 @@ def candidates(storage: Storage, ledger: Ledger) -> Iterator[Candidate]:
 
 
 def read_candidate(storage: Storage, key: str) -> Candidate:
-    """A wave that is, or was, held. Raises NotFoundError."""
+    """A wave that is or was held. Raises NotFoundError."""
     journal = Journal(storage, key)
     if not journal.has("held"):
         raise NotFoundError(f"wave: {key!r} is not held; `scen candidates` lists those that are")
@@ -150,12 +150,12 @@ def read_candidate(storage: Storage, key: str) -> Candidate:
 
 
 def promote(storage: Storage, ledger: Ledger, key: str, rules: WaveConfig) -> int:
-    """Commit a held wave all the same; the version that holds it. `rules` say who, why, and what
-    becomes of contradictions. Raises NotFoundError, ConfigError for a wave that was rejected, and
-    ConflictError where later commits do not go with it."""
+    """Commit a held wave and return its version. `rules` has who, why and the handling of
+    contradictions. Raises NotFoundError, ConfigError for a wave that was rejected, and
+    ConflictError if later commits conflict with it."""
     candidate, journal = read_candidate(storage, key), Journal(storage, key)
     if journal.has("rejected"):
-        raise ConfigError(f"wave: {key} was rejected; hand its edits in again under other ids")
+        raise ConfigError(f"wave: {key} was rejected; submit its edits again under other ids")
     journal.once("promoted", lambda: _decision(rules))
     metadata = {
         "reliability": candidate.report["reliability"],
@@ -172,12 +172,12 @@ def promote(storage: Storage, ledger: Ledger, key: str, rules: WaveConfig) -> in
 
 
 def reject(storage: Storage, ledger: Ledger, key: str, rules: WaveConfig) -> None:
-    """Never commit a held wave; `scen gc` deletes its experts. Raises NotFoundError, ConfigError
+    """Reject a held wave for good; `scen gc` deletes its experts. Raises NotFoundError, ConfigError
     for a wave that is committed or promoted."""
     read_candidate(storage, key)
     journal = Journal(storage, key)
     if journal.has("promoted") or ledger.is_committed(key) is not None:
-        raise ConfigError(f"wave: {key} was promoted; `scen revoke` takes its edits away")
+        raise ConfigError(f"wave: {key} was promoted; `scen revoke` deactivates its edits")
     journal.once("rejected", lambda: _decision(rules))
 
 

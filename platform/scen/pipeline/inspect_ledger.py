@@ -1,6 +1,4 @@
-"""What the ledger says of edits, of versions side by side, and of commits (as a table for
-auditors).
-"""
+"""Views of the ledger: one edit, the difference of two versions, commits as an audit table."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def edit_facts(ledger: Ledger, edit_id: str) -> dict[str, Any]:
-    """An edit as JSON types, with its place and its `history`. Raises NotFoundError."""
+    """An edit as JSON types, with its status, storage location and `history`. Raises
+    NotFoundError."""
     history = edit_history(ledger, edit_id)
     state = ledger.snapshot().state
     entry = state.entries[edit_id]
@@ -40,7 +39,7 @@ def edit_facts(ledger: Ledger, edit_id: str) -> dict[str, Any]:
 
 
 def edit_history(ledger: Ledger, edit_id: str) -> list[dict[str, Any]]:
-    """Everything that happened to an edit, oldest first. Raises NotFoundError."""
+    """The events of an edit, oldest first. Raises NotFoundError."""
     return [
         {
             "version": event.version,
@@ -55,7 +54,7 @@ def edit_history(ledger: Ledger, edit_id: str) -> list[dict[str, Any]]:
 
 
 def active_since(history: list[dict[str, Any]]) -> str | None:
-    """When an edit became active last; None where it is not active."""
+    """When an edit was last activated; None if it is not active."""
     since = None
     for row in history:
         since = row["at"] if row["event"] in ("committed", "activated", "restored") else None
@@ -74,7 +73,7 @@ def diff_facts(diff: Diff) -> dict[str, Any]:
 def changed_answers(
     store: "OpenStore", diff: Diff, versions: Sequence[Snapshot], max_new_tokens: int
 ) -> list[dict[str, Any]]:
-    """The prompts of the edits that differ, where two versions do not answer the same."""
+    """The prompts of the edits in `diff` to which the two versions give different answers."""
     entries = [*diff.removed, *diff.added]
     prompts = list(dict.fromkeys(entry.edit.prompt for entry in entries))
     models = [store.at(snapshot) for snapshot in versions] if prompts else []
@@ -123,18 +122,18 @@ def find_commits(
     since: datetime | None = None,
     last: int | None = None,
 ) -> list[LogEntry]:
-    """The commits that the filters let through, oldest first; of these the newest `last`. Raises
+    """The commits that match all filters, oldest first; of these the newest `last`. Raises
     NotFoundError for an unknown edit."""
     versions = None
     if edit_id is not None:
         versions = frozenset(entry.version for _, entry in ledger.history(edit_id))
-    found = LogFilter(stream, action, since, versions).keep(ledger.log())
-    return found[-last:] if last else found
+    commits = LogFilter(stream, action, since, versions).keep(ledger.log())
+    return commits[-last:] if last else commits
 
 
 def write_audit(path: str, events: Sequence[Event], entries: Sequence[LogEntry]) -> int:
-    """The events of some commits as a Parquet file; how many they are. Raises ConfigError where it
-    cannot be written."""
+    """Write the events of these commits to a Parquet file and return their number. Raises
+    ConfigError if it cannot be written."""
     commits = {entry.version: entry for entry in entries}
     rows = [_row(event, commits[event.version]) for event in events if event.version in commits]
     try:

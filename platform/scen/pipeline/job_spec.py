@@ -1,8 +1,8 @@
-"""Jobs as data: what `scen submit` and Python write, and `python -m scen_jobs` reads.
+"""Job specs, written by `scen submit` or Python and read by `python -m scen_jobs`.
 
-A spec is a frozen pydantic model, one per kind of job, and JSON in between: `spec.to_json()`, and
-`parse_spec` back. It names files by path or URI and has the settings that are given, not the
-defaults. Light: neither torch nor Ray is imported.
+A spec is a frozen pydantic model, one per kind of job, serialised as JSON by `spec.to_json()` and
+parsed by `parse_spec`. It names files by path or URI and contains only explicit settings, no
+defaults. Imports neither torch nor Ray.
 """
 
 import json
@@ -28,26 +28,26 @@ class _Spec(BaseModel):
     """Fields that hold a path or URI, or several."""
 
     def to_json(self) -> str:
-        """JSON of what is given, the same for specs of the same work."""
-        found = self.model_dump(mode="json", exclude_unset=True)
+        """JSON of the fields that differ from their defaults; equal for specs of the same work."""
+        fields = self.model_dump(mode="json", exclude_unset=True)
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            # Of settings, one that is given stays given, be it the default.
-            if found.get(name) == {} or (value == field.default and not isinstance(value, _Tree)):
-                found.pop(name, None)
-        return json.dumps(found | {"kind": self.kind}, sort_keys=True)  # type: ignore[attr-defined]
+            # Explicit settings are kept even if they equal the default.
+            if fields.get(name) == {} or (value == field.default and not isinstance(value, _Tree)):
+                fields.pop(name, None)
+        return json.dumps(fields | {"kind": self.kind}, sort_keys=True)  # type: ignore[attr-defined]
 
 
 class _StoreSpec(_Spec):
     store: str
     """Folder or URI of the edited model."""
     settings: Config = Config()
-    """The settings that are given; `cluster.*` are those of the workers."""
+    """Explicit settings; `cluster.*` configures the workers."""
     settings_file: str | None = None
-    """YAML file of settings on the driver's machine; `settings` win over it."""
+    """YAML file of settings on the driver's machine; `settings` override it."""
 
     def config(self, stored_method: str | None = None) -> Config:
-        """All settings; the method of a store that exists need not be given. Raises ConfigError."""
+        """All settings; the method defaults to that of an existing store. Raises ConfigError."""
         fixed = self.settings.model_dump(exclude_unset=True)
         config = load_config(self.settings_file, fixed=fixed)
         if stored_method is None or "method" in config.model_fields_set:
@@ -64,21 +64,21 @@ class StreamSpec(_StoreSpec):
     edits: str
     """The file, by path or URI."""
     stream: str | None = None
-    """Name of the stream; None is from the file's name."""
+    """Name of the stream; None: from the file's name."""
     one_wave: bool = False
-    """The whole file is one wave, whatever `waves.size` says."""
+    """Run the whole file as one wave; overrides `waves.size`."""
     data_format: DataFormat = "auto"
-    """Form of the rows; auto is recognised."""
+    """Format of the rows; auto detects it."""
     limit: Positive | None = None
-    """The first so many valid edits only."""
+    """Only the first N valid edits."""
     strict: bool = False
-    """Refuse the file for one bad row."""
+    """Refuse the file if any row is invalid."""
     allow_null_text: bool = False
-    """Take words such as nan, None and N/A for text, not for a missing value."""
+    """Treat words such as nan, None and N/A as text, not as missing values."""
     locality: str | None = None
-    """File of prompts that no edit may change; None is a sample."""
+    """File of prompts that no edit may change; None: a sample."""
     tracking: bool = True
-    """Write to MLflow."""
+    """Track in MLflow."""
 
     def config(self, stored_method: str | None = None) -> Config:
         """All settings. Raises ConfigError."""
@@ -90,19 +90,19 @@ class StreamSpec(_StoreSpec):
 
 
 class DrainSpec(_StoreSpec):
-    """Make waves of the edits that arrive over HTTP."""
+    """Train, evaluate and commit the edits that arrive over HTTP."""
 
     PATHS = ("store", "locality")
 
     kind: Literal["drain"] = "drain"
     stream: str = "online"
-    """Whose inbox."""
+    """The stream whose inbox is drained."""
     once: bool = False
-    """End when nothing waits."""
+    """End when the inbox is empty."""
     locality: str | None = None
-    """File of prompts that no edit may change; None is a sample."""
+    """File of prompts that no edit may change; None: a sample."""
     tracking: bool = True
-    """Write to MLflow."""
+    """Track in MLflow."""
 
 
 class EvalSpec(_StoreSpec):
@@ -112,18 +112,18 @@ class EvalSpec(_StoreSpec):
 
     kind: Literal["eval"] = "eval"
     version: int | None = None
-    """A ledger version; None is the newest."""
+    """A ledger version; None: the newest."""
     edits: str | None = None
-    """File of the edits to evaluate; None is those of the ledger."""
+    """File of the edits to evaluate; None: those of the ledger."""
     limit: Positive | None = None
-    """The first so many edits only."""
+    """Only the first N edits."""
     locality: str | None = None
-    """File of prompts that no edit may change; None is a sample."""
+    """File of prompts that no edit may change; None: a sample."""
     asking: bool = False
-    """Also put each question in about twenty ways of asking."""
+    """Also ask each question in about twenty other ways."""
     else_rollback: int | Literal["previous"] | None = None
-    """Version to roll back to where a figure is below `waves.min_reliability` or
-    `waves.min_locality`; the job fails then."""
+    """Version to roll back to if a figure is below `waves.min_reliability` or
+    `waves.min_locality`; the job then fails."""
 
     def config(self, stored_method: str | None = None) -> Config:
         """All settings, with the method of the store. Raises ConfigError."""
@@ -138,23 +138,23 @@ class CalibrateSpec(_Spec):
 
     kind: Literal["calibrate"] = "calibrate"
     edits: tuple[str, ...] = Field(min_length=1)
-    """Files of edits to learn from."""
+    """Files of edits to calibrate on."""
     out: str
-    """The profile: a .json file; a .safetensors file is written beside it."""
+    """The profile: a .json file; a .safetensors file is written next to it."""
     locality: str | None = None
-    """File of unrelated prompts; None is a sample."""
+    """File of unrelated prompts; None: a sample."""
     base: BaseConfig = BaseConfig()
     """The base model."""
     max_false_activation: float | None = Field(None, gt=0, lt=1)
     """Share of prompts near an edit, but not about it, that may reach it."""
     search_places: bool = False
-    """Search for the places where keys are read."""
+    """Search for the best places to read keys."""
     skip: int = Field(0, ge=0)
-    """Leave out the first so many valid edits of each file."""
+    """Leave out the first N valid edits of each file."""
     limit: Positive | None = None
-    """At most so many valid edits of each file."""
+    """At most N valid edits of each file."""
     tracking: bool = True
-    """Write to MLflow."""
+    """Track in MLflow."""
     cpus: float = Field(1, gt=0)
     """CPU cores of the worker."""
     gpus: float = Field(0, ge=0)
@@ -170,15 +170,15 @@ class BenchmarkSpec(_Spec):
     file: str
     """The benchmark, a YAML file on the driver's machine."""
     out: str
-    """Folder or URI of rows and tables, which every node can write to."""
+    """Folder or URI for rows and tables, writable by every node."""
     sizes: tuple[Positive, ...] = ()
-    """Numbers of edits, instead of those of the file."""
+    """Numbers of edits; override those of the file."""
     methods: tuple[str, ...] = ()
     """Only these methods of the file."""
     threads: Positive | None = None
-    """Threads of torch; None is the worker's CPU cores."""
+    """Threads of torch; None: the worker's CPU cores."""
     tracking: bool = True
-    """Write to MLflow."""
+    """Track in MLflow."""
     cpus: float = Field(1, gt=0)
     """CPU cores of each worker."""
     gpus: float = Field(0, ge=0)
@@ -190,18 +190,18 @@ _ANY: TypeAdapter[JobSpec] = TypeAdapter(Annotated[JobSpec, Field(discriminator=
 
 
 def parse_spec(text: str | bytes | Mapping[str, Any]) -> JobSpec:
-    """The spec of a JSON text, or of the same as a dict. Raises ConfigError naming the field."""
+    """Parse a spec from JSON text or a dict. Raises ConfigError naming the field."""
     try:
         if isinstance(text, Mapping):
             return _ANY.validate_python(dict(text))
         return _ANY.validate_json(text)
     except ValidationError as err:
-        raise ConfigError(f"spec: {'; '.join(map(_fault, err.errors()))}") from err
+        raise ConfigError(f"spec: {'; '.join(map(_describe, err.errors()))}") from err
 
 
-def _fault(fault: Any) -> str:
-    # The first part is the kind: a discriminated union names it in front of the field.
-    name = ".".join(str(part) for part in fault["loc"][1:])
-    if fault["type"] == "missing":
+def _describe(problem: Any) -> str:
+    # The first part of the location is the kind, added by the discriminated union.
+    name = ".".join(str(part) for part in problem["loc"][1:])
+    if problem["type"] == "missing":
         return f"{name}: is missing"
-    return f"{name}: {fault['msg']}" if name else str(fault["msg"])
+    return f"{name}: {problem['msg']}" if name else str(problem["msg"])

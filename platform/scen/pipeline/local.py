@@ -25,12 +25,12 @@ from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
 from scen.tracking.tracker import Tracker
 
-Progress = Callable[[str, int, int], None]  # step, done in this call, of how many
+Progress = Callable[[str, int, int], None]  # step, newly done, total
 
 
 @dataclass(frozen=True)
 class LocalParts:
-    """Trains, measures, commits and tracks on this machine. See `WaveParts` for each step."""
+    """Trains, evaluates, commits and tracks in this process. See `WaveParts` for the steps."""
 
     store: OpenStore
     config: Config
@@ -39,7 +39,7 @@ class LocalParts:
     progress: Progress = lambda _step, _done, _total: None
 
     def read_keys(self, prompts: Sequence[str]) -> Tensor:
-        """One pass of the base over each."""
+        """Read the keys by one forward pass per prompt."""
         return read_prompt_keys(self.store.base, self.store.method.places, prompts)
 
     def train(self, wave: Wave) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class LocalParts:
         }
 
     def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
-        """Measure the wave's edits and shared locality prompts on the model it would make."""
+        """Evaluate the wave's edits and the locality prompts on the model with the wave applied."""
         snapshot = self.store.ledger.snapshot()
         replaced = tuple(self._admit(wave, snapshot).replaces)
         bundle, version = trained["bundle"], snapshot.version
@@ -80,7 +80,7 @@ class LocalParts:
         } | {name: trained[name] for name in ("seconds", "bytes_per_edit")}
 
     def do(self, step: str, work: SharedWork) -> None:
-        """Do the pieces of some work that were not done before."""
+        """Run the pieces of the work that are not done yet."""
         total = sum(work.size(index) for index in range(work.count))
         for index in range(work.count):
             if not work.is_done(index):
@@ -88,36 +88,37 @@ class LocalParts:
             self.progress(step, work.size(index), total)
 
     def judge(self, evaluated: dict[str, Any]) -> list[str]:
-        """The bounds of the settings that the wave falls under."""
+        """Descriptions of the bounds that the wave misses."""
         return broken_bounds(evaluated["report"], self.config.waves)
 
     def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
-        """Append the wave to the ledger, unless it is there; checked again after each conflict."""
+        """Commit the wave, unless it is committed; admission is repeated after each conflict."""
         metadata = {"reliability": evaluated["report"]["reliability"]}
         ledger, rules = self.store.ledger, self.config.waves
         return commit_wave(wave, trained["bundle"], metadata, ledger, rules, self.append)
 
     def append(self, commit: WaveCommit, version: int) -> int:
-        """Write a wave on top of a version of the ledger; the version that holds it. Raises
-        ConflictError where another commit came first."""
+        """Commit a wave on top of a version of the ledger and return the new version. Raises
+        ConflictError if another commit came first."""
         return self.store.ledger.commit(commit, version).version
 
     def track(
-        self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
+        self, wave: Wave, journal: Journal, results: dict[str, Any], version: int
     ) -> dict[str, Any]:
-        """Tell the tracker of this wave, and of those that it was not told of."""
+        """Track this wave, and earlier waves that are not tracked yet."""
         diary = WaveDiary(self.store.storage, self.tracker, self.store.base.name)
-        return diary.track(wave, journal, found, version)
+        return diary.track(wave, journal, results, version)
 
     def _keep_lines(self, wave: Wave, name: str, lines: bytes) -> str:
-        """The path of a file beside the wave's journal. It is named by its content: lines of an
-        evaluation that was cut off may differ, as others have committed since."""
+        """Write a file next to the wave's journal and return its path. The name has a digest of the
+        content, since a resumed evaluation may differ after commits by others."""
         path = f"waves/{wave.key}/{name}-{digest_bytes(lines)[:12]}.jsonl"
         self.store.storage.put_new(path, lines)
         return path
 
     def _history(self, wave: Wave) -> Any:
-        """What the neurons of the wave are to be told from: the edits that stay beside it."""
+        """history_HF, the hidden states of the other active edits, for `add_neurons`; None with a
+        router."""
         if self.store.method.kind.has_router:
             return None
         snapshot = self.store.ledger.snapshot()

@@ -36,21 +36,23 @@ from scen.tracking.models import (
 def committed_record(
     storage: Storage, ledger: Ledger, snapshot: Snapshot, entry: LogEntry | None
 ) -> ModelRecord:
-    """A version of the ledger; `entry` is its commit, None for a store without edits."""
+    """The record of a ledger version; `entry` is its commit, None for a store without edits."""
     pointer = point_at(storage.uri, ledger.manifest, snapshot)
     tags = {"scen.edits": str(len(snapshot.entries))}
-    told, run = "a store without edits", None
+    summary, run = "a store without edits", None
     if entry is not None:
         tags |= {"scen.action": entry.action, "scen.stream": entry.stream[:1000]}
-        told = f"{entry.action} by {entry.who}, {entry.committed_at.isoformat(timespec='seconds')}"
-        told += f": {entry.why[:1000]}" if entry.why else ""
+        summary = (
+            f"{entry.action} by {entry.who}, {entry.committed_at.isoformat(timespec='seconds')}"
+        )
+        summary += f": {entry.why[:1000]}" if entry.why else ""
         run = (entry.stream, entry.wave_key) if entry.wave_key else None
     return ModelRecord(
         version=snapshot.version,
         wave=None,
         name=f"version-{snapshot.version:04d}",
         description=f"Version {snapshot.version} of the ledger, {len(snapshot.entries)} edits: "
-        f"{told}.",
+        f"{summary}.",
         tags=tags,
         code=_code(),
         pointer=pointer.to_dict(),
@@ -62,7 +64,7 @@ def committed_record(
 def held_record(
     storage: Storage, ledger: Ledger, snapshot: Snapshot, candidate: Candidate
 ) -> ModelRecord:
-    """What a held wave would make of a version, if it took the place of all that it contradicts."""
+    """The record of a version with a held wave applied, which replaces all edits it contradicts."""
     wave = candidate.wave
     bundle = Journal(storage, wave.key).read("trained")["bundle"]
     replaces = tuple(admit(wave.edits, snapshot, "supersede").replaces)
@@ -83,7 +85,7 @@ def held_record(
 
 
 def _places(pointer: SnapshotPointer) -> dict[str, str]:
-    """What may be given otherwise when the model is loaded."""
+    """Defaults that can be overridden when the model is loaded."""
     return {"store": pointer.store, "base": pointer.base["name"], "device": "auto"}
 
 
@@ -97,8 +99,8 @@ TRIES = 8
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What stands in MLflow after a sync with version `version` of the ledger: `aliases` of the
-    registered model `model`, and of its versions those that the sync has `made`."""
+    """The result of a sync with the ledger at `version`: the registered model `model`, the model
+    versions it has `made`, and the `aliases`."""
 
     model: str
     version: int
@@ -113,11 +115,11 @@ def sync_models(
     versions: Collection[int] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> SyncReport:
-    """Register the newest version of a ledger, these `versions`, and the wave that is held since
-    last, so far as they are not; then set the aliases.
+    """Register the newest version of a ledger, `versions`, and the most recently held wave, unless
+    they are registered; then set the aliases.
 
-    A version of which `scen gc` has deleted experts is passed over. Raises ConfigError, ScenError
-    as `ModelRegistry` does, NotFoundError where there is no such store or version.
+    Versions with experts deleted by `scen gc` are skipped. Raises ConfigError and ScenError as
+    `ModelRegistry` does, NotFoundError for an unknown store or version.
     """
     ledger = open_ledger(storage)
     base = ledger.manifest.base
@@ -134,23 +136,23 @@ def sync_models(
         made += step.register(versions)
         aliases = step.set_aliases()
         if ledger.version() == step.newest.version:
-            break  # else others have committed meanwhile, and may have set aliases before this did
+            break  # else there are newer commits, whose aliases this may have overwritten
     return SyncReport(models.name, step.newest.version, made, aliases)
 
 
 def follow_ledger(storage: Storage, tracking_uri: str, versions: Collection[int]) -> str | None:
-    """The same after a run that committed these versions: the name of the registered model. MLflow
-    that is down is a warning, and None; the next sync does it."""
+    """`sync_models` after a run that committed these versions; returns the name of the registered
+    model. A failure is logged as a warning and returns None; the next sync catches up."""
     try:
         return sync_models(storage, tracking_uri, versions=versions).model
-    except Exception as err:  # committed waves must not fail for want of a registry
+    except Exception as err:  # a registry failure must not fail committed waves
         log.warning("the new versions are committed but not registered in MLflow yet (%s)", err)
         return None
 
 
 @dataclass
 class _Sync:
-    """One pass, from what the ledger and MLflow held when it began."""
+    """One pass of a sync, on the state of the ledger and MLflow at its start."""
 
     storage: Storage
     ledger: Ledger
@@ -159,10 +161,10 @@ class _Sync:
 
     def __post_init__(self) -> None:
         self.newest = self.ledger.snapshot()
-        self._known = {(one.version, one.wave): one for one in self.models.versions()}
+        self._known = {(v.version, v.wave): v for v in self.models.versions()}
 
     def register(self, versions: Collection[int]) -> list[RegisteredVersion]:
-        """Make what is missing, the oldest first; what was made."""
+        """Register what is missing, oldest first; returns the new model versions."""
         wanted = sorted({*versions, self.newest.version})
         made = []
         for version in wanted:
@@ -171,36 +173,36 @@ class _Sync:
             if self._is_whole(version):
                 made.append(self._register(version))
             else:
-                self.say(f"version {version} is passed over: `scen gc` has deleted experts of it")
+                self.say(f"version {version} is skipped: `scen gc` has deleted experts of it")
         if self._held is not None and self._of_wave(self._held.wave.key) is None:
             made.append(self._add(held_record(self.storage, self.ledger, self.newest, self._held)))
         return made
 
     def set_aliases(self) -> dict[str, RegisteredVersion]:
-        """Set those that stand wrong, and pin what they need; what each alias stands for."""
+        """Set the aliases that differ and pin their versions; returns all aliases."""
         wanted = self._wanted()
-        # Before somebody relies on it; champion last, as the previous one was that until now.
-        for alias, one in reversed(wanted.items()):
-            pin(self.storage, self._owner(alias), one.version)
-        there = self.models.aliases()
+        # Pin before an alias is set; champion last, since its old version becomes `previous`.
+        for alias, registered in reversed(wanted.items()):
+            pin(self.storage, self._owner(alias), registered.version)
+        current = self.models.aliases()
         for alias in ALIASES:
             number = wanted[alias].number if alias in wanted else None
-            if there.get(alias) != number:
+            if current.get(alias) != number:
                 self.models.set_alias(alias, number)
-                before = there.get(alias, "none")
+                before = current.get(alias, "none")
                 self.say(f"{alias}: model version {number or 'none'} (it was {before})")
             if number is None:
                 unpin(self.storage, self._owner(alias))
         return wanted
 
     def _wanted(self) -> dict[str, RegisteredVersion]:
-        found = {"champion": self._known[self.newest.version, None]}
+        aliases = {"champion": self._known[self.newest.version, None]}
         older = [v for v, wave in self._known if wave is None and v < self.newest.version]
         before = next((v for v in sorted(older, reverse=True) if self._is_whole(v)), None)
         if before is not None:
-            found["previous"] = self._known[before, None]
+            aliases["previous"] = self._known[before, None]
         held = None if self._held is None else self._of_wave(self._held.wave.key)
-        return found if held is None else found | {"candidate": held}
+        return aliases if held is None else aliases | {"candidate": held}
 
     def _register(self, version: int) -> RegisteredVersion:
         snapshot = self._history.snapshot(version)
@@ -215,19 +217,19 @@ class _Sync:
         return made
 
     def _of_wave(self, key: str) -> RegisteredVersion | None:
-        return next((one for one in self._known.values() if one.wave == key), None)
+        return next((v for v in self._known.values() if v.wave == key), None)
 
     def _is_whole(self, version: int) -> bool:
-        """False where experts of a version were deleted on purpose."""
+        """False if experts of a version were deleted by `scen gc`."""
         if not self._dropped or version == self.newest.version:
             return True
         return self._dropped.isdisjoint(self.ledger.snapshot(version).ids)
 
     @cached_property
     def _held(self) -> Candidate | None:
-        """The wave that is held since last."""
-        found = candidates(self.storage, self.ledger)
-        return max(found, key=lambda one: (one.held_at, one.wave.key), default=None)
+        """The most recently held wave."""
+        held = candidates(self.storage, self.ledger)
+        return max(held, key=lambda c: (c.held_at, c.wave.key), default=None)
 
     @cached_property
     def _dropped(self) -> set[str]:
@@ -235,7 +237,7 @@ class _Sync:
 
     @cached_property
     def _history(self) -> Ledger:
-        """For versions one after the other: it goes on from the last that it read."""
+        """A ledger for reading versions in order: each read continues from the last."""
         return open_ledger(self.storage)
 
     @cached_property
@@ -243,7 +245,7 @@ class _Sync:
         return {entry.version: entry for entry in self.ledger.log()}
 
     def _owner(self, alias: str) -> str:
-        """Who pins: an alias of this model at this MLflow."""
+        """The owner of a pin: an alias of this model on this MLflow server."""
         name, uri = self.models.name, self.models.tracking_uri.rstrip("/")
         plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:64]
         return f"mlflow-{plain}-{digest_bytes(f'{uri} {name}'.encode())[:8]}-{alias}"

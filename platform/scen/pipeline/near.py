@@ -1,6 +1,6 @@
 """Pairs of edits that the router may confuse, in a wave and in a store.
 
-Near-duplicates among untrained edits are found by the distances of the router's own keys.
+Near-duplicates are found before training, from the router's own keys of the prompts.
 
 Suffixes: N new edits, E all edits they are compared with, K places, F features of a raw key.
 """
@@ -27,8 +27,8 @@ from scen.snapshot.open import OpenStore, stored_router
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A new edit, and one that the router takes its prompt to as well: an active one, or an earlier
-    one of the same wave. `score` is the gate's."""
+    """A new edit, and another one that the router also matches its prompt to: an active one, or an
+    earlier one of the same wave. `score` is the routing score."""
 
     edit: Edit
     other_id: str
@@ -41,11 +41,11 @@ class NearFinder:
 
     def __init__(self, store: OpenStore, read_keys: Callable[[Sequence[str]], Tensor]) -> None:
         self._store, self._read_keys = store, read_keys
-        self._keys: dict[str, Tensor] = {}  # of edits that are committed for the sake of argument
+        self._keys: dict[str, Tensor] = {}  # of edits treated as if already committed
 
     def find(self, admission: Admission, snapshot: Snapshot) -> list[Near]:
-        """What the fresh edits of an admission are near to, edit by edit, the nearest first.
-        Nothing where the neurons are those of method scen, which know no near misses."""
+        """The near-duplicates of the fresh edits of an admission, edit by edit, nearest first.
+        Empty for stores of method scen, whose neurons cannot be compared."""
         router, fresh = self._store.loader.router, admission.fresh
         if router is None or not fresh:
             return []
@@ -56,35 +56,35 @@ class NearFinder:
         known = [bare_form(entry.edit.prompt) for entry in stay]
         key_EKF = torch.cat([*self._read(stay), key_NKF.float()])
         neurons = KeyNeurons.build(router, key_EKF, [*known, *texts])
-        # An edit is its own nearest.
+        # One more, since each edit matches itself.
         choice = neurons.choose(key_NKF.float(), CANDIDATES + 1, texts)
         ids = [*(entry.edit_id for entry in stay), *(edit.id for edit in fresh)]
         pairs = _pairs(choice, len(stay), router.threshold)
         return [Near(fresh[new - len(stay)], ids[other], score) for new, other, score in pairs]
 
     def _read(self, entries: Sequence[LedgerEntry]) -> list[Tensor]:
-        """key_EKF in parts. What is committed for the sake of argument stands last."""
+        """key_EKF in parts: stored edits, then those treated as if already committed."""
         places = [Place(entry.bundle, entry.row) for entry in entries if entry.bundle]
         stored = [self._store.loader.rows.read(places, ("key",))["key"]] if places else []
         return stored + [self._keys[e.edit_id][None].float() for e in entries if not e.bundle]
 
 
-def _pairs(choice: Choice, first: int, least: float) -> list[tuple[int, int, float]]:
-    """Each pair of a new edit (those from index `first` on) and an earlier one that scores above
-    `least` in either direction, with the score; by the new edit, then by falling score."""
-    found: dict[tuple[int, int], float] = {}
+def _pairs(choice: Choice, first: int, threshold: float) -> list[tuple[int, int, float]]:
+    """Pairs of a new edit (from index `first` on) and an earlier one that score above `threshold`
+    in either direction, with the score; sorted by new edit, then by descending score."""
+    scores_by_pair: dict[tuple[int, int], float] = {}
     rows = zip(choice.index_BE.tolist(), choice.score_BE.tolist(), strict=True)
     for new, (others, scores) in enumerate(rows, first):
         for other, score in zip(others, scores, strict=True):
-            if other >= 0 and other != new and score > least:
+            if other >= 0 and other != new and score > threshold:
                 pair = (max(new, other), min(new, other))
-                found[pair] = max(score, found.get(pair, score))
-    pairs = [(new, other, score) for (new, other), score in found.items()]
+                scores_by_pair[pair] = max(score, scores_by_pair.get(pair, score))
+    pairs = [(new, other, score) for (new, other), score in scores_by_pair.items()]
     return sorted(pairs, key=lambda pair: (pair[0], -pair[2], pair[1]))
 
 
 def set_aside(admission: Admission, near: Sequence[Near]) -> Admission:
-    """The admission without the edits that are near one which stays; the reason names both."""
+    """The admission without edits that are near-duplicates of a remaining one."""
     aside: dict[str, Clash] = {}
     for pair in near:
         if pair.other_id not in aside and pair.edit.id not in aside:
@@ -95,12 +95,12 @@ def set_aside(admission: Admission, near: Sequence[Near]) -> Admission:
         rejections=(*admission.rejections, *aside.values()),
         supersedes={old: new for old, new in admission.supersedes.items() if new not in aside},
         succeeds={old: new for old, new in admission.succeeds.items() if new not in aside},
-        remarked=tuple(one for one in admission.remarked if one.edit_id not in aside),
+        remarked=tuple(r for r in admission.remarked if r.edit_id not in aside),
     )
 
 
 def require_keys(store: OpenStore) -> None:
-    """Raises ConfigError for a store whose neurons know no near misses."""
+    """Raises ConfigError for a store without a router (method scen)."""
     if store.loader.router is None:
         raise ConfigError(
             "waves.on_collision: quarantine compares the keys of method scen-lr, and this store is "
@@ -110,7 +110,7 @@ def require_keys(store: OpenStore) -> None:
 
 def _clash(pair: Near) -> Clash:
     reason = (
-        f"the router takes the prompt of edit {pair.edit.id} to edit {pair.other_id} as well "
+        f"the router also matches the prompt of edit {pair.edit.id} to edit {pair.other_id} "
         f"(score {pair.score:.3g}): drop one of the two, or reword it"
     )
     return Clash(pair.edit, "prompt", reason)
@@ -118,7 +118,7 @@ def _clash(pair: Near) -> Clash:
 
 @dataclass(frozen=True)
 class StoreCollisions:
-    """The pairs of a version, the worst first; `threshold` is the router's."""
+    """The colliding pairs of a version, worst first; `threshold` is the router's."""
 
     snapshot: Snapshot
     threshold: float
@@ -133,8 +133,8 @@ def store_collisions(
     progress: Callable[[int, int], None],
 ) -> StoreCollisions:
     """Compare all edits of a version (None: the newest) with each other: pairs above the threshold,
-    or less than `margin` below it, `limit` at most. `progress` is given how many more are done, and
-    of how many. Raises ConfigError for a store of method scen, and for a margin that is wrong."""
+    or less than `margin` below it, at most `limit`. `progress` is called with the number newly done
+    and the total. Raises ConfigError for a store of method scen, and for an invalid margin."""
     ledger = open_ledger(storage)
     router = stored_router(storage, ledger)
     if router is None:

@@ -19,8 +19,8 @@ from scen.records import Edit, digest_json, edit_to_dict
 
 @dataclass(frozen=True)
 class Wave:
-    """A batch of edits that is committed together. `key` is made from the content, so that the
-    same edits under the same settings are the same wave, whoever runs it again."""
+    """A batch of edits that is committed together. `key` has a digest of edits and settings, so
+    that a rerun of the same edits under the same settings is the same wave."""
 
     stream: str
     index: int
@@ -48,33 +48,33 @@ def cut_waves(
 ) -> Iterator[Wave]:
     """Waves of `size` edits in the order of the stream; the last may be smaller.
 
-    With `max_bytes`, a wave ends before the edit that would make its edits longer than that (UTF-8
-    bytes as JSON); an edit that is longer by itself is a wave of its own.
+    With `max_bytes`, a wave ends before its edits exceed that many bytes (UTF-8 JSON); a larger
+    single edit is a wave of its own.
     """
-    held: list[Edit] = []
-    weight = index = 0
+    pending: list[Edit] = []
+    num_bytes = index = 0
     for edit in itertools.chain.from_iterable(batches):
-        more = 0 if max_bytes is None else _bytes(edit)
-        if held and max_bytes is not None and weight + more > max_bytes:
-            yield Wave(stream, index, tuple(held), settings)
-            held, weight, index = [], 0, index + 1
-        held.append(edit)
-        weight += more
-        if len(held) == size:
-            yield Wave(stream, index, tuple(held), settings)
-            held, weight, index = [], 0, index + 1
-    if held:
-        yield Wave(stream, index, tuple(held), settings)
+        edit_bytes = 0 if max_bytes is None else _bytes(edit)
+        if pending and max_bytes is not None and num_bytes + edit_bytes > max_bytes:
+            yield Wave(stream, index, tuple(pending), settings)
+            pending, num_bytes, index = [], 0, index + 1
+        pending.append(edit)
+        num_bytes += edit_bytes
+        if len(pending) == size:
+            yield Wave(stream, index, tuple(pending), settings)
+            pending, num_bytes, index = [], 0, index + 1
+    if pending:
+        yield Wave(stream, index, tuple(pending), settings)
 
 
 def count_due(waiting: Sequence[Waiting], limits: WaveConfig, now: datetime) -> int:
-    """How many of the waiting edits, the oldest first, make a wave now: as many as fill one by
-    count or bytes, or all of them when the oldest has waited for `max_age_s`; else 0."""
-    weight = 0
-    for number, one in enumerate(waiting):
-        weight += one.size
-        is_heavy = limits.max_bytes is not None and weight > limits.max_bytes
-        if number == limits.size or (number and is_heavy):
+    """How many of the waiting edits, oldest first, form a wave now: as many as fill one by count or
+    bytes, or all of them if the oldest has waited for `max_age_s`; else 0."""
+    num_bytes = 0
+    for number, edit in enumerate(waiting):
+        num_bytes += edit.size
+        is_too_large = limits.max_bytes is not None and num_bytes > limits.max_bytes
+        if number == limits.size or (number and is_too_large):
             return number
     if len(waiting) == limits.size:
         return limits.size
@@ -87,23 +87,23 @@ def _bytes(edit: Edit) -> int:
 
 
 class Journal:
-    """The finished steps of one wave, as files that appear whole: `waves/<key>/<step>.json`."""
+    """The finished steps of one wave, as atomically written files `waves/<key>/<step>.json`."""
 
     def __init__(self, storage: Storage, key: str) -> None:
         self._storage = storage
         self.folder = f"waves/{key}"
 
     def has(self, step: str) -> bool:
-        """True where the step was done, in this process or an earlier one."""
+        """True if the step is done, in this process or an earlier one."""
         return self._storage.exists(f"{self.folder}/{step}.json")
 
     def read(self, step: str) -> dict[str, Any]:
-        """The result of a step that was done. Raises NotFoundError where it was not."""
+        """The result of a finished step. Raises NotFoundError if it is not done."""
         result: dict[str, Any] = self._storage.read_json(f"{self.folder}/{step}.json")
         return result
 
     def once(self, step: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result of a step: read where it was done before, else worked out and written."""
+        """The result of a step: read if it is done, else computed and written."""
         path = f"{self.folder}/{step}.json"
         if not self._storage.exists(path):
             self._storage.put_json(path, work())

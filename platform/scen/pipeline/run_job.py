@@ -1,4 +1,4 @@
-"""Run a job from its spec: a stream, a drain, an evaluation, a calibration. Here or on a worker."""
+"""Run a stream, drain, evaluation or calibration job from its spec, locally or on a worker."""
 
 import itertools
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def job_config(spec: StreamSpec | DrainSpec | EvalSpec) -> Config:
 
 
 def edit_job(spec: StreamSpec) -> EditJob:
-    """The file of a spec, and how it is to be read."""
+    """The source of a spec and how to read it."""
     return EditJob(
         source=spec.edits,
         stream=spec.stream,
@@ -55,7 +55,7 @@ def edit_job(spec: StreamSpec) -> EditJob:
 def run_stream_spec(
     spec: StreamSpec, config: Config, runtime: Runtime
 ) -> tuple[EditReport, OpenStore]:
-    """Train, evaluate and commit. Raises ScenError, also where no row is a usable edit."""
+    """Train, evaluate and commit. Raises ScenError, also if no row is a usable edit."""
     job = edit_job(spec)
     report, store = apply_edits(job, Storage(spec.store), config, runtime)
     report.require_edits(job.name)
@@ -65,7 +65,7 @@ def run_stream_spec(
 def run_drain_spec(
     spec: DrainSpec, config: Config, runtime: Runtime, show: Callable[[Drained], None]
 ) -> OpenStore:
-    """Make waves of what arrives, and show each. Raises ScenError."""
+    """Run waves of the edits that arrive, and show each. Raises ScenError."""
     job = DrainJob(spec.stream, spec.locality, spec.tracking, spec.once)
     return drain_inbox(job, Storage(spec.store), config, show, runtime)
 
@@ -79,9 +79,9 @@ def run_eval_spec(
     *,
     weights: bool = True,
 ) -> OpenStore:
-    """Evaluate a version and show it, then roll back where the spec says so and a bound is broken.
-    `measure` says where the work is done; without `weights` that is elsewhere, and the base's are
-    not loaded here. Raises ScenError, also after a rollback."""
+    """Evaluate a version and show it; roll back if the spec says so and a bound is broken.
+    `measure` runs the probes; without `weights` they run elsewhere, and the base's weights are not
+    loaded here. Raises ScenError, also after a rollback."""
     store = open_store(Storage(spec.store), config.base, say, weights=weights)
     snapshot = store.ledger.snapshot(spec.version)
     job = EvalJob(snapshot.version, spec.edits, spec.limit, spec.locality, spec.asking)
@@ -98,7 +98,7 @@ def run_eval_spec(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration, where its profile is, and where it is tracked (None: nowhere)."""
+    """A calibration, the path of its profile, and where it is tracked (None: nowhere)."""
 
     calibration: Calibration
     path: Path
@@ -137,7 +137,7 @@ def calibrate_base(
 
 
 def profile_path(text: str) -> Path:
-    """Where --out wants the profile, with its ending. Raises ConfigError for another ending."""
+    """The path of --out with the suffix .json. Raises ConfigError for another suffix."""
     path = Path(text)
     if path.suffix not in ("", ".json"):
         raise ConfigError(f"--out: {text} must end with .json")
@@ -145,18 +145,18 @@ def profile_path(text: str) -> Path:
 
 
 def _read_edits(spec: CalibrateSpec, say: Say) -> tuple[list[list[Edit]], list[dict[str, Any]]]:
-    """The edits of each file, and what the profile says of the file: its name, not its folder."""
+    """The edits of each file, and the description of each file for the profile (without folder)."""
     edits: list[list[Edit]] = []
     sources = []
     for file in spec.edits:
         batches = ingest(file, Validator())
         valid = itertools.chain.from_iterable(batch.edits for batch in batches)
         stop = None if spec.limit is None else spec.skip + spec.limit
-        some = list(itertools.islice(valid, spec.skip, stop))
-        say(f"{len(some)} edits of {file}")
-        digest = digest_json([edit.digest for edit in some])
-        sources.append({"file": Path(file).name, "edits": len(some), "sha256": digest})
-        edits.append(some)
+        chosen = list(itertools.islice(valid, spec.skip, stop))
+        say(f"{len(chosen)} edits of {file}")
+        digest = digest_json([edit.digest for edit in chosen])
+        sources.append({"file": Path(file).name, "edits": len(chosen), "sha256": digest})
+        edits.append(chosen)
     return edits, sources
 
 

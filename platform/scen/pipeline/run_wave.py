@@ -1,8 +1,8 @@
 """One wave, from edits to a committed and tracked ledger version.
 
-`WaveParts` are the steps it needs, so that it is the same in one process and on a cluster. Every
-step is keyed by the content of the wave and skipped where the journal has it, so that a killed run
-is simply run again: no edit is lost or duplicated.
+`WaveParts` are its steps, so that it is the same in one process and on a cluster. Every step is
+keyed by the content of the wave and skipped if the journal has it, so that a killed run can simply
+be run again: no edit is lost or duplicated.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from scen.pipeline.plan import Journal, Wave
 
 
 class WaveParts(Protocol):
-    """The steps of a wave. Results are JSON values; large things lie in bundles named by digest."""
+    """The steps of a wave. Results are JSON values; tensors are in bundles named by digest."""
 
     def read_keys(self, prompts: Sequence[str]) -> Tensor:
         """key_NKF float16 of N prompts at the places of the store's router (method scen-lr)."""
@@ -29,29 +29,29 @@ class WaveParts(Protocol):
         ...
 
     def evaluate(self, wave: Wave, trained: dict[str, Any]) -> dict[str, Any]:
-        """Measure it on top of what is committed; `{"report": ..., "per_edit_path": ..., ...}`."""
+        """Evaluate it on top of the ledger; `{"report": ..., "per_edit_path": ..., ...}`."""
         ...
 
     def judge(self, evaluated: dict[str, Any]) -> list[str]:
-        """The bounds that the wave falls under, in words."""
+        """Descriptions of the bounds that the wave misses."""
         ...
 
     def commit(self, wave: Wave, trained: dict[str, Any], evaluated: dict[str, Any]) -> int:
-        """The ledger version that holds the wave, committed now or before."""
+        """Commit the wave, unless it is committed; returns its ledger version."""
         ...
 
     def track(
-        self, wave: Wave, journal: Journal, found: dict[str, Any], version: int
+        self, wave: Wave, journal: Journal, results: dict[str, Any], version: int
     ) -> dict[str, Any]:
-        """Show the wave in the tracker, once. Must not fail a wave that is committed."""
+        """Record the wave in the tracker, once. Must not raise, since the wave is committed."""
         ...
 
 
 @dataclass(frozen=True)
 class WaveReport:
-    """What a wave came to. `evaluated` holds the figures, `tracked` the run that shows them.
-    `version` is None where the gate keeps the wave from the ledger, for the bounds in `held_for`
-    or because it was rejected."""
+    """The result of a wave. `evaluated` has the figures, `tracked` the run that records them.
+    `version` is None if the gate held the wave back, for the bounds in `held_for` or because it was
+    rejected."""
 
     key: str
     num_edits: int
@@ -62,18 +62,18 @@ class WaveReport:
 
     @property
     def remarked(self) -> list[Remark]:
-        """What a person may want to look at: edits whose prompts the router confuses."""
-        return [collision_remark(edit, rival) for edit, rival in self.evaluated.get("rivals", ())]
+        """Remarks for the user: edits whose prompts the router confuses."""
+        return [collision_remark(edit, other) for edit, other in self.evaluated.get("rivals", ())]
 
     @property
     def remarks(self) -> list[str]:
-        """The remarks in words."""
+        """The texts of the remarks."""
         return [remark.text for remark in self.remarked]
 
 
 def run_wave(wave: Wave, parts: WaveParts, storage: Storage) -> WaveReport:
-    """PLANNED, TRAINED, EVALUATED, COMMITTED, TRACKED: each step once, whoever runs it. A wave
-    that falls under a bound of the settings ends at EVALUATED, and is held."""
+    """Plan, train, evaluate, commit and track a wave, each step once across reruns. A wave that
+    misses a bound of the settings is held after the evaluation."""
     journal = Journal(storage, wave.key)
     journal.once("planned", lambda: describe_wave(wave))
     trained = journal.once("trained", lambda: parts.train(wave))
@@ -87,7 +87,7 @@ def run_wave(wave: Wave, parts: WaveParts, storage: Storage) -> WaveReport:
 
 
 def describe_wave(wave: Wave) -> dict[str, Any]:
-    """The plan of a wave as it is kept beside its results."""
+    """The plan of a wave, for its journal."""
     return {
         "stream": wave.stream,
         "index": wave.index,

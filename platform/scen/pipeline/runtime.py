@@ -1,6 +1,6 @@
 """Where the work of a run executes (this process or a cluster), and how its progress is reported.
 
-Estimates of training and evaluation time come from the waves a store has seen, or from defaults.
+Training and evaluation times are estimated from earlier waves of the store, or from defaults.
 """
 
 import copy
@@ -25,42 +25,44 @@ from scen.tracking.client import default_tracking_uri
 from scen.tracking.tracker import NullTracker
 from scen.tracking.wave_runs import open_tracker
 
-MakeParts = Callable[..., LocalParts]  # called with the fields of `LocalParts`, in their order
+MakeParts = Callable[..., LocalParts]  # called with the fields of `LocalParts` in order
 
 
 class Steps(Protocol):
-    """Hears how far each step (train, evaluate) of a wave is."""
+    """Receives the progress of each step (train, evaluate) of a wave."""
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """`done` more of `total` are through."""
+        """`done` more of `total` are done."""
         ...
 
     def start_wave(self, name: str) -> None:
-        """Another wave begins."""
+        """A new wave begins."""
         ...
 
 
 class NoSteps:
-    """For those who do not want to hear."""
+    """Ignores progress."""
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """Nothing."""
+        """No-op."""
 
     def start_wave(self, name: str) -> None:
-        """Nothing."""
+        """No-op."""
 
 
 @contextmanager
 def no_steps() -> Iterator[Steps]:
-    """Nothing is shown."""
+    """No progress is shown."""
     yield NoSteps()
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The default is this process, in silence. `make_parts` says where waves are run; on a cluster,
-    whose driver does without the base's weights, `read_elsewhere` reads what a new store needs of
-    them. `say` is given a line for each thing that takes long, `steps` is open while waves run."""
+    """Where waves run and where progress goes; the default is this process, without output.
+
+    `make_parts` creates the steps of waves. `read_elsewhere` reads what a new store needs of the
+    base's weights, on a cluster whose driver does not load them. `say` receives a line for each
+    slow operation; `steps` is entered while waves run."""
 
     make_parts: MakeParts = LocalParts
     read_elsewhere: ReadElsewhere | None = None
@@ -71,8 +73,8 @@ class Runtime:
 def make_store(
     storage: Storage, config: Config, runtime: Runtime, base: Base | None = None
 ) -> OpenStore:
-    """Open a store for editing, or make it, with the sample of neutral prompts. Raises as
-    `create_store` does."""
+    """Open a store for editing, or create it with the sample of neutral prompts. Raises what
+    `create_store` raises."""
     neutral = read_prompts(sample_path("nq_neutral.jsonl"))
     return create_store(storage, config, neutral, runtime.say, runtime.read_elsewhere, base)
 
@@ -85,7 +87,7 @@ def open_parts(
     tracking_uri: str | None,
     make_parts: MakeParts,
 ) -> LocalParts:
-    """What runs waves, with the locality prompts of a file, or of the sample, and a tracker."""
+    """The steps of waves, with locality prompts (of a file or the sample) and a tracker."""
     prompts = read_prompts(
         locality or sample_path("nq_locality.jsonl"), config.evaluation.locality_limit
     )
@@ -100,7 +102,7 @@ def tracking_uri_of(storage: Storage) -> str:
 
 def make_validator(parts: LocalParts, allow_null_text: bool = False) -> Validator:
     """A validator that knows the tokens of the base. `allow_null_text` as in `Validator`."""
-    template = copy.deepcopy(parts.store.base.template)  # used by the thread that reads ahead
+    template = copy.deepcopy(parts.store.base.template)  # for the prefetch thread
     may_contradict = parts.config.waves.on_conflict != "quarantine"
     return Validator(
         tokenize=template.tokenize,
@@ -116,8 +118,8 @@ _RECENT = 20  # waves: enough for a median, and few files to read
 
 @dataclass(frozen=True, slots=True)
 class WavePace:
-    """Seconds that an edit takes to be trained, and a prompt to be measured; `is_rough` where the
-    store has told nothing of it."""
+    """Training seconds per edit and evaluation seconds per prompt; `is_rough` if they are not
+    measured in the store."""
 
     per_edit: float
     per_probe: float
@@ -129,19 +131,19 @@ _ROUGH = WavePace(per_edit=0.3, per_probe=0.2, is_rough=True)
 
 
 def find_pace(storage: Storage, base_name: str | None) -> WavePace | None:
-    """The pace of the newest waves of a store, median. In a store without waves: a guess for the
-    embedded base (which no name means, too), and None for another."""
+    """The median pace of the newest waves of a store. Without waves: a guess for the embedded base
+    (also if `base_name` is None), None for another base."""
     files = [f for f in storage.files("waves") if f.path.endswith("/evaluated.json")]
     newest = sorted(files, key=lambda file: file.written_at)[-_RECENT:]
-    found = [storage.read_json(file.path) for file in newest]
-    train = [wave["seconds"] / wave["report"]["n_edits"] for wave in found]
-    probe = [wave["latency"]["seconds_per_probe"] for wave in found if wave.get("latency")]
-    if train:  # waves of earlier releases have not kept how long they were measured
+    waves = [storage.read_json(file.path) for file in newest]
+    train = [wave["seconds"] / wave["report"]["n_edits"] for wave in waves]
+    probe = [wave["latency"]["seconds_per_probe"] for wave in waves if wave.get("latency")]
+    if train:  # earlier releases did not record evaluation times
         return WavePace(median(train), median(probe or [_ROUGH.per_probe]), is_rough=not probe)
     return _ROUGH if base_name in (None, EMBEDDED_NAME) else None
 
 
 def count_probes(edits: Sequence[Edit], num_earlier: int, num_locality: int, config: Config) -> int:
-    """The prompts that a wave of edits is measured with, after so many that are active."""
+    """Number of prompts in the evaluation of a wave, given the number of active edits."""
     earlier = min(num_earlier, config.evaluation.retention_limit)
     return len(edit_probes(edits)) + earlier + num_locality

@@ -1,6 +1,6 @@
-"""Run a stream of edits as consecutive waves; running a killed stream again resumes it.
+"""Run a stream of edits as consecutive waves; rerunning a killed stream resumes it.
 
-A thread prepares the next wave while the current one is trained.
+A thread reads ahead while the current wave is trained.
 """
 
 import queue
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class StreamStep:
-    """What became of one wave's worth of edits. `report` is None where nothing was new."""
+    """The outcome of one wave of edits. `report` is None if none of them was new."""
 
     admission: Admission
     report: WaveReport | None
@@ -43,10 +43,10 @@ def run_stream(
 ) -> Iterator[StreamStep]:
     """Cut, admit and run the waves of a stream.
 
-    The cut depends on the edits alone, so that a rerun meets the same waves: see `run_waves`.
+    The cut depends on the edits alone, so that a rerun has the same waves. See `run_waves`.
     """
-    size, most = config.waves.size, config.waves.max_bytes
-    waves = cut_waves(check_name(stream), batches, size, settings(config, store), most)
+    size, max_bytes = config.waves.size, config.waves.max_bytes
+    waves = cut_waves(check_name(stream), batches, size, settings(config, store), max_bytes)
     yield from run_waves(waves, store, config, parts, starting)
 
 
@@ -59,10 +59,10 @@ def run_waves(
 ) -> Iterator[StreamStep]:
     """Admit and run waves, one after the other.
 
-    Those that are committed are passed by, and edits that are committed letter for letter are not
-    trained again. A wave that an earlier run committed but did not track has a step of its own.
-    Raises InputError before a wave is begun whose edits contradict others, where the settings
-    refuse that; ConfigError where they ask for what the store has no keys for.
+    Committed waves are skipped, and edits that are committed with identical content are not trained
+    again. A wave that an earlier run committed but did not track has a step of its own. Raises
+    InputError before a wave with contradictions if `waves.on_conflict` is refuse, ConfigError for
+    `waves.on_collision` quarantine in a store without keys.
     """
     if config.waves.on_collision == "quarantine":
         require_keys(store)
@@ -92,7 +92,7 @@ def run_waves(
 
 
 def with_later(waves: Iterable[Wave], queue: deque[Wave]) -> Iterator[Wave]:
-    """The waves, each followed by those that were put into the queue meanwhile."""
+    """The waves, each followed by those that were queued meanwhile."""
     for wave in waves:
         yield wave
         while queue:
@@ -102,32 +102,32 @@ def with_later(waves: Iterable[Wave], queue: deque[Wave]) -> Iterator[Wave]:
 def _untracked(
     wave: Wave, known: Iterable[Edit], snapshot: Snapshot, storage: Storage
 ) -> Iterator[Wave]:
-    """The committed waves behind known edits that no tracker was told of, as they were run."""
+    """The committed but untracked waves of known edits, reconstructed as they were run."""
     ids = {edit.id for edit in known}
     committed = snapshot.state.entries.values()
     for key in dict.fromkeys(e.wave_key for e in committed if e.edit_id in ids):
         if not Journal(storage, key).has("tracked"):
-            held = [entry for entry in committed if entry.wave_key == key]
-            edits = tuple(entry.edit for entry in held)
-            late = Wave(held[0].stream, held[0].wave, edits, wave.settings)
+            entries = [entry for entry in committed if entry.wave_key == key]
+            edits = tuple(entry.edit for entry in entries)
+            late = Wave(entries[0].stream, entries[0].wave, edits, wave.settings)
             if late.key == key:  # else it was run under other settings
                 yield late
 
 
 def _require_agreement(wave: Wave, admission: Admission) -> None:
     """Raises InputError for edits that contradict others."""
-    found = admission.contradictions
-    if found:
-        first = found[0]
+    contradictions = admission.contradictions
+    if contradictions:
+        first = contradictions[0]
         raise InputError(
-            f"wave {wave.index} of {wave.stream}: {len(found)} of {len(wave.edits)} edits "
+            f"wave {wave.index} of {wave.stream}: {len(contradictions)} of {len(wave.edits)} edits "
             f"contradict others, and --on-conflict refuse takes none of the wave; the first is "
             f"{first.edit.id}: {first.field}: {first.reason}"
         )
 
 
 def check_name(stream: str) -> str:
-    """The stream's name where it may be one. Raises ConfigError."""
+    """The name, if it is valid for a stream. Raises ConfigError."""
     if not _NAME.fullmatch(stream):
         raise ConfigError(
             f"--stream: {stream!r} must be lower-case letters, digits and ._- (64 at most), "
@@ -137,14 +137,14 @@ def check_name(stream: str) -> str:
 
 
 def name_stream(uri: str) -> str:
-    """A stream's name from the name of its file."""
+    """The stream name for a file."""
     stem = re.sub(r"\..*$", "", uri.rstrip("/").rsplit("/", 1)[-1]).lower()
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")
     return cleaned[:64] or "stream"
 
 
 def settings(config: Config, store: OpenStore) -> dict[str, Any]:
-    """What decides the experts of a wave; part of its key."""
+    """The settings that determine the experts of a wave; part of its key."""
     kind = store.method.kind
     names = {"steps", "lr", "stop_loss"} | ({"other_ways"} if kind.is_low_rank else set())
     expert = store.method.fill(config.expert).model_dump(include=names)
@@ -155,26 +155,26 @@ def settings(config: Config, store: OpenStore) -> dict[str, Any]:
 
 
 T = TypeVar("T")
-_POLL_S = 0.2  # between two looks at whether anybody still wants more
+_POLL_S = 0.2  # between checks whether the iterator was closed
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
-    """The same items in the same order, of which up to `depth` (at least 1) are made before they
-    are asked for; then the thread that makes them waits. What `items` raises is raised here, after
-    the items before it. The thread ends when the iterator does."""
-    belt = _Belt(items, depth)
-    thread = threading.Thread(target=belt.fill, daemon=True, name="prefetch")
+    """The same items in the same order, produced by a thread up to `depth` (at least 1) ahead.
+    Exceptions of `items` are raised here, after the items before them. The thread ends with the
+    iterator."""
+    buffer = _Buffer(items, depth)
+    thread = threading.Thread(target=buffer.fill, daemon=True, name="prefetch")
     thread.start()
     try:
-        yield from belt.take()
+        yield from buffer.take()
     finally:
-        belt.is_closed.set()
+        buffer.is_closed.set()
         thread.join()
 
 
-class _Belt(Generic[T]):
-    """Items on their way from the thread that makes them: one in a list, and at the end none, or
-    the error that ended them."""
+class _Buffer(Generic[T]):
+    """Items from the producer thread, each wrapped in a list; an empty list marks the end, an
+    exception a failure."""
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
         self.is_closed = threading.Event()
@@ -182,30 +182,30 @@ class _Belt(Generic[T]):
         self._ready: queue.Queue[list[T] | BaseException] = queue.Queue(depth)
 
     def fill(self) -> None:
-        """Make all items, unless nobody wants them any more."""
+        """Produce all items, until the consumer closes the buffer."""
         try:
             for item in self._items:
                 self._put([item])
                 if self.is_closed.is_set():
                     return
             self._put([])
-        except BaseException as err:  # it belongs to whoever asks for the item
+        except BaseException as err:  # raised in the consumer
             self._put(err)
 
     def take(self) -> Generator[T]:
-        """The items as they come."""
+        """The items as they arrive."""
         while True:
-            found = self._ready.get()
-            if isinstance(found, BaseException):
-                raise found
-            if not found:
+            message = self._ready.get()
+            if isinstance(message, BaseException):
+                raise message
+            if not message:
                 return
-            yield found[0]
+            yield message[0]
 
-    def _put(self, found: list[T] | BaseException) -> None:
+    def _put(self, message: list[T] | BaseException) -> None:
         while not self.is_closed.is_set():
             try:
-                self._ready.put(found, timeout=_POLL_S)
+                self._ready.put(message, timeout=_POLL_S)
             except queue.Full:
                 continue
             return

@@ -1,7 +1,7 @@
-"""Work cut into numbered pieces that several ranks share, each piece done and recorded once.
+"""Work in numbered pieces shared by several ranks, each piece done and recorded once.
 
-`TrainingWork` trains the parts of a wave, `KeysWork` reads the keys of prompts in batches;
-`scen.pipeline.evaluation_work` is the third kind. `do_share` runs one rank's pieces.
+`TrainingWork` trains the parts of a wave, `KeysWork` reads the keys of prompts in batches, and
+`EvaluationWork` (`scen.pipeline.evaluation_work`) evaluates. `do_share` runs one rank's pieces.
 """
 
 from collections.abc import Sequence
@@ -36,44 +36,44 @@ from scen.training.parts import (
 
 
 class SharedWork(Protocol):
-    """The pieces of `TrainingWork` (parts) or `EvaluationWork` (batches)."""
+    """The protocol of `TrainingWork`, `KeysWork` and `EvaluationWork`."""
 
     @property
     def sync(self) -> RankSync:
-        """How ranks that share a base keep in step."""
+        """The synchronisation of ranks that share a sharded base."""
         ...
 
     @property
     def task(self) -> Any:
-        """What another process makes the same pieces from."""
+        """The value from which another process builds the same pieces."""
         ...
 
     @property
     def count(self) -> int:
-        """How many pieces there are."""
+        """Number of pieces."""
         ...
 
     def size(self, index: int) -> int:
-        """Edits or prompts of a piece."""
+        """Number of edits or prompts in a piece."""
         ...
 
     def is_done(self, index: int) -> bool:
-        """True where a piece is written down."""
+        """True if a piece is recorded."""
         ...
 
     def run(self, index: int) -> Any:
-        """Do a piece, and keep nothing."""
+        """Run a piece without recording it."""
         ...
 
-    def keep(self, index: int, found: Any) -> None:
-        """Write down what a piece came to."""
+    def keep(self, index: int, result: Any) -> None:
+        """Record the result of a piece."""
         ...
 
 
 def do_share(work: SharedWork, rank: int, world: int) -> None:
-    """Do each `world`-th piece from `rank` on that is not done yet.
+    """Run every `world`-th piece from `rank` on that is not done yet.
 
-    Ranks of a sharded base go in step: one that has no piece left repeats one for nothing.
+    Ranks of a sharded base stay in lockstep: one without pieces left repeats one as a no-op.
     """
     mine = [i for i in range(work.count) if i % world == rank and not work.is_done(i)]
     for step in range(work.count + 1):
@@ -87,8 +87,8 @@ def do_share(work: SharedWork, rank: int, world: int) -> None:
 
 @dataclass(frozen=True)
 class KeysTask:
-    """Prompts to be read at these places. `folder` of the store's storage is for the keys until
-    they are collected; it is the task's own, as it is emptied then."""
+    """Prompts whose keys are read at these places. `folder` in the store holds the keys until they
+    are collected; it must be unique to the task, since it is then emptied."""
 
     places: tuple[KeyPlace, ...]
     prompts: tuple[str, ...]
@@ -97,7 +97,7 @@ class KeysTask:
 
 @dataclass(frozen=True)
 class KeysWork:
-    """The prompts in batches, like beside like; a batch that was read lies in the folder."""
+    """The prompts in batches of similar length; finished batches are in the folder of the task."""
 
     task: KeysTask
     storage: Storage
@@ -109,34 +109,35 @@ class KeysWork:
     def of(
         cls, task: KeysTask, storage: Storage, base: Base, sync: RankSync = NO_SYNC
     ) -> "KeysWork":
-        """The work that a task is on a base."""
+        """Build the work of a task on a base."""
         encoded = [base.template.encode_prompt(prompt) for prompt in task.prompts]
         return cls(task, storage, base, batch_prompts(encoded), sync)
 
     @property
     def count(self) -> int:
-        """How many batches there are."""
+        """Number of batches."""
         return len(self.batches)
 
     def size(self, index: int) -> int:
-        """Prompts of a batch."""
+        """Number of prompts in a batch."""
         return len(self.batches[index])
 
     def is_done(self, index: int) -> bool:
-        """True where a batch was read, here or elsewhere."""
+        """True if a batch is in the folder."""
         return self.storage.exists(self._path(index))
 
     def run(self, index: int) -> Tensor:
-        """Read a batch, and keep nothing."""
-        some = [self.task.prompts[i] for i in self.batches[index]]
-        return read_prompt_keys(self.base, self.task.places, some, sync=self.sync)
+        """Read the keys of a batch without recording them."""
+        prompts = [self.task.prompts[i] for i in self.batches[index]]
+        return read_prompt_keys(self.base, self.task.places, prompts, sync=self.sync)
 
-    def keep(self, index: int, found: Any) -> None:
-        """Write down the keys of a batch."""
-        self.storage.put_new(self._path(index), safetensors.torch.save({"key": found}))
+    def keep(self, index: int, result: Any) -> None:
+        """Record the keys of a batch."""
+        self.storage.put_new(self._path(index), safetensors.torch.save({"key": result}))
 
     def collect(self) -> Tensor:
-        """key_NKF float16 in the order of the prompts, once; all batches must be done."""
+        """key_NKF float16 in the order of the prompts. Requires all batches to be done, and deletes
+        them."""
         paths = [self._path(index) for index in range(self.count)]
         parts = [safetensors.torch.load(self.storage.read(path))["key"] for path in paths]
         for path in paths:
@@ -150,8 +151,8 @@ class KeysWork:
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """The parts of a wave. A part that is done lies in a bundle of its own, named in the wave's
-    journal under the content of its edits."""
+    """The parts of a wave. Each finished part is a bundle, recorded in the wave's journal by a
+    digest of its edits."""
 
     wave: Wave
     store: OpenStore
@@ -164,7 +165,7 @@ class TrainingWork:
     def of(
         cls, wave: Wave, config: Config, store: OpenStore, sync: RankSync = NO_SYNC
     ) -> "TrainingWork":
-        """The work that a wave is under these settings."""
+        """Build the work of a wave under these settings."""
         edits = encode_edits(store.base.template, wave.edits, other_ways=config.expert.other_ways)
         parts = cut_parts(edits, config.expert.batch_size)
         return cls(wave, store, wave_plan(config, store.method), edits, parts, sync)
@@ -176,33 +177,33 @@ class TrainingWork:
 
     @property
     def count(self) -> int:
-        """How many parts there are."""
+        """Number of parts."""
         return len(self.parts)
 
     def size(self, index: int) -> int:
-        """Edits of a part."""
+        """Number of edits in a part."""
         return len(self.parts[index])
 
     def is_done(self, index: int) -> bool:
-        """True where a part was trained, here or elsewhere."""
+        """True if a part is in the journal."""
         return self._journal.has(self._step(index))
 
     def run(self, index: int) -> Fitted:
-        """Train a part, and keep nothing."""
-        some, base = [self.edits[i] for i in self.parts[index]], self.store.base
-        return fit_part(base.model, self.plan, some, base.pad_id, self.sync)
+        """Train a part without recording it."""
+        edits, base = [self.edits[i] for i in self.parts[index]], self.store.base
+        return fit_part(base.model, self.plan, edits, base.pad_id, self.sync)
 
     def keep(self, index: int, fitted: Fitted) -> None:
-        """Write down a part that was trained."""
+        """Record a trained part."""
         self._journal.once(self._step(index), lambda: self._save(fitted))
 
     def collect(self, history_HF: Tensor | None) -> Fitted:
-        """The whole wave from its parts, all of which are done. See `add_neurons`."""
-        found = []
+        """The whole wave. Requires all parts to be done. See `add_neurons`."""
+        fitted = []
         for index in range(len(self.parts)):
             done = self._journal.read(self._step(index))
-            found.append(Fitted(load_bundle(self.store.storage, done["bundle"]), done["losses"]))
-        joined = join_parts(self.parts, found)
+            fitted.append(Fitted(load_bundle(self.store.storage, done["bundle"]), done["losses"]))
+        joined = join_parts(self.parts, fitted)
         return add_neurons(joined, self.plan, [edit.seed for edit in self.edits], history_HF)
 
     @property
@@ -219,7 +220,7 @@ class TrainingWork:
 
 
 def wave_plan(config: Config, method: StoreMethod) -> WavePlan:
-    """How a wave of a store of this method is trained."""
+    """The training plan of a wave for a store of this method."""
     expert, router = method.fill(config.expert), config.router
     return WavePlan(
         expert=ExpertPlan(

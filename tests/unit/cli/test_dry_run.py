@@ -75,10 +75,10 @@ def test_near_duplicates_are_told_before_anything_is_trained(
     assert [row["id"] for row in found["admitted"]] == ["olde", "other"]
     assert main([*argv]) == 0
     shown = capsys.readouterr().out
-    assert "collision  the router takes the prompt of olde to old as well (score 0." in shown
+    assert "collision  the router also matches the prompt of olde to old (score 0." in shown
     strict = told(capsys, *argv, "--set", "waves.on_collision=quarantine")
     assert [row["id"] for row in strict["admitted"]] == ["other"]
-    assert "to edit old as well" in strict["rejected"][0]["reason"]
+    assert "to edit old (score" in strict["rejected"][0]["reason"]
     assert contents(loose) == files
 
 

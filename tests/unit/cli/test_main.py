@@ -111,7 +111,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["edit", "x", "--store", "s", "--method", "magic"], "scen-lr"),
         (["edit", "x", "--store", "s", "--dtype", "int4"], "bfloat16"),
         (["base", "get"], "Available commands: fetch, info"),
-        (["edit", "x", "y", "--store", "s"], "scen edit: y: nothing more is expected here"),
+        (["edit", "x", "y", "--store", "s"], "scen edit: y: unexpected argument"),
         (["edit", "x", "--store", "s", "--dry"], "Did you mean --dry-run?"),
         (["benchmark", "x", "--size", "0", "--size", "3"], "--size: 0 is not"),
         (["log", "--store", "s", "--since", "[/x]"], "--since: '[/x]' is not a date"),

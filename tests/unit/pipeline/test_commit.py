@@ -41,7 +41,7 @@ class CrowdedLedger(Ledger):
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses as they are, but shorter."""
-    monkeypatch.setattr(gate, "_LONGEST_S", 0.05)
+    monkeypatch.setattr(gate, "_MAX_PAUSE_S", 0.05)
 
 
 def crowded(

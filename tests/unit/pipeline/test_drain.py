@@ -159,7 +159,7 @@ def test_near_duplicates_are_set_aside_with_the_reason(make_parts: MakeParts) ->
     found = drain.step(is_last=True)
     assert found is not None
     assert (found.committed, found.remarks) == (1, [])
-    assert "to edit old as well" in drain.inbox.status("olde")["reason"]
+    assert "to edit old (score" in drain.inbox.status("olde")["reason"]
 
 
 def test_a_target_that_no_answer_can_say_is_rejected(parts: LocalParts, facts: list[Edit]) -> None:

@@ -137,7 +137,7 @@ def test_gc_keeps_what_an_alias_needs_and_no_more(sync: Sync) -> None:
     assert gc(shop) == ["a"]
     assert sync(1, 3) == {"champion": 6, "previous": 5}  # 6 is what gc told the ledger
     assert sync.report(1, 2, 3).made == []
-    assert "version 1 is passed over: `scen gc` has deleted experts of it" in sync.said
+    assert "version 1 is skipped: `scen gc` has deleted experts of it" in sync.said
 
 
 def test_previous_is_a_version_that_can_be_asked(sync: Sync, client: MlflowClient) -> None:

@@ -90,7 +90,7 @@ def test_what_is_near_is_set_aside_where_that_is_wanted(make_parts: MakeParts) -
         assert (len(step.admission.known), parts.store.ledger.version()) == (known, 1)
         [clash] = step.admission.rejections
         assert (clash.edit, clash.field, clash.is_contradiction) == (OLDE, "prompt", False)
-        assert "takes the prompt of edit olde to edit town as well" in clash.reason
+        assert "also matches the prompt of edit olde to edit town" in clash.reason
     assert parts.store.ledger.snapshot().ids == ["town", "other"]
 
 
