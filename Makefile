@@ -1,10 +1,10 @@
 # Two commands on a fresh machine: `make demo` and `make test`. `make help` lists the others.
 #
-# Wants only Python 3.11 or newer and network access for pip. Variables:
-#   PYTHON=python3.12      the interpreter to use (default: the newest that is found)
-#   TORCH_INDEX=URL        where torch comes from, for example
+# Needs only Python 3.11 or newer and network access for pip. Variables:
+#   PYTHON=python3.12      the interpreter to use (default: the newest installed)
+#   TORCH_INDEX=URL        the package index for torch, for example
 #                          make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
-#   JOBS=4                 tests side by side in `make test` and `test-fast` (default: 2)
+#   JOBS=4                 parallel test processes in `make test` and `test-fast` (default: 2)
 
 PYTHON ?=
 TORCH_INDEX ?=
@@ -14,11 +14,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH_ANY := torch>=2.8,<3
-# A release of which package mirrors carry a build without CUDA, for machines without a GPU.
+# Package mirrors carry a CPU-only build of this release, for machines without a GPU.
 TORCH_CPU := torch==2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-# Safe path, in child processes too: the folder platform/ must not be taken for Python's module.
+# Safe path, inherited by child processes: the folder platform/ must not shadow Python's module.
 PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest --durations=25
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadfile
 
@@ -34,10 +34,10 @@ help:
 	@echo "make setup      virtual environment in $(VENV) with everything installed (2 to 5 minutes, once)"
 	@echo "make demo       real edits on a real model: its answers before and after"
 	@echo "make test       all tests that need no GPU"
-	@echo "make test-fast  those of them that need no Ray, server or download (under 3 minutes)"
-	@echo "make check      lint, format, import floors, types"
-	@echo "make bench      how fast and how large: the speed figures in configs/eval/README.md"
-	@echo "make benchmark  how well: 200 edits by eight methods (70 minutes on one core)"
+	@echo "make test-fast  the subset that needs no Ray, server or download (under 3 minutes)"
+	@echo "make check      lint, format, import layers, types, spelling, phrases"
+	@echo "make bench      speed and size: the figures in configs/eval/README.md"
+	@echo "make benchmark  quality: 200 edits with eight methods (70 minutes on one core)"
 	@echo "make clean      removes caches and the local store .scen, edits included"
 	@echo "make clean-all  the same, and the virtual environment"
 
@@ -47,7 +47,7 @@ setup: $(READY)
 demo: $(READY)
 	$(BIN)/scen demo
 
-# The clusters of tests/cluster kill and time processes, so they have the machine to themselves.
+# tests/cluster kills and times processes, so it runs alone.
 test: $(READY)
 	$(BIN)/scen base fetch
 	$(PYTEST) -m "not gpu" $(SIDE_BY_SIDE) --ignore tests/cluster
@@ -62,6 +62,8 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python -P .ci/prose.py
 
 bench: $(READY)
 	$(BIN)/scen base fetch
@@ -92,19 +94,19 @@ $(READY): pyproject.toml
 	    echo "setup: no Python 3.11 or newer found. Install one:" >&2; \
 	    echo "  sudo apt install python3 python3-venv          (Debian 12, Ubuntu 24.04)" >&2; \
 	    echo "  sudo apt install python3.11 python3.11-venv    (Ubuntu 22.04)" >&2; \
-	    echo "or name one: make setup PYTHON=/path/to/python3.12" >&2; \
+	    echo "or select one: make setup PYTHON=/path/to/python3.12" >&2; \
 	    exit 1; \
 	  fi; \
 	  if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
 	    package=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
-	    echo "setup: $$python cannot make virtual environments. Install the missing part:" >&2; \
+	    echo "setup: $$python cannot create virtual environments. Install the missing part:" >&2; \
 	    echo "  sudo apt install $$package" >&2; \
 	    exit 1; \
 	  fi; \
 	  echo "[1/3] virtual environment in $(VENV), with $$("$$python" --version) (seconds)"; \
 	  "$$python" -m venv --clear $(VENV); \
 	else \
-	  echo "[1/3] virtual environment in $(VENV) is there"; \
+	  echo "[1/3] virtual environment in $(VENV) exists"; \
 	fi
 	@set -e; \
 	own_index=$$($(BIN)/python -m pip config list | grep -E 'index-url|find-links' || true); \
@@ -117,12 +119,12 @@ $(READY): pyproject.toml
 	elif [ -z "$$own_index" ]; then \
 	  echo "[2/3] torch for CPU from $(CPU_INDEX) (200 MB, 1 to 3 minutes)"; \
 	  $(BIN)/python -m pip install "$(TORCH_ANY)" --index-url $(CPU_INDEX) --retries 1 --timeout 20 || { \
-	    echo "[2/3] that index cannot be reached; torch from pip's own (up to 3 GB, 2 to 10 minutes)"; \
+	    echo "[2/3] index unreachable; torch from pip's own index (up to 3 GB, 2 to 10 minutes)"; \
 	    $(BIN)/python -m pip install "$(TORCH_ANY)"; }; \
 	else \
-	  echo "[2/3] torch from the index that pip is set to (200 MB for CPU builds, 1 to 3 minutes)"; \
+	  echo "[2/3] torch from pip's configured index (200 MB for CPU builds, 1 to 3 minutes)"; \
 	  $(BIN)/python -m pip install "$(TORCH_CPU)" || $(BIN)/python -m pip install "$(TORCH_ANY)"; \
 	fi
-	@echo "[3/3] this package, editable, and what it needs (200 MB, 1 to 3 quiet minutes)"
+	@echo "[3/3] this package, editable, and its dependencies (200 MB, 1 to 3 quiet minutes)"
 	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $(READY)

@@ -13,12 +13,12 @@ MAX_LINES = 400
 HEAVY = ["torch", "transformers", "ray", "mlflow", "matplotlib"]
 LIGHT = ["scen", "scen.config", "scen.records", "scen.data", "scen.ledger"]
 CONTRACTS = [
-    "Floors: import downwards only",
-    "Apps stand on top and apart",
+    "Layers: import downwards only",
+    "Jobs and server import scen, never each other",
     "Ray and DeepSpeed only in cluster",
     "Control plane needs no torch",
     "Serving does not train",
-    "MLflow behind one door",
+    "MLflow only in tracking and export",
 ]
 
 
