@@ -27,9 +27,10 @@ SIGNATURES = {
     "submit": "spec address again python sends_code driver_cpus",
     "Submitted.follow": "self say",
     "Submitted.stop": "self",
-    "Store.edit": "self edits stream wave_size on_conflict strict limit data_format locality why "
-    "who",
-    "Store.forecast": "self edits wave_size on_conflict limit data_format num_answers",
+    "Store.edit": "self edits stream wave_size on_conflict strict limit data_format locality "
+    "allow_null_text why who",
+    "Store.forecast": "self edits wave_size on_conflict limit data_format allow_null_text "
+    "num_answers",
     "Store.ask": "self prompt max_new_tokens base_answer explain",
     "Store.evaluate": "self edits limit locality asking",
     "Store.snapshot": "self version",

@@ -268,7 +268,7 @@ def show_wave(wave: "Drained", *, is_json: bool) -> None:
         f"superseded, {wave.known} known before, {len(wave.rejections)} rejected{version}"
     )
     for row in wave.rejections:
-        line(f"rejected   {row.id}: {row.field}: {row.reason}")
+        line(f"rejected   {row.id or f'row {row.row}'}: {row.field}: {row.reason}")
     for remark in wave.remarks:
         line(f"note       {remark}")
 
@@ -285,7 +285,7 @@ def _show_forecast(expected: "Forecast") -> None:
     if expected.admitted:
         out.print(_admitted_table(expected.admitted))
     for row in expected.rejections[:_NUM_SHOWN]:
-        line(f"rejected   {row.id}: {row.field}: {row.reason}")
+        line(f"rejected   {row.id or f'row {row.row}'}: {row.field}: {row.reason}")
     for remark in expected.remarks[:_NUM_SHOWN]:
         line(f"note       {remark}")
     for pair in (expected.collisions or [])[:_NUM_SHOWN]:

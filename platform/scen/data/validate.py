@@ -141,7 +141,7 @@ def _refuse_null_text(value: Any, field: str) -> None:
         raise FieldError(
             field,
             f"is {value.strip()!r}, as programs write a missing value: leave the row out, or if "
-            "the word is meant put it in quotes (CSV) or allow null text",
+            "the word is meant put it in quotes (CSV) or give --allow-null-text",
         )
 
 

@@ -28,7 +28,7 @@ class Outcome:
     identical: bool | None
     forced_before: float | None = None
     forced_after: float | None = None
-    rival: str | None = None
+    rival: str | None = None  # prose: ignore
 
     @property
     def is_exact(self) -> bool:
@@ -127,7 +127,7 @@ def flatten_report(report: EvalReport) -> dict[str, float]:
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def rivals(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
+def rivals(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:  # prose: ignore
     """Pairs of an edit and the runner-up that its own prompt also reaches."""
     prompts = [o for o in outcomes if o.probe.kind == "reliability"]
     return [(o.probe.edit_id or "", o.rival) for o in prompts if o.rival is not None]

@@ -159,7 +159,7 @@ class Ledger:
         return events, fold(before.state, events)
 
     def settle(self, action: Action) -> CommitResult:
-        """Commit an action on top of the newest version, planned anew after each conflict. Raises
+        """Commit an action on top of the newest version, planned again after each conflict. Raises
         ConflictError after 8 attempts, otherwise as `act`."""
         for _ in range(TRIES - 1):
             version = self.version()
