@@ -54,9 +54,9 @@ async function request(method, path, body, signal) {
     throw new ApiError("The server cannot be reached. Is it running?");
   }
   if (response.ok) return response;
-  const body = await response.json().catch(() => ({}));
+  const failure = await response.json().catch(() => ({}));
   const retrySeconds = Number(response.headers.get("Retry-After") ?? 0);
-  throw errorOf(body, { status: response.status, retrySeconds });
+  throw errorOf(failure, { status: response.status, retrySeconds });
 }
 
 function errorOf({ error = {} }, { status = 0, retrySeconds = 0 }) {
