@@ -25,7 +25,7 @@ from scen.pipeline.job_spec import DrainSpec, EvalSpec, StreamSpec
 from scen.pipeline.run_job import job_config, run_drain_spec, run_eval_spec, run_stream_spec
 from scen.pipeline.runtime import Runtime
 from scen.snapshot.open import OpenStore
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 
 _KIB_PER_MIB = 1024
 

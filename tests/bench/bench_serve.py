@@ -39,7 +39,7 @@ from scen.pipeline.stream import settings
 from scen.records import EncodedPrompt
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 from scen_serve.engine.caches import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader

@@ -36,7 +36,7 @@ from scen.pipeline.stream import settings
 from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.open import create_store
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 
 WAYS = {"replicate-1": ("replicate", 1), "replicate-2": ("replicate", 2), "zero3-2": ("zero3", 2)}
 _FIRST = 4  # edits of the wave that comes first

@@ -22,7 +22,7 @@ from scen.pipeline.plan import Wave
 from scen.pipeline.stream import run_stream
 from scen.records import Edit, Rephrase
 from scen.snapshot.open import create_store
-from scen.tracking.tracker import WaveRecord
+from scen.tracking.client import WaveRecord
 
 WAVE_SIZE = 6
 NEUTRAL = [f"What is {a} {b}?" for a in ("a red", "an old") for b in ("river", "king", "song")]

@@ -12,7 +12,7 @@ from scen.fs import Storage
 from scen.pipeline.stream import run_stream
 from scen.records import Edit
 from scen.snapshot.open import create_store
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 
 pytestmark = pytest.mark.cluster
 

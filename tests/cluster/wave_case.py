@@ -19,7 +19,7 @@ from scen.pipeline.run_wave import WaveReport, run_wave
 from scen.pipeline.stream import settings
 from scen.records import Edit, Rephrase
 from scen.snapshot.open import OpenStore, create_store
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 
 NEUTRAL = [f"What is {a} {b}?" for a in ("a red", "an old") for b in ("river", "king", "song")]
 LOCALITY = ["Where is it?"]

@@ -26,7 +26,7 @@ from scen.pipeline.plan import Journal, Wave
 from scen.pipeline.run_wave import run_wave
 from scen.pipeline.stream import settings
 from scen.snapshot.open import create_store
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 
 
 class MortalParts:

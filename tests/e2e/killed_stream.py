@@ -20,7 +20,7 @@ from scen.pipeline.plan import Journal, Wave
 from scen.pipeline.stream import run_stream
 from scen.records import Edit, Rephrase
 from scen.snapshot.open import create_store
-from scen.tracking.tracker import WaveRecord
+from scen.tracking.client import WaveRecord
 
 SUBJECTS = ["amber", "birch", "cedar", "dune", "ember", "fjord"]
 EDITS = [

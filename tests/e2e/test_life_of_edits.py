@@ -30,7 +30,7 @@ from scen.pipeline.stream import settings
 from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 
 pytestmark = pytest.mark.e2e
 COUNT = int(os.environ.get("SCEN_TEST_EDITS", "10"))

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCE_ROOTS = ["platform", "jobs", "serve", "tests"]
 MAX_LINES = 400
+MAX_FILES = {"platform/scen": 160, "serve/scen_serve": 25}
 HEAVY = ["torch", "transformers", "ray", "mlflow", "matplotlib"]
 LIGHT = ["scen", "scen.config", "scen.records", "scen.data", "scen.ledger"]
 CONTRACTS = [
@@ -66,6 +67,11 @@ def test_every_source_file_fits_on_a_few_screens() -> None:
     assert len(files) > 50
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
     assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_the_packages_have_few_files() -> None:
+    numbers = {folder: len([*(ROOT / folder).rglob("*.py")]) for folder in MAX_FILES}
+    assert {name: n for name, n in numbers.items() if n > MAX_FILES[name]} == {}
 
 
 def test_the_import_contracts_are_all_there() -> None:

@@ -28,7 +28,7 @@ from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.ask import VersionModel
 from scen.snapshot.open import OpenStore, Say, load_store_base, open_store
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 
 
 @dataclass(frozen=True)

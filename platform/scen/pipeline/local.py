@@ -23,7 +23,7 @@ from scen.records import digest_bytes
 from scen.routing.keys import read_prompt_keys
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
-from scen.tracking.tracker import Tracker
+from scen.tracking.client import Tracker
 
 Progress = Callable[[str, int, int], None]  # step, newly done, total
 

@@ -21,8 +21,7 @@ from scen.pipeline.local import LocalParts
 from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, ReadElsewhere, Say, create_store
-from scen.tracking.client import default_tracking_uri
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker, default_tracking_uri
 from scen.tracking.wave_runs import open_tracker
 
 MakeParts = Callable[..., LocalParts]  # called with the fields of `LocalParts` in order

@@ -18,7 +18,7 @@ import torch
 from scen.evaluation.metrics import EvalReport, flatten_report
 from scen.fs import Storage
 from scen.pipeline.plan import Journal, Wave
-from scen.tracking.tracker import Tracker, WaveRecord
+from scen.tracking.client import Tracker, WaveRecord
 
 
 class TrackQueue:

@@ -1,7 +1,4 @@
-"""MLflow: tracking URIs, the client, and the writes that all kinds of runs share.
-
-MLflow is imported on first use, because its import takes seconds.
-"""
+"""What waves need of a tracker, and the connection to MLflow. Loads nothing heavy."""
 
 import json
 import logging
@@ -11,14 +8,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from scen.errors import ConfigError, ScenError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+
 
 # Read by MLflow: no telemetry, no printing into our output, and timeouts of seconds, not minutes,
 # for a server that is down.
@@ -204,3 +203,46 @@ def table_json(rows: Sequence[Mapping[str, object]]) -> str:
     table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
     plain = json.loads(json.dumps(table, default=str), parse_constant=lambda _: None)
     return json.dumps(plain, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WaveRecord:
+    """One committed wave of a stream, as a tracker receives it.
+
+    `wave_key` identifies the wave: it is tracked once, however often it is submitted.
+    `loss_curves` holds one curve per trained edit, step by step; they differ in length because
+    training stops early. `per_edit` is a table, one row per probe of the edits (see `summaries`).
+    `threshold` is the score above which an edit of the store answers. `system` holds samples of the
+    process that ran the wave, in order: `at` (seconds since 1970) and figures by name. Records of
+    earlier releases have neither.
+    """
+
+    stream: str
+    wave: int
+    wave_key: str
+    ledger_version: int
+    base_name: str
+    params: Mapping[str, str | int | float | bool]
+    metrics: Mapping[str, float]
+    loss_curves: Sequence[Sequence[float]]
+    per_edit: Sequence[Mapping[str, object]]
+    dataset_digest: str
+    num_edits: int
+    threshold: float | None = None
+    system: Sequence[Mapping[str, float]] = field(default_factory=list)
+
+
+class Tracker(Protocol):
+    """Keeps the history of waves."""
+
+    def track_wave(self, record: WaveRecord) -> str | None:
+        """Track a committed wave once; returns the id of its run, if any. Raises ScenError."""
+        ...
+
+
+class NullTracker:
+    """Keeps nothing."""
+
+    def track_wave(self, record: WaveRecord) -> str | None:
+        """Does nothing."""
+        return None

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
+from scen.tracking.client import WaveRecord
 from scen.tracking.summaries import (
     NEGATIVES,
     POSITIVES,
@@ -24,7 +25,6 @@ from scen.tracking.summaries import (
     own_edits,
     route_table,
 )
-from scen.tracking.tracker import WaveRecord
 
 Pairs = Mapping[str, tuple[float, float]]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scen.tracking.client import (
+    Tracker,
+    WaveRecord,
     default_artifact_root,
     is_server,
     log_batches,
@@ -24,7 +26,6 @@ from scen.tracking.summaries import (
     operating_curve,
     route_table,
 )
-from scen.tracking.tracker import Tracker, WaveRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,7 +11,7 @@ from scen.fs import Storage
 from scen.pipeline.local import LocalParts
 from scen.records import Edit
 from scen.snapshot.open import create_store
-from scen.tracking.tracker import NullTracker
+from scen.tracking.client import NullTracker
 
 NEUTRAL = [f"What is {a} {b}?" for a in ("a red", "an old") for b in ("river", "king", "song")]
 LOCALITY = ["Where is it?", "Who was here before them?"]

@@ -11,8 +11,8 @@ from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Journal, Wave
 from scen.pipeline.stream import StreamStep, run_stream, settings
 from scen.records import Edit
+from scen.tracking.client import WaveRecord
 from scen.tracking.figures import wave_figures
-from scen.tracking.tracker import WaveRecord
 from scen.tracking.wave_runs import finite_metrics, wave_tables
 
 MakeParts = Callable[..., LocalParts]

@@ -9,7 +9,7 @@ import pytest
 from scen.fs import Storage
 from scen.pipeline.plan import Journal
 from scen.pipeline.track import TrackQueue
-from scen.tracking.tracker import WaveRecord
+from scen.tracking.client import WaveRecord
 
 
 def record_of(wave: int, stream: str = "news") -> WaveRecord:

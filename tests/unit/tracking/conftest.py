@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 from mlflow import MlflowClient
 
-from scen.tracking.client import open_client
-from scen.tracking.tracker import WaveRecord
+from scen.tracking.client import WaveRecord, open_client
 from scen.tracking.wave_runs import MlflowTracker
 
 RecordOf = Callable[..., WaveRecord]

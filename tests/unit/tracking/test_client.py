@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from scen.tracking.client import default_tracking_uri, open_experiment, sqlite_path, ui_command
+from scen.tracking.client import (
+    NullTracker,
+    WaveRecord,
+    default_tracking_uri,
+    open_experiment,
+    sqlite_path,
+    ui_command,
+)
 from scen.tracking.traces import TraceStore
-from scen.tracking.tracker import NullTracker, WaveRecord
 from scen.tracking.wave_runs import MlflowTracker
 from unit.tracking.conftest import RecordOf
 
@@ -52,7 +58,7 @@ def test_the_null_tracker_keeps_nothing(record_of: Callable[..., WaveRecord]) ->
 def test_addresses_and_the_null_tracker_load_no_mlflow() -> None:
     code = (
         "import sys\n"
-        "import scen.tracking.client, scen.tracking.tracker, scen.tracking.wave_runs\n"
+        "import scen.tracking.client, scen.tracking.client, scen.tracking.wave_runs\n"
         "assert 'mlflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
@@ -100,7 +106,7 @@ def test_what_somebody_chose_stays(client: MlflowClient) -> None:
 
 def test_trackers_import_neither_mlflow_nor_matplotlib() -> None:
     """They take seconds, and a run without tracking needs neither."""
-    names = ("client", "tracker", "wave_runs", "studies", "models", "traces", "summaries")
+    names = ("client", "wave_runs", "studies", "models", "traces", "summaries")
     imports = "; ".join(f"import scen.tracking.{name}" for name in names)
     code = f"import sys; {imports}; print({{'mlflow', 'matplotlib', 'pandas'}} & set(sys.modules))"
     done = subprocess.run(

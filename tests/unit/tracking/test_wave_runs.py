@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from scen.errors import ConfigError, ScenError
-from scen.tracking.tracker import WaveRecord
+from scen.tracking.client import WaveRecord
 from scen.tracking.wave_runs import MlflowTracker, open_tracker
 
 RecordOf = Callable[..., WaveRecord]
