@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from scen.text import normalise as normalise
+from scen.text import normalise
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scen.records import (
-    Edit,
-    Rephrase,
-    digest_bytes,
-    digest_json,
-    edit_from_dict,
-    edit_to_dict,
-    normalise,
-)
+from scen.records import Edit, Rephrase, digest_bytes, digest_json, edit_from_dict, edit_to_dict
+from scen.text import normalise
 
 TEXT = st.text(max_size=20)
 MOMENT = st.none() | st.datetimes(timezones=st.none() | st.just(UTC) | st.timezones())

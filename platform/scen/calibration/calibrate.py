@@ -43,11 +43,12 @@ from scen.model.batch import pad_prompts
 from scen.model.decode import decode
 from scen.model.keys import KeyPlace, SpanKeys
 from scen.model.route import Route
-from scen.records import Edit, Rephrase, normalise
+from scen.records import Edit, Rephrase
 from scen.routing.router import Router
 from scen.snapshot.load import Place
 from scen.snapshot.method import Profile
 from scen.snapshot.open import OpenStore
+from scen.text import normalise
 
 Progress = Callable[[str, int, int], None]  # step, units done in this call, units in total
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from scen.data.asking import SURFACE_WAYS, Ask, Asked, Turn, Wordings
-from scen.records import Edit, Rephrase, normalise
+from scen.records import Edit, Rephrase
+from scen.text import normalise
 
 QuestionKind = Literal[
     "prompt",

@@ -25,7 +25,8 @@ from scen.ledger.markers import claim_epoch, read_published
 from scen.ledger.state import Snapshot, State
 from scen.ledger.view import Delta, Streams, View, delta_of, view_of
 from scen.pipeline.admit import Admission, admit
-from scen.records import Edit, normalise
+from scen.records import Edit
+from scen.text import normalise
 
 log = logging.getLogger(__name__)
 API = 1  # increased by changes that callers of an older registry cannot handle

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from scen.ledger.table import EditTexts
-from scen.records import Edit, normalise
+from scen.records import Edit
+from scen.text import normalise
 
 
 @dataclass(frozen=True, slots=True)

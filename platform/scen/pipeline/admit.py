@@ -12,8 +12,8 @@ from scen.data import Rejection
 from scen.ledger.actions import starts_after
 from scen.ledger.events import LedgerEntry, edit_keys, in_utc, prompt_key, target_key
 from scen.ledger.state import Snapshot, State
-from scen.records import Edit, edit_to_dict, normalise
-from scen.text import name_hidden
+from scen.records import Edit, edit_to_dict
+from scen.text import name_hidden, normalise
 
 
 @dataclass(frozen=True, slots=True)

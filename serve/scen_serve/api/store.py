@@ -132,16 +132,16 @@ def status(service: Service, stream: str, edit_id: str) -> Json:
     identity = {"id": edit_id, "stream": stream}
     inbox = Inbox(service.store.storage, stream)
     state = service.store.ledger.snapshot().state
-    try:
-        is_scheduled = edit_id in state.gone and state.gone[edit_id].is_scheduled
-        entry = state.entries[edit_id] if is_scheduled else service.store.ledger.find(edit_id)
-        if entry.stream != stream:
-            raise NotFoundError(f"edit {edit_id} is not in the stream {stream}")
-    except NotFoundError as gone:
+    entry = state.entries.get(edit_id)
+    is_scheduled = edit_id in state.gone and state.gone[edit_id].is_scheduled
+    is_current = is_scheduled or state.is_active(edit_id)
+    if entry is None or entry.stream != stream or not is_current:
         try:
             queued = inbox.status(edit_id)
         except NotFoundError:
-            raise gone from None
+            if not is_scheduled:
+                service.store.ledger.find(edit_id)  # if not active, its error says why
+            raise NotFoundError(f"edit {edit_id} is not in the stream {stream}") from None
         return identity | queued | _remarks(inbox, edit_id, queued["status"])
     served = service.engine.snapshot
     is_served = served is not None and edit_id in served.edit_ids

@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope as AsgiScope
 
 from scen.errors import InputError
+from scen.ledger.events import LedgerEntry
 from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel
 from scen.records import EncodedPrompt
@@ -138,21 +139,20 @@ def _explanation(
     threshold = service.store.threshold
     answering = nearest[0].edit_id if nearest and nearest[0].score > threshold else None
     routed = prompt.routed or prompt
+    entries = service.store.ledger.snapshot(snapshot.version).state.entries
     return Explanation(
         version=snapshot.version,
         threshold=threshold,
         edit_id=answering,
         spans=list(routed.texts),
         nearest=[
-            _near_edit(service, snapshot, edit, edit.edit_id == answering, key) for edit in nearest
+            _near_edit(entries[edit.edit_id], edit, edit.edit_id == answering, key)
+            for edit in nearest
         ],
     )
 
 
-def _near_edit(
-    service: Service, snapshot: ServedSnapshot, likely: LikelyEdit, answers: bool, key: ApiKey
-) -> NearEdit:
-    entry = service.store.ledger.snapshot(snapshot.version).state.entries[likely.edit_id]
+def _near_edit(entry: LedgerEntry, likely: LikelyEdit, answers: bool, key: ApiKey) -> NearEdit:
     may_touch = key.may_touch(entry.stream)
     near = NearEdit(
         edit_id=likely.edit_id if answers or may_touch else None,

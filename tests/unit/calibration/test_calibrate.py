@@ -15,7 +15,8 @@ from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import decode
 from scen.model.route import Route
-from scen.records import Edit, normalise
+from scen.records import Edit
+from scen.text import normalise
 
 
 def test_few_edits_or_prompts_are_refused(tiny: Base, edits: list[Edit]) -> None:

@@ -17,7 +17,8 @@ from scen.calibration.router_set import (
     question_templates,
 )
 from scen.data.asking import wordings
-from scen.records import Edit, Rephrase, normalise
+from scen.records import Edit, Rephrase
+from scen.text import normalise
 
 
 @pytest.fixture
