@@ -53,8 +53,15 @@ class Route:
 
     def take(self, rows: Tensor) -> "Route":
         """The route of these rows."""
-        columns = (self.expert_B, self.score_B, self.nearest_B, self.runner_up_B, self.span_B)
-        return Route(*(column[rows] for column in columns))
+        return Route(*(column[rows] for column in self._columns))
+
+    def to(self, device: torch.device) -> "Route":
+        """A copy on this device."""
+        return Route(*(column.to(device) for column in self._columns))
+
+    @property
+    def _columns(self) -> tuple[Tensor, ...]:
+        return self.expert_B, self.score_B, self.nearest_B, self.runner_up_B, self.span_B
 
 
 class NeuronBank(Protocol):
@@ -92,18 +99,24 @@ class SigmoidNeurons:
 
     def score(self, filled: Prefill) -> Tensor:
         """score_BE: the score of each edit for each prompt."""
-        h_BF = filled.last(self.layer).to(self.weight_EF.dtype)
-        return torch.sigmoid(h_BF @ self.weight_EF.T)
+        return self._score(filled.last(self.layer))
 
     def route(self, filled: Prefill) -> Route:
         """The top-1 edit of each row if its score is above theta, else the base."""
+        return self.route_last(filled.last(self.layer))
+
+    def route_last(self, h_BF: Tensor) -> Route:
+        """As `route`, from the `down_proj` inputs at the last prompt tokens."""
         if len(self) == 0:
-            return Route.base(len(filled.batch), filled.logits_BV.device)
-        score_BE, index_BE = self.score(filled).topk(min(2, len(self)), dim=1)
+            return Route.base(len(h_BF), h_BF.device)
+        score_BE, index_BE = self._score(h_BF).topk(min(2, len(self)), dim=1)
         chosen_BE = index_BE.masked_fill(score_BE <= self.theta, -1)
         runner_up_B = chosen_BE[:, 1] if len(self) > 1 else torch.full_like(index_BE[:, 0], -1)
         whole_B = torch.zeros_like(runner_up_B)
         return Route(chosen_BE[:, 0], score_BE[:, 0].float(), index_BE[:, 0], runner_up_B, whole_B)
+
+    def _score(self, h_BF: Tensor) -> Tensor:
+        return torch.sigmoid(h_BF.to(self.weight_EF) @ self.weight_EF.T)
 
 
 def initial_neuron(width: int, seed: int, dtype: torch.dtype) -> Tensor:

@@ -202,16 +202,20 @@ class KeyNeurons:
         device, rows = filled.logits_BV.device, len(filled.batch)
         if len(self) == 0:
             return Route.base(rows, device)
-        keys = read_span_keys(filled, self.router.encoder.places)
+        return self.route_keys(read_span_keys(filled, self.router.encoder.places), rows).to(device)
+
+    def route_keys(self, keys: SpanKeys, rows: int) -> Route:
+        """As `route`, from the keys of the spans of `rows` prompts, at least one span each."""
         choice = self.choose_spans(keys)
-        best = best_spans(choice, keys.row_M.to(choice.score_BE.device), rows)
+        device = choice.score_BE.device
+        best = best_spans(choice, keys.row_M.to(device), rows)
         chosen_B2 = best.index_B2.masked_fill(best.score_B2 <= self.router.threshold, -1)
         return Route(
-            chosen_B2[:, 0].to(device),
-            best.score_B2[:, 0].to(device),
-            best.index_B2[:, 0].to(device),
-            chosen_B2[:, 1].to(device),
-            keys.span_M.to(device)[best.at_B.to(device)],
+            chosen_B2[:, 0],
+            best.score_B2[:, 0],
+            best.index_B2[:, 0],
+            chosen_B2[:, 1],
+            keys.span_M.to(device)[best.at_B],
         )
 
 

@@ -1,8 +1,10 @@
-"""From logits to text: sampling the next token of a row, and incremental detokenization."""
+"""From logits to text: sampling the next token of a row, incremental detokenization, and the events
+of an answer."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -11,7 +13,16 @@ from tokenizers.decoders import ByteLevel, DecodeStream
 from torch import Tensor
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from scen_serve.engine.request import Sampling, TokenLogprob
+from scen_serve.engine.request import (
+    Ended,
+    EndReason,
+    Failed,
+    Piece,
+    Request,
+    Sampling,
+    Ticket,
+    TokenLogprob,
+)
 
 
 def new_generator(sampling: Sampling) -> torch.Generator | None:
@@ -146,6 +157,62 @@ class IncrementalDetokenizer:
         cut = max(0, len(self._pending) - held)
         released, self._pending = self._pending[:cut], self._pending[cut:]
         return released
+
+
+@dataclass
+class Answer:
+    """The tokens of one answer, emitted as events; the same whatever engine chose them."""
+
+    ticket: Ticket
+    detokenizer: IncrementalDetokenizer
+    output_ids: list[int] = field(default_factory=list, kw_only=True)
+
+    @property
+    def request(self) -> Request:
+        """The request that is answered."""
+        return self.ticket.request
+
+    def add(
+        self, token: int, logprob: Callable[[int], TokenLogprob], stop_ids: frozenset[int]
+    ) -> bool:
+        """Emit the next token; False if the answer ends. `logprob` returns its log-probability,
+        given the number of characters before it."""
+        sampling = self.request.sampling
+        is_eos = token in stop_ids and not sampling.ignore_eos
+        is_stop = is_eos or token in sampling.stop_token_ids
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if sampling.top_logprobs is not None and (not is_stop or self.request.scored):
+            logprobs = (logprob(self.detokenizer.length),)
+        if is_stop:
+            if logprobs:  # clients that score prompts expect one more token
+                self.ticket.emit(Piece("", logprobs))
+            return self.end("stop")
+        self.output_ids.append(token)
+        text = self.detokenizer.push(token)
+        if text or logprobs:
+            self.ticket.emit(Piece(text, logprobs))
+        if self.detokenizer.is_stopped:
+            return self.end("stop")
+        return len(self.output_ids) < sampling.max_tokens or self.end("length")
+
+    def end(self, reason: EndReason) -> bool:
+        """Emit the remaining text and the end; returns False."""
+        rest = self.detokenizer.finish()
+        if rest:
+            self.ticket.emit(Piece(rest))
+        self._emit_end("stop" if self.detokenizer.is_stopped else reason)
+        return False
+
+    def cancel(self) -> None:
+        """Emit the end of a cancelled answer."""
+        self._emit_end("cancelled")
+
+    def fail(self, error: Exception) -> None:
+        """Emit an error as the end of the answer."""
+        self.ticket.emit(Failed(error))
+
+    def _emit_end(self, reason: EndReason) -> None:
+        self.ticket.emit(Ended(reason, len(self.request.prompt.ids), len(self.output_ids)))
 
 
 def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:

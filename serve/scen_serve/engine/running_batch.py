@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from scen.model.step import RowCache, step_rows
 from scen.snapshot.load import Place
 from scen_serve.engine.caches import ExpertCache, PrefixCache
 from scen_serve.engine.decoding import (
+    Answer,
     IncrementalDetokenizer,
     adjust_logits,
     choose_token,
@@ -29,17 +30,7 @@ from scen_serve.engine.decoding import (
     prompt_logprobs,
     token_logprob,
 )
-from scen_serve.engine.request import (
-    Ended,
-    EndReason,
-    Failed,
-    Piece,
-    Request,
-    Routed,
-    ScoredText,
-    Ticket,
-    TokenLogprob,
-)
+from scen_serve.engine.request import Failed, Piece, Routed, ScoredText, Ticket, TokenLogprob
 from scen_serve.engine.snapshots import ServedSnapshot
 
 log = logging.getLogger(__name__)
@@ -47,31 +38,23 @@ _SCORED_AT_ONCE = 64  # positions whose logits are held in memory at once
 
 
 @dataclass
-class Row:
-    """One answer. `place` locates its expert in the store, `slot` on the device (-1: none).
+class Row(Answer):
+    """One answer in a batch. `place` locates its expert in the store, `slot` on the device (-1: none).
     `acts_from` is the first prompt token on which the expert acts if the prompt is scored."""
 
-    ticket: Ticket
     snapshot: ServedSnapshot
-    detokenizer: IncrementalDetokenizer
     generator: torch.Generator | None
     place: Place | None = None
     fetching: "Future[None] | None" = None
     slot: int = -1
     acts_from: int = 0
-    output_ids: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, ticket: Ticket, snapshot: ServedSnapshot, tokenizer: Any) -> "Row":
         """The row of a request that leaves the queue."""
         sampling = ticket.request.sampling
         detokenizer = IncrementalDetokenizer(tokenizer, sampling.stop)
-        return cls(ticket, snapshot, detokenizer, new_generator(sampling))
-
-    @property
-    def request(self) -> Request:
-        """The request that this row answers."""
-        return self.ticket.request
+        return cls(ticket, detokenizer, snapshot=snapshot, generator=new_generator(sampling))
 
     def is_ready(self, experts: ExpertCache) -> bool:
         """True if the row has its expert, or needs none. Raises what reading the expert raised."""
@@ -100,46 +83,16 @@ class Row:
         """Choose the next token and emit it; False if the answer ends."""
         sampling = self.request.sampling
         if sampling.max_tokens == 0:
-            return self._end("length")
+            return self.end("length")
         adjusted_V = adjust_logits(
             logits_V, sampling, self.request.prompt.ids, self.output_ids, stop_ids
         )
         token = choose_token(adjusted_V, sampling, self.generator)
-        is_eos = token in stop_ids and not sampling.ignore_eos
-        is_stop = is_eos or token in sampling.stop_token_ids
-        logprobs: tuple[TokenLogprob, ...] = ()
-        if sampling.top_logprobs is not None and (not is_stop or self.request.scored):
-            before = self.detokenizer.length
-            logprobs = (token_logprob(logits_V, token, sampling.top_logprobs, before),)
-        if is_stop:
-            if logprobs:  # clients that score prompts expect one more token
-                self.ticket.emit(Piece("", logprobs))
-            return self._end("stop")
-        self.output_ids.append(token)
-        text = self.detokenizer.push(token)
-        if text or logprobs:
-            self.ticket.emit(Piece(text, logprobs))
-        if self.detokenizer.is_stopped:
-            return self._end("stop")
-        return len(self.output_ids) < sampling.max_tokens or self._end("length")
 
-    def cancel(self) -> None:
-        """Emit the end of a cancelled answer."""
-        self._emit_end("cancelled")
+        def logprob(before: int) -> TokenLogprob:
+            return token_logprob(logits_V, token, sampling.top_logprobs or 0, before)
 
-    def fail(self, error: Exception) -> None:
-        """Emit an error as the end of the answer."""
-        self.ticket.emit(Failed(error))
-
-    def _end(self, reason: EndReason) -> bool:
-        rest = self.detokenizer.finish()
-        if rest:
-            self.ticket.emit(Piece(rest))
-        self._emit_end("stop" if self.detokenizer.is_stopped else reason)
-        return False
-
-    def _emit_end(self, reason: EndReason) -> None:
-        self.ticket.emit(Ended(reason, len(self.request.prompt.ids), len(self.output_ids)))
+        return self.add(token, logprob, stop_ids)
 
 
 @dataclass(frozen=True)
