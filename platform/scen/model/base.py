@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from scen.errors import ConfigError
+from scen.model.batch import cache_name
 from scen.model.decoder import TESTED, check_parts
 from scen.model.template import Template, TemplateName
 from scen.model.weights import (
@@ -155,6 +156,7 @@ def open_base(
 ) -> Base:
     """Open a base without loading its weights; their files are hashed for the fingerprint, with
     cached digests. Raises BaseError, ConfigError."""
+    cache_name()  # refuses untested versions of transformers
     load_device = pick_device(device)
     load_dtype = pick_dtype(dtype, load_device)
     folder = resolve_base(name, say)

@@ -1,14 +1,37 @@
-"""Batches of token rows: prompts are left-padded, targets right-padded."""
+"""Batches of token rows: prompts are left-padded, targets right-padded. And the argument with which
+forward methods take a cache, whose name depends on the version of transformers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
+from scen.errors import BaseError
 from scen.records import EncodedEdit, EncodedPrompt
 
 IGNORED = -100  # label that cross-entropy ignores
+_OLDEST, _RENAMED, _UNTESTED = (5, 16, 1), (5, 24), (5, 25)  # versions of transformers
+
+
+def cache_name(version: str = transformers.__version__) -> str:
+    """The argument of forward methods that takes a cache, `past_key_values` before transformers
+    5.24. They ignore a wrong name, and answer wrongly: raises BaseError for an untested version."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    if not _OLDEST <= numbers < _UNTESTED:
+        raise BaseError(
+            f"transformers {version} is not supported: its forward passes may differ. Install one "
+            "that is tested: pip install 'transformers>=5.16.1,<5.25'"
+        )
+    return "cache" if numbers >= _RENAMED else "past_key_values"
+
+
+def cache_argument(cache: Any) -> dict[str, Any]:
+    """Keyword arguments for a forward pass with this cache. Raises as `cache_name` does."""
+    return {cache_name(): cache}
 
 
 @dataclass(frozen=True)

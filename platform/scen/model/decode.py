@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.model.batch import PromptBatch
+from scen.model.batch import PromptBatch, cache_argument
 from scen.model.decoder import NO_SYNC, RankSync, run_head
 from scen.model.expert import EditedLinear, ExpertBank, attach_layer
 from scen.model.prefill import Prefill, prefill
@@ -101,8 +101,8 @@ def answer(
                 input_ids=next_B[:, None],
                 attention_mask=mask_BT,
                 position_ids=(length_B + step)[:, None],
-                cache=cache,
                 use_cache=True,
+                **cache_argument(cache),
             ).logits[:, -1]
     token_BS = torch.stack(steps[:max_new_tokens], 1)
     tokens, stopped = _cut_at_stop(token_BS.tolist(), edited.stop_ids)

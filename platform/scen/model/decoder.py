@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from scen.errors import BaseError
+from scen.model.batch import cache_argument
 
 TESTED = frozenset(
     (
@@ -168,18 +169,15 @@ def window_of(config: Any, layer: int) -> int | None:
 def _run(model: Any, layers: list[Any], inputs: dict[str, Tensor], span: Span) -> Tensor:
     """h_BSD: the decoder's forward with `layers` in place of its own and without the final norm."""
     core = model.model
-    h_BSD: Tensor = (
-        type(core)
-        .forward(
-            _copy_with(core, layers=layers, norm=_identity),
-            **inputs,
-            attention_mask=_masks(core, span),
-            position_ids=span.positions_BS,
-            cache=span.prefix,
-            use_cache=True,
-        )
-        .last_hidden_state
+    output = type(core).forward(
+        _copy_with(core, layers=layers, norm=_identity),
+        **inputs,
+        **cache_argument(span.prefix),
+        attention_mask=_masks(core, span),
+        position_ids=span.positions_BS,
+        use_cache=True,
     )
+    h_BSD: Tensor = output.last_hidden_state
     return h_BSD
 
 

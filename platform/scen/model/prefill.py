@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from scen.model.batch import PromptBatch, TrainBatch
+from scen.model.batch import PromptBatch, TrainBatch, cache_argument
 from scen.model.decoder import (
     NO_SYNC,
     LayerInput,
@@ -174,8 +174,8 @@ def _run(
             input_ids=batch.ids_BP[:, begin:],
             attention_mask=batch.mask_BP.long(),
             position_ids=batch.positions_BP[:, begin:],
-            cache=cache,
             use_cache=True,
+            **cache_argument(cache),
         )
         last_BD = out.last_hidden_state[:, -1] if with_logits else out.last_hidden_state[:0, -1]
         logits_BV = run_lm_head(model, last_BD)

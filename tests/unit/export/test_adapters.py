@@ -23,7 +23,7 @@ from scen.ledger.actions import WaveCommit
 from scen.ledger.ledger import create_or_open
 from scen.ledger.manifest import StoreManifest
 from scen.ledger.tensors import save_bundle
-from scen.model.batch import pad_prompts
+from scen.model.batch import cache_argument, cache_name, pad_prompts
 from scen.model.decode import answer, apply_experts, copy_cache
 from scen.model.route import Route
 from scen.records import Edit
@@ -110,7 +110,7 @@ def platform_logits(store: OpenStore, number: int, route: Route) -> tuple[list[i
     first_BV = apply_experts(edited, filled, route, cache)
     with edited.linear.use(edited.bank, route):
         rest_BSV = edited.model(
-            input_ids=torch.tensor([encoded.target[:-1]]), cache=cache, use_cache=True
+            input_ids=torch.tensor([encoded.target[:-1]]), use_cache=True, **cache_argument(cache)
         ).logits
     ids = [*encoded.prompt.ids, *encoded.target[:-1]]
     return ids, torch.cat([first_BV, rest_BSV[0]])
@@ -184,8 +184,8 @@ def test_plain_lora_gives_the_logits_after_a_prefill_without_it(
     model, length = peft_model(folder, path), len(ours_SV)
     with torch.no_grad():
         with model.disable_adapter():  # the expert acts from the last prompt token on
-            cache = model(torch.tensor([ids[:-length]]), use_cache=True).cache
-        logits_SV = model(torch.tensor([ids[-length:]]), cache=cache).logits[0]
+            cache = model(torch.tensor([ids[:-length]]), use_cache=True)[cache_name()]
+        logits_SV = model(torch.tensor([ids[-length:]]), **cache_argument(cache)).logits[0]
     torch.testing.assert_close(logits_SV, ours_SV, rtol=0, atol=TOLERANCE)
 
 

@@ -17,7 +17,7 @@ from conftest import write_tiny_base
 from scen.errors import BaseError, ConfigError
 from scen.export.adapters import adapter_config
 from scen.model.base import Base, load_base
-from scen.model.batch import PromptBatch, pad_prompts
+from scen.model.batch import PromptBatch, cache_argument, pad_prompts
 from scen.model.decode import EditedModel, answer, apply_experts, copy_cache
 from scen.model.decoder import TESTED, check_parts, run_head, run_lm_head
 from scen.model.expert import FullBank, LowRankBank, detach_layer
@@ -84,7 +84,7 @@ def whole_passes(model: Any, batch: PromptBatch) -> Tensor:
     prompt tokens there, is over the last ones here: its products round by their shape."""
     cache, mask, positions = DynamicCache(), batch.mask_BP.long(), batch.positions_BP
     given = {"attention_mask": mask, "position_ids": positions}
-    h_BPD = model.model(input_ids=batch.ids_BP, cache=cache, **given).last_hidden_state
+    h_BPD = model.model(input_ids=batch.ids_BP, **cache_argument(cache), **given).last_hidden_state
     steps = [run_lm_head(model, h_BPD[:, -1])]
     whole_BPV = model(input_ids=batch.ids_BP, **given).logits
     tolerance = 1e-5 if h_BPD.dtype == torch.float32 else 2e-2
@@ -93,7 +93,7 @@ def whole_passes(model: Any, batch: PromptBatch) -> Tensor:
         ids, positions = steps[-1].argmax(-1)[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, torch.ones_like(ids)], 1)
         given = {"attention_mask": mask, "position_ids": positions}
-        steps.append(model(input_ids=ids, cache=cache, **given).logits[:, -1])
+        steps.append(model(input_ids=ids, **cache_argument(cache), **given).logits[:, -1])
     return torch.stack(steps, 1)
 
 

@@ -1,5 +1,6 @@
 """Loading: what is supported, what is refused, and which base it is."""
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from scen.errors import BaseError, ConfigError
 from scen.model.base import Base, load_base, open_base, pick_device, pick_dtype, resolve_base
+from scen.model.batch import cache_name
 
 
 def fingerprint(folder: Path, template: str = "raw") -> str:
@@ -146,3 +148,24 @@ def test_number_types_and_devices_are_checked() -> None:
         pick_dtype("int4", cpu)
     with pytest.raises(ConfigError, match="cuda:0"):
         pick_device("tpu?")
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [("5.16.1", "past_key_values"), ("5.23.9", "past_key_values"), ("5.24.0", "cache")],
+)
+def test_the_cache_has_the_name_that_the_version_of_transformers_reads(
+    version: str, name: str
+) -> None:
+    assert cache_name(version) == name
+
+
+@pytest.mark.parametrize("version", ["4.57.0", "5.16.0", "5.25.0", "5.25.0.dev0", "6.0"])
+def test_an_untested_version_of_transformers_is_refused(version: str) -> None:
+    with pytest.raises(BaseError, match=rf"transformers {version} is not supported.*pip install"):
+        cache_name(version)
+
+
+def test_forward_passes_of_the_installed_version_have_the_argument(tiny: Base) -> None:
+    """They take any keyword argument, so a wrong name would be ignored."""
+    assert cache_name() in inspect.signature(type(tiny.model.model).forward).parameters

@@ -7,7 +7,7 @@ from transformers import DynamicCache
 
 from scen.method import MethodName
 from scen.model.base import Base
-from scen.model.batch import PromptBatch, pad_prompts
+from scen.model.batch import PromptBatch, cache_argument, pad_prompts
 from scen.model.decode import EditedModel, answer, apply_experts, copy_cache, decode
 from scen.model.expert import EditedLinear, Span, detach_layer
 from scen.model.route import Route, SigmoidNeurons
@@ -55,7 +55,7 @@ def plain_logits(base: Base, batch: PromptBatch, tokens: Tensor) -> Tensor:
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1) if step else mask
         with torch.no_grad():
             h = base.model.model(
-                input_ids=ids, attention_mask=mask, position_ids=where, cache=cache
+                input_ids=ids, attention_mask=mask, position_ids=where, **cache_argument(cache)
             ).last_hidden_state
             kept.append(base.model.lm_head(h[:, -1].contiguous()))
     return torch.stack(kept, 1)
