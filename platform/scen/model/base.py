@@ -27,6 +27,7 @@ from scen.model.weights import (
     read_folder_config,
     read_folder_model,
     read_folder_tokenizer,
+    read_generation_config,
 )
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -85,9 +86,15 @@ class Base:
     @property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer."""
-        configured = self.model.generation_config.eos_token_id
+        configured = self._generation_config.eos_token_id
         end_ids = configured if isinstance(configured, list) else [configured]
         return frozenset({self.template.end_id, *(i for i in end_ids if i is not None)})
+
+    @cached_property
+    def _generation_config(self) -> Any:
+        if self.is_loaded:
+            return self.model.generation_config
+        return read_generation_config(self.folder, self.config)
 
     @property
     def pad_id(self) -> int:
