@@ -17,6 +17,9 @@ TORCH_ANY := torch>=2.8,<3
 # Package mirrors carry a CPU-only build of this release, for machines without a GPU.
 TORCH_CPU := torch==2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
+# The lower end of the range in pyproject.toml; the upper one is in $(VENV).
+LOW := .venv-low
+TRANSFORMERS_LOW := transformers==5.16.1
 
 # Safe path, inherited by child processes: the folder platform/ must not shadow Python's module.
 PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest --durations=25
@@ -28,13 +31,14 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-fast check bench benchmark clean clean-all
+.PHONY: help setup demo test test-fast test-low check bench benchmark clean clean-all
 
 help:
 	@echo "make setup      virtual environment in $(VENV) with everything installed (2 to 5 minutes, once)"
 	@echo "make demo       real edits on a real model: its answers before and after"
 	@echo "make test       all tests that need no GPU"
 	@echo "make test-fast  the subset that needs no Ray, server or download (under 3 minutes)"
+	@echo "make test-low   test-fast with $(TRANSFORMERS_LOW), the oldest supported, in $(LOW)"
 	@echo "make check      lint, format, import layers, types, spelling, phrases"
 	@echo "make bench      speed and size: the figures in configs/eval/README.md"
 	@echo "make benchmark  quality: 200 edits with eight methods (70 minutes on one core)"
@@ -57,6 +61,10 @@ test: $(READY)
 test-fast: $(READY)
 	$(PYTEST) -m "not gpu and not slow and not e2e and not cluster" $(SIDE_BY_SIDE) tests/unit
 
+test-low: $(LOW)/.ready
+	PYTHONSAFEPATH=1 $(LOW)/bin/python -m pytest -m "not gpu and not slow and not e2e and not cluster" \
+	  $(SIDE_BY_SIDE) tests/unit
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -78,7 +86,7 @@ clean:
 	find platform jobs serve tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 clean-all: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOW)
 
 # The stamp makes a second run instant; a changed pyproject.toml installs again.
 $(READY): pyproject.toml
@@ -128,3 +136,14 @@ $(READY): pyproject.toml
 	@echo "[3/3] this package, editable, and its dependencies (200 MB, 1 to 3 quiet minutes)"
 	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $(READY)
+
+# All other packages are those of $(VENV), which follow its own on the path.
+$(LOW)/.ready: $(READY) Makefile
+	@set -e; \
+	echo "$(LOW): $(TRANSFORMERS_LOW) (seconds)"; \
+	$(BIN)/python -m venv --clear $(LOW); \
+	packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	own=$$($(LOW)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$packages')" > "$$own/shared.pth"; \
+	$(LOW)/bin/python -m pip install --quiet "$(TRANSFORMERS_LOW)"; \
+	touch $@
