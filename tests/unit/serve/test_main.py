@@ -1,13 +1,11 @@
 """What a server's arguments ask for is what its engine does."""
 
 import importlib.util
-from pathlib import Path
 
 import pydantic
 import pytest
 
 from scen.errors import ConfigError
-from scen.model.base import open_base
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.engine import Engine
 from scen_serve.main import build_service
@@ -35,24 +33,16 @@ def test_without_vllm_its_engine_is_refused_with_the_command_that_installs_it(
         build_service(ServerArgs(store=store.storage.uri, engine="vllm"))
 
 
-def test_vllm_gets_the_base_and_the_limits(tiny_folder: Path) -> None:
-    base = open_base(str(tiny_folder), template="llama2-inst", dtype="bfloat16", device="cpu")
-    fields = VllmSettings(kv_cache_bytes=1 << 20).engine_args(base, EngineLimits(max_rows=3))
-    assert fields == {
-        "model": str(tiny_folder),
-        "dtype": "bfloat16",
-        "tensor_parallel_size": 1,
+def test_vllm_gets_what_is_set_and_its_defaults_otherwise() -> None:
+    plain = {"tensor_parallel_size": 1, "enable_prefix_caching": True, "enforce_eager": False}
+    assert VllmSettings().engine_args(EngineLimits()) == plain
+    chosen = {"dtype": "float32", "quantization": "fp8", "gpu_memory_utilization": 0.5}
+    settings = VllmSettings(**chosen, kv_cache_bytes=1 << 20, options={"block_size": 32})
+    assert settings.engine_args(EngineLimits(prefix_bytes=0)) == plain | chosen | {
         "kv_cache_memory_bytes": 1 << 20,
-        "max_num_seqs": 3,
-        "max_model_len": 512,  # the base's own limit
-        "enable_prefix_caching": True,
-        "enforce_eager": False,
+        "enable_prefix_caching": False,
+        "block_size": 32,
     }
-    assert not base.is_loaded
-    settings = VllmSettings(dtype="float32", options={"block_size": 32, "max_num_seqs": 4})
-    fields = settings.engine_args(base, EngineLimits(prefix_bytes=0, max_context=100))
-    assert (fields["dtype"], fields["max_model_len"], fields["max_num_seqs"]) == ("float32", 100, 4)
-    assert (fields["block_size"], fields["enable_prefix_caching"]) == (32, False)
 
 
 def test_options_of_vllm_are_read_by_type() -> None:
