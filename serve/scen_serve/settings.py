@@ -47,6 +47,10 @@ class VllmSettings(pydantic.BaseModel):
     tokens. `expert_slots` experts are held on the device. `enforce_eager` runs without
     torch.compile and CUDA graphs: slower, ready sooner.
 
+    Workers on other machines exchange keys and experts with the server at `address`, such as
+    `tcp://10.0.0.7:*`: like Ray's own ports, only for a network that no one else can reach. Replicas
+    on Ray Serve set it themselves.
+
     `options` are further fields of vLLM's `AsyncEngineArgs`, and override those set here.
     """
 
@@ -60,6 +64,7 @@ class VllmSettings(pydantic.BaseModel):
     max_batched_tokens: int | None = pydantic.Field(None, ge=1)
     expert_slots: int = pydantic.Field(64, ge=1)
     enforce_eager: bool = False
+    address: str | None = None
     options: dict[str, Any] = {}
 
     def engine_args(self, limits: EngineLimits) -> dict[str, Any]:
