@@ -48,8 +48,8 @@ class VllmSettings(pydantic.BaseModel):
     torch.compile and CUDA graphs: slower, ready sooner.
 
     Workers on other machines exchange keys and experts with the server at `address`, such as
-    `tcp://10.0.0.7:*`: like Ray's own ports, only for a network that no one else can reach. Replicas
-    on Ray Serve set it themselves.
+    `tcp://10.0.0.7:*`, which like Ray's own ports must be reachable only within the cluster.
+    Replicas on Ray Serve set it themselves.
 
     `options` are further fields of vLLM's `AsyncEngineArgs`, and override those set here.
     """
