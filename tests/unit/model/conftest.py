@@ -95,5 +95,9 @@ def copied(tiny_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def as_gguf(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the tiny base as Tiny.gguf."""
+    """Writes the tiny base as Tiny.gguf. Skips where transformers cannot read it."""
+    try:
+        require_gguf_reader()
+    except BaseError as error:
+        pytest.skip(str(error))
     return lambda **options: write_gguf(tiny_folder, tmp_path / "Tiny.gguf", **options)
