@@ -227,8 +227,8 @@ def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Pat
         raise BaseError(f"base: {path} does not exist")
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
     if not (folder / MARKER).exists():
-        require_gguf_reader()
         check_architecture(read_gguf_config(path))
+        require_gguf_reader()
         say(f"converting {path.name} to safetensors (once; takes minutes for large files)")
         with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, _without_bars():
             part = Path(scratch) / "part"

@@ -12,6 +12,9 @@ from gguf import GGUFWriter
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from scen.errors import BaseError
+from scen.model.weights import require_gguf_reader
+
 _NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
