@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from scen.errors import ConfigError
 from scen.model.batch import cache_name
@@ -85,9 +86,17 @@ class Base:
     @property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer."""
-        configured = self.model.generation_config.eos_token_id
+        configured = self._generation_config.eos_token_id
         end_ids = configured if isinstance(configured, list) else [configured]
         return frozenset({self.template.end_id, *(i for i in end_ids if i is not None)})
+
+    @cached_property
+    def _generation_config(self) -> Any:
+        if self.is_loaded:
+            return self.model.generation_config
+        if (self.folder / "generation_config.json").exists():
+            return GenerationConfig.from_pretrained(self.folder)
+        return GenerationConfig.from_model_config(self.config)
 
     @property
     def pad_id(self) -> int:

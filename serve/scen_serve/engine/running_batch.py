@@ -30,7 +30,7 @@ from scen_serve.engine.decoding import (
     prompt_logprobs,
     token_logprob,
 )
-from scen_serve.engine.request import Failed, Piece, Routed, ScoredText, Ticket, TokenLogprob
+from scen_serve.engine.request import Piece, Routed, ScoredText, Ticket, TokenLogprob
 from scen_serve.engine.snapshots import ServedSnapshot
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ _SCORED_AT_ONCE = 64  # positions whose logits are held in memory at once
 
 @dataclass
 class Row(Answer):
-    """One answer in a batch. `place` locates its expert in the store, `slot` on the device (-1: none).
-    `acts_from` is the first prompt token on which the expert acts if the prompt is scored."""
+    """One answer in a batch. `place` locates its expert in the store, `slot` on the device (-1:
+    none). `acts_from` is the first prompt token on which the expert acts if the prompt is scored."""
 
     snapshot: ServedSnapshot
     generator: torch.Generator | None

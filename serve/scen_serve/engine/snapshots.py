@@ -129,7 +129,7 @@ class SnapshotReader:
         assert store.method.theta is not None
         for digest in {place.bundle for place in places} - self._neurons.keys():
             self._neurons[digest] = self._host.read(digest)["neuron"].float()
-        empty = torch.zeros(0, store.base.model.config.intermediate_size)
+        empty = torch.zeros(0, store.base.config.intermediate_size)
         rows = [self._neurons[digest][rows] for digest, rows in _runs(places)]
         weight_EF = torch.cat([empty, *rows])
         return SigmoidNeurons(
