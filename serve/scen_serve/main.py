@@ -30,17 +30,22 @@ _GRACE_S = 30
 
 def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None = None) -> Service:
     """The service of a store, not started. `news` announces versions before the ledger is polled.
-    Raises NotFoundError if the store does not exist, BaseError if the base is not the store's."""
-    store = open_store(Storage(args.store), args.base, say)
+    Raises NotFoundError if the store does not exist, BaseError if the base is not the store's,
+    ConfigError if vLLM is selected and not installed."""
+    vllm = args.vllm if args.engine == "vllm" else None
+    base = args.base if vllm is None else args.base.model_copy(update={"device": "cpu"})
+    store = open_store(Storage(args.store), base, say, weights=vllm is None)
     spare = 2 if store.method.kind.is_low_rank else 1  # whole matrices are large: no spare slots
     limits = EngineLimits(
         max_rows=args.max_rows,
         max_waiting=args.max_waiting,
         max_context=args.max_context,
-        expert_slots=spare * args.max_rows,
+        expert_slots=spare * args.max_rows if vllm is None else vllm.expert_slots,
         prefix_bytes=args.prefix_bytes,
     )
-    return Service(store, limits, args.poll_s, news)
+    if vllm is not None:
+        say("starting vLLM (half a minute; minutes where it compiles the base)")
+    return Service(store, limits, args.poll_s, news, vllm)
 
 
 def build_app(args: ServerArgs, service: Service, keys: Sequence[ApiKey]) -> FastAPI:

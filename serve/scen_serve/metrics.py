@@ -69,7 +69,6 @@ class Metrics:
     def __init__(self, service: Service, traces: Traces | None = None) -> None:
         self.registry = registry = CollectorRegistry()
         engine, follower = service.engine, service.follower
-        counts, prefixes = engine.experts.counts, engine.prefixes.counts
         self._requests = Counter(
             "scen_requests",
             "Requests that ended",
@@ -107,20 +106,29 @@ class Metrics:
             "scen_waiting_requests": ("Requests in the queue", lambda: engine.num_waiting),
             "scen_cache_bytes": ("Keys and values of running rows", lambda: engine.cache_bytes),
             "scen_expert_shelf_bytes": ("Experts in memory", lambda: service.host.num_bytes),
-            "scen_expert_cache_hits": ("Experts already on the device", lambda: counts.hits),
-            "scen_expert_cache_misses": ("Experts copied to the device", lambda: counts.misses),
+            "scen_expert_cache_hits": (
+                "Experts already on the device",
+                lambda: engine.counts.expert_hits,
+            ),
+            "scen_expert_cache_misses": (
+                "Experts copied to the device",
+                lambda: engine.counts.expert_misses,
+            ),
             "scen_expert_cache_evictions": (
                 "Experts evicted from the device",
-                lambda: counts.evictions,
+                lambda: engine.counts.expert_evictions,
             ),
-            "scen_prefix_cache_hits": ("Prompts with a cached prefix", lambda: prefixes.hits),
+            "scen_prefix_cache_hits": (
+                "Prompts with a cached prefix",
+                lambda: engine.counts.prefix_hits,
+            ),
             "scen_prefix_cache_tokens": (
                 "Prompt tokens taken from the cache",
-                lambda: prefixes.tokens,
+                lambda: engine.counts.prefix_tokens,
             ),
             "scen_prefix_cache_bytes": (
                 "Size of the prefix cache",
-                lambda: engine.prefixes.num_bytes,
+                lambda: engine.counts.prefix_bytes,
             ),
             "scen_serving_version": ("Served version; -1: none", lambda: _version(service)),
             "scen_candidate_version": (

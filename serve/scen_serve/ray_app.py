@@ -1,4 +1,5 @@
-"""The server as a Ray Serve application: each replica holds the whole model.
+"""The server as a Ray Serve application: each replica holds the whole model, with vLLM on several
+devices if need be.
 
 Cheap to import: Serve calls `build` on each deployment; replicas import the rest.
 """
@@ -28,10 +29,46 @@ _FIRST_SNAPSHOT_S = 60.0
 
 
 class AppArgs(ServerArgs):
-    """The arguments of a server, and the bounds on the number of replicas."""
+    """The arguments of a server, the bounds on the number of replicas, and the GPUs of a replica's
+    device: 1 for a base on a GPU, a fraction if replicas share one, 0 on CPUs.
+
+    With `vllm.tensor_parallel_size` N, a replica has N devices, each with a CPU and `num_gpus`
+    GPUs, on as few nodes as possible.
+    """
 
     min_replicas: int = pydantic.Field(1, ge=1)
     max_replicas: int = pydantic.Field(1, ge=1)
+    num_gpus: float = pydantic.Field(0.0, ge=0, le=1)
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of a replica."""
+        return self.vllm.tensor_parallel_size if self.engine == "vllm" else 1
+
+    @property
+    def is_spread(self) -> bool:
+        """True if Ray places the devices of a replica, each on its own GPUs."""
+        return self.num_devices > 1 and self.num_gpus > 0
+
+    def resources(self) -> dict[str, Any]:
+        """The options of the deployment for what a replica needs. vLLM's workers on GPUs take the
+        bundles after the first, which is the replica's own."""
+        if not self.is_spread:
+            return {"ray_actor_options": {"num_cpus": self.num_devices, "num_gpus": self.num_gpus}}
+        device = {"CPU": 1, "GPU": self.num_gpus}
+        return {
+            "ray_actor_options": {"num_cpus": 1, "num_gpus": 0},
+            "placement_group_bundles": [{"CPU": 1}, *[device] * self.num_devices],
+            "placement_group_strategy": "PACK",
+        }
+
+    def server_args(self) -> dict[str, Any]:
+        """The arguments of a replica's server: vLLM starts its workers through Ray if spread."""
+        plain = self.model_dump(exclude={"min_replicas", "max_replicas", "num_gpus"})
+        if self.is_spread:
+            options = {"distributed_executor_backend": "ray"} | self.vllm.options
+            plain["vllm"]["options"] = options
+        return plain
 
 
 @serve.ingress()
@@ -46,6 +83,10 @@ class Replica:
         from scen_serve.main import build_app, build_service
 
         parsed = ServerArgs.model_validate(args)
+        if parsed.vllm.options.get("distributed_executor_backend") == "ray":
+            address = f"tcp://{ray.util.get_node_ip_address()}:*"
+            vllm = parsed.vllm.model_copy(update={"address": address})
+            parsed = parsed.model_copy(update={"vllm": vllm})
         setup_logs(parsed.log_format, parsed.log_level, is_guest=True)
         check_proxy(parsed, proxy_host())
         keys = read_key_file(parsed.key_file)
@@ -130,15 +171,14 @@ def build(args: AppArgs) -> serve.Application:
         graceful_shutdown_timeout_s=args.timeout_s,
         health_check_period_s=3,
         health_check_timeout_s=30,
-        ray_actor_options={"num_cpus": 1},
+        **args.resources(),
         logging_config={
             "encoding": args.log_format.upper(),
             "log_level": args.log_level.upper(),
             "enable_access_log": False,  # replicas log each request themselves, in more detail
         },
     )(Replica)
-    plain = args.model_dump(exclude={"min_replicas", "max_replicas"})
-    return deployment.bind(plain)
+    return deployment.bind(args.server_args())
 
 
 Labels = tuple[tuple[str, str], ...]

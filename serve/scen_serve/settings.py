@@ -1,10 +1,14 @@
-"""Settings: server arguments and engine limits. Cheap to import."""
+"""Settings: server arguments, engine limits, and options of vLLM. Cheap to import."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import pydantic
+import yaml
 
 from scen.config import BaseConfig
+from scen.errors import ConfigError
 from scen_serve.telemetry import LogFormat, LogLevel
 
 
@@ -30,6 +34,72 @@ class EngineLimits:
     prefix_bytes: int = 256 << 20
 
 
+EngineName = Literal["own", "vllm"]
+
+
+class VllmSettings(pydantic.BaseModel):
+    """How vLLM runs the base; None leaves vLLM's default.
+
+    `dtype` is the number type of the weights (None: that of the store), `quantization` how vLLM
+    quantises them while loading, such as `fp8`. The base is split over `tensor_parallel_size`
+    devices. Keys and values get `kv_cache_bytes` per device, else what is left of the share
+    `gpu_memory_utilization` of the device's memory. A step runs at most `max_batched_tokens`
+    tokens. `expert_slots` experts are held on the device. `enforce_eager` runs without
+    torch.compile and CUDA graphs: slower, ready sooner.
+
+    Workers on other machines exchange keys and experts with the server at `address`, such as
+    `tcp://10.0.0.7:*`, which like Ray's own ports must be reachable only within the cluster.
+    Replicas on Ray Serve set it themselves.
+
+    `options` are further fields of vLLM's `AsyncEngineArgs`, and override those set here.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantization: str | None = None
+    tensor_parallel_size: int = pydantic.Field(1, ge=1)
+    gpu_memory_utilization: float | None = pydantic.Field(None, gt=0, le=1)
+    kv_cache_bytes: int | None = pydantic.Field(None, ge=1)
+    max_batched_tokens: int | None = pydantic.Field(None, ge=1)
+    expert_slots: int = pydantic.Field(64, ge=1)
+    enforce_eager: bool = False
+    address: str | None = None
+    options: dict[str, Any] = {}
+
+    def engine_args(self, limits: EngineLimits) -> dict[str, Any]:
+        """The fields of `AsyncEngineArgs` that are set here; the plugin adds those of the store."""
+        fields = {
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "kv_cache_memory_bytes": self.kv_cache_bytes,
+            "max_num_batched_tokens": self.max_batched_tokens,
+            "enable_prefix_caching": limits.prefix_bytes > 0,
+            "enforce_eager": self.enforce_eager,
+        }
+        return {name: v for name, v in fields.items() if v is not None} | self.options
+
+
+def read_vllm(fields: Sequence[str]) -> VllmSettings:
+    """Options of the form NAME=VALUE, values in YAML; names that are not fields go to `options`.
+    Raises ConfigError."""
+    known: dict[str, Any] = {}
+    for field in fields:
+        name, equals, text = field.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--vllm: {field!r} is not of the form enforce_eager=true")
+        is_known = name in VllmSettings.model_fields
+        (known if is_known else known.setdefault("options", {}))[name] = yaml.safe_load(text)
+    try:
+        return VllmSettings(**known)
+    except pydantic.ValidationError as err:
+        problem = err.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise ConfigError(f"--vllm: {name}: {problem['msg']} (got {problem['input']!r})") from err
+
+
 class ServerArgs(pydantic.BaseModel):
     """Arguments of a server.
 
@@ -37,9 +107,13 @@ class ServerArgs(pydantic.BaseModel):
     from this machine are accepted. Each replica generates at most `max_rows` answers at a time and
     queues `max_waiting` requests.
 
+    `engine` is the embedded one (`own`) or `vllm`, which needs the extra of that name; `vllm` are
+    its options.
+
     A replica checks for newer versions every `poll_s` seconds; an answer may take `timeout_s`. Keys
     and values of up to `prefix_bytes` are cached for prompts with a common prefix, such as a system
-    prompt; 0 disables the cache.
+    prompt; 0 disables the cache. vLLM's has no size of its own: it uses the memory for keys and
+    values that no answer needs.
 
     Each request and each swap is logged as a line on stderr in `log_format`, filtered by
     `log_level`. A `trace_share` of the requests (0 to 1) is traced in MLflow at `tracking_uri` (by
@@ -53,6 +127,8 @@ class ServerArgs(pydantic.BaseModel):
 
     store: str
     base: BaseConfig = pydantic.Field(default_factory=BaseConfig)
+    engine: EngineName = "own"
+    vllm: VllmSettings = pydantic.Field(default_factory=VllmSettings)
     key_file: str | None = None
     model_name: str | None = None
     max_rows: int = pydantic.Field(32, ge=1)

@@ -18,7 +18,7 @@ from scen_serve.engine.decoding import Answer
 from scen_serve.engine.request import Piece, Routed
 from scen_serve.engine.running_batch import question_end
 from scen_serve.engine.snapshots import ServedSnapshot
-from scen_vllm.link import WorkersLink
+from scen_vllm.link import Key, WorkersLink
 from scen_vllm.params import probe_params, prompt_logprobs, sampling_params, token_logprob
 from scen_vllm.routing import BatchRouter, Found, routed_form
 from scen_vllm.slots import ExpertSlots, expert_name
@@ -205,6 +205,19 @@ def generate(llm: Any, prompt: EncodedPrompt, params: Any) -> AsyncIterator[Any]
         {"prompt_token_ids": list(prompt.ids)}, params, uuid.uuid4().hex
     )
     return outputs
+
+
+async def read_key(parts: Parts, form: EncodedPrompt) -> Key:
+    """The key of a prompt, without an answer. Raises what vLLM raises."""
+    name = uuid.uuid4().hex
+    key = parts.link.expect(name)
+    try:
+        await _exhaust(
+            generate(parts.llm, form, probe_params(key_wish(name, form, parts.num_spans)))
+        )
+        return await asyncio.wait_for(key, _KEY_S)
+    finally:
+        parts.link.forget(name)
 
 
 async def _exhaust(outputs: AsyncIterator[Any]) -> None:

@@ -6,44 +6,36 @@ thread, which alone runs the base in this process, if anything does.
 
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from scen.model.base import Base
 from scen.model.keys import KeyPlace, reads_spans
+from scen.model.route import SigmoidNeurons
+from scen.records import EncodedPrompt
+from scen.snapshot.ask import LikelyEdit, likely_by_keys
 from scen.snapshot.open import OpenStore
-from scen_serve.engine.caches import HostExpertCache, PrefixCounts, empty_bank
+from scen_serve.engine.caches import HostExpertCache, empty_bank
 from scen_serve.engine.decoding import Answer, IncrementalDetokenizer
 from scen_serve.engine.engine import RequestQueue, check_request
-from scen_serve.engine.request import BusyError, Request, Sink, Ticket
+from scen_serve.engine.request import BusyError, EngineCounts, Request, Sink, Ticket
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.settings import EngineLimits
-from scen_vllm.answer import Parts, VllmAnswer
+from scen_vllm.answer import Parts, VllmAnswer, read_key
 from scen_vllm.link import WorkersLink
 from scen_vllm.plugin import register, require_version
-from scen_vllm.routing import BatchRouter
+from scen_vllm.routing import BatchRouter, routed_form, span_keys
 from scen_vllm.slots import ExpertSlots
 from scen_vllm.wish import Settings
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-_MAX_TASKS = 16
+_MAX_EXPLAINED = 16
 _BEAT_S = 0.2
-
-
-@dataclass
-class PrefixStats:
-    """vLLM's prefix cache: prompts with a cached prefix, and the size of all its blocks."""
-
-    counts: PrefixCounts = field(default_factory=PrefixCounts)
-    num_bytes: int = 0
 
 
 class _TaskTicket(Ticket):
@@ -80,13 +72,13 @@ class VllmEngine:
         of vLLM than the plugin is made for, and what vLLM raises."""
         require_version()
         self.base, self.limits = store.base, limits
-        self.prefixes = PrefixStats()
+        self._prefixes = (0, 0, 0)  # hits, tokens, bytes
         self.beat = time.monotonic()
         self.snapshot: ServedSnapshot | None = None
         self._store = store
         self._waiting = RequestQueue(limits.max_waiting)
         self._running: dict[VllmAnswer, _TaskTicket] = {}
-        self._num_tasks = queue.Queue[None](_MAX_TASKS)
+        self._num_explained = 0
         self._executor = ThreadPoolExecutor(1, "scen-router")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -104,6 +96,12 @@ class VllmEngine:
     def experts(self) -> ExpertSlots:
         """The experts on the devices."""
         return self._parts.slots
+
+    @property
+    def counts(self) -> EngineCounts:
+        """Uses of the caches since the start; vLLM has prefixes and answers in the same blocks."""
+        experts = self.experts.counts
+        return EngineCounts(experts.hits, experts.misses, experts.evictions, *self._prefixes)
 
     @property
     def max_context(self) -> int:
@@ -135,14 +133,16 @@ class VllmEngine:
         self._loop.call_soon_threadsafe(self._admit)
         return ticket
 
-    def between_steps(self, work: Callable[[], T]) -> "Future[T]":
-        """Run `work` on the thread that routes. Raises BusyError if too many tasks wait."""
-        try:
-            self._num_tasks.put_nowait(None)
-        except queue.Full:
-            raise BusyError(f"{_MAX_TASKS} such requests wait already; try again") from None
-        done = self._executor.submit(work)
-        done.add_done_callback(lambda _: self._num_tasks.get_nowait())
+    def explain(
+        self, snapshot: ServedSnapshot, prompt: EncodedPrompt, count: int
+    ) -> "Future[tuple[LikelyEdit, ...]]":
+        """As `ServingEngine.explain`."""
+        if self._num_explained >= _MAX_EXPLAINED:
+            raise BusyError(f"{_MAX_EXPLAINED} such requests wait already; try again")
+        self._num_explained += 1
+        work = self._explain(snapshot, prompt, count)
+        done = asyncio.run_coroutine_threadsafe(work, self._loop)
+        done.add_done_callback(self._count_explained)
         return done
 
     def run(self, stop: threading.Event) -> None:
@@ -187,8 +187,29 @@ class VllmEngine:
             shape.span == "all",
             self.base.stop_ids,
         )
-        self._token_bytes, self.prefixes.num_bytes = cache_sizes(self._llm.vllm_config)
+        self._token_bytes, num_bytes = cache_sizes(self._llm.vllm_config)
+        self._prefixes = (0, 0, num_bytes)
         self._tasks = [asyncio.ensure_future(task) for task in (link.receive(), self._keep_beat())]
+
+    async def _explain(
+        self, snapshot: ServedSnapshot, prompt: EncodedPrompt, count: int
+    ) -> tuple[LikelyEdit, ...]:
+        if not snapshot.places or count == 0:
+            return ()
+        form = routed_form(Request(prompt), self._parts.places)
+        key = await read_key(self._parts, form)
+
+        def likely() -> tuple[LikelyEdit, ...]:
+            neurons, ids = snapshot.neurons, snapshot.edit_ids
+            if isinstance(neurons, SigmoidNeurons):
+                return likely_by_keys(neurons, key[0], ids, count)
+            keys = span_keys(self._parts.places, [(form, key)])
+            return likely_by_keys(neurons, keys, ids, count)
+
+        return await self._loop.run_in_executor(self._executor, likely)
+
+    def _count_explained(self, _done: "Future[tuple[LikelyEdit, ...]]") -> None:
+        self._num_explained -= 1
 
     async def _close(self) -> None:
         answers = [ticket.task for ticket in self._running.values() if ticket.task]
@@ -242,9 +263,9 @@ class VllmEngine:
             answer.writer.fail(error)
         finally:
             del self._running[answer]
-            if answer.cached_tokens:
-                self.prefixes.counts.hits += 1
-                self.prefixes.counts.tokens += answer.cached_tokens
+            hits, tokens, num_bytes = self._prefixes
+            cached = answer.cached_tokens
+            self._prefixes = (hits + (cached > 0), tokens + cached, num_bytes)
             self._admit()
 
     def _cancel(self, ticket: _TaskTicket) -> None:
@@ -293,9 +314,9 @@ def engine_args(
         "worker_extension_cls": "scen_vllm.worker.WorkerExtension",
         "disable_log_stats": True,
     }
+    chosen |= options
     if settings.rank == 0:  # whole matrices cannot be applied within a CUDA graph
         chosen["enforce_eager"] = True
-    chosen |= options
     more = dict(chosen.pop("additional_config", None) or {})
     return AsyncEngineArgs(**chosen, additional_config=more | {"scen": settings.config()})
 

@@ -44,7 +44,7 @@ def routed_form(request: Request, places: Sequence[KeyPlace]) -> EncodedPrompt:
 
 
 class BatchRouter:
-    """Routes all prompts at once whose keys came in the meantime. Used on one event loop; the search
+    """Routes all prompts at once whose keys came meanwhile. Used on one event loop; the search
     runs on `executor`."""
 
     def __init__(self, places: tuple[KeyPlace, ...], executor: Executor) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from e2e.serving import chat, client, scen, service, store, url
 from scen.snapshot.open import OpenStore
+from scen_serve.engine.engine import Engine
 from scen_serve.service import Service
 from unit.serve.conftest import NEW, alone, serve_edits, unrelated
 
@@ -189,6 +190,7 @@ def test_an_unknown_model_and_path(url: str, client: openai.OpenAI) -> None:
 
 
 def test_a_full_queue_says_when_to_come_again(service: Service, client: openai.OpenAI) -> None:
+    assert isinstance(service.engine, Engine)
     service.engine._waiting._limit = 0
     with pytest.raises(openai.InternalServerError) as caught:
         chat(client, "Who?")

@@ -13,6 +13,7 @@ import pytest
 
 from e2e.serving import chat, client, service, store, url
 from scen.snapshot.open import OpenStore
+from scen_serve.engine.engine import Engine
 from scen_serve.service import Service
 from scen_serve.telemetry import JsonLines
 from unit.serve.conftest import NEW, alone, commit_wave, serve_edits, unrelated
@@ -109,6 +110,7 @@ def test_refused_requests_are_told_too(
     reader = {"Authorization": "Bearer sk-reader-1"}
     httpx.post(post, content="{", headers=reader | {"X-Request-Id": "mine-7"})
     httpx.post(f"{url}/v1/snapshots/1:activate", headers=reader)
+    assert isinstance(service.engine, Engine)
     service.engine._waiting._limit = 0
     with pytest.raises(openai.InternalServerError):
         chat(client, "Who?")

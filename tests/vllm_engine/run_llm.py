@@ -1,8 +1,8 @@
-"""Runs prompts through vLLM's offline LLM, as the plugin or plain vLLM would: a process of its own.
+"""Runs prompts through vLLM's offline LLM, with the plugin or plain, in a process of its own.
 
-`python run_llm.py JOB.json`, where a job has `out`, `plain`, `without_hash`, `args` of LLM, `model`,
-`settings` and `experts` (a safetensors file) of the plugin, and `stages`: prompts with their wishes,
-`max_tokens`, and whether the prefix cache is emptied before.
+`python run_llm.py JOB.json`, where a job has `out`, `plain`, `without_hash`, `args` of LLM,
+`model`, `settings` and `experts` (a safetensors file) of the plugin, and `stages`: prompts with
+their wishes, `max_tokens`, and whether the prefix cache is emptied before.
 """
 
 import asyncio

@@ -220,14 +220,21 @@ def test_what_does_not_fit_is_refused_at_once(served: Served) -> None:
 
 
 def test_repeated_prompts_hit_the_prefix_cache(served: Served) -> None:
-    counts = served.engine.prefixes.counts
     prompt = serve_edits(1)[0].prompt
-    before = counts.tokens
+    before = served.engine.counts.prefix_tokens
     clients = [served.ask(prompt) for _ in range(3)]
     served.finish(clients)
     assert {client.text for client in clients} == {alone(served.store, prompt)}
-    assert counts.tokens > before
+    assert served.engine.counts.prefix_tokens > before
 
 
-def test_the_thread_between_steps(served: Served) -> None:
-    assert served.engine.between_steps(lambda: 42).result(10) == 42
+def test_explanations_are_those_of_the_own_engine(served: Served, own: Engine) -> None:
+    prompt = served.store.base.template.encode_prompt(serve_edits(1)[0].prompt + " And why?")
+    snapshot = served.reader.read(2)
+    theirs = served.engine.explain(snapshot, prompt, 3)
+    ours = own.explain(snapshot, prompt, 3)
+    own.step()
+    for one, other in zip(ours.result(30), theirs.result(60), strict=True):
+        assert (one.edit_id, one.span) == (other.edit_id, other.span)
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+    served.assert_idle()

@@ -66,6 +66,15 @@ def serve(
         Parameter(name="--cors-origin", metavar="ORIGIN", help="pages of this origin may call the "
                   "API from a browser, such as https://app.example, or *; may be repeated"),
     ] = (),
+    engine: Annotated[
+        Literal["own", "vllm"],
+        Parameter(help="own: embedded; vllm: faster, needs 'scen-platform[vllm]'"),
+    ] = "own",
+    vllm: Annotated[
+        tuple[str, ...],
+        Parameter(metavar="NAME=VALUE", help="option of vLLM, such as tensor_parallel_size=2, "
+                  "quantization=fp8, or any of its engine arguments; may be repeated"),
+    ] = (),
     max_rows: Annotated[
         int, POSITIVE, Parameter(metavar="N", help="maximum answers generated at a time")
     ] = 32,
@@ -131,6 +140,7 @@ def serve(
     examples:
       scen serve --store ./my-store
       scen serve --store ./my-store --replicas 1:4
+      scen serve --store ./my-store --engine vllm --vllm enforce_eager=true
       scen serve --store s3://bucket/store --host 0.0.0.0 --api-keys keys.yaml
       scen serve --store ./my-store --log-format json --trace-share 0.01
     """
@@ -146,6 +156,8 @@ def serve(
     args = server_settings.ServerArgs(
         store=store,
         base=read_config(base=(base or BaseOptions()).settings()).base,
+        engine=engine,
+        vllm=server_settings.read_vllm(vllm),
         key_file=api_keys,
         model_name=model_name,
         cors_origins=cors_origins,

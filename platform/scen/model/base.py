@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from scen.errors import ConfigError
 from scen.model.batch import cache_name
@@ -28,6 +27,7 @@ from scen.model.weights import (
     read_folder_config,
     read_folder_model,
     read_folder_tokenizer,
+    read_generation_config,
 )
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -94,9 +94,7 @@ class Base:
     def _generation_config(self) -> Any:
         if self.is_loaded:
             return self.model.generation_config
-        if (self.folder / "generation_config.json").exists():
-            return GenerationConfig.from_pretrained(self.folder)
-        return GenerationConfig.from_model_config(self.config)
+        return read_generation_config(self.folder, self.config)
 
     @property
     def pad_id(self) -> int:

@@ -99,7 +99,7 @@ class SigmoidNeurons:
 
     def score(self, filled: Prefill) -> Tensor:
         """score_BE: the score of each edit for each prompt."""
-        return self._score(filled.last(self.layer))
+        return self.score_last(filled.last(self.layer))
 
     def route(self, filled: Prefill) -> Route:
         """The top-1 edit of each row if its score is above theta, else the base."""
@@ -109,13 +109,14 @@ class SigmoidNeurons:
         """As `route`, from the `down_proj` inputs at the last prompt tokens."""
         if len(self) == 0:
             return Route.base(len(h_BF), h_BF.device)
-        score_BE, index_BE = self._score(h_BF).topk(min(2, len(self)), dim=1)
+        score_BE, index_BE = self.score_last(h_BF).topk(min(2, len(self)), dim=1)
         chosen_BE = index_BE.masked_fill(score_BE <= self.theta, -1)
         runner_up_B = chosen_BE[:, 1] if len(self) > 1 else torch.full_like(index_BE[:, 0], -1)
         whole_B = torch.zeros_like(runner_up_B)
         return Route(chosen_BE[:, 0], score_BE[:, 0].float(), index_BE[:, 0], runner_up_B, whole_B)
 
-    def _score(self, h_BF: Tensor) -> Tensor:
+    def score_last(self, h_BF: Tensor) -> Tensor:
+        """As `score`, from the `down_proj` inputs at the last prompt tokens."""
         return torch.sigmoid(h_BF.to(self.weight_EF) @ self.weight_EF.T)
 
 

@@ -33,8 +33,9 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
 )
-from transformers.utils import logging
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from scen.errors import BaseError
 from scen.model.decoder import SUPPORTED, find_trouble
@@ -190,6 +191,14 @@ def read_folder_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder. Raises BaseError."""
     with _reading(f"{folder} cannot be read; fetch it again"):
         return AutoTokenizer.from_pretrained(folder)
+
+
+def read_generation_config(folder: Path, config: Any) -> Any:
+    """The generation settings of a folder, as its model has them. Raises BaseError."""
+    if not (folder / GENERATION_CONFIG_NAME).is_file():
+        return GenerationConfig.from_model_config(config)
+    with _reading(f"{folder / GENERATION_CONFIG_NAME} cannot be read; fetch it again"):
+        return GenerationConfig.from_pretrained(folder)
 
 
 def read_folder_model(folder: Path, dtype: torch.dtype) -> Any:

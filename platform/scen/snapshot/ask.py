@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, answer
-from scen.model.keys import read_span_keys
+from scen.model.keys import SpanKeys, read_span_keys
 from scen.model.prefill import Prefill
-from scen.model.route import Route, SigmoidNeurons
+from scen.model.route import NeuronBank, Route, SigmoidNeurons
 from scen.records import EncodedPrompt
 from scen.routing.explain import explain_spans
 from scen.routing.neurons import KeyNeurons
@@ -34,19 +35,31 @@ def likely_edits(
 ) -> tuple[LikelyEdit, ...]:
     """The likeliest `count` edits of one row of a batch, best first."""
     neurons = edited.neurons
+    if isinstance(neurons, SigmoidNeurons):
+        return likely_by_keys(neurons, filled.last(neurons.layer)[row, None], edit_ids, count)
+    assert isinstance(neurons, KeyNeurons)
+    keys = read_span_keys(filled, neurons.router.encoder.places)
+    own = keys.take((keys.row_M == row).nonzero().squeeze(1))
+    own = replace(own, row_M=torch.zeros_like(own.row_M))  # a batch of this prompt alone
+    return likely_by_keys(neurons, own, edit_ids, count)
+
+
+def likely_by_keys(
+    neurons: NeuronBank, keys: SpanKeys | Tensor, edit_ids: Sequence[str], count: int
+) -> tuple[LikelyEdit, ...]:
+    """As `likely_edits`, for one prompt whose keys were read: those of its spans, or with method
+    scen h_1F, the `down_proj` input at its last token."""
     if len(neurons) == 0 or count == 0:
         return ()
-    if isinstance(neurons, SigmoidNeurons):
-        best = neurons.score(filled)[row].topk(min(count, len(neurons)))
+    if isinstance(keys, Tensor):
+        assert isinstance(neurons, SigmoidNeurons)
+        best = neurons.score_last(keys)[0].topk(min(count, len(neurons)))
         return tuple(
             LikelyEdit(edit_ids[i], score)
             for i, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
     assert isinstance(neurons, KeyNeurons)
-    keys = read_span_keys(filled, neurons.router.encoder.places)
-    own = keys.take((keys.row_M == row).nonzero().squeeze(1))
-    own = replace(own, row_M=torch.zeros_like(own.row_M))  # a batch of this prompt alone
-    candidates = explain_spans(neurons.choose_spans(own), own.texts, neurons.router, count)
+    candidates = explain_spans(neurons.choose_spans(keys), keys.texts, neurons.router, count)
     return tuple(LikelyEdit(edit_ids[c.index], c.score, c.span, c.similarities) for c in candidates)
 
 

@@ -14,10 +14,8 @@ from starlette.types import Scope as AsgiScope
 
 from scen.errors import InputError
 from scen.ledger.events import LedgerEntry
-from scen.model.batch import pad_prompts
-from scen.model.decode import EditedModel
 from scen.records import EncodedPrompt
-from scen.snapshot.ask import LikelyEdit, likely_edits
+from scen.snapshot.ask import LikelyEdit
 from scen_serve.api.access import ANYONE, EVERYTHING, ApiKey, AppContext, Scope
 from scen_serve.api.schema import Message, encode_messages, require_question
 from scen_serve.api.store import STREAM
@@ -91,9 +89,7 @@ def explain_routes(context: AppContext) -> APIRouter:
             raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
         prompt = (await encode_messages(service.store.base.template, body.messages)).encoded
         _check_length(service, prompt)
-        pending = service.engine.between_steps(
-            lambda: _nearest(service, snapshot, prompt, body.count)
-        )
+        pending = service.engine.explain(snapshot, prompt, body.count)
         try:
             nearest = await asyncio.wait_for(asyncio.wrap_future(pending), timeout_s)
         except TimeoutError as err:
@@ -110,23 +106,6 @@ def _check_length(service: Service, prompt: EncodedPrompt) -> None:
             f"messages: {len(prompt.ids)} tokens do not fit into the context of 1 to "
             f"{service.engine.max_context}; shorten the conversation"
         )
-
-
-def _nearest(
-    service: Service, snapshot: ServedSnapshot, prompt: EncodedPrompt, count: int
-) -> tuple[LikelyEdit, ...]:
-    """Runs the base, so only the engine's thread may call it."""
-    base = service.store.base
-    edited = EditedModel(
-        base.model,
-        service.store.method.layer,
-        service.engine.experts.bank,
-        snapshot.neurons,
-        base.pad_id,
-        base.stop_ids,
-    )
-    filled = edited.prefill(pad_prompts([prompt], base.pad_id, base.device))
-    return likely_edits(edited, filled, 0, snapshot.edit_ids, count)
 
 
 def _explanation(

@@ -15,8 +15,20 @@ from typing import TypeVar
 
 from scen.errors import InputError
 from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel
+from scen.records import EncodedPrompt
+from scen.snapshot.ask import LikelyEdit, likely_edits
 from scen_serve.engine.caches import ExpertCache, PrefixCache
-from scen_serve.engine.request import BusyError, Ended, Failed, Request, Sink, Ticket
+from scen_serve.engine.request import (
+    BusyError,
+    Ended,
+    EngineCounts,
+    Failed,
+    Request,
+    Sink,
+    Ticket,
+)
 from scen_serve.engine.running_batch import Arrivals, Row, RunningBatch, read_prompts
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.settings import EngineLimits
@@ -111,9 +123,21 @@ class Engine:
         """Size of the keys and values of all rows."""
         return self._running.num_bytes
 
+    @property
+    def counts(self) -> EngineCounts:
+        """Uses of the caches since the start."""
+        experts, prefixes = self.experts.counts, self.prefixes.counts
+        return EngineCounts(
+            experts.hits,
+            experts.misses,
+            experts.evictions,
+            prefixes.hits,
+            prefixes.tokens,
+            self.prefixes.num_bytes,
+        )
+
     def submit(self, request: Request, sink: Sink) -> Ticket:
-        """Queue a request; `sink` receives its events. Raises InputError for a request that can
-        never be answered, BusyError if the queue is full or no snapshot is loaded."""
+        """As `ServingEngine.submit`."""
         check_request(request, self.base.model.config.vocab_size, self.max_context)
         if request.snapshot is None and self.snapshot is None:
             raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
@@ -121,6 +145,21 @@ class Engine:
         self._waiting.push(ticket)
         self._wake.set()
         return ticket
+
+    def explain(
+        self, snapshot: ServedSnapshot, prompt: EncodedPrompt, count: int
+    ) -> "Future[tuple[LikelyEdit, ...]]":
+        """As `ServingEngine.explain`."""
+
+        def nearest() -> tuple[LikelyEdit, ...]:
+            base, bank = self.base, self.experts.bank
+            edited = EditedModel(
+                base.model, self._layer, bank, snapshot.neurons, base.pad_id, base.stop_ids
+            )
+            filled = edited.prefill(pad_prompts([prompt], base.pad_id, base.device))
+            return likely_edits(edited, filled, 0, snapshot.edit_ids, count)
+
+        return self.between_steps(nearest)
 
     def between_steps(self, work: Callable[[], T]) -> "Future[T]":
         """Run `work` on the engine's thread, the only one that may run the base, before a step; one

@@ -1,18 +1,21 @@
-"""Requests to the engine, their events, and the events as an asyncio stream."""
+"""Requests to an engine, their events, and the events as an asyncio stream. `ServingEngine` is what
+a server needs of an engine."""
 
 import asyncio
 import functools
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from scen.errors import ScenError
 from scen.records import EncodedPrompt
 
 if TYPE_CHECKING:
-    from scen_serve.engine.engine import Engine
+    from scen.snapshot.ask import LikelyEdit
     from scen_serve.engine.snapshots import ServedSnapshot
 
 
@@ -169,6 +172,76 @@ class Ticket:
         self.is_cancelled = True
 
 
+@dataclass(frozen=True, slots=True)
+class EngineCounts:
+    """Uses of an engine's caches since its start: experts on the device, and prompt prefixes. The
+    hits of prefixes are prompts with a cached one, the tokens those taken from the cache."""
+
+    expert_hits: int = 0
+    expert_misses: int = 0
+    expert_evictions: int = 0
+    prefix_hits: int = 0
+    prefix_tokens: int = 0
+    prefix_bytes: int = 0
+
+
+class ServingEngine(Protocol):
+    """What a server needs of an engine. It is constructed with its base loaded, and ready once
+    `snapshot` is set; `run` is called once, on a thread of its own.
+
+    All other members may be used from any thread. `snapshot` serves requests that name no version;
+    assigning another one swaps it, and running answers finish on theirs.
+    """
+
+    snapshot: "ServedSnapshot | None"
+
+    @property
+    def beat(self) -> float:
+        """When the engine last made progress or was idle, by `time.monotonic`."""
+        ...
+
+    @property
+    def max_context(self) -> int:
+        """Maximum number of tokens of a prompt and its answer together."""
+        ...
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the queue."""
+        ...
+
+    @property
+    def num_running(self) -> int:
+        """Answers that are being generated, or wait for an expert."""
+        ...
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of the keys and values of running answers."""
+        ...
+
+    @property
+    def counts(self) -> EngineCounts:
+        """Uses of the caches since the start."""
+        ...
+
+    def submit(self, request: Request, sink: Sink) -> Ticket:
+        """Queue a request; `sink` receives its events. Raises InputError for a request that can
+        never be answered, BusyError if the queue is full or no snapshot is loaded."""
+        ...
+
+    def explain(
+        self, snapshot: "ServedSnapshot", prompt: EncodedPrompt, count: int
+    ) -> "Future[tuple[LikelyEdit, ...]]":
+        """The likeliest `count` edits of a version for a prompt, best first. Cancel the future to
+        skip the work. Raises BusyError if too many such requests wait."""
+        ...
+
+    def run(self, stop: threading.Event) -> None:
+        """Answer requests until `stop` is set, then release what the engine holds."""
+        ...
+
+
 Watch = Callable[[Sink], Sink]
 
 
@@ -200,10 +273,10 @@ class ResponseStream:
     """The events of requests that are answered together. Cancel it when the client is gone."""
 
     def __init__(
-        self, engine: "Engine", requests: Sequence[Request], timeout_s: float, watch: Watch
+        self, engine: ServingEngine, requests: Sequence[Request], timeout_s: float, watch: Watch
     ) -> None:
-        """Submit all requests, or none; `watch` wraps the sink of each. Raises as `Engine.submit`
-        does."""
+        """Submit all requests, or none; `watch` wraps the sink of each. Raises as
+        `submit` does."""
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._until = time.monotonic() + timeout_s

@@ -40,7 +40,8 @@ _SCORED_AT_ONCE = 64  # positions whose logits are held in memory at once
 @dataclass
 class Row(Answer):
     """One answer in a batch. `place` locates its expert in the store, `slot` on the device (-1:
-    none). `acts_from` is the first prompt token on which the expert acts if the prompt is scored."""
+    none). `acts_from` is the first prompt token on which the expert acts if the prompt is scored.
+    """
 
     snapshot: ServedSnapshot
     generator: torch.Generator | None

@@ -33,7 +33,7 @@ from unit.serve.conftest import store
 
 __all__ = ["store"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-IMAGES = {f"scen-platform:{__version__}", f"scen-platform:{__version__}-cuda"}
+IMAGES = {f"scen-platform:{__version__}{kind}" for kind in ("", "-cuda", "-vllm")}
 
 
 def instructions(name: str, path: str = "docker/Dockerfile") -> list[str]:
@@ -52,9 +52,12 @@ def test_the_image_has_the_python_and_the_torch_that_the_project_is_tested_with(
 
 
 def test_the_image_has_the_extras_and_no_root() -> None:
-    [extras] = re.findall(r"\.whl\)\[([\w,]+)\]", " ".join(instructions("RUN")))
+    assert "scen_platform-*.whl)[${EXTRAS}]" in " ".join(instructions("RUN"))
+    extras = dict(rest.split("=", 1) for rest in instructions("ARG"))["EXTRAS"]
     assert extras == "cluster,serve"
-    assert set(extras.split(",")) <= set(PROJECT["project"]["optional-dependencies"])
+    known = set(PROJECT["project"]["optional-dependencies"])
+    comment = (ROOT / "infra/docker/Dockerfile").read_text()
+    assert {*extras.split(","), *re.findall(r"--build-arg EXTRAS=(\w+)", comment)} <= known
     assert instructions("USER") == ["1000:1000"]
     assert instructions("USER", "mlflow/Dockerfile") == ["1000:1000"]
 

@@ -156,9 +156,9 @@ def job_config(command: Command) -> Config:
     return spec.model_copy(update={"settings_file": file}).config()
 
 
-def serve_config() -> dict[str, Any]:
-    """What the RayService deploys."""
-    found: dict[str, Any] = yaml.safe_load(of_kind("RayService")["edited"]["spec"]["serveConfigV2"])
+def serve_config(name: str = "edited") -> dict[str, Any]:
+    """What a RayService deploys."""
+    found: dict[str, Any] = yaml.safe_load(of_kind("RayService")[name]["spec"]["serveConfigV2"])
     return found
 
 
@@ -180,15 +180,44 @@ def test_the_service_deploys_what_serve_config_does() -> None:
     assert mine == theirs
 
 
-def test_the_proxies_of_the_service_speak_as_the_api_does() -> None:
+def test_the_service_of_vllm_is_the_same_with_another_engine() -> None:
+    theirs, mine = serve_config(), serve_config("edited-vllm")
+    [args], [their_args] = (
+        [AppArgs.model_validate(app.pop("args")) for app in config["applications"]]
+        for config in (mine, theirs)
+    )
+    assert mine == theirs
+    ServeDeploySchema.model_validate(mine)
+    names = ("engine", "vllm", "num_gpus", "max_rows", "max_replicas")
+    own = {name: getattr(their_args, name) for name in names}
+    assert args.model_copy(update=own) == their_args
+    assert args.engine == "vllm"
+
+
+def test_a_pod_of_vllm_has_room_for_the_bundles_of_a_replica() -> None:
+    [app] = serve_config("edited-vllm")["applications"]
+    args = AppArgs.model_validate(app["args"])
+    bundles = build(args)._bound_deployment._replica_config.placement_group_bundles
+    [group] = of_kind("RayService")["edited-vllm"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    [box] = group["template"]["spec"]["containers"]
+    assert sum(bundle.get("GPU", 0) for bundle in bundles) == int(
+        box["resources"]["limits"]["nvidia.com/gpu"]
+    )
+    assert sum(bundle["CPU"] for bundle in bundles) == int(group["rayStartParams"]["num-cpus"])
+    assert args.max_replicas == group["maxReplicas"]
+
+
+@pytest.mark.parametrize("service", of_kind("RayService"))
+def test_the_proxies_of_a_service_speak_as_the_api_does(service: str) -> None:
     name = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-    for pod in pods(of_kind("RayService")["edited"]):
+    for pod in pods(of_kind("RayService")[service]):
         [value] = [one["value"] for one in pod["containers"][0]["env"] if one["name"] == name]
         assert value == PROXY_CALLBACK
 
 
-def test_a_serving_pod_has_the_keys_the_port_and_time_to_end() -> None:
-    spec, config = of_kind("RayService")["edited"]["spec"], serve_config()
+@pytest.mark.parametrize("service", of_kind("RayService"))
+def test_a_serving_pod_has_the_keys_the_port_and_time_to_end(service: str) -> None:
+    spec, config = of_kind("RayService")[service]["spec"], serve_config(service)
     [app] = config["applications"]
     args = AppArgs.model_validate(app["args"])
     [group] = spec["rayClusterConfig"]["workerGroupSpecs"]
@@ -197,7 +226,7 @@ def test_a_serving_pod_has_the_keys_the_port_and_time_to_end() -> None:
     assert {"name": "serve", "containerPort": config["http_options"]["port"]} in box["ports"]
     assert spec["rayClusterDeletionDelaySeconds"] > args.timeout_s
     cpus = float(group["rayStartParams"]["num-cpus"]) * group["maxReplicas"]
-    options = app["deployments"][0]["ray_actor_options"]
+    options = args.resources()["ray_actor_options"]
     assert cpus >= args.max_replicas * options["num_cpus"]
     assert args.key_file is not None
     folder, name = Path(args.key_file).parent, Path(args.key_file).name
@@ -216,10 +245,11 @@ def test_the_example_of_keys_can_be_read(tmp_path: Path) -> None:
     }
 
 
-def test_the_disruption_budget_and_the_monitor_find_pods() -> None:
-    [group] = of_kind("RayService")["edited"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+@pytest.mark.parametrize("service", of_kind("RayService"))
+def test_the_disruption_budget_and_the_monitor_find_pods(service: str) -> None:
+    [group] = of_kind("RayService")[service]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     labels = group["template"]["metadata"]["labels"]
-    budget = of_kind("PodDisruptionBudget")["edited"]["spec"]["selector"]["matchLabels"]
+    budget = of_kind("PodDisruptionBudget")[service]["spec"]["selector"]["matchLabels"]
     assert budget.items() <= labels.items()
     monitor = of_kind("PodMonitor")["scen"]["spec"]
     ours = labels | {"ray.io/is-ray-node": "yes"}  # the operator's own

@@ -30,6 +30,7 @@ def test_a_base_is_frozen_and_ready_for_inference(tiny: Base) -> None:
 def test_all_is_known_of_a_base_without_its_weights(tiny: Base, tiny_folder: Path) -> None:
     bare = open_base(str(tiny_folder), template="llama2-inst", dtype="float32", device="cpu")
     assert bare.describe() == tiny.describe()
+    assert bare.stop_ids == tiny.stop_ids
     assert bare.num_parameters == sum(w.numel() for w in tiny.model.parameters())
     assert (bare.device, bare.dtype, bare.num_layers) == (torch.device("cpu"), torch.float32, 6)
     assert (bare.pad_id, bare.template.render("x")) == (tiny.pad_id, tiny.template.render("x"))

@@ -10,6 +10,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from scen.errors import ConfigError
 from scen_serve.ray_app import AppArgs, Changes, build, check_proxy
+from scen_serve.settings import EngineName, ServerArgs, VllmSettings
 
 FILE = Path(__file__).parents[3] / "serve/config.yaml"
 
@@ -29,6 +30,37 @@ def test_wrong_arguments_are_named() -> None:
         AppArgs.model_validate({"store": "x", "max_row": 3})
     with pytest.raises(ConfigError, match="max_replicas: 1 is less than min_replicas 2"):
         build(AppArgs(store="x", min_replicas=2))
+
+
+def test_a_replica_of_vllm_has_a_bundle_for_each_device_besides_its_own() -> None:
+    vllm = {"tensor_parallel_size": 2, "options": {"block_size": 32}}
+    built = build(AppArgs(store="x", engine="vllm", vllm=VllmSettings(**vllm), num_gpus=1))
+    config = built._bound_deployment._replica_config
+    assert config.placement_group_bundles == [{"CPU": 1}, *[{"CPU": 1, "GPU": 1}] * 2]
+    assert config.placement_group_strategy == "PACK"
+    assert config.resource_dict == {"CPU": 1, "GPU": 0}
+    [args] = built._bound_deployment.init_args
+    ray = {"block_size": 32, "distributed_executor_backend": "ray"}
+    assert ServerArgs.model_validate(args).vllm == VllmSettings(**vllm | {"options": ray})
+
+
+@pytest.mark.parametrize(
+    ("engine", "ranks", "gpus", "resources"),
+    [
+        ("own", 1, 0, {"CPU": 1, "GPU": 0}),
+        ("own", 1, 0.5, {"CPU": 1, "GPU": 0.5}),
+        ("vllm", 1, 1, {"CPU": 1, "GPU": 1}),
+        ("vllm", 2, 0, {"CPU": 2, "GPU": 0}),  # ranks on CPUs are child processes
+    ],
+)
+def test_other_replicas_need_no_placement_group(
+    engine: EngineName, ranks: int, gpus: float, resources: dict[str, float]
+) -> None:
+    vllm = VllmSettings(tensor_parallel_size=ranks)
+    built = build(AppArgs(store="x", engine=engine, vllm=vllm, num_gpus=gpus))
+    config = built._bound_deployment._replica_config
+    assert (config.placement_group_bundles, config.resource_dict) == (None, resources)
+    assert ServerArgs.model_validate(built._bound_deployment.init_args[0]).vllm == vllm
 
 
 def test_an_open_address_wants_keys_or_a_word_that_it_is_meant() -> None:

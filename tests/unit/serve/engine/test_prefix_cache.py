@@ -218,6 +218,7 @@ def test_it_is_off_in_paper_mode(tiny_folder: Path, tmp_path: Path) -> None:
 
 def test_it_is_counted_for_prometheus_and_ray(store: OpenStore) -> None:
     service = Service(store, EngineLimits())
+    assert isinstance(service.engine, Engine)
     service.follower.look()
     metrics = Metrics(service)
     for question in ("Who?", "Why?"):
