@@ -5,6 +5,7 @@ thread, which alone runs the base in this process, if anything does.
 """
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -79,6 +80,7 @@ class VllmEngine:
         self._waiting = RequestQueue(limits.max_waiting)
         self._running: dict[VllmAnswer, _TaskTicket] = {}
         self._num_explained = 0
+        self._is_closing = False
         self._executor = ThreadPoolExecutor(1, "scen-router")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -212,6 +214,7 @@ class VllmEngine:
         self._num_explained -= 1
 
     async def _close(self) -> None:
+        self._is_closing = True
         answers = [ticket.task for ticket in self._running.values() if ticket.task]
         for task in (*answers, *self._tasks):
             task.cancel()
@@ -240,7 +243,7 @@ class VllmEngine:
     def _admit(self) -> None:
         """Start the next answers. On the loop."""
         newest = self.snapshot
-        while self.num_running < self.limits.max_rows:
+        while self.num_running < self.limits.max_rows and not self._is_closing:
             tickets = self._waiting.take(1, 1)
             if not tickets:
                 return
@@ -251,22 +254,24 @@ class VllmEngine:
             text = IncrementalDetokenizer(self.base.tokenizer, ticket.request.sampling.stop)
             answer = VllmAnswer(self._parts, Answer(ticket, text), snapshot)
             self._running[answer] = ticket
-            ticket.task = asyncio.ensure_future(self._run_answer(answer))
+            ticket.task = asyncio.ensure_future(answer.run())
+            ticket.task.add_done_callback(functools.partial(self._end, answer))
 
-    async def _run_answer(self, answer: VllmAnswer) -> None:
-        try:
-            await answer.run()
-        except asyncio.CancelledError:
-            answer.writer.cancel()
-        except Exception as error:
-            log.exception("an answer failed")
-            answer.writer.fail(error)
-        finally:
-            del self._running[answer]
-            hits, tokens, num_bytes = self._prefixes
-            cached = answer.cached_tokens
-            self._prefixes = (hits + (cached > 0), tokens + cached, num_bytes)
-            self._admit()
+    def _end(self, answer: VllmAnswer, task: "asyncio.Task[None]") -> None:
+        """Emit the end of an answer that was cancelled or failed, and start the next."""
+        del self._running[answer]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("an answer failed", exc_info=error)
+        if not answer.writer.is_ended:
+            if isinstance(error, Exception):
+                answer.writer.fail(error)
+            else:
+                answer.writer.cancel()
+        hits, tokens, num_bytes = self._prefixes
+        cached = answer.cached_tokens
+        self._prefixes = (hits + (cached > 0), tokens + cached, num_bytes)
+        self._admit()
 
     def _cancel(self, ticket: _TaskTicket) -> None:
         """Called from any thread."""
@@ -308,7 +313,10 @@ def engine_args(
         "model": str(base.folder),
         "skip_tokenizer_init": True,
         "dtype": str(base.load_dtype).removeprefix("torch."),
-        "max_model_len": max_context(base, limits),
+        # Room for the one token that vLLM generates at least, and for a template around raw text.
+        "max_model_len": min(
+            max_context(base, limits) + 64, int(base.config.max_position_embeddings)
+        ),
         "max_num_seqs": 2 * limits.max_rows,
         "max_logprobs": 20,
         "worker_extension_cls": "scen_vllm.worker.WorkerExtension",

@@ -41,6 +41,13 @@ ON_CPU: dict[str, Any] = {
 SIZES = {"hidden_size": 128, "intermediate_size": 256}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """vLLM and what it imports warn of many things, which are not errors of these tests."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny base."""
