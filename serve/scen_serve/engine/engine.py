@@ -26,7 +26,6 @@ from scen_serve.engine.request import (
     EngineCounts,
     Failed,
     Request,
-    Sampling,
     Sink,
     Ticket,
 )
@@ -139,7 +138,7 @@ class Engine:
 
     def submit(self, request: Request, sink: Sink) -> Ticket:
         """As `ServingEngine.submit`."""
-        self._check(request)
+        check_request(request, self.base.model.config.vocab_size, self.max_context)
         if request.snapshot is None and self.snapshot is None:
             raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
         ticket = Ticket(request, sink)
@@ -210,28 +209,6 @@ class Engine:
             return False
         return True
 
-    def _check(self, request: Request) -> None:
-        ids, max_tokens = request.prompt.ids, request.sampling.max_tokens
-        if len(ids) + max_tokens > self.max_context:
-            raise InputError(
-                f"prompt: its {len(ids)} tokens and max_tokens {max_tokens} exceed the "
-                f"{self.max_context} tokens of this model's context; shorten one of them"
-            )
-        if not ids or min(ids) < 0 or max(ids) >= self.base.model.config.vocab_size:
-            raise InputError("prompt: has no tokens, or ids outside the base's vocabulary")
-        self._check_sampling(request.sampling)
-
-    def _check_sampling(self, sampling: Sampling) -> None:
-        if sampling.min_tokens > sampling.max_tokens:
-            raise InputError(
-                f"min_tokens: {sampling.min_tokens} exceeds max_tokens {sampling.max_tokens}"
-            )
-        biased = [token_id for token_id, _ in sampling.logit_bias]
-        for name, ids in (("stop_token_ids", sampling.stop_token_ids), ("logit_bias", biased)):
-            wrong = [token for token in ids if not 0 <= token < self.base.model.config.vocab_size]
-            if wrong:
-                raise InputError(f"{name}: {wrong[0]} is not a token of the base")
-
     def _drop_cancelled(self) -> None:
         self._waiting.drop_cancelled()
         for group in self._arrivals:
@@ -287,3 +264,24 @@ class Engine:
         except Exception as error:
             log.exception("%d running answers failed", len(self._running))
             self._running.fail(error)
+
+
+def check_request(request: Request, vocab_size: int, max_context: int) -> None:
+    """Raises InputError for a request that can never be answered."""
+    ids, sampling = request.prompt.ids, request.sampling
+    if len(ids) + sampling.max_tokens > max_context:
+        raise InputError(
+            f"prompt: its {len(ids)} tokens and max_tokens {sampling.max_tokens} exceed the "
+            f"{max_context} tokens of this model's context; shorten one of them"
+        )
+    if not ids or min(ids) < 0 or max(ids) >= vocab_size:
+        raise InputError("prompt: has no tokens, or ids outside the base's vocabulary")
+    if sampling.min_tokens > sampling.max_tokens:
+        raise InputError(
+            f"min_tokens: {sampling.min_tokens} exceeds max_tokens {sampling.max_tokens}"
+        )
+    biased = [token_id for token_id, _ in sampling.logit_bias]
+    for name, listed in (("stop_token_ids", sampling.stop_token_ids), ("logit_bias", biased)):
+        wrong = [token for token in listed if not 0 <= token < vocab_size]
+        if wrong:
+            raise InputError(f"{name}: {wrong[0]} is not a token of the base")

@@ -1,0 +1,206 @@
+"""Rows without an expert are plain vLLM's bit for bit, and expert rows are right, in one batch."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from scen.model.base import Base
+from scen.model.batch import pad_prompts
+from scen.model.decode import EditedModel, decode
+from scen.model.expert import LowRankBank
+from scen.model.keys import read_span_keys
+from scen.model.prefill import prefill
+from scen.model.route import Route, SigmoidNeurons
+from scen.records import EncodedPrompt
+from vllm_engine.conftest import EXPERTS, LAYER, PLACES, RANK, SIZES, RunLlm
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+NEW = 40
+WAYS = {
+    "eager": {},
+    "two processes": {"processes": True},
+    "whole prompts": {"args": {"max_num_batched_tokens": 1024}},
+    # All answers together need more blocks than there are.
+    "preemption": {"args": {"num_gpu_blocks_override": 24}},
+    "no prefix cache": {"args": {"enable_prefix_caching": False}},
+    "compiled": {"args": {"enforce_eager": False}},
+}
+
+
+def prompts_of(count: int, seed: int) -> list[EncodedPrompt]:
+    """Random prompts of 20 to 90 tokens with two spans."""
+    draw = random.Random(seed)
+    prompts = []
+    for _ in range(count):
+        length = draw.randint(20, 90)
+        ids = tuple(draw.randint(3, 250) for _ in range(length))
+        own = (6, length - 4)
+        prompts.append(EncodedPrompt(ids, own, (own, (8, 14)), ("", "")))
+    return prompts
+
+
+def expert_wish(row: int, prompt: EncodedPrompt) -> dict[str, Any]:
+    """The wish for an expert from the last prompt token on."""
+    return {"expert": f"expert:{row}", "slot": row, "start": len(prompt.ids) - 1}
+
+
+def read_wish(name: str, prompt: EncodedPrompt) -> dict[str, Any]:
+    """The wish for the keys of a prompt."""
+    ranges = [list(span) for span in (prompt.own, *prompt.spans)]
+    return {"key": name, "spans": ranges, "last": len(prompt.ids) - 1}
+
+
+def stages() -> list[dict[str, Any]]:
+    """Experts mixed with readers and others; then later turns of the base, with a warm cache."""
+    edited, others = prompts_of(EXPERTS, 1), prompts_of(8, 2)
+    mixed = [p for pair in zip(edited, others[:EXPERTS], strict=True) for p in pair]
+    mixed += others[EXPERTS:]
+    wishes: list[Any] = []
+    for i in range(EXPERTS):
+        wishes += [expert_wish(i, edited[i]), read_wish(f"key-{i}", others[i])]
+    wishes += [None] * (len(mixed) - len(wishes))
+    ids = [list(prompt.ids) for prompt in mixed]
+    return [{"prompts": ids, "wishes": wishes, "max_tokens": NEW, "reset": True}]
+
+
+def of_base(rows: list[Any]) -> list[Any]:
+    """The rows of the first stage on which no expert acts."""
+    return [row for i, row in enumerate(rows) if i % 2 or i >= 2 * EXPERTS]
+
+
+@pytest.fixture(scope="module")
+def expected(base: Base) -> dict[str, Any]:
+    """Answers and keys of the platform's own decoder."""
+    draw = torch.Generator().manual_seed(3)
+    down = torch.randn(EXPERTS, RANK, SIZES["intermediate_size"], generator=draw)
+    bank = LowRankBank(down, torch.randn(EXPERTS, SIZES["hidden_size"], RANK, generator=draw))
+    neurons = SigmoidNeurons(LAYER, torch.zeros(0, SIZES["intermediate_size"]), 1.0)
+    edited = EditedModel(base.model, LAYER, bank, neurons, base.pad_id, frozenset())
+    answers, keys = [], []
+    for row, prompt in enumerate(prompts_of(EXPERTS, 1)):
+        told = decode(edited, pad_prompts([prompt], base.pad_id), NEW, Route.fixed([row]))
+        answers.append(told.tokens[0])
+    for prompt in prompts_of(8, 2)[:EXPERTS]:
+        batch = pad_prompts([prompt], base.pad_id)
+        filled = prefill(base.model, batch, LAYER, [place.layer for place in PLACES])
+        keys.append(read_span_keys(filled, PLACES).key_MKF)
+    return {"answers": answers, "keys": keys}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_of_one_batch(run_llm: RunLlm, expected: dict[str, Any], way: str) -> None:
+    plain = run_llm(stages(), plain=True, **WAYS[way])["stages"][0]
+    mixed = run_llm(stages(), **WAYS[way])
+    [stage] = mixed["stages"]
+    rows = stage["rows"]
+    for ours, theirs in zip(of_base(rows), of_base(plain["rows"]), strict=True):
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["logprobs"] == theirs["logprobs"]  # as hexadecimal floats: bit for bit
+    assert [row["tokens"] for row in rows[: 2 * EXPERTS : 2]] == expected["answers"]
+    for i, key_MKF in enumerate(expected["keys"]):
+        read = torch.tensor(stage["keys"][f"key-{i}"])  # mean, two spans, last
+        assert torch.allclose(read[0], key_MKF[0, 0], rtol=1e-4, atol=1e-5)
+        assert torch.allclose(read[1:3], key_MKF[:, 1], rtol=1e-4, atol=1e-5)
+        assert torch.allclose(read[3], key_MKF[0, 2], rtol=1e-4, atol=1e-5)
+    assert mixed["state"]["reading"] == 0
+    if way == "preemption":
+        assert stage["preempted"] > 0
+        assert plain["preempted"] > 0
+
+
+def later_turns(edited: bool) -> list[dict[str, Any]]:
+    """Prompts that experts answer, and a later turn of the base that begins with prompt and answer:
+    first as plain vLLM's, whose cache is warm of the prompt alone."""
+    prompts = prompts_of(EXPERTS, 1)
+    wishes = [expert_wish(i, prompt) if edited else None for i, prompt in enumerate(prompts)]
+    ids = [list(prompt.ids) for prompt in prompts]
+    return [{"prompts": ids, "wishes": wishes, "max_tokens": NEW, "reset": True}]
+
+
+@pytest.fixture(scope="module")
+def conversation(expected: dict[str, Any]) -> list[dict[str, Any]]:
+    """Experts answer; then the base continues, from a warm cache and from an empty one."""
+    asked = later_turns(True)
+    prompts = prompts_of(EXPERTS, 1)
+    turns = [
+        [*prompt.ids, *answer, *range(10, 30)]
+        for prompt, answer in zip(prompts, expected["answers"], strict=True)
+    ]
+    wishes = []
+    for i, (prompt, turn) in enumerate(zip(prompts, turns, strict=True)):
+        own = [len(prompt.ids) + 2, len(turn) - 2]
+        wishes.append({"key": f"turn-{i}", "spans": [own, own], "last": len(turn) - 1})
+    stage = {"prompts": turns, "max_tokens": 8}
+    none = [None] * EXPERTS
+    return [
+        *asked,
+        stage | {"wishes": none, "reset": False},
+        stage | {"wishes": none, "reset": True},
+        *asked,
+        stage | {"wishes": [w | {"key": "warm-" + w["key"]} for w in wishes], "reset": False},
+        stage | {"wishes": wishes, "reset": True},
+    ]
+
+
+def close(one: list[Any], other: list[Any]) -> bool:
+    """Equal tokens, and log-probabilities that differ by rounding at most."""
+    pairs = zip(one, other, strict=True)
+    return all(
+        a["tokens"] == b["tokens"]
+        and torch.allclose(
+            *(torch.tensor([float.fromhex(x) for x in r["logprobs"]]) for r in (a, b)), atol=1e-4
+        )
+        for a, b in pairs
+    )
+
+
+def same_keys(stages: list[dict[str, Any]]) -> bool:
+    """True if the keys of later turns do not depend on what the cache held."""
+    warm, cold = stages[4]["keys"], stages[5]["keys"]
+    return all(
+        torch.allclose(torch.tensor(warm["warm-" + name]), torch.tensor(key), atol=1e-4)
+        for name, key in cold.items()
+    )
+
+
+def test_the_base_never_continues_from_an_expert_s_keys_and_values(
+    run_llm: RunLlm, conversation: list[dict[str, Any]]
+) -> None:
+    found = run_llm(conversation)["stages"]
+    assert any(row["cached"] for row in found[1]["rows"])  # of the prompts
+    for row, prompt in zip(found[1]["rows"], prompts_of(EXPERTS, 1), strict=True):
+        assert row["cached"] < len(prompt.ids)
+    assert close(found[1]["rows"], found[2]["rows"])
+    assert same_keys(found)
+
+
+def test_without_the_hooks_of_the_prefix_cache_it_does(
+    run_llm: RunLlm, conversation: list[dict[str, Any]]
+) -> None:
+    """The control: it shows that the test above can fail."""
+    found = run_llm(conversation, without_hash=True)["stages"]
+    assert not close(found[1]["rows"], found[2]["rows"])
+
+
+def test_an_expert_s_own_turn_hits_what_it_wrote(
+    run_llm: RunLlm, conversation: list[dict[str, Any]]
+) -> None:
+    """Another request with the same expert and start takes the expert's blocks, another's not."""
+    asked = conversation[0]
+    prompt = prompts_of(EXPERTS, 1)[0]
+    longer = [asked["prompts"][0] + list(range(10, 80))]
+    wish = expert_wish(0, prompt)
+    stage = {"prompts": longer, "max_tokens": 4}
+    other = expert_wish(1, prompt)
+    found = run_llm(
+        [
+            stage | {"wishes": [wish], "reset": True},
+            stage | {"wishes": [wish], "reset": False},
+            stage | {"wishes": [other], "reset": False},
+        ]
+    )["stages"]
+    same, others = found[1]["rows"][0]["cached"], found[2]["rows"][0]["cached"]
+    assert same > len(prompt.ids) > others
+    assert found[0]["rows"][0]["tokens"] == found[1]["rows"][0]["tokens"]
