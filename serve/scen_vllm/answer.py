@@ -1,6 +1,6 @@
 """One request on vLLM: it begins as the base's, and is asked again with an expert if it is routed.
 
-The first pass reads the keys of the prompt. Without an edit it simply goes on. With an edit it is
+The first pass reads the keys of the prompt. Without an edit it simply continues. With an edit it is
 aborted and asked again, with the expert acting from the last prompt token on; the prefix cache then
 leaves at most one block of the prompt to be computed.
 """
@@ -20,7 +20,7 @@ from scen_serve.engine.running_batch import question_end
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_vllm.link import Key, WorkersLink
 from scen_vllm.params import probe_params, prompt_logprobs, sampling_params, token_logprob
-from scen_vllm.routing import BatchRouter, Found, routed_form
+from scen_vllm.routing import BatchRouter, PromptRoute, routed_form
 from scen_vllm.slots import ExpertSlots, expert_name
 from scen_vllm.wish import Wish, key_wish
 
@@ -67,32 +67,32 @@ class VllmAnswer:
         form = routed_form(self._request, self._parts.places)
         async with contextlib.AsyncExitStack() as stack:
             first = await stack.enter_async_context(_Started.of(self, form))
-            found = await first.found
-            self.writer.ticket.emit(found.routed)
-            if found.expert < 0:
+            route = await first.route
+            self.writer.ticket.emit(route.routed)
+            if route.expert < 0:
                 await self._emit(first.outputs())
                 return
-        await self._speak(found)
+        await self._apply_expert(route)
 
-    async def _speak(self, found: Found) -> None:
+    async def _apply_expert(self, route: PromptRoute) -> None:
         """The answer with an expert."""
-        place = self._snapshot.places[found.expert]
+        place = self._snapshot.places[route.expert]
         slot = await self._parts.slots.acquire(place)
         try:
-            start = self._start(found)
+            start = self._start(route)
             wish: Wish = {"expert": expert_name(place), "slot": slot.number, "start": start}
             await self._emit(self._generate(wish))
         finally:
             self._parts.slots.release(slot)
 
-    def _start(self, found: Found) -> int:
+    def _start(self, route: PromptRoute) -> int:
         if self._parts.acts_on_prompt:
             return 0
         if self._request.scored is None:
             return len(self._request.prompt.ids) - 1
-        edit_id = found.routed.edit_id
+        edit_id = route.routed.edit_id
         assert edit_id is not None
-        return question_end(self._request.scored, (self._snapshot.span(edit_id), found.routed.span))
+        return question_end(self._request.scored, (self._snapshot.span(edit_id), route.routed.span))
 
     def _generate(self, wish: Wish | None) -> AsyncIterator[Any]:
         params = sampling_params(self._request, self._parts.stop_ids, wish)
@@ -121,8 +121,8 @@ class VllmAnswer:
         if request.sampling.max_tokens == 0:
             return writer.end("length")
         made = output.outputs[0]
-        found = made.logprobs or [{}] * len(made.token_ids)
-        for token, entry in zip(made.token_ids, found, strict=True):
+        logprobs = made.logprobs or [{}] * len(made.token_ids)
+        for token, entry in zip(made.token_ids, logprobs, strict=True):
 
             def logprob(before: int, token: int = token, entry: Any = entry) -> Any:
                 return token_logprob(token, entry, top, before)
@@ -162,19 +162,19 @@ class _Started:
         started._tasks = [first]
         if started._probe is not None:
             started._tasks.append(asyncio.ensure_future(_exhaust(started._probe)))
-        started.found = asyncio.ensure_future(started._find(key, began))
+        started.route = asyncio.ensure_future(started._find(key, began))
         try:
             yield started
         finally:
             started._parts.link.forget(started._name)
-            for task in (started.found, *started._tasks):
+            for task in (started.route, *started._tasks):
                 task.cancel()
-            await asyncio.gather(started.found, *started._tasks, return_exceptions=True)
+            await asyncio.gather(started.route, *started._tasks, return_exceptions=True)
             for outputs in (started._outputs, started._probe):
                 if outputs is not None:
                     await outputs.aclose()  # type: ignore[attr-defined]
 
-    found: "asyncio.Task[Found]"
+    route: "asyncio.Task[PromptRoute]"
 
     async def outputs(self) -> AsyncIterator[Any]:
         """All outputs of the pass."""
@@ -182,7 +182,7 @@ class _Started:
         async for output in self._outputs:
             yield output
 
-    async def _find(self, key: "asyncio.Future[Any]", began: float) -> Found:
+    async def _find(self, key: "asyncio.Future[Any]", began: float) -> PromptRoute:
         """The route, once the key has come. Raises what the passes raise."""
         waiting = {key, *self._tasks}
         while not key.done():
@@ -194,9 +194,9 @@ class _Started:
             if not done:
                 raise RuntimeError(f"a worker sent no keys within {_KEY_S:g} s")
         came = time.perf_counter()
-        found = await self._parts.router.route(self._snapshot, self._form, key.result())
-        routed = replace(found.routed, prefill_s=came - began, route_s=time.perf_counter() - came)
-        return replace(found, routed=routed)
+        route = await self._parts.router.route(self._snapshot, self._form, key.result())
+        routed = replace(route.routed, prefill_s=came - began, route_s=time.perf_counter() - came)
+        return replace(route, routed=routed)
 
 
 def generate(llm: Any, prompt: EncodedPrompt, params: Any) -> AsyncIterator[Any]:

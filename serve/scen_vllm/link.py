@@ -53,8 +53,8 @@ class WorkersLink:
 
     async def connect(self, llm: Any) -> None:
         """Connect all workers of an AsyncLLM."""
-        told = await llm.collective_rpc("scen_connect", args=(self.address,))
-        self._ranks = {b"rank-%d" % rank["rank"]: rank for rank in told}
+        message = await llm.collective_rpc("scen_connect", args=(self.address,))
+        self._ranks = {b"rank-%d" % rank["rank"]: rank for rank in message}
 
     @property
     def num_expected(self) -> int:
@@ -89,11 +89,11 @@ class WorkersLink:
         """Handle messages until cancelled."""
         while True:
             rank, kind, header, *rest = await self._socket.recv_multipart(copy=False)
-            told = json.loads(header.bytes)
+            message = json.loads(header.bytes)
             if kind.bytes == KEYS:
-                self._take_keys(rank.bytes, told, rest[0].buffer)
-            elif told["slot"] in self._puts:
-                self._take_put(rank.bytes, kind.bytes, told["slot"], rest)
+                self._take_keys(rank.bytes, message, rest[0].buffer)
+            elif message["slot"] in self._puts:
+                self._take_put(rank.bytes, kind.bytes, message["slot"], rest)
 
     def close(self) -> None:
         """Close the socket."""
@@ -102,10 +102,12 @@ class WorkersLink:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _take_keys(self, rank: bytes, told: dict[str, Any], data: Any) -> None:
-        key_NF = torch.frombuffer(bytearray(data), dtype=torch.float32).view(sum(told["rows"]), -1)
+    def _take_keys(self, rank: bytes, message: dict[str, Any], data: Any) -> None:
+        key_NF = torch.frombuffer(bytearray(data), dtype=torch.float32).view(
+            sum(message["rows"]), -1
+        )
         readers = sum(bool(known["places"]) for known in self._ranks.values())
-        for name, key in zip(told["names"], key_NF.split(told["rows"]), strict=True):
+        for name, key in zip(message["names"], key_NF.split(message["rows"]), strict=True):
             expected = self._keys.get(name)
             if expected is None:  # cancelled, or read again after preemption
                 continue

@@ -51,16 +51,19 @@ def probe_params(wish: Wish) -> Any:
     )
 
 
-def token_logprob(token: int, found: Mapping[int, Any], top: int, offset: int) -> TokenLogprob:
+def token_logprob(token: int, entries: Mapping[int, Any], top: int, offset: int) -> TokenLogprob:
     """Of a token and the `top` most likely ones, from vLLM's Logprob objects by token."""
-    ranked = sorted((entry.rank, other, entry.logprob) for other, entry in found.items())
+    ranked = sorted((entry.rank, other, entry.logprob) for other, entry in entries.items())
     best = tuple((other, value) for rank, other, value in ranked if rank <= top)
-    return TokenLogprob(token, found[token].logprob, best[:top], offset)
+    return TokenLogprob(token, entries[token].logprob, best[:top], offset)
 
 
 def prompt_logprobs(
-    ids: Sequence[int], found: Sequence[Mapping[int, Any] | None], top: int, offsets: Sequence[int]
+    ids: Sequence[int],
+    entries: Sequence[Mapping[int, Any] | None],
+    top: int,
+    offsets: Sequence[int],
 ) -> tuple[TokenLogprob, ...]:
     """Of each token of a prompt but the first."""
-    rows = zip(ids, found, offsets, strict=True)
+    rows = zip(ids, entries, offsets, strict=True)
     return tuple(token_logprob(token, entry, top, offset) for token, entry, offset in rows if entry)

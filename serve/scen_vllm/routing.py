@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PromptRoute:
     """The route of one prompt: its event, and the index of the edit in its snapshot (-1: none)."""
 
     routed: Routed
@@ -34,7 +34,7 @@ class _Asked:
     snapshot: ServedSnapshot
     form: EncodedPrompt
     key: Key
-    future: "asyncio.Future[Found]"
+    future: "asyncio.Future[PromptRoute]"
 
 
 def routed_form(request: Request, places: Sequence[KeyPlace]) -> EncodedPrompt:
@@ -53,7 +53,7 @@ class BatchRouter:
         self._asked: list[_Asked] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def route(self, snapshot: ServedSnapshot, form: EncodedPrompt, key: Key) -> Found:
+    async def route(self, snapshot: ServedSnapshot, form: EncodedPrompt, key: Key) -> PromptRoute:
         """The route of a prompt under a version; `form` is what was read."""
         loop = asyncio.get_running_loop()
         asked = _Asked(snapshot, form, key, loop.create_future())
@@ -68,33 +68,33 @@ class BatchRouter:
             while self._asked:
                 batch, self._asked = self._asked, []
                 try:
-                    found = await loop.run_in_executor(self._executor, self._route, batch)
+                    routes = await loop.run_in_executor(self._executor, self._route, batch)
                 except Exception as error:
                     log.exception("%d prompts could not be routed", len(batch))
                     for asked in batch:
                         if not asked.future.done():
                             asked.future.set_exception(error)
                     continue
-                for asked, result in zip(batch, found, strict=True):
+                for asked, result in zip(batch, routes, strict=True):
                     if not asked.future.done():
                         asked.future.set_result(result)
         finally:
             self._task = None
 
-    def _route(self, batch: Sequence[_Asked]) -> list[Found]:
+    def _route(self, batch: Sequence[_Asked]) -> list[PromptRoute]:
         """Called on the executor's thread."""
-        found: dict[int, Found] = {}
+        routes: dict[int, PromptRoute] = {}
         began = time.perf_counter()
         versions = {id(asked.snapshot): asked.snapshot for asked in batch}
         for number, snapshot in versions.items():
             rows = [i for i, asked in enumerate(batch) if id(asked.snapshot) == number]
             for row, result in zip(rows, self._of(snapshot, [batch[i] for i in rows]), strict=True):
-                found[row] = result
+                routes[row] = result
         route_s = time.perf_counter() - began
         log.debug("routed %d prompts in %.4f s", len(batch), route_s)
-        return [found[row] for row in range(len(batch))]
+        return [routes[row] for row in range(len(batch))]
 
-    def _of(self, snapshot: ServedSnapshot, batch: Sequence[_Asked]) -> list[Found]:
+    def _of(self, snapshot: ServedSnapshot, batch: Sequence[_Asked]) -> list[PromptRoute]:
         neurons = snapshot.neurons
         if isinstance(neurons, SigmoidNeurons):
             route = neurons.route_last(torch.cat([asked.key[0] for asked in batch]))
@@ -111,7 +111,7 @@ class BatchRouter:
                 edit_id = snapshot.edit_ids[expert]
                 texts = asked.form.texts
                 span = (texts[span_index] if span_index < len(texts) else "") or None
-            results.append(Found(Routed(snapshot.version, edit_id, score, span), expert))
+            results.append(PromptRoute(Routed(snapshot.version, edit_id, score, span), expert))
         return results
 
 

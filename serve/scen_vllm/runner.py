@@ -13,21 +13,21 @@ from torch import Tensor
 from scen.errors import BaseError
 from scen_vllm.step import Bank, Step, Work
 from scen_vllm.wish import Settings, Wish, wish_of
-from scen_vllm.worker import Taps
+from scen_vllm.worker import Hooks
 
-_taps: Taps | None = None
-"""Those of this process; vLLM has one worker per process, of which many states are global."""
+_hooks: Hooks | None = None
+"""Those of this process; vLLM runs one worker per process."""
 
 
 def scen_down(x: Tensor, y: Tensor, layer: int) -> None:
     """The op `vllm::scen_down`: input (this rank's part) and output of `down_proj`, before the sum
     over ranks. Changes `y` where an expert acts."""
-    if _taps is None:
+    if _hooks is None:
         return
     if x.is_cuda and torch.cuda.is_current_stream_capturing():
-        _taps.step.record(x, y, layer)
+        _hooks.step.record(x, y, layer)
     else:
-        _taps.step.run(x, y, layer)
+        _hooks.step.run(x, y, layer)
 
 
 def _fake_scen_down(x: Tensor, y: Tensor, layer: int) -> None:
@@ -79,11 +79,11 @@ def _patch_load(worker: Any) -> None:
     load = worker.load_model
 
     def load_model(self: Any, *args: Any, **options: Any) -> None:
-        global _taps
+        global _hooks
         load(self, *args, **options)
         settings = Settings.find(self.vllm_config.additional_config)
-        _taps = None if settings is None else tap_model(self, settings)
-        self.scen_taps = _taps
+        _hooks = None if settings is None else tap_model(self, settings)
+        self.scen_hooks = _hooks
 
     worker.load_model = load_model
 
@@ -93,15 +93,15 @@ def _patch_execute(runner: Any) -> None:
     execute, dummy = runner.execute_model, runner._dummy_run
 
     def execute_model(self: Any, *args: Any, **options: Any) -> Any:
-        if _taps is None or options.get("dummy_run"):
+        if _hooks is None or options.get("dummy_run"):
             return execute(self, *args, **options)
         output = execute(self, *args, **options)
-        _taps.send(_taps.step.finish())
+        _hooks.send(_hooks.step.finish())
         return output
 
     def _dummy_run(self: Any, *args: Any, **options: Any) -> Any:
-        if _taps is not None:
-            _taps.step.clear()
+        if _hooks is not None:
+            _hooks.step.clear()
         return dummy(self, *args, **options)
 
     runner.execute_model, runner._dummy_run = execute_model, _dummy_run
@@ -112,12 +112,12 @@ def _patch_v1(runner: Any) -> None:
 
     def _prepare_inputs(self: Any, scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
         prepared = prepare(self, scheduler_output, num_scheduled_tokens)
-        if _taps is not None:
+        if _hooks is not None:
             batch = self.input_batch
             wishes = [wish_of(self.requests[name].sampling_params) for name in batch.req_ids]
             begins = batch.num_computed_tokens_cpu[: batch.num_reqs]
             works = work_of(batch.req_ids, wishes, begins, num_scheduled_tokens)
-            _taps.step.plan(works, self.requests.keys())
+            _hooks.step.plan(works, self.requests.keys())
         return prepared
 
     runner._prepare_inputs = _prepare_inputs
@@ -129,22 +129,22 @@ def _patch_v2(runner: Any) -> None:
 
     def add_requests(self: Any, scheduler_output: Any) -> None:
         add(self, scheduler_output)
-        if _taps is not None:
+        if _hooks is not None:
             for request in scheduler_output.scheduled_new_reqs:
-                _taps.wishes[request.req_id] = wish_of(request.sampling_params)
+                _hooks.wishes[request.req_id] = wish_of(request.sampling_params)
 
     def prepare_inputs(
         self: Any, scheduler_output: Any, batch: Any, *args: Any, **rest: Any
     ) -> Any:
         prepared = prepare(self, scheduler_output, batch, *args, **rest)
-        if _taps is not None:
+        if _hooks is not None:
             states = self.req_states
             alive = states.req_id_to_index
-            _taps.wishes = {n: wish for n, wish in _taps.wishes.items() if n in alive}
-            wishes = [_taps.wishes.get(name, {}) for name in batch.req_ids]
+            _hooks.wishes = {n: wish for n, wish in _hooks.wishes.items() if n in alive}
+            wishes = [_hooks.wishes.get(name, {}) for name in batch.req_ids]
             begins = states.num_computed_tokens_np[batch.idx_mapping_np]
             works = work_of(batch.req_ids, wishes, begins, batch.num_scheduled_tokens)
-            _taps.step.plan(works, alive.keys())
+            _hooks.step.plan(works, alive.keys())
         return prepared
 
     runner.add_requests, runner.prepare_inputs = add_requests, prepare_inputs
@@ -156,16 +156,16 @@ def work_of(names: Iterable[str], wishes: Iterable[Wish], begins: Any, counts: A
     return [Work(name, wish, begin, count) for name, wish, begin, count in rows]
 
 
-def tap_model(worker: Any, settings: Settings) -> Taps:
+def tap_model(worker: Any, settings: Settings) -> Hooks:
     """Tap the layers of a loaded model that are on this worker. Raises BaseError for an
     architecture without a `down_proj` at one of them."""
     model = worker.model_runner.get_model()
     linears = dict(_find_linears(model, settings))
     device = next(model.parameters()).device
     config = worker.vllm_config
-    some = next(iter(linears.values()), None)
-    width_F = 0 if some is None else some.input_size_per_partition
-    width_D = 0 if some is None else some.output_size
+    linear = next(iter(linears.values()), None)
+    width_F = 0 if linear is None else linear.input_size_per_partition
+    width_D = 0 if linear is None else linear.output_size
     bank = Bank(settings, (width_D, width_F), device)
     step = Step(settings, list(linears), bank, device)
     graph_tokens = config.compilation_config.max_cudagraph_capture_size or 0
@@ -173,8 +173,8 @@ def tap_model(worker: Any, settings: Settings) -> Taps:
         step.make_static(graph_tokens, width_F, config.model_config.dtype)
     for layer, linear in linears.items():
         linear.quant_method = TappedMethod(linear.quant_method, layer)
-    tp_rank = 0 if some is None else some.tp_rank
-    return Taps(step, tp_rank, width_F, device)
+    tp_rank = 0 if linear is None else linear.tp_rank
+    return Hooks(step, tp_rank, width_F, device)
 
 
 def _find_linears(model: Any, settings: Settings) -> Iterator[tuple[int, Any]]:
@@ -183,7 +183,7 @@ def _find_linears(model: Any, settings: Settings) -> Iterator[tuple[int, Any]]:
     layers = getattr(inner, "layers", None)
     if inner is None or layers is None:
         raise BaseError(f"engine vllm: {type(model).__name__} has no layers that can be edited")
-    begin = getattr(inner, "start_layer", 0)  # pipeline parallel: only some layers are here
+    begin = getattr(inner, "start_layer", 0)  # pipeline parallel: a part of them
     end = getattr(inner, "end_layer", len(layers))
     for layer in sorted({settings.layer, *(layer for layer, _ in settings.places)}):
         if begin <= layer < end:

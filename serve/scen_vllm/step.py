@@ -121,11 +121,12 @@ class Step:
 
     def make_static(self, max_tokens: int, width_F: int, dtype: torch.dtype) -> None:
         """Allocate the static buffers for graphs of at most `max_tokens` tokens."""
-        where = {"device": self._device}
+        device = self._device
         self._inputs = {
-            layer: torch.zeros(max_tokens, width_F, dtype=dtype, **where) for layer in self._layers
+            layer: torch.zeros(max_tokens, width_F, dtype=dtype, device=device)
+            for layer in self._layers
         }
-        self._slot_T = torch.full((max_tokens,), -1, **where)
+        self._slot_T = torch.full((max_tokens,), -1, device=device)
 
     def clear(self) -> None:
         """The next step does nothing, such as a dummy run."""

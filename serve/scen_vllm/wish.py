@@ -73,11 +73,11 @@ class Settings:
     @classmethod
     def find(cls, additional_config: object) -> "Settings | None":
         """The settings within vLLM's `additional_config`; None if it has none."""
-        found = additional_config.get("scen") if isinstance(additional_config, Mapping) else None
-        if found is None:
+        fields = additional_config.get("scen") if isinstance(additional_config, Mapping) else None
+        if fields is None:
             return None
-        places = tuple((layer, kind) for layer, kind in found["places"])
-        return cls(found["layer"], places, found["rank"], found["slots"])
+        places = tuple((layer, kind) for layer, kind in fields["places"])
+        return cls(fields["layer"], places, fields["rank"], fields["slots"])
 
     def config(self) -> dict[str, Any]:
         """As JSON types, for `additional_config`."""

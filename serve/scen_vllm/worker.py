@@ -22,7 +22,7 @@ KEYS, PUT, DONE, FAILED = b"keys", b"put", b"done", b"failed"
 
 
 @dataclass
-class Taps:
+class Hooks:
     """What a worker has of the plugin: its step, its part of the input, and its link."""
 
     step: Step
@@ -41,19 +41,19 @@ class Taps:
 class WorkerExtension:
     """Methods of the worker that the engine calls through `collective_rpc`."""
 
-    scen_taps: Taps | None
+    scen_hooks: Hooks | None
 
     def scen_connect(self, address: str, rank: int | None = None) -> dict[str, Any]:
         """Connect to the engine; returns what it must know of this rank. Raises RuntimeError
         without the plugin's hooks."""
-        taps = getattr(self, "scen_taps", None)
-        if taps is None:
+        hooks = getattr(self, "scen_hooks", None)
+        if hooks is None:
             raise RuntimeError("scen_vllm is not active in this worker; see its warnings above")
         own = int(getattr(self, "rank", 0)) if rank is None else rank
-        if taps.link is None:
-            taps.link = WorkerLink(address, own, taps)
-            taps.link.start()
-        return {"rank": own, "tp_rank": taps.tp_rank, "places": taps.step.places}
+        if hooks.link is None:
+            hooks.link = WorkerLink(address, own, hooks)
+            hooks.link.start()
+        return {"rank": own, "tp_rank": hooks.tp_rank, "places": hooks.step.places}
 
     def scen_fence(self) -> None:
         """Returns after all steps that were scheduled before have been launched: requests that were
@@ -61,9 +61,9 @@ class WorkerExtension:
 
     def scen_state(self) -> dict[str, Any]:
         """The names of the experts in slots, and the number of prompts that are partly read."""
-        taps = self.scen_taps
-        assert taps is not None
-        return {"experts": list(taps.step.bank.names), "reading": taps.step.num_carried}
+        hooks = self.scen_hooks
+        assert hooks is not None
+        return {"experts": list(hooks.step.bank.names), "reading": hooks.step.num_carried}
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class _Outgoing:
 class WorkerLink(threading.Thread):
     """The thread of a worker that talks with the engine, over ZeroMQ."""
 
-    def __init__(self, address: str, rank: int, taps: Taps) -> None:
+    def __init__(self, address: str, rank: int, hooks: Hooks) -> None:
         super().__init__(name="scen-link", daemon=True)
         import zmq
 
         self._zmq = zmq
         self._context = zmq.Context.instance()
-        self._taps = taps
+        self._hooks = hooks
         self._outgoing: queue.SimpleQueue[_Outgoing] = queue.SimpleQueue()
         wake = f"inproc://scen-wake-{id(self)}"
         self._woken = self._context.socket(zmq.PULL)
@@ -94,9 +94,9 @@ class WorkerLink(threading.Thread):
         self._engine.setsockopt(zmq.IDENTITY, b"rank-%d" % rank)
         self._engine.setsockopt(zmq.LINGER, 0)
         self._engine.connect(address)
-        on_gpu = taps.device.type == "cuda"
-        self._stream = torch.cuda.Stream(taps.device) if on_gpu else None
-        self._model_stream = torch.cuda.current_stream(taps.device) if on_gpu else None
+        on_gpu = hooks.device.type == "cuda"
+        self._stream = torch.cuda.Stream(hooks.device) if on_gpu else None
+        self._model_stream = torch.cuda.current_stream(hooks.device) if on_gpu else None
 
     def send(self, keys: list[tuple[str, Tensor]]) -> None:
         """Called by the thread that runs the model."""
@@ -134,34 +134,34 @@ class WorkerLink(threading.Thread):
     def _receive(self, frames: list[Any]) -> None:
         kind, header, *parts = frames
         assert kind.bytes == PUT
-        told = json.loads(header.bytes)
+        message = json.loads(header.bytes)
         try:
-            self._put(told, [bytearray(part.buffer) for part in parts])
+            self._put(message, [bytearray(part.buffer) for part in parts])
         except Exception as error:  # the engine fails the answers that wait for it
             log.exception("an expert could not be copied into its slot")
             self._engine.send_multipart([FAILED, header.bytes, str(error).encode()])
         else:
             self._engine.send_multipart([DONE, header.bytes])
 
-    def _put(self, told: dict[str, Any], parts: list[bytearray]) -> None:
+    def _put(self, message: dict[str, Any], parts: list[bytearray]) -> None:
         """Copy an expert into a slot that no scheduled step uses."""
-        bank, slot = self._taps.step.bank, told["slot"]
+        bank, slot = self._hooks.step.bank, message["slot"]
         bank.names[slot] = None
         stream = self._stream
         with torch.cuda.stream(stream) if stream else contextlib.nullcontext():
             if stream is not None and self._model_stream is not None:
                 stream.wait_stream(self._model_stream)  # steps of the slot's last expert
-            for (name, shape), part in zip(told["tensors"], parts, strict=True):
+            for (name, shape), part in zip(message["tensors"], parts, strict=True):
                 whole = torch.frombuffer(part, dtype=torch.float32).view(shape)
                 bank.tensors[name][slot].copy_(self._shard(name, whole))
         if stream is not None:
             stream.synchronize()
-        bank.names[slot] = told["name"]
+        bank.names[slot] = message["name"]
 
     def _shard(self, name: str, whole: Tensor) -> Tensor:
         """This rank's part: input features are split over ranks, output features are not."""
         if name == "up":
             return whole
-        width = self._taps.width_F
-        begin = self._taps.tp_rank * width
+        width = self._hooks.width_F
+        begin = self._hooks.tp_rank * width
         return whole[..., begin : begin + width]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOTS = {"scen": "platform", "scen_jobs": "jobs", "scen_serve": "serve"}
+ROOTS = {"scen": "platform", "scen_jobs": "jobs", "scen_serve": "serve", "scen_vllm": "serve"}
 DATA = {
     "scen/samples/asking.yaml",
     "scen/samples/zsre_edits.jsonl",
@@ -80,9 +80,9 @@ def test_the_wheel_has_its_licences(wheel: Path) -> None:
 
 def test_packages_and_data_come_from_the_installation(installed: Path) -> None:
     code = (
-        "import scen, scen_jobs, scen_serve\n"
+        "import scen, scen_jobs, scen_serve, scen_vllm\n"
         "from scen.samples import sample_names, sample_path\n"
-        "for package in (scen, scen_jobs, scen_serve): print(package.__file__)\n"
+        "for package in (scen, scen_jobs, scen_serve, scen_vllm): print(package.__file__)\n"
         "for name in sample_names(): print(sample_path(name))"
     )
     places = run(installed, sys.executable, "-c", code).splitlines()

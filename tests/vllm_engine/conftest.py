@@ -38,7 +38,7 @@ ON_CPU: dict[str, Any] = {
     "max_num_batched_tokens": 128,  # prompts are cut into chunks
 }
 # Heads of 32: the smallest that vLLM's attention on CPUs takes.
-SIZES = {"hidden_size": 128, "intermediate_size": 256}
+SIZES: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,6 +58,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(folder: Path) -> Base:
     """The tiny base in float32."""
     return load_base(str(folder), template="llama2-inst", dtype="float32", device="cpu")
+
+
+def wait_for(clients: Sequence[Client], seconds: float = 240) -> None:
+    """Wait until all are answered."""
+    until = time.monotonic() + seconds
+    while not all(client.is_done for client in clients):
+        assert time.monotonic() < until, "some request was never answered"
+        time.sleep(0.01)
 
 
 @dataclass
@@ -80,10 +88,7 @@ class Served:
 
     def finish(self, clients: Sequence[Client], seconds: float = 240) -> None:
         """Wait until all are answered."""
-        until = time.monotonic() + seconds
-        while not all(client.is_done for client in clients):
-            assert time.monotonic() < until, "some request was never answered"
-            time.sleep(0.01)
+        wait_for(clients, seconds)
         self.settle()
 
     def settle(self) -> None:

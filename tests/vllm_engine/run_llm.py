@@ -83,7 +83,7 @@ def main(job: dict[str, Any]) -> None:
         more["additional_config"] = {"scen": job["settings"]}
     llm = LLM(job["model"], disable_log_stats=True, skip_tokenizer_init=True, **job["args"], **more)
     loop = asyncio.new_event_loop()
-    link = None if job["plain"] else loop.run_until_complete(_connect(llm, job))
+    link: Any = None if job["plain"] else loop.run_until_complete(_connect(llm, job))
     out = []
     for stage in job["stages"]:
         if stage["reset"]:

@@ -18,7 +18,7 @@ from vllm_engine.conftest import EXPERTS, LAYER, PLACES, RANK, SIZES, RunLlm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 NEW = 40
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "eager": {},
     "two processes": {"processes": True},
     "whole prompts": {"args": {"max_num_batched_tokens": 1024}},
@@ -110,49 +110,47 @@ def test_rows_of_one_batch(run_llm: RunLlm, expected: dict[str, Any], way: str) 
         assert plain["preempted"] > 0
 
 
-def later_turns(edited: bool) -> list[dict[str, Any]]:
-    """Prompts that experts answer, and a later turn of the base that begins with prompt and answer:
-    first as plain vLLM's, whose cache is warm of the prompt alone."""
-    prompts = prompts_of(EXPERTS, 1)
-    wishes = [expert_wish(i, prompt) if edited else None for i, prompt in enumerate(prompts)]
-    ids = [list(prompt.ids) for prompt in prompts]
-    return [{"prompts": ids, "wishes": wishes, "max_tokens": NEW, "reset": True}]
-
-
 @pytest.fixture(scope="module")
 def conversation(expected: dict[str, Any]) -> list[dict[str, Any]]:
     """Experts answer; then the base continues, from a warm cache and from an empty one."""
-    asked = later_turns(True)
     prompts = prompts_of(EXPERTS, 1)
+    asked = {
+        "prompts": [list(prompt.ids) for prompt in prompts],
+        "wishes": [expert_wish(i, prompt) for i, prompt in enumerate(prompts)],
+        "max_tokens": NEW,
+        "reset": True,
+    }
     turns = [
         [*prompt.ids, *answer, *range(10, 30)]
         for prompt, answer in zip(prompts, expected["answers"], strict=True)
     ]
-    wishes = []
+    wishes: list[dict[str, Any]] = []
     for i, (prompt, turn) in enumerate(zip(prompts, turns, strict=True)):
         own = [len(prompt.ids) + 2, len(turn) - 2]
         wishes.append({"key": f"turn-{i}", "spans": [own, own], "last": len(turn) - 1})
-    stage = {"prompts": turns, "max_tokens": 8}
+    stage: dict[str, Any] = {"prompts": turns, "max_tokens": 8}
     none = [None] * EXPERTS
     return [
-        *asked,
+        asked,
         stage | {"wishes": none, "reset": False},
         stage | {"wishes": none, "reset": True},
-        *asked,
-        stage | {"wishes": [w | {"key": "warm-" + w["key"]} for w in wishes], "reset": False},
+        asked,
+        stage | {"wishes": [w | {"key": f"warm-{w['key']}"} for w in wishes], "reset": False},
         stage | {"wishes": wishes, "reset": True},
     ]
 
 
-def close(one: list[Any], other: list[Any]) -> bool:
+def logprobs_of(row: dict[str, Any]) -> torch.Tensor:
+    """The log-probabilities of a row's tokens."""
+    return torch.tensor([float.fromhex(value) for value in row["logprobs"]])
+
+
+def close(rows: list[Any], others: list[Any]) -> bool:
     """Equal tokens, and log-probabilities that differ by rounding at most."""
-    pairs = zip(one, other, strict=True)
     return all(
-        a["tokens"] == b["tokens"]
-        and torch.allclose(
-            *(torch.tensor([float.fromhex(x) for x in r["logprobs"]]) for r in (a, b)), atol=1e-4
-        )
-        for a, b in pairs
+        row["tokens"] == other["tokens"]
+        and torch.allclose(logprobs_of(row), logprobs_of(other), atol=1e-4)
+        for row, other in zip(rows, others, strict=True)
     )
 
 
@@ -192,7 +190,7 @@ def test_an_expert_s_own_turn_hits_what_it_wrote(
     prompt = prompts_of(EXPERTS, 1)[0]
     longer = [asked["prompts"][0] + list(range(10, 80))]
     wish = expert_wish(0, prompt)
-    stage = {"prompts": longer, "max_tokens": 4}
+    stage: dict[str, Any] = {"prompts": longer, "max_tokens": 4}
     other = expert_wish(1, prompt)
     found = run_llm(
         [

@@ -11,7 +11,7 @@ from scen.model.keys import KeyPlace
 from scen_vllm.link import WorkersLink
 from scen_vllm.step import Bank, Step
 from scen_vllm.wish import Settings
-from scen_vllm.worker import Taps, WorkerExtension
+from scen_vllm.worker import Hooks, WorkerExtension
 
 pytestmark = pytest.mark.vllm
 F, D, RANK, SLOTS = 12, 5, 2, 3
@@ -28,7 +28,7 @@ class Worker(WorkerExtension):
         bank = Bank(settings, (D, width), CPU)
         step = Step(settings, layers, bank, CPU)
         self.rank = rank
-        self.scen_taps: Taps = Taps(step, rank % rank_size, width, CPU)
+        self.scen_hooks: Hooks = Hooks(step, rank % rank_size, width, CPU)
 
 
 class Workers:
@@ -54,7 +54,7 @@ def test_experts_are_split_over_workers_and_keys_are_joined() -> None:
         expected = link.expect("key")
         link.expect("another")
         for worker, part_NF in zip(workers.all, key_NF.split(F // 2, 1), strict=True):
-            worker.scen_taps.send([("forgotten", torch.zeros(4, F // 2)), ("key", part_NF)])
+            worker.scen_hooks.send([("forgotten", torch.zeros(4, F // 2)), ("key", part_NF)])
         found = await asyncio.wait_for(expected, 10)
         assert link.num_expected == 1
         receiving.cancel()
@@ -64,7 +64,7 @@ def test_experts_are_split_over_workers_and_keys_are_joined() -> None:
     mean, spans, last = asyncio.run(run())
     assert torch.equal(torch.cat([mean, spans, last]), key_NF)
     for worker, down in zip(workers.all, expert["down"].split(F // 2, 1), strict=True):
-        bank = worker.scen_taps.step.bank
+        bank = worker.scen_hooks.step.bank
         assert bank.names == [None, "bundle:7", None]
         assert torch.equal(bank.tensors["down"][1], down)
         assert torch.equal(bank.tensors["up"][1], expert["up"])
@@ -80,8 +80,8 @@ def test_workers_with_other_layers_send_the_places_that_they_have() -> None:
         await link.connect(workers)
         receiving = asyncio.ensure_future(link.receive())
         expected = link.expect("key")
-        workers.all[1].scen_taps.send([("key", key_NF[3:])])
-        workers.all[0].scen_taps.send([("key", key_NF[:3])])
+        workers.all[1].scen_hooks.send([("key", key_NF[3:])])
+        workers.all[0].scen_hooks.send([("key", key_NF[:3])])
         found = await asyncio.wait_for(expected, 10)
         receiving.cancel()
         link.close()
@@ -104,4 +104,4 @@ def test_a_worker_that_cannot_hold_an_expert_says_so() -> None:
         link.close()
 
     asyncio.run(run())
-    assert workers.all[0].scen_taps.step.bank.names == [None] * SLOTS
+    assert workers.all[0].scen_hooks.step.bank.names == [None] * SLOTS

@@ -16,7 +16,7 @@ from scen.errors import ConfigError
 from scen_vllm import plugin, runner
 from scen_vllm.step import Bank, Step
 from scen_vllm.wish import Settings
-from scen_vllm.worker import Taps
+from scen_vllm.worker import Hooks
 
 pytestmark = pytest.mark.vllm
 CPU = torch.device("cpu")
@@ -53,8 +53,8 @@ def test_the_hook_of_the_v2_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(2, ((2, "last"),), 1, 2)
     bank = Bank(settings, (4, 6), CPU)
     bank.names[1] = "bundle:0"
-    taps = Taps(Step(settings, [2], bank, CPU), 0, 6, CPU)
-    monkeypatch.setattr(runner, "_taps", taps)
+    hooks = Hooks(Step(settings, [2], bank, CPU), 0, 6, CPU)
+    monkeypatch.setattr(runner, "_hooks", hooks)
     patched = type("Patched", (SecondRunner,), {})
     runner._patch_v2(patched)
     running = patched()
@@ -73,7 +73,7 @@ def test_the_hook_of_the_v2_runner(monkeypatch: pytest.MonkeyPatch) -> None:
         num_scheduled_tokens=np.array([1, 3, 4], np.int32),
     )
     assert running.prepare_inputs(None, batch, "descriptor", num_active_loras=0) == "prepared"
-    plan = taps.step._plan
+    plan = hooks.step._plan
     assert plan.at_R is not None
     assert plan.at_R.tolist() == [2, 3]  # from position 5 on; the batch begins at 4
     assert plan.slot_R is not None
@@ -83,7 +83,7 @@ def test_the_hook_of_the_v2_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     running.prepare_inputs(
         None, SimpleNamespace(req_ids=[], idx_mapping_np=order[:0], num_scheduled_tokens=order[:0])
     )
-    assert sorted(taps.wishes) == ["b", "c"]
+    assert sorted(hooks.wishes) == ["b", "c"]
 
 
 @pytest.mark.slow  # imports vLLM
