@@ -12,8 +12,14 @@ import torch
 
 from scen.benchmark.editors.scen_methods import Edited, Progress
 from scen.evaluation.probes import Probe
-from scen.evaluation.run_eval import EvalLimits, ProbeRow, encode_probe, encode_turns, order_probes
-from scen.evaluation.teacher_forced import teacher_forced_accuracy
+from scen.evaluation.run_eval import (
+    EvalLimits,
+    ProbeRow,
+    encode_probe,
+    encode_turns,
+    order_probes,
+    teacher_forced_accuracy,
+)
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import Decoded, EditedModel, answer, copy_cache

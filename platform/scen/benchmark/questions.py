@@ -19,9 +19,8 @@ from scen.benchmark.settings import BenchmarkSettings, Material, Progress, Row, 
 from scen.benchmark.tables import PUBLISHED, ProbeResult, counts, quality, retention, share
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
-from scen.evaluation.probes import Probe, asking_probes
-from scen.evaluation.run_eval import EvalLimits
-from scen.evaluation.teacher_forced import teacher_forced_loss
+from scen.evaluation.probes import Probe, asking_probes, portability_probes
+from scen.evaluation.run_eval import EvalLimits, teacher_forced_loss
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import decode
@@ -196,7 +195,7 @@ class QuestionBenchmark:
         figures |= self._latencies(edited)
         if self.upstream is not None:
             figures |= self.upstream.measure(edited)
-        if self.settings.beam_limit:
+        if self.settings.beam_limit and edited.has_beams:
             figures |= self._beam(
                 edited, lambda n: progress(f"{method}: beam", n, 2 * self.settings.beam_limit)
             )
@@ -206,6 +205,8 @@ class QuestionBenchmark:
         place = {edit.id: i for i, edit in enumerate(self.edits)}
         limit, has_roles = self.settings.asking_limit, self.base.template.has_roles
         probes = asking_probes(self.edits, limit=limit, has_roles=has_roles)
+        if self.settings.portability_limit:
+            probes += portability_probes(self.edits, limit=self.settings.portability_limit)
         self.probes += probes
         self.places += [place[probe.edit_id or ""] for probe in probes]
 

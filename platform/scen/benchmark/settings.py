@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scen.benchmark.editors.fine_tuning import FtlEditor, LoraEditor
-from scen.benchmark.editors.grace import GraceEditor
+from scen.benchmark.editors.codebooks import GraceEditor, HorenEditor
+from scen.benchmark.editors.fine_tuning import FtlEditor, LoraEditor, UltraEditor
 from scen.benchmark.editors.in_context import InContextEditor, NoEditor
+from scen.benchmark.editors.locate import AlphaEditEditor, MemitEditor
 from scen.benchmark.editors.scen_methods import Editor, PlatformEditor
+from scen.benchmark.editors.wise import WiseEditor
 from scen.config import BaseConfig, read_settings
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
@@ -25,7 +27,12 @@ EDITORS: dict[str, Any] = {
     "in-context": InContextEditor,
     "lora": LoraEditor,
     "ft-l": FtlEditor,
+    "memit": MemitEditor,
+    "alphaedit": AlphaEditEditor,
+    "ultraedit": UltraEditor,
     "grace": GraceEditor,
+    "horen": HorenEditor,
+    "wise": WiseEditor,
     "platform": PlatformEditor,
 }
 _SAMPLE = "sample:"
@@ -41,7 +48,7 @@ class MethodSettings(_Part):
     name: str
     """Name of the row."""
     editor: str
-    """base, in-context, lora, ft-l, grace or platform."""
+    """base, in-context, lora, ft-l, memit, alphaedit, ultraedit, grace, horen, wise or platform."""
     settings: dict[str, Any] = {}
     """The editor's fields."""
     grid: dict[str, list[Any]] = {}
@@ -101,6 +108,9 @@ class BenchmarkSettings(_Part):
     """Prompts per batch."""
     asking_limit: int = Field(0, ge=0)
     """Number of probes that ask edits in other ways or set tasks about them, over all ways."""
+    portability_limit: int = Field(0, ge=0)
+    """Number of questions of each kind whose answers follow from an edit: with another name of its
+    subject, from target to subject, and one hop further."""
     beam_limit: int = Field(0, ge=0)
     """Number of edits, and of published rephrases, also decoded by beam search as in the paper."""
     upstream_limit: int | None = Field(None, ge=1)

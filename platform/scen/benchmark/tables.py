@@ -13,6 +13,8 @@ PUBLISHED = "orig"
 """The source of the rephrases that came with the data set."""
 ASKED, ASKED_SAID, LEFT_ALONE = "asked/", "contained/asked/", "unchanged/"
 """Prefixes of figures by way of asking (exact answers; target within the answer) and by task."""
+PORTABLE = "contained/portability/"
+"""Prefix of the shares of answers that contain what follows from an edit, by kind of question."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def quality(results: Sequence[ProbeResult]) -> dict[str, float]:
         figures[f"{ASKED_SAID}{way}"] = share(a.is_contained for a in group)
     for task, group in _by_source([a for a in results if a.probe.kind == "task"]).items():
         figures[f"{LEFT_ALONE}{task}"] = share(a.is_unchanged for a in group)
+    for kind, group in _by_source([a for a in results if a.probe.kind == "portability"]).items():
+        figures[f"{PORTABLE}{kind}"] = share(a.is_contained for a in group)
     for name, group in (("reliability", prompts), ("generality", rephrases)):
         if group:
             figures[f"teacher_forced/{name}"] = fmean(a.after.teacher_forced or 0.0 for a in group)
@@ -93,12 +97,14 @@ def counts(results: Sequence[ProbeResult]) -> dict[str, int]:
     unedited = _by_source([a for a in results if a.probe.kind in ("near_miss", "locality")])
     ways = _by_source([a for a in results if a.probe.kind == "asking"])
     tasks = _by_source([a for a in results if a.probe.kind == "task"])
+    portable = _by_source([a for a in results if a.probe.kind == "portability"])
     return {
         "reliability": sum(a.probe.kind == "reliability" for a in results),
         **{f"generality/{source}": len(group) for source, group in groups.items()},
         **{f"locality/{source}": len(group) for source, group in unedited.items()},
         **{f"{ASKED}{way}": len(group) for way, group in ways.items()},
         **{f"{LEFT_ALONE}{task}": len(group) for task, group in tasks.items()},
+        **{f"{PORTABLE}{kind}": len(group) for kind, group in portable.items()},
     }
 
 
@@ -173,6 +179,11 @@ _OTHER = (
     _Column("edits, target within the answer", "contained/reliability", _percent),
     _Column("rephrases, target within", "contained/generality", _percent),
 )
+_PORTABILITY = (
+    _Column("another name of the subject", f"{PORTABLE}alias", _percent),
+    _Column("from target to subject", f"{PORTABLE}inverse", _percent),
+    _Column("one hop further", f"{PORTABLE}one hop", _percent),
+)
 _UPSTREAM = (
     _Column("logits bit-identical", "logits_identical", _percent),
     _Column("prose, perplexity", "upstream/perplexity", _ratio),
@@ -203,6 +214,9 @@ def grids(rows: Sequence[Row]) -> Iterator[Grid]:
         yield _grid("Exact free answers, greedy, after the last edit, %", _ANSWERS, rows)
         yield _retention(rows)
         yield _grid("Other ways to score the same, %", _OTHER, rows)
+        if any(column.figure in row.figures for column in _PORTABILITY for row in rows):
+            title = "What an edit brings along, consequence within the answer, %"
+            yield _grid(title, _PORTABILITY, rows)
         yield _grid("What becomes of everything else, % (perplexity: no unit)", _UPSTREAM, rows)
         yield from _ways_of_asking(rows)
         yield _grid("What it costs", _COST, rows)

@@ -1,20 +1,27 @@
-"""Run probes in batches on the base and on the edited model, and measure latencies."""
+"""Run probes in batches on the base and on the edited model, teacher-forced as well, and measure
+latencies.
+
+Suffixes: B probes, R routed ones, N target tokens, S positions, D hidden size, F input size of the
+edited linear, V vocabulary.
+"""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe
-from scen.evaluation.teacher_forced import teacher_forced_accuracy
 from scen.model.base import Base
-from scen.model.batch import pad_prompts
+from scen.model.batch import IGNORED, pad_edits, pad_prompts
 from scen.model.decode import Decoded, EditedModel, answer
-from scen.model.prefill import Prefill
+from scen.model.decoder import run_head
+from scen.model.prefill import Prefill, Split, split_edits
 from scen.model.route import Route
 from scen.records import EncodedEdit, EncodedPrompt
 
@@ -211,3 +218,83 @@ def _teacher_forced(
         for i, pair in zip(targeted, zip(before, after, strict=True), strict=True):
             accuracy[i] = pair
     return accuracy
+
+
+@dataclass(frozen=True)
+class _TargetTokens:
+    """Logits, labels and batch row (`row_N`) of all target tokens of a batch, without end
+    tokens."""
+
+    logits_NV: Tensor
+    labels_N: Tensor
+    row_N: Tensor
+
+    def mean(self, value_N: Tensor, rows: int) -> list[float]:
+        """The mean over the tokens of each row; 0 for a row without tokens."""
+        total_B = torch.zeros(rows, dtype=torch.float64, device=value_N.device)
+        total_B.index_add_(0, self.row_N, value_N.double())
+        count_B = torch.bincount(self.row_N, minlength=rows)
+        means: list[float] = (total_B / count_B.clamp_min(1)).tolist()
+        return means
+
+
+@torch.no_grad()
+def teacher_forced_accuracy(
+    edited: EditedModel,
+    probes: Sequence[EncodedEdit],
+    route: Route,
+    filled: Prefill | None = None,
+) -> tuple[list[float], list[float]]:
+    """Share of each probe's target tokens (without the end token) that are the top-1 next token, in
+    the bare base and under the route.
+
+    `filled` is the prefill of the same prompts; its cache is reused where experts act on the last
+    prompt token only.
+    """
+    accuracies = []
+    for tokens in _target_tokens(edited, probes, route, filled):
+        hit_N = (tokens.logits_NV.argmax(-1) == tokens.labels_N).float()
+        accuracies.append(tokens.mean(hit_N, len(probes)))
+    return accuracies[0], accuracies[1]
+
+
+@torch.no_grad()
+def teacher_forced_loss(
+    edited: EditedModel, probes: Sequence[EncodedEdit], route: Route
+) -> list[float]:
+    """Mean negative log-likelihood (nats per token) of each probe's target under the route, without
+    the end token. Its exponential is the perplexity."""
+    *_, tokens = _target_tokens(edited, probes, route, None)
+    dtype = torch.promote_types(tokens.logits_NV.dtype, torch.float32)
+    nll_N = functional.cross_entropy(tokens.logits_NV.to(dtype), tokens.labels_N, reduction="none")
+    return tokens.mean(nll_N, len(probes))
+
+
+def _target_tokens(
+    edited: EditedModel, probes: Sequence[EncodedEdit], route: Route, filled: Prefill | None
+) -> Iterator[_TargetTokens]:
+    """The target tokens in the bare base, then under the route."""
+    batch = pad_edits(probes, edited.pad_id, route.expert_B.device)
+    cache = filled.cache if filled and edited.bank.span == "last" else None
+    split = split_edits(edited.model, edited.layer, batch, cache)
+    start = 0 if cache or edited.bank.span == "all" else batch.prompt_length - 1
+    labels_BS = batch.labels_BS
+    counted_BS = torch.zeros_like(labels_BS, dtype=torch.bool)
+    counted_BS[:, :-1] = labels_BS[:, 1:] != IGNORED  # the end token of a row is not counted
+    row_N = counted_BS.nonzero()[:, 0]
+    for y_BSD in (split.y_BSD, _routed_output(edited, split, route, start)):
+        h_BSD = split.above(edited.model, edited.layer, y_BSD)
+        h_ND = h_BSD[:, -labels_BS.shape[1] :][counted_BS]
+        yield _TargetTokens(run_head(edited.model, h_ND), labels_BS[counted_BS], row_N)
+
+
+def _routed_output(edited: EditedModel, split: Split, route: Route, start: int) -> Tensor:
+    """y_BSD with experts applied to routed rows, from position `start` of the split on."""
+    if route.is_base:
+        return split.y_BSD
+    rows_R = route.rows_R
+    y_BSD = split.y_BSD.clone()
+    y_BSD[rows_R, start:] = edited.bank.apply(
+        split.x_BSF[rows_R, start:], split.y_BSD[rows_R, start:], route.expert_B[rows_R]
+    )
+    return y_BSD

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.evaluation.teacher_forced import teacher_forced_accuracy
+from scen.evaluation.run_eval import teacher_forced_accuracy
 from scen.method import MethodName
 from scen.model.base import Base
 from scen.model.batch import pad_prompts

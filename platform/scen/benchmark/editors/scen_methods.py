@@ -15,14 +15,16 @@ from scen.calibration.router_set import Asking, build_router_set
 from scen.config import Config, load_config
 from scen.data.asking import wordings
 from scen.data.read import read_prompts
+from scen.evaluation.probes import subject_aliases
 from scen.method import MethodName
 from scen.model.base import Base
 from scen.model.decode import EditedModel
 from scen.model.expert import build_bank
-from scen.model.route import NeuronBank, SigmoidNeurons
+from scen.model.prefill import Prefill
+from scen.model.route import NeuronBank, Route, SigmoidNeurons
 from scen.pipeline.work import wave_plan
 from scen.records import Edit
-from scen.routing.keys import read_prompt_keys, read_prompt_spans, unpack_texts
+from scen.routing.keys import pack_texts, read_prompt_keys, read_prompt_spans, unpack_texts
 from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.samples import sample_path
@@ -41,6 +43,11 @@ def unchanged(prompt: str) -> str:
     return prompt
 
 
+def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """The items in runs of `size`, in order."""
+    return [items[begin : begin + size] for begin in range(0, len(items), size)]
+
+
 @dataclass(frozen=True)
 class Edited:
     """An edited base.
@@ -48,7 +55,8 @@ class Edited:
     `models` is one model, or n of which model f answers questions about edits f, f + n, ... (see
     `PlatformEditor.folds`). `experts` are edit ids by expert index, for methods with an expert per
     edit. `rewrite` is applied to each prompt. `num_bytes` is the storage needed besides the base;
-    `spare_seconds` is the part of the editing time not to be charged to the method.
+    `spare_seconds` is the part of the editing time not to be charged to the method. `has_beams` is
+    False if beam search would not decode as the method prescribes.
     """
 
     models: tuple[EditedModel, ...]
@@ -56,6 +64,7 @@ class Edited:
     experts: Sequence[str] = ()
     rewrite: Callable[[str], str] = unchanged
     spare_seconds: float = 0.0
+    has_beams: bool = True
 
     def model(self, fold: int) -> EditedModel:
         """The model that answers questions of a fold."""
@@ -85,12 +94,16 @@ class PlatformEditor:
     questions about the edits of a fold are answered with a router fitted on the other folds. Each
     model holds all edits. For streams on which the packaged profile was fitted, or of another kind
     than its data.
+
+    With `aliases` (scen-lr only) each edit also has neurons for its prompt with other names of its
+    subject, which share its expert.
     """
 
     method: MethodName = "scen-lr"
     expert: dict[str, Any] = field(default_factory=dict)
     router: dict[str, Any] = field(default_factory=dict)
     folds: int = 0
+    aliases: bool = False
 
     def edit(self, base: Base, edits: Sequence[Edit], progress: StepProgress) -> Edited:
         """Run both training stages. Raises ConfigError if the settings do not fit the base."""
@@ -110,8 +123,17 @@ class PlatformEditor:
             ]
         else:
             routers = self._routers(base, config, method, edits)
-            texts = unpack_texts(fitted.tensors["text"])
-            neurons = [KeyNeurons.build(r, _widened(fitted.tensors["key"]), texts) for r in routers]
+            index = {name: fitted.tensors[name] for name in ("key", "text")}
+            owners = list(range(len(edits)))
+            if self.aliases:
+                index, owners = _with_aliases(base, method, edits, index)
+                fitted.tensors.update(index)
+            texts = unpack_texts(index["text"])
+            owner_A = torch.tensor(owners, device=base.device)
+            neurons = [
+                SharedNeurons(KeyNeurons.build(r, _widened(index["key"]), texts), owner_A)
+                for r in routers
+            ]
         spare = time.perf_counter() - began if self.folds else 0.0
         kept = {name: t for name, t in fitted.tensors.items() if name != "h"}
         return Edited(
@@ -146,6 +168,54 @@ class PlatformEditor:
             keys = RouterKeys(about, method.places, spans.key_MKF[spans.span_M == 0], spans)
             routers.append(fit_router(keys, plan)[0])
         return routers
+
+
+@dataclass(frozen=True)
+class SharedNeurons:
+    """Neurons of which several may belong to one edit: neuron a to edit `owner_A[a]`."""
+
+    neurons: NeuronBank
+    owner_A: Tensor
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The layers whose inputs routing reads."""
+        return self.neurons.layers
+
+    def __len__(self) -> int:
+        return len(self.owner_A)
+
+    def route(self, filled: Prefill) -> Route:
+        """The route to edits instead of neurons."""
+        route = self.neurons.route(filled)
+
+        def owner(index_B: Tensor) -> Tensor:
+            return self.owner_A[index_B.clamp(min=0)].masked_fill(index_B < 0, -1)
+
+        indices = (owner(i) for i in (route.expert_B, route.nearest_B, route.runner_up_B))
+        expert_B, nearest_B, runner_up_B = indices
+        return Route(expert_B, route.score_B, nearest_B, runner_up_B, route.span_B)
+
+
+def _with_aliases(
+    base: Base, method: StoreMethod, edits: Sequence[Edit], index: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Keys and texts with those of the prompts with other names of their subjects appended, and the
+    index of the edit of each."""
+    pairs = [
+        (edit.prompt.replace(edit.subject or "", name), number)
+        for number, edit in enumerate(edits)
+        for name in subject_aliases(edit)
+    ]
+    owners = [*range(len(edits)), *(number for _, number in pairs)]
+    if not pairs:
+        return index, owners
+    encoded = [base.template.encode_prompt(prompt) for prompt, _ in pairs]
+    spans = read_prompt_spans(base, method.places, encoded)
+    whole = spans.take((spans.span_M == 0).nonzero()[:, 0])
+    key_AKF = torch.cat([index["key"], whole.key_MKF.half().cpu()])
+    texts = [*unpack_texts(index["text"]), *whole.texts]
+    return {"key": key_AKF, "text": pack_texts(texts)}, owners
 
 
 def _fit(
