@@ -38,7 +38,7 @@ from scen.calibration.router_set import (
     names_subject,
     question_templates,
 )
-from scen.data.asking import Ask, wordings
+from scen.data.asking import Ask, WordingSet, wordings
 from scen.errors import InputError
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
@@ -156,19 +156,22 @@ class Questions:
 
 
 def build_questions(
-    base: Base, sources: Sequence[Sequence[Edit]], unrelated: Sequence[str]
+    base: Base,
+    sources: Sequence[Sequence[Edit]],
+    unrelated: Sequence[str],
+    ways: WordingSet = "fit",
 ) -> Questions:
     """Questions about the edits of each source, in many ways of asking if the base knows them;
     every other unrelated prompt is for the test."""
     has_roles, knows = base.template.has_roles, knows_wordings(base)
     parts, first = [], 0
     for edits in sources:
-        asking = Asking(wordings("fit"), first, has_roles) if knows else None
+        asking = Asking(wordings(ways), first, has_roles) if knows else None
         parts.append(build_router_set(edits, (), asking=asking))
         first += len(edits)
     positives = _Texts([text for edits in sources for edit in edits for text in _all_texts(edit)])
     negatives = [text for text in unrelated if text not in positives]
-    asking = Asking(wordings("fit"), 0, has_roles) if knows else None
+    asking = Asking(wordings(ways), 0, has_roles) if knows else None
     around = build_router_set((), negatives[::2], asking=asking)
     test = [Question(text, "unrelated", -1, "given", False) for text in negatives[1::2]]
     return Questions(join_router_sets([*parts, around]), tuple(test))
