@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from scen.benchmark.publish import (
+from scen.benchmark.run import (
     load_benchmark_base,
     publish,
     read_benchmark,
+    run_benchmark,
     summary,
 )
-from scen.benchmark.run import run_benchmark
 from scen.benchmark.settings import BenchmarkSettings, Row, RowStore
 from scen.cli.evaluate import show_benchmark, show_calibration
 from scen.cli.output import say, step_progress

@@ -27,10 +27,12 @@ app.command(base_app)
 @base_app.command
 def fetch(*, base: BaseOptions | None = None, json: Json = False) -> None:
     """download and prepare a base, so that the next start takes seconds"""
-    from scen.model.base import resolve_base
+    from scen.model.base import pick_device, pick_dtype, resolve_base
 
-    name = (base or BaseOptions()).base or EMBEDDED
-    folder = str(resolve_base(name, say))
+    options = base or BaseOptions()
+    name, loading = options.base or EMBEDDED, options.loading
+    dtype = pick_dtype(loading.dtype or "auto", pick_device(loading.device or "auto"))
+    folder = str(resolve_base(name, dtype, say))
     if json:
         write_json({"name": name, "folder": folder})
     else:

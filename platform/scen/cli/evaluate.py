@@ -42,7 +42,7 @@ from scen.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from scen.benchmark.publish import Published
+    from scen.benchmark.run import Published
     from scen.benchmark.settings import BenchmarkSettings, MethodSettings, Row, RowStore
     from scen.calibration.calibrate import Calibration
     from scen.calibration.places import PlaceSearch
@@ -249,8 +249,13 @@ def benchmark(
     """
     import torch
 
-    from scen.benchmark.publish import load_benchmark_base, publish, read_benchmark, summary
-    from scen.benchmark.run import run_benchmark
+    from scen.benchmark.run import (
+        load_benchmark_base,
+        publish,
+        read_benchmark,
+        run_benchmark,
+        summary,
+    )
     from scen.benchmark.settings import RowStore
     from scen.fs import Storage
 
