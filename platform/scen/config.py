@@ -68,8 +68,9 @@ class RouterConfig(_Part):
     """Which expert applies to a prompt."""
 
     profile: str = "auto"
-    """scen-lr: a file of `scen calibrate`; auto: the one that ships for the base, if any; none: no
-    profile. Its `expert` settings apply where none are given."""
+    """scen-lr: a file of `scen calibrate`; auto: the one that ships for the base, else the one that
+    is made on first use of the base; shipped: only one that ships; none: no profile. Its `expert`
+    settings apply where none are given. The environment variable SCEN_PROFILE replaces auto."""
     places: tuple[KeyPlaceConfig, ...] | None = Field(None, min_length=1)
     """scen-lr without a profile: where keys are read. None: the mean at a tenth and the last token
     at four fifths of the depth."""
@@ -96,7 +97,7 @@ class RouterConfig(_Part):
     def _check_exclusive(self) -> "RouterConfig":
         if self.threshold is not None and self.max_false_activation is not None:
             raise ValueError("set threshold or max_false_activation, not both")
-        if self.places is not None and self.profile not in ("auto", "none"):
+        if self.places is not None and self.profile not in ("auto", "shipped", "none"):
             raise ValueError("a profile has its own places: set profile or places, not both")
         return self
 

@@ -14,8 +14,7 @@ from bench.routing_folds import CHOSEN, Fit, Folds, Row, fit_on, split_edits, tr
 from bench.routing_places import PlacePlan, Places
 from bench.routing_scores import Choose, choose_by
 from scen.calibration.fit_encoder import EncoderPlan, RouterKeys
-from scen.calibration.fit_gate import fit_gate, join_pairs
-from scen.calibration.fit_pairs import pair_up
+from scen.calibration.fit_gate import fit_gate, join_pairs, pair_up
 from scen.calibration.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
 from scen.routing.key_bank import Codes
 from scen.routing.keys import Whitening, compose_encoder

@@ -30,6 +30,7 @@ from scen.calibration.places import (
 from scen.calibration.router_set import (
     Asking,
     Question,
+    RouterSet,
     build_router_set,
     join_router_sets,
     make_rephrases,
@@ -94,18 +95,17 @@ def calibrate(
     plan = plan or RouterPlan()
     whole = _complete(base, sources, unrelated, progress)
     places_of = candidate_places if plan.searches_places else default_places
-    keys, test, projection = _read(base, places_of(base.num_layers), (whole, unrelated), progress)
+    about_all = build_questions(base, whole, unrelated)
+    keys, test, projection = read_keys(base, places_of(base.num_layers), about_all, progress)
     search = None
     if plan.searches_places:
         search = _search_places(keys, plan, progress)
         chosen = list(search.chosen)
         keys, test = keys.at(chosen), replace(test, key_MKF=test.key_MKF[:, chosen])
-    router, figures = _fit(keys, test, projection, plan, progress)
+    router, figures = fit_and_measure(keys, test, projection, plan, progress)
     best, trials = _search_expert(base, [e for edits in whole for e in edits], progress)
-    expert = {name: getattr(best, name) for name in ("layer", "lr", "rank", "steps")}
-    tried = {"reliability": round(best.reliability, 4), "generality": round(best.generality, 4)}
-    facts = dict(about) | {"figures": figures.to_dict(), "expert": tried}
-    return Calibration(Profile(_facts(base), expert, router, facts), search, trials, figures)
+    facts = dict(about) | {"figures": figures.to_dict()}
+    return Calibration(build_profile(base, best, router, facts), search, trials, figures)
 
 
 def calibrate_store(
@@ -132,12 +132,14 @@ def calibrate_store(
     plan = plan or RouterPlan()
     entries = store.ledger.snapshot().entries
     whole = _complete(base, [[entry.edit for entry in entries]], unrelated, progress)
-    keys, test, projection = _read(base, method.places, (whole, unrelated), progress)
+    questions = build_questions(base, whole, unrelated)
+    keys, test, projection = read_keys(base, method.places, questions, progress)
     rows = [Place(entry.bundle, entry.row) for entry in entries]
     stored_EKF = store.loader.tensors(rows, ("key",))["key"].cpu()
     if projection is not None:
         stored_EKF = stored_EKF @ projection
-    router, figures = _fit(keys.with_edit_keys(stored_EKF), test, projection, plan, progress)
+    keys = keys.with_edit_keys(stored_EKF)
+    router, figures = fit_and_measure(keys, test, projection, plan, progress)
     training = {name: method.training[name] for name in ("lr", "steps")}
     expert = {"layer": method.layer, "rank": method.rank} | training
     facts = dict(about) | {"figures": figures.to_dict()}
@@ -156,7 +158,7 @@ def _complete(
     ]
 
 
-def _fit(
+def fit_and_measure(
     keys: RouterKeys,
     test: SpanKeys,
     projection_FG: torch.Tensor | None,
@@ -167,6 +169,15 @@ def _fit(
     router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
     figures = measure_held(keys, router, held, test)
     return router if projection_FG is None else router.after(projection_FG), figures
+
+
+def build_profile(
+    base: Base, expert: ExpertTrial, router: Router, facts: Mapping[str, Any]
+) -> Profile:
+    """The profile of a base with the settings of a trial."""
+    settings = {name: getattr(expert, name) for name in ("layer", "lr", "rank", "steps")}
+    shares = {name: round(getattr(expert, name), 4) for name in ("reliability", "generality")}
+    return Profile(_facts(base), settings, router, dict(facts) | {"expert": shares})
 
 
 def _require_enough(edits: int, unrelated: Sequence[str]) -> None:
@@ -181,16 +192,23 @@ def _require_enough(edits: int, unrelated: Sequence[str]) -> None:
         )
 
 
-def _read(
-    base: Base,
-    places: tuple[KeyPlace, ...],
-    data: tuple[Sequence[Sequence[Edit]], Sequence[str]],
-    progress: Progress,
-) -> tuple[RouterKeys, SpanKeys, torch.Tensor | None]:
-    """Keys, at these places, of the questions about edits and of the unrelated test prompts; and
-    the projection that narrowed them (None: not narrowed)."""
-    sources, unrelated = data
-    has_roles, knows = base.template.has_roles, _knows_wordings(base)
+@dataclass(frozen=True)
+class Questions:
+    """The questions on which a router is fitted, and the unrelated prompts that test it."""
+
+    about: RouterSet
+    test: tuple[Question, ...]
+
+    def __len__(self) -> int:
+        return len(self.about.questions) + len(self.test)
+
+
+def build_questions(
+    base: Base, sources: Sequence[Sequence[Edit]], unrelated: Sequence[str]
+) -> Questions:
+    """Questions about the edits of each source, in many ways of asking if the base knows them;
+    every other unrelated prompt is for the test."""
+    has_roles, knows = base.template.has_roles, knows_wordings(base)
     parts, first = [], 0
     for edits in sources:
         asking = Asking(wordings("fit"), first, has_roles) if knows else None
@@ -200,23 +218,35 @@ def _read(
     negatives = [text for text in unrelated if text not in positives]
     asking = Asking(wordings("fit"), 0, has_roles) if knows else None
     around = build_router_set((), negatives[::2], asking=asking)
-    about = join_router_sets([*parts, around])
     test = [Question(text, "unrelated", -1, "given", False) for text in negatives[1::2]]
-    projection = narrowing(int(base.model.config.intermediate_size))
-    questions = [*about.questions, *test]
+    return Questions(join_router_sets([*parts, around]), tuple(test))
+
+
+def read_keys(
+    base: Base,
+    places: tuple[KeyPlace, ...],
+    asked: Questions,
+    progress: Progress,
+    width: int | None = None,
+) -> tuple[RouterKeys, SpanKeys, torch.Tensor | None]:
+    """Keys, at these places, of the questions about edits and of the unrelated test prompts; and
+    the projection that narrowed them to `width` (None: the default) dimensions (None: not
+    narrowed)."""
+    projection = narrowing(int(base.model.config.intermediate_size), width)
+    questions = [*asked.about.questions, *asked.test]
     spans = read_questions(
         base, places, questions, projection, lambda done: progress("keys", done, len(questions))
     )
-    count = len(about.questions)
+    count = len(asked.about.questions)
     is_fitted_M = spans.row_M < count
     fitted_spans = spans.take(is_fitted_M.nonzero().squeeze(1))
     whole_NKF = fitted_spans.key_MKF[fitted_spans.span_M == 0]
     rest = spans.take((~is_fitted_M).nonzero().squeeze(1))
     test_spans = replace(rest, row_M=rest.row_M - count)
-    return RouterKeys(about, places, whole_NKF, fitted_spans), test_spans, projection
+    return RouterKeys(asked.about, places, whole_NKF, fitted_spans), test_spans, projection
 
 
-def _knows_wordings(base: Base) -> bool:
+def knows_wordings(base: Base) -> bool:
     """False if the tokenizer does not cover the ways of asking, which are English: they would all
     look alike."""
     unknown = base.tokenizer.unk_token_id

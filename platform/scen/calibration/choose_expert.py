@@ -108,7 +108,7 @@ def choose_expert(
             change: dict[str, Any] = {name: value}
             trial = _untried(replace(best, **change))
             if trial not in known:
-                known[trial] = _try(base, edits, trial)
+                known[trial] = try_expert(base, edits, trial)
             progress(1)
         best = cheapest(list(known.values()), base.num_layers)
     return best, tuple(known.values())
@@ -125,7 +125,8 @@ def cheapest(trials: Sequence[ExpertTrial], num_layers: int) -> ExpertTrial:
     return min(good, key=lambda trial: (trial.cost(num_layers), -trial.score))
 
 
-def _try(base: Base, edits: Sequence[Edit], trial: ExpertTrial) -> ExpertTrial:
+def try_expert(base: Base, edits: Sequence[Edit], trial: ExpertTrial) -> ExpertTrial:
+    """The trial with its result: experts for these edits, all of which have rephrases."""
     began = time.perf_counter()
     encoded = [base.template.encode_edit(edit) for edit in edits]
     defaults = ExpertConfig()

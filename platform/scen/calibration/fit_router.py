@@ -14,8 +14,15 @@ import torch
 from torch import Tensor
 
 from scen.calibration.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
-from scen.calibration.fit_gate import GatePairs, fit_gate, join_pairs
-from scen.calibration.fit_pairs import CLASS_WEIGHTS, fit_evidence, input_noise, pair_up
+from scen.calibration.fit_gate import (
+    CLASS_WEIGHTS,
+    GatePairs,
+    fit_evidence,
+    fit_gate,
+    input_noise,
+    join_pairs,
+    pair_up,
+)
 from scen.calibration.router_set import ASKS
 from scen.errors import ConfigError, InputError
 from scen.routing.gate import Evidence, Gate

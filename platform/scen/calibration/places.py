@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scen.calibration.fit_encoder import RouterKeys
-from scen.calibration.fit_pairs import MANNER
+from scen.calibration.fit_gate import MANNER
 from scen.calibration.fit_router import FoldPairs, RouterPlan, hard_negatives, score_folds
 from scen.calibration.router_set import Question
 from scen.model.base import Base
@@ -47,9 +47,11 @@ def candidate_places(num_layers: int) -> tuple[KeyPlace, ...]:
     return tuple(KeyPlace(layer, kind) for layer in layers for kind in ("span", "last"))
 
 
-def narrowing(width_F: int) -> Tensor | None:
-    """A random projection_FG that preserves the geometry of keys; None if they are narrow."""
-    return None if width_F <= _WIDEST else random_view(1, width_F, _WIDEST, seed=2)[0]
+def narrowing(width_F: int, width: int | None = None) -> Tensor | None:
+    """A random projection_FG to `width` (default: 2048) dimensions that preserves the geometry of
+    keys; None if they are not wider."""
+    width = width or _WIDEST
+    return None if width_F <= width else random_view(1, width_F, width, seed=2)[0]
 
 
 def read_questions(

@@ -5,7 +5,8 @@ subject, which must reach no edit, are added.
 """
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -208,6 +209,40 @@ def question_templates(edits: Sequence[Edit]) -> dict[str, list[str]]:
             text = edit.prompt.replace(edit.subject, "{}")
             templates.setdefault(_relation(edit), []).append(text)
     return templates
+
+
+_WEIGHTS: Mapping[str, float] = {
+    "rephrase": 3.0,
+    "asked": 3.0,
+    "near_miss": 1.5,
+    "made_near_miss": 0.7,
+    "task": 1.2,
+    "subject_task": 0.3,
+}
+"""How often a kind of question is kept when a set is thinned, per edit."""
+
+
+def thin_router_set(whole: RouterSet, count: int, seed: int = 0) -> RouterSet:
+    """The prompts of all edits and the unrelated prompts, and a sample of the other questions,
+    about `count` in all. The sample is spread evenly over the edits and weighted by kind."""
+    rng = random.Random(seed)
+    kinds = Counter((q.edit, q.kind) for q in whole.questions)
+    kept = [q.kind in ("prompt", "unrelated") for q in whole.questions]
+    # Efraimidis and Spirakis (2006): the largest u ** (1 / weight) are a weighted sample.
+    lots: dict[int, list[tuple[float, int]]] = {}
+    for i, question in enumerate(whole.questions):
+        if not kept[i]:
+            weight = _WEIGHTS[question.kind] / kinds[question.edit, question.kind]
+            lots.setdefault(question.edit, []).append((rng.random() ** (1 / weight), i))
+    ranked = [
+        (rank, -lot, i)
+        for own in lots.values()
+        for rank, (lot, i) in enumerate(sorted(own, reverse=True))
+    ]
+    for _, _, i in sorted(ranked)[: max(0, count - sum(kept))]:
+        kept[i] = True
+    chosen = tuple(q for q, is_kept in zip(whole.questions, kept, strict=True) if is_kept)
+    return replace(whole, questions=chosen)
 
 
 class _Covered:

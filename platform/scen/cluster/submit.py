@@ -21,7 +21,7 @@ from scen.pipeline.job_spec import (
 from scen.records import digest_json
 
 _PACKAGES = ("scen", "scen_jobs")
-_NO_PATHS = {"auto", "none"}  # values of router.profile that are not paths
+_NO_PATHS = {"auto", "shipped", "none"}  # values of router.profile that are not paths
 _MAX_SPEC = 100_000  # characters: Linux takes 128 KiB per argument of a program
 _Spec = TypeVar("_Spec", bound="JobSpec")
 

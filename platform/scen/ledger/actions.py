@@ -16,6 +16,7 @@ from scen.ledger.events import (
     Event,
     Expired,
     LedgerEntry,
+    Recalibrated,
     Restored,
     Revoked,
     Scheduled,
@@ -90,7 +91,7 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """Make exactly those edits active that were active at version `to`."""
+    """Make exactly those edits active that were active at version `to`, under its router."""
 
     to: int
     about: About = field(default_factory=About)
@@ -104,12 +105,23 @@ class Drop:
     about: About = field(default_factory=About)
 
 
-Action = Revoke | Expire | Rollback | Drop
+@dataclass(frozen=True, slots=True)
+class Recalibrate:
+    """Route with another router: the bundle `router` (sha256 in hex). `profile` is JSON, how it was
+    made (see `StoreManifest.profile`)."""
+
+    router: str
+    profile: str
+    about: About = field(default_factory=About)
+
+
+Action = Revoke | Expire | Rollback | Drop | Recalibrate
 NAMES: Mapping[type[Action], str] = {
     Revoke: "revoke",
     Expire: "expire",
     Rollback: "rollback",
     Drop: "gc",
+    Recalibrate: "calibrate",
 }
 
 
@@ -157,6 +169,8 @@ def action_events(action: Action, state: State, version: int, target: State) -> 
         return _rollback_events(state, version, target)
     if isinstance(action, Expire):
         return _timer_events(action.moment, state, version)
+    if isinstance(action, Recalibrate):
+        return _router_events(state, version, action.router)
     unknown = [edit_id for edit_id in action.edit_ids if edit_id not in state.entries]
     if unknown:
         raise NotFoundError(f"edit: {unknown[:5]} are not in the ledger")
@@ -216,7 +230,12 @@ def _rollback_events(state: State, version: int, target: State) -> list[Event]:
             kind = Activated if entry.edit_id in scheduled_now else Restored
             events.append(kind(entry.edit_id, version))
     later = [entry.edit_id for entry in target.scheduled if entry.edit_id not in scheduled_now]
-    return events + [Scheduled(edit_id, version) for edit_id in later]
+    events += [Scheduled(edit_id, version) for edit_id in later]
+    return events + _router_events(state, version, target.router)
+
+
+def _router_events(state: State, version: int, router: str | None) -> list[Event]:
+    return [] if state.router == router else [Recalibrated(version, router)]
 
 
 def _entry(

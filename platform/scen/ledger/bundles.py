@@ -86,6 +86,12 @@ def edits_by_bundle(ledger: Ledger) -> Mapping[str, list[LedgerEntry]]:
     return by_bundle
 
 
+def router_bundles(ledger: Ledger) -> set[str]:
+    """The routers of all versions: a rollback may return to any of them."""
+    routers = (event.router for event in ledger.snapshot().state.routers)
+    return {*ledger.manifest.artifacts.values(), *(digest for digest in routers if digest)}
+
+
 def unfinished_bundles(storage: Storage, ledger: Ledger) -> set[str]:
     """The bundles of waves that were started and are neither committed nor rejected: a later run
     or `scen promote` continues them."""
@@ -102,10 +108,11 @@ def unfinished_bundles(storage: Storage, ledger: Ledger) -> set[str]:
 
 
 def orphan_bundles(storage: Storage, ledger: Ledger) -> list[StoredFile]:
-    """The bundles that no edit of the ledger, method of the store or unfinished wave references."""
+    """The bundles that no edit of the ledger, router of any version or unfinished wave
+    references."""
     needed = {
         *edits_by_bundle(ledger),
-        *ledger.manifest.artifacts.values(),
+        *router_bundles(ledger),
         *unfinished_bundles(storage, ledger),
     }
     stored = stored_bundles(storage)

@@ -164,4 +164,16 @@ class Dropped:
     version: int
 
 
-Event = Committed | Scheduled | Activated | Superseded | Revoked | Expired | Restored | Dropped
+@dataclass(frozen=True, slots=True)
+class Recalibrated:
+    """The store routes with another router from this version on: the bundle `router` (sha256 in
+    hex; None: the router that the store was created with)."""
+
+    kind: ClassVar[str] = "recalibrated"
+    edit_id: ClassVar[str] = ""  # it changes no edit
+    version: int
+    router: str | None
+
+
+EditEvent = Committed | Scheduled | Activated | Superseded | Revoked | Expired | Restored | Dropped
+Event = EditEvent | Recalibrated

@@ -5,9 +5,11 @@ The version that users see is the Delta version; 0 is a store without edits.
 """
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
@@ -18,6 +20,7 @@ from scen.ledger.actions import (
     NAMES,
     About,
     Action,
+    Recalibrate,
     Rollback,
     WaveCommit,
     action_events,
@@ -144,9 +147,12 @@ class Ledger:
         events, after = self._plan(action, self.snapshot(expected_version))
         if not events:
             return CommitResult(expected_version, True)
-        to = action.to if isinstance(action, Rollback) else None
         note = log_entry(NAMES[type(action)], about, after, events, at)
-        append(table, app, events, replace(note, to=to))
+        if isinstance(action, Rollback):
+            note = replace(note, to=action.to)
+        if isinstance(action, Recalibrate):
+            note = replace(note, metadata={"router": action.router, "profile": action.profile})
+        append(table, app, events, note)
         return CommitResult(note.version, False)
 
     def plan(self, action: Action) -> list[Event]:
@@ -216,6 +222,15 @@ class Ledger:
     def log(self) -> list[LogEntry]:
         """All commits, oldest first."""
         return read_log(open_table(self._storage).history())
+
+    def profile(self, snapshot: Snapshot) -> Mapping[str, Any]:
+        """How the router of a snapshot was made (see `StoreManifest.profile`)."""
+        router = snapshot.state.router
+        if router is None:
+            return self.manifest.profile
+        made = [entry.metadata for entry in self.log() if entry.action == NAMES[Recalibrate]]
+        facts = next((about["profile"] for about in made if about.get("router") == router), "{}")
+        return dict(json.loads(facts))
 
     def find(self, edit_id: str, version: int | None = None) -> LedgerEntry:
         """An active edit. Raises NotFoundError, saying why it is not active or naming similar

@@ -8,7 +8,7 @@ from typing import Any
 
 from scen.errors import BaseError, ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
-from scen.ledger.state import Snapshot
+from scen.ledger.state import Snapshot, State
 from scen.records import digest_json
 
 MANIFEST_PATH = "store.json"
@@ -17,8 +17,9 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class StoreManifest:
-    """`base` holds at least `name`, `fingerprint`, `template` and `dtype`; `method` the settings
-    that all waves share; `artifacts` bundle digests by name."""
+    """`base` holds at least `name`, `fingerprint`, `template` and `dtype`, and as `profile` how the
+    router was made; `method` the settings that all waves share; `artifacts` bundle digests by
+    name."""
 
     base: Mapping[str, Any]
     method: Mapping[str, Any]
@@ -32,6 +33,18 @@ class StoreManifest:
     ) -> "StoreManifest":
         """The manifest of a new store."""
         return cls(base, method, artifacts, datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def profile(self) -> Mapping[str, Any]:
+        """How the router that the store was created with was made: `how` is shipped, quick, full,
+        store, file or none, with `made` (date), `edits` (their number), `bound` and `figures` where
+        they are known; empty for method scen and for stores of earlier releases."""
+        return dict(self.base.get("profile", {}))
+
+    def artifacts_at(self, state: State) -> dict[str, str]:
+        """The bundles that the models of a state are bound to, besides those of its edits."""
+        current = {} if state.router is None else {"router": state.router}
+        return dict(self.artifacts) | current
 
     def require_base(self, base: Mapping[str, Any]) -> None:
         """Raises BaseError if the store belongs to another base."""
@@ -184,7 +197,7 @@ def bank_rows(snapshot: Snapshot, held: HeldWave | None = None) -> list[BankRow]
 def model_digest(manifest: StoreManifest, snapshot: Snapshot, held: HeldWave | None) -> str:
     """sha256 (hex) of a model: equal for models that answer alike, wherever their stores are."""
     rows = [[row.edit_id, row.bundle, row.row] for row in bank_rows(snapshot, held)]
-    method, artifacts = dict(manifest.method), dict(manifest.artifacts)
+    method, artifacts = dict(manifest.method), manifest.artifacts_at(snapshot.state)
     return digest_json([manifest.base["fingerprint"], method, artifacts, rows])
 
 

@@ -19,6 +19,7 @@ from scen.ledger.events import (
     Event,
     Expired,
     LedgerEntry,
+    Recalibrated,
     Restored,
     Revoked,
     Scheduled,
@@ -69,6 +70,8 @@ def _read(table: DeltaTable, texts: EditTexts, where: str) -> Iterator[Event]:
         if kind == Committed.kind:
             entry = LedgerEntry(texts, *values)
             yield Committed(entry, entry.version)
+        elif kind == Recalibrated.kind:
+            yield Recalibrated(values[_ENTRY.index("version")], values[_ENTRY.index("bundle")])
         else:
             yield _other_event(kind, by, values[0], values[_ENTRY.index("version")])
 
@@ -106,6 +109,8 @@ def _row(event: Event) -> dict[str, Any]:
         "edit_id": event.edit_id,
         "by": event.by if isinstance(event, Superseded) else None,
     }
+    if isinstance(event, Recalibrated):
+        return row | {"bundle": event.router}
     if not isinstance(event, Committed):
         return row
     entry, edit = event.entry, event.entry.edit
@@ -148,13 +153,14 @@ def log_entry(
 ) -> LogEntry:
     """The log entry of an action; `state` is the state after it."""
     counts = Counter(event.kind for event in events)
-    streams = dict.fromkeys(state.entries[event.edit_id].stream for event in events)
+    changes = [event for event in events if not isinstance(event, Recalibrated)]
+    streams = dict.fromkeys(state.entries[event.edit_id].stream for event in changes)
     return LogEntry(
         version=events[0].version,
         committed_at=at,
         action=action,
         stream=", ".join(streams),
-        num_edits=counts[Committed.kind] or len(events),
+        num_edits=counts[Committed.kind] or len(changes),
         who=about.who,
         why=about.why,
         counts=dict(counts),

@@ -48,7 +48,8 @@ def signed_files(storage: Storage, ledger: Ledger, version: int) -> list[str]:
         )
     data = {name for v, path in logs.items() for name in read_log_file(storage, v, path).adds}
     needed = [*snapshot.entries, *snapshot.state.scheduled]
-    bundles = {entry.bundle for entry in needed} | set(ledger.manifest.artifacts.values())
+    routers = ledger.manifest.artifacts_at(snapshot.state).values()
+    bundles = {entry.bundle for entry in needed} | set(routers)
     return sorted({MANIFEST_PATH, *logs.values(), *data, *map(bundle_path, bundles)})
 
 

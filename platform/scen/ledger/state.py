@@ -9,9 +9,11 @@ from scen.ledger.events import (
     Activated,
     Committed,
     Dropped,
+    EditEvent,
     Event,
     Expired,
     LedgerEntry,
+    Recalibrated,
     Restored,
     Revoked,
     Scheduled,
@@ -42,10 +44,17 @@ class Gone:
 @dataclass(frozen=True)
 class State:
     """`entries` holds all edits ever committed, in commit order; `gone` those of them that are not
-    active."""
+    active; `routers` every change of the router, in commit order."""
 
     entries: Mapping[str, LedgerEntry] = field(default_factory=dict)
     gone: Mapping[str, Gone] = field(default_factory=dict)
+    routers: tuple[Recalibrated, ...] = ()
+
+    @property
+    def router(self) -> str | None:
+        """The bundle of the router (sha256 in hex); None for the one that the store was created
+        with."""
+        return self.routers[-1].router if self.routers else None
 
     @cached_property
     def active(self) -> tuple[LedgerEntry, ...]:
@@ -121,13 +130,16 @@ def apply(state: State, event: Event) -> State:
 
 def fold(state: State, events: Iterable[Event]) -> State:
     """The state after more events, in order. Raises ConfigError if one is not allowed."""
-    entries, gone = dict(state.entries), dict(state.gone)
+    entries, gone, routers = dict(state.entries), dict(state.gone), list(state.routers)
     for event in events:
-        _step(entries, gone, event)
-    return State(entries, gone)
+        if isinstance(event, Recalibrated):
+            routers.append(event)
+        else:
+            _step(entries, gone, event)
+    return State(entries, gone, tuple(routers))
 
 
-def _step(entries: dict[str, LedgerEntry], gone: dict[str, Gone], event: Event) -> None:
+def _step(entries: dict[str, LedgerEntry], gone: dict[str, Gone], event: EditEvent) -> None:
     edit_id = event.edit_id
     if isinstance(event, Committed):
         if edit_id in entries:
@@ -150,7 +162,7 @@ def _step(entries: dict[str, LedgerEntry], gone: dict[str, Gone], event: Event) 
         gone[edit_id] = Gone(event.kind, event.version)
 
 
-def _require_allowed(event: Event, inactive: Gone | None) -> None:
+def _require_allowed(event: EditEvent, inactive: Gone | None) -> None:
     """Raises ConfigError for an event that is not allowed; `inactive` is why the edit is not
     active, None if it is."""
     is_scheduled = inactive is not None and inactive.is_scheduled

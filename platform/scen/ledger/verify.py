@@ -21,6 +21,7 @@ from scen.ledger.bundles import (
     read_bundle,
     read_log_file,
     read_rows,
+    router_bundles,
 )
 from scen.ledger.events import LedgerEntry
 from scen.ledger.ledger import Ledger, open_ledger
@@ -151,7 +152,7 @@ def _verify_bundles(
     by_bundle: Mapping[str, list[LedgerEntry]],
     progress: Progress,
 ) -> Iterator[Finding]:
-    digests = dict.fromkeys([*ledger.manifest.artifacts.values(), *by_bundle])
+    digests = dict.fromkeys([*sorted(router_bundles(ledger)), *by_bundle])
     for digest in digests:
         entries = by_bundle.get(digest, [])
         yield from _verify_bundle(storage, digest, entries)
@@ -164,7 +165,7 @@ def _verify_bundles(
 
 def _verify_bundle(storage: Storage, digest: str, entries: list[LedgerEntry]) -> Iterator[Finding]:
     path = bundle_path(digest)
-    content = f"the experts of {len(entries)} edits" if entries else "the router of the store"
+    content = f"the experts of {len(entries)} edits" if entries else "a router of the store"
     try:
         data = read_bundle(storage, digest)
         rows = count_rows(data) if entries else 0

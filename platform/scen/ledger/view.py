@@ -17,7 +17,7 @@ from scen.ledger.events import LedgerEntry
 from scen.ledger.state import Snapshot
 
 NOTE = "scen"  # key of the platform's entry in the commit info of the table
-ACTIONS = ("commit", "revoke", "expire", "rollback", "gc")
+ACTIONS = ("commit", "revoke", "expire", "rollback", "gc", "calibrate")
 
 
 @dataclass(frozen=True, slots=True)

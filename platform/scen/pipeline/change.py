@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scen.errors import ConfigError, ScenError
 from scen.ledger.actions import NAMES, About, Action, Rollback
-from scen.ledger.events import Event
+from scen.ledger.events import Event, Recalibrated
 from scen.ledger.ledger import Ledger
 from scen.ledger.state import Snapshot
 
@@ -35,9 +35,13 @@ def change(ledger: Ledger, action: Action, *, dry_run: bool = False) -> Change:
 
 
 def by_kind(events: Sequence[Event]) -> dict[str, list[str]]:
-    """The edit ids of events, grouped by the kind of event."""
+    """The edit ids of events, grouped by the kind of event; for a change of the router, the bundle
+    of the new one."""
     ids: dict[str, list[str]] = {}
     for event in events:
+        if isinstance(event, Recalibrated):
+            ids[event.kind] = [event.router or "the router of the start"]
+            continue
         ids.setdefault(event.kind, []).append(event.edit_id)
     return ids
 

@@ -130,9 +130,11 @@ class EvaluationWork:
         if task.bundle is not None:
             ids = tuple(edit.id for edit in task.wave.edits)
             held = HeldWave(task.wave.key, task.bundle, ids, task.replaced)
-        rows = bank_rows(self.store.ledger.snapshot(task.version), held)
+        snapshot = self.store.ledger.snapshot(task.version)
+        rows = bank_rows(snapshot, held)
         places = [Place(row.bundle, row.row) for row in rows]
-        return self.store.loader.load(places, self.sync), [row.edit_id for row in rows]
+        edited = self.store.loader_at(snapshot).load(places, self.sync)
+        return edited, [row.edit_id for row in rows]
 
     @property
     def _journal(self) -> Journal:

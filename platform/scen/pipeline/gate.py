@@ -57,7 +57,7 @@ def commit_wave(
             bundle=bundle,
             edits=wave.edits,
             metadata={name: str(value) for name, value in metadata.items()}
-            | dict(ledger.manifest.artifacts),
+            | ledger.manifest.artifacts_at(snapshot.state),
             supersedes=admission.supersedes,
             why=rules.why,
             who=rules.who or os_user(),

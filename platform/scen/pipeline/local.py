@@ -73,7 +73,7 @@ class LocalParts:
             "report": asdict(summarise(outcomes)),
             "per_edit_path": self._keep_lines(wave, "per_edit", outcome_lines(outcomes)),
             "rivals": rivals(outcomes),
-            "threshold": self.store.threshold,
+            "threshold": self.store.threshold_at(snapshot),
             "latency": latency_metrics(work.times()),
             "memory": memory_peaks([*system, *work.memory()]),
             "system_path": self._keep_lines(wave, "system", json_lines(system)),

@@ -46,7 +46,7 @@ class NearFinder:
     def find(self, admission: Admission, snapshot: Snapshot) -> list[Near]:
         """The near-duplicates of the fresh edits of an admission, edit by edit, nearest first.
         Empty for stores of method scen, whose neurons cannot be compared."""
-        router, fresh = self._store.loader.router, admission.fresh
+        router, fresh = self._store.loader_at(snapshot).router, admission.fresh
         if router is None or not fresh:
             return []
         key_NKF = self._read_keys([edit.prompt for edit in fresh])
@@ -136,13 +136,13 @@ def store_collisions(
     or less than `margin` below it, at most `limit`. `progress` is called with the number newly done
     and the total. Raises ConfigError for a store of method scen, and for an invalid margin."""
     ledger = open_ledger(storage)
-    router = stored_router(storage, ledger)
+    snapshot = ledger.snapshot(version)
+    router = stored_router(storage, ledger, snapshot)
     if router is None:
         raise ConfigError(
             "--store: neurons of method scen have no near misses, so they cannot be compared; "
             "collisions are found in stores of method scen-lr"
         )
-    snapshot = ledger.snapshot(version)
     places = [Place(entry.bundle, entry.row) for entry in snapshot.entries]
     pairs: list[Collision] = []
     if len(places) > 1:

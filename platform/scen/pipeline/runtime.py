@@ -6,10 +6,12 @@ Training and evaluation times are estimated from earlier waves of the store, or 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Protocol
 
+from scen.calibration.quick import QuickPlan, calibrate_quick, can_calibrate, estimate
 from scen.config import Config
 from scen.data import Validator
 from scen.data.read import read_prompts
@@ -20,10 +22,17 @@ from scen.model.weights import EMBEDDED_NAME
 from scen.pipeline.local import LocalParts
 from scen.records import Edit
 from scen.samples import sample_path
-from scen.snapshot.open import OpenStore, ReadElsewhere, Say, create_store
+from scen.snapshot.method import (
+    Profile,
+    making_profile,
+    read_cached_profile,
+    save_profile,
+)
+from scen.snapshot.open import Calibrate, OpenStore, ReadElsewhere, Say, create_store
 from scen.tracking.client import NullTracker, default_tracking_uri
 from scen.tracking.wave_runs import open_tracker
 
+CalibrateElsewhere = Callable[[Storage, Config, Base], Profile | None]
 MakeParts = Callable[..., LocalParts]  # called with the fields of `LocalParts` in order
 
 
@@ -60,22 +69,57 @@ class Runtime:
     """Where waves run and where progress goes; the default is this process, without output.
 
     `make_parts` creates the steps of waves. `read_elsewhere` reads what a new store needs of the
-    base's weights, on a cluster whose driver does not load them. `say` receives a line for each
-    slow operation; `steps` is entered while waves run."""
+    base's weights, on a cluster whose driver does not load them, and `calibrate_elsewhere` makes
+    the profile of a new base there. `say` receives a line for each slow operation; `steps` is
+    entered while waves run."""
 
     make_parts: MakeParts = LocalParts
     read_elsewhere: ReadElsewhere | None = None
     say: Say = lambda _: None
     steps: Callable[[], AbstractContextManager[Steps]] = no_steps
+    calibrate_elsewhere: CalibrateElsewhere | None = None
 
 
 def make_store(
     storage: Storage, config: Config, runtime: Runtime, base: Base | None = None
 ) -> OpenStore:
-    """Open a store for editing, or create it with the sample of neutral prompts. Raises what
-    `create_store` raises."""
+    """Open a store for editing, or create it with the sample of neutral prompts; an unknown base is
+    calibrated first. Raises what `create_store` raises."""
     neutral = read_prompts(sample_path("nq_neutral.jsonl"))
-    return create_store(storage, config, neutral, runtime.say, runtime.read_elsewhere, base)
+    calibrate: Calibrate = partial(calibrate_first, say=runtime.say, steps=runtime.steps)
+    if runtime.calibrate_elsewhere is not None:
+        calibrate = partial(runtime.calibrate_elsewhere, storage, config)
+    return create_store(
+        storage, config, neutral, runtime.say, runtime.read_elsewhere, base, calibrate
+    )
+
+
+def calibrate_first(
+    base: Base,
+    say: Say = lambda _: None,
+    steps: Callable[[], AbstractContextManager[Steps]] = no_steps,
+) -> Profile | None:
+    """Calibrate a base quickly on its first use and keep the profile in the user's cache, one per
+    fingerprint; None if the base does not read the samples. If another process is calibrating the
+    base, wait for its profile. An interrupted calibration leaves nothing and is done again."""
+    if not can_calibrate(base):
+        say(f"{base.name} has no profile and is not calibrated: it does not read the samples")
+        return None
+    with making_profile(base.fingerprint) as path:
+        if (profile := read_cached_profile(base.fingerprint)) is not None:
+            return profile
+        plan = QuickPlan.of(base)
+        say(f"{base.name} has no profile: it is calibrated once (`--profile none` goes without)")
+        expected = estimate(base, plan)
+        say(f"calibrating on {expected.prompts} prompts: about {_duration(expected.seconds)}")
+        with steps() as bars:
+            profile = calibrate_quick(base, plan, progress=bars).profile
+        save_profile(profile, path)
+    return replace(profile, source="cache")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def open_parts(

@@ -245,7 +245,8 @@ def _life(events: Iterable[Event], snapshot: Snapshot, streams: Sequence[str]) -
     entries = snapshot.state.entries
     by_version: dict[int, list[Event]] = {}
     for event in events:
-        if event.version <= snapshot.version and entries[event.edit_id].stream in streams:
+        entry = entries.get(event.edit_id)  # None: a change of the router
+        if entry and event.version <= snapshot.version and entry.stream in streams:
             by_version.setdefault(event.version, []).append(event)
     counts, active = [], set[str]()
     for version in range(snapshot.version + 1):

@@ -23,7 +23,13 @@ from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.routing.keys import WIDTH, unpack_texts
 from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
-from scen.snapshot.method import Profile, StoreMethod, find_profile
+from scen.snapshot.method import (
+    SOURCES,
+    Profile,
+    StoreMethod,
+    find_profile,
+    profile_setting,
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,15 @@ def choose_profile(config: Config, base: Base) -> Profile | None:
     """The profile that the settings select for a base, if any. Raises ConfigError."""
     if not METHODS[config.method].has_router or config.router.places is not None:
         return None
-    return find_profile(config.router.profile, base)
+    return find_profile(profile_setting(config), base)
+
+
+def wants_calibration(config: Config) -> bool:
+    """True if a base without profile is to be calibrated on its first use."""
+    has_places = config.router.places is not None
+    return (
+        METHODS[config.method].has_router and not has_places and profile_setting(config) == "auto"
+    )
 
 
 def make_router(
@@ -188,7 +202,7 @@ def make_router(
 def require_router(config: Config, base: Base, stored: Router) -> None:
     """Raises ConfigError if the settings define another router than the stored one."""
     settings = config.router
-    profile = None if settings.profile in ("auto", "none") else choose_profile(config, base)
+    profile = None if settings.profile in SOURCES else choose_profile(config, base)
     configured = _cut(stored if profile is None else profile.router, settings)
     ours, theirs = stored.tensors(), configured.tensors()
     if any(not torch.equal(ours[name].nan_to_num(), theirs[name].nan_to_num()) for name in ours):

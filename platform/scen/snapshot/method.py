@@ -1,8 +1,12 @@
 """The editing method of a store (layer, rank, places), and profiles of bases."""
 
+import fcntl
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,29 +19,69 @@ from scen.errors import ConfigError
 from scen.method import METHODS, Method
 from scen.model.base import Base
 from scen.model.keys import KeyPlace
+from scen.model.weights import cache_root, make_cache
 from scen.records import digest_bytes
 from scen.routing.router import Router
 
 FORMAT = 1
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Profile:
     """A calibrated profile of a base. `base` holds its name and fingerprint, `expert` the tuned
-    settings of `expert.*` (layer, rank, lr, steps ...), `calibration` the data and results."""
+    settings of `expert.*` (layer, rank, lr, steps ...), `calibration` the data and results, and
+    `how` it was made: quick, full or store. `source` is where it is from: shipped, cache, file or
+    store."""
 
     base: Mapping[str, Any]
     expert: Mapping[str, Any]
     router: Router
     calibration: Mapping[str, Any]
+    source: str = "file"
+
+    def describe(self) -> dict[str, Any]:
+        """How it was made, for the manifest of a store (`StoreManifest.profile`)."""
+        about = self.calibration
+        made = {name: about[name] for name in ("made",) if name in about}
+        return made | {
+            "how": about.get("how", "full"),
+            "source": self.source,
+            "edits": sum(int(part.get("edits", 0)) for part in about.get("edits", ())),
+            "bound": self.router.bound,
+            "figures": summarise_figures(about.get("figures", {})),
+        }
+
+
+def summarise_figures(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Of `HeldFigures.to_dict`: the shares of rephrases that reached their edit, and of given near
+    misses and questions without an edit that reached none; absent ones are left out."""
+    kinds = figures.get("kinds", ())
+    rephrases = [k for k in kinds if k["kind"].startswith("rephrases") and k["count"]]
+    summary: dict[str, float] = {}
+    if total := sum(kind["count"] for kind in rephrases):
+        right = sum(kind["right"] * kind["count"] for kind in rephrases)
+        summary["rephrases"] = round(right / total, 4)
+    for kind in kinds:
+        if kind["kind"] == "near misses, given" and kind["count"]:
+            summary["near_misses"] = round(1 - kind["wrong"], 4)
+        if kind["kind"] == "same kind, edit absent" and kind["count"]:
+            summary["same_kind"] = round(1 - kind["wrong"], 4)
+    return summary
+
+
+NO_PROFILE: Mapping[str, Any] = {"how": "none", "source": "none"}
+"""The description of a router that was not calibrated."""
 
 
 def save_profile(profile: Profile, path: Path) -> None:
-    """Write PATH (.json) and, before it, the tensors that it names, to a file next to it."""
+    """Write PATH (.json) and, before it, the tensors that it names, to a file next to it. Each file
+    appears whole or not at all."""
     tensors = {n: t.contiguous() for n, t in profile.router.tensors().items()}
     data = safetensors.torch.save(tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".safetensors").write_bytes(data)
+    _write(path.with_suffix(".safetensors"), data)
     facts = {
         "format": FORMAT,
         "base": dict(profile.base),
@@ -45,7 +89,13 @@ def save_profile(profile: Profile, path: Path) -> None:
         "router": {"file": path.with_suffix(".safetensors").name, "sha256": digest_bytes(data)},
         "calibration": dict(profile.calibration),
     }
-    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(path, (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def load_profile(path: Path) -> Profile:
@@ -65,18 +115,29 @@ def load_profile(path: Path) -> Profile:
         ) from err
 
 
-def find_profile(setting: str, base: Base) -> Profile | None:
-    """The profile of a base: that of a file, or with `auto` the one that ships with the platform.
+SOURCES = ("auto", "shipped", "none")
+"""Values of the setting `router.profile` that are not files."""
 
-    None with `none`, or if none ships. Raises ConfigError if a file is of another base.
+
+def profile_setting(config: Config) -> str:
+    """The setting `router.profile`; the environment variable SCEN_PROFILE replaces `auto`."""
+    setting = config.router.profile
+    return os.environ.get("SCEN_PROFILE", setting) if setting == "auto" else setting
+
+
+def find_profile(setting: str, base: Base) -> Profile | None:
+    """The profile of a base: that of a file, or with `shipped` the one that ships with the
+    platform; with `auto` that one, or the one that was made on first use of the base.
+
+    None with `none`, or if there is none. Raises ConfigError if a file is of another base.
     """
     if setting == "none":
         return None
-    if setting == "auto":
+    if setting in SOURCES:
         for path in shipped_profiles():
             if json.loads(path.read_text())["base"]["fingerprint"] == base.fingerprint:
-                return load_profile(path)
-        return None
+                return replace(load_profile(path), source="shipped")
+        return read_cached_profile(base.fingerprint) if setting == "auto" else None
     profile = load_profile(Path(setting))
     if profile.base["fingerprint"] != base.fingerprint:
         raise ConfigError(
@@ -84,6 +145,35 @@ def find_profile(setting: str, base: Base) -> Profile | None:
             f"({profile.base['template']}), not for {base.name} ({base.template.name})"
         )
     return profile
+
+
+_CACHED = "profile.json"
+
+
+def read_cached_profile(fingerprint: str) -> Profile | None:
+    """The profile of a base in the user's cache; None if there is none that can be read."""
+    path = cache_root() / "profiles" / fingerprint / _CACHED
+    if not path.exists():
+        return None
+    try:
+        return replace(load_profile(path), source="cache")
+    except ConfigError as err:
+        _log.warning("%s; it is made again", err)
+        return None
+
+
+@contextmanager
+def making_profile(fingerprint: str) -> Iterator[Path]:
+    """Where to write the profile of a base in the user's cache. Other processes that want to make
+    the same one wait until this block ends, and then find it. Raises BaseError."""
+    folder = make_cache("profiles") / fingerprint
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        # Released by the system if this process dies. Where files cannot be locked, two processes
+        # do the same work, and the last one wins.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder / _CACHED
 
 
 def shipped_profiles() -> list[Path]:

@@ -1,7 +1,7 @@
 """Open a store, or one version of it, on its base."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -27,11 +27,21 @@ from scen.snapshot.load import (
     choose_profile,
     make_router,
     require_router,
+    wants_calibration,
 )
-from scen.snapshot.method import StoreMethod, resolve_method, stated_method
+from scen.snapshot.method import (
+    NO_PROFILE,
+    Profile,
+    StoreMethod,
+    resolve_method,
+    stated_method,
+)
 
 Say = Callable[[str], None]
 Places = tuple[KeyPlace, ...]
+
+# Makes the profile of a base that has none, on its first use; None if it cannot be calibrated.
+Calibrate = Callable[[Base], Profile | None]
 
 # Reads the keys of prompts at these places in other processes, for a store that is being created.
 ReadElsewhere = Callable[[Storage, Config, Base, Places, Sequence[str]], Tensor]
@@ -46,23 +56,40 @@ class OpenStore:
     ledger: Ledger
     method: StoreMethod
     loader: SnapshotLoader
+    """With the router that the store was created with; see `loader_at`."""
+    _routers: dict[str, Router] = field(default_factory=dict, repr=False, compare=False)
+
+    def loader_at(self, snapshot: Snapshot) -> SnapshotLoader:
+        """The loader with the router of a snapshot."""
+        digest = snapshot.state.router
+        if digest is None:
+            return self.loader
+        if digest not in self._routers:
+            self._routers[digest] = Router.from_tensors(load_bundle(self.storage, digest))
+        return replace(self.loader, router=self._routers[digest])
 
     @property
     def threshold(self) -> float:
-        """The score above which an edit answers."""
-        if self.loader.router is not None:
-            return self.loader.router.threshold
+        """The score above which an edit answers at the newest version."""
+        return self.threshold_at(self.ledger.snapshot())
+
+    def threshold_at(self, snapshot: Snapshot) -> float:
+        """The score above which an edit answers at a snapshot."""
+        router = self.loader_at(snapshot).router
+        if router is not None:
+            return router.threshold
         assert self.method.theta is not None
         return self.method.theta
 
     def edited_model(self, snapshot: Snapshot) -> EditedModel:
         """The base with all active edits of a snapshot, experts in the order of its entries."""
-        return self.loader.load([Place(entry.bundle, entry.row) for entry in snapshot.entries])
+        places = [Place(entry.bundle, entry.row) for entry in snapshot.entries]
+        return self.loader_at(snapshot).load(places)
 
     def at(self, snapshot: Snapshot) -> VersionModel:
         """The model of a snapshot."""
-        edited = self.edited_model(snapshot)
-        return VersionModel(self.base, edited, snapshot.ids, snapshot.version, self.threshold)
+        edited, threshold = self.edited_model(snapshot), self.threshold_at(snapshot)
+        return VersionModel(self.base, edited, snapshot.ids, snapshot.version, threshold)
 
 
 def load_store_base(
@@ -87,19 +114,21 @@ def load_store_base(
     return load(name, template=template, dtype=dtype, device=wanted.device, say=say)
 
 
-def create_store(
+def create_store(  # noqa: PLR0913
     storage: Storage,
     config: Config,
     neutral: Sequence[str],
     say: Say = lambda _: None,
     elsewhere: ReadElsewhere | None = None,
     base: Base | None = None,
+    calibrate: Calibrate | None = None,
 ) -> OpenStore:
     """Open a store for editing; a new one is bound to the base, method and router of the settings.
 
     The statistics of a base without profile are read from the `neutral` prompts. If `elsewhere`
     reads them in other processes, this one does not load the base's weights. `base` is that of the
-    settings, if it is loaded already. Raises BaseError if the store belongs to another base,
+    settings, if it is loaded already. `calibrate` makes the profile of a base without one, if the
+    settings want it. Raises BaseError if the store belongs to another base,
     ConfigError if it uses another method or router.
     """
     opened = base or load_store_base(storage, config.base, say, weights=elsewhere is None)
@@ -113,7 +142,16 @@ def create_store(
         return elsewhere(storage, config, opened, places, neutral)
 
     if _find_manifest(storage) is None:
-        method, artifacts = _initial_method(storage, config, opened, read)
+        profile = choose_profile(config, opened)
+        if profile is None and calibrate is not None and wants_calibration(config):
+            profile = calibrate(opened)
+        method = resolve_method(config, opened.num_layers, profile)
+        artifacts = {}
+        if method.kind.has_router:
+            places = method.places
+            router = make_router(config, opened, profile, places, lambda: read(places))
+            artifacts["router"] = save_bundle(storage, router.tensors())
+            facts["profile"] = dict(NO_PROFILE) if profile is None else profile.describe()
         manifest = StoreManifest.new(facts, method.to_dict(), artifacts)
     else:
         manifest = StoreManifest.new(facts, stated_method(config), {})
@@ -139,27 +177,16 @@ def open_on(storage: Storage, base: Base) -> OpenStore:
     return _join(storage, base, ledger)
 
 
-def _initial_method(
-    storage: Storage, config: Config, base: Base, read: Callable[[Places], Tensor]
-) -> tuple[StoreMethod, dict[str, str]]:
-    """The method of a new store, and digests of the bundles it is bound to, by name."""
-    profile = choose_profile(config, base)
-    method = resolve_method(config, base.num_layers, profile)
-    if not method.kind.has_router:
-        return method, {}
-    router = make_router(config, base, profile, method.places, lambda: read(method.places))
-    return method, {"router": save_bundle(storage, router.tensors())}
-
-
 def _join(storage: Storage, base: Base, ledger: Ledger) -> OpenStore:
     method = StoreMethod.from_dict(ledger.manifest.method)
-    loader = SnapshotLoader(base, method, stored_router(storage, ledger), BundleRows(storage))
+    router = stored_router(storage, ledger, Snapshot(0))
+    loader = SnapshotLoader(base, method, router, BundleRows(storage))
     return OpenStore(storage, base, ledger, method, loader)
 
 
-def stored_router(storage: Storage, ledger: Ledger) -> Router | None:
-    """The router of a store; None for method scen."""
-    digest = ledger.manifest.artifacts.get("router")
+def stored_router(storage: Storage, ledger: Ledger, snapshot: Snapshot) -> Router | None:
+    """The router of a version of a store; None for method scen."""
+    digest = ledger.manifest.artifacts_at(snapshot.state).get("router")
     return None if digest is None else Router.from_tensors(load_bundle(storage, digest))
 
 
@@ -191,9 +218,11 @@ def open_pointer(
     wanted = BaseConfig(**facts | {"device": device} | ({"name": base} if base else {}))
     opened = open_on(storage, load_store_base(storage, wanted, say))
     rows = bank_rows(snapshot, pointer.held)
-    edited = opened.loader.load([Place(row.bundle, row.row) for row in rows])
+    places = [Place(row.bundle, row.row) for row in rows]
+    edited = opened.loader_at(snapshot).load(places)
     ids = [row.edit_id for row in rows]
-    return VersionModel(opened.base, edited, ids, pointer.version, opened.threshold)
+    threshold = opened.threshold_at(snapshot)
+    return VersionModel(opened.base, edited, ids, pointer.version, threshold)
 
 
 def _ledger(storage: Storage) -> Ledger:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scen.data.inbox import Inbox
 from scen.errors import ConflictError, NotFoundError
 from scen.ledger.actions import About, Rollback
-from scen.ledger.events import Event, LedgerEntry, Superseded
+from scen.ledger.events import Event, LedgerEntry, Recalibrated, Superseded
 from scen.ledger.state import State
 from scen.ledger.view import LogEntry
 from scen.records import edit_to_dict
@@ -329,9 +329,14 @@ def _roll_back(service: Service, key: ApiKey, to: int, body: RollbackBody) -> Ro
     )
 
 
-def _check_streams(state: State, key: ApiKey, events: Iterable[Event]) -> None:
-    """Raises ApiError 403 if an edit outside the key's streams would change."""
-    streams = {state.entries[event.edit_id].stream for event in events}
+def _check_streams(state: State, key: ApiKey, events: Sequence[Event]) -> None:
+    """Raises ApiError 403 if an edit outside the key's streams would change, or the router, which
+    all streams share."""
+    changes = [event for event in events if not isinstance(event, Recalibrated)]
+    if len(changes) < len(events) and key.streams is not None:
+        raise ApiError(403, f"the API key {key.name} has no access to all streams, and the router "
+                       "of the store would change")  # fmt: skip
+    streams = {state.entries[event.edit_id].stream for event in changes}
     others = sorted(stream for stream in streams if not key.may_touch(stream))
     if others:
         raise ApiError(403, f"the API key {key.name} has no access to the stream {others[0]!r}")

@@ -136,10 +136,12 @@ def _explanation(
     nearest: Sequence[LikelyEdit],
     key: ApiKey,
 ) -> Explanation:
-    threshold = service.store.threshold
+    ledger = service.store.ledger
+    ledger_snapshot = ledger.snapshot(snapshot.version)
+    threshold = service.store.threshold_at(ledger_snapshot)
     answering = nearest[0].edit_id if nearest and nearest[0].score > threshold else None
     routed = prompt.routed or prompt
-    entries = service.store.ledger.snapshot(snapshot.version).state.entries
+    entries = ledger_snapshot.state.entries
     return Explanation(
         version=snapshot.version,
         threshold=threshold,
@@ -264,7 +266,7 @@ def _server_facts(context: AppContext) -> dict[str, Any]:
         "model": settings.model_name,
         "method": service.store.method.method,
         "has_roles": service.store.base.template.has_roles,
-        "threshold": service.store.threshold,
+        "threshold": service.store.threshold_at(service.store.ledger.snapshot()),
         "max_context": service.engine.max_context,
         "default_tokens": settings.default_tokens,
     }

@@ -1,10 +1,12 @@
-"""Served versions of a store. They share one bank of neurons, so that loading a version costs only
-its new edits.
+"""Served versions of a store. Those with the same router share one bank of neurons, so that loading
+a version costs only its new edits.
 """
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,13 +22,16 @@ from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.caches import HostExpertCache
 
+_BANKS = 2  # routers whose banks stay loaded: a rollback usually returns to the last one
+
 ReadKeys = Callable[[str], tuple[Tensor, Sequence[str] | None]]
 """key_EKF of a bundle, by its digest, and the texts of its edits' prompts as routed (None if the
 router does not compare words); raises IntegrityError or NotFoundError."""
 
 
 class NeuronRows:
-    """One bank of neurons with a row for each edit id; ids are never reused for another edit.
+    """One bank of neurons of one router, with a row for each edit id; ids are never reused for
+    another edit.
 
     New edits are appended; a version does not see rows of edits that it lacks. A version whose
     order differs from the bank's (a previously unknown edit was restored), or that hides more rows
@@ -93,7 +98,8 @@ class SnapshotReader:
     """Reads versions of a store, and the keys of each edit only once. Slow: not for the engine's
     thread.
 
-    With method `scen-lr`, versions share one bank of keys to which new edits are appended.
+    With method `scen-lr`, versions with the same router share one bank of keys to which new edits
+    are appended.
     """
 
     def __init__(self, store: OpenStore, host: HostExpertCache) -> None:
@@ -101,8 +107,7 @@ class SnapshotReader:
         self._host = host
         self._places: dict[str, Place] = {}  # by edit id
         self._neurons: dict[str, Tensor] = {}
-        router = store.loader.router
-        self._rows = None if router is None else NeuronRows(router, self._read_keys)
+        self._rows: OrderedDict[str | None, NeuronRows] = OrderedDict()  # by router
 
     def newest(self) -> int:
         """The newest version of the ledger."""
@@ -113,9 +118,24 @@ class SnapshotReader:
         deleted by `scen gc`, IntegrityError if a bundle is damaged."""
         snapshot = self._store.ledger.snapshot(version)
         places = self._find_places(snapshot)
-        neurons = self._rows.neurons(snapshot) if self._rows else self._sigmoid(places)
+        rows = self._rows_at(snapshot)
+        neurons = rows.neurons(snapshot) if rows else self._sigmoid(places)
         self._store.ledger.require_experts(snapshot)
         return ServedSnapshot(snapshot.version, tuple(snapshot.ids), places, neurons)
+
+    def _rows_at(self, snapshot: Snapshot) -> NeuronRows | None:
+        """The bank of the router of a version; None with method scen. Banks of other routers are
+        dropped, the least recently used first."""
+        loader, name = self._store.loader_at(snapshot), snapshot.state.router
+        if loader.router is None:
+            return None
+        if name not in self._rows:
+            read_keys = partial(self._read_keys, has_texts=loader.reads_words)
+            self._rows[name] = NeuronRows(loader.router, read_keys)
+        self._rows.move_to_end(name)
+        if len(self._rows) > _BANKS:
+            self._rows.popitem(last=False)
+        return self._rows[name]
 
     def _find_places(self, snapshot: Snapshot) -> tuple[Place, ...]:
         """The places of all edits; versions share the objects."""
@@ -136,9 +156,9 @@ class SnapshotReader:
             store.method.layer, weight_EF.to(store.base.device), store.method.theta
         )
 
-    def _read_keys(self, digest: str) -> tuple[Tensor, Sequence[str] | None]:
+    def _read_keys(self, digest: str, *, has_texts: bool) -> tuple[Tensor, Sequence[str] | None]:
         bundle = self._host.read(digest)
-        texts = unpack_texts(bundle["text"]) if self._store.loader.reads_words else None
+        texts = unpack_texts(bundle["text"]) if has_texts else None
         return bundle["key"].float().cpu(), texts
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scen.calibration.fit_encoder import EncoderPlan, RouterKeys, fit_encoder
-from scen.calibration.fit_pairs import pair_up
+from scen.calibration.fit_gate import pair_up
 from scen.calibration.fit_router import (
     HeldOut,
     RouterPlan,

@@ -67,7 +67,7 @@ def test_a_bundle(shop: Shop, damage: Callable[[Path], None], kind: str, fix: st
 def test_the_router(shop: Shop) -> None:
     shop.file(bundle_path(shop.router)).unlink()
     [found] = verify_store(shop.storage)
-    assert (found.kind, found.what) == ("missing", "it held the router of the store")
+    assert (found.kind, found.what) == ("missing", "it held a router of the store")
 
 
 def test_an_orphan_is_no_damage(shop: Shop) -> None:
