@@ -101,10 +101,10 @@ def convert_gguf(
         raise BaseError(f"base: {path} does not exist")
     exact = cache_root() / "bases" / f"{path.stem.lower()}-{cached_digest(path)[:16]}"
     folder = exact if dtype == torch.float32 else exact.with_name(f"{exact.name}-{_name(dtype)}")
-    for found in (folder, exact):
-        if (found / MARKER).exists():
-            check_marker(found)
-            return found
+    for kept in (folder, exact):
+        if (kept / MARKER).exists():
+            check_marker(kept)
+            return kept
     config = read_gguf_config(path)
     check_architecture(config)
     with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch:
