@@ -11,7 +11,7 @@ from functools import partial
 from scen.cli.edit import show_report, show_wave
 from scen.cli.evaluate import show_evaluation
 from scen.cli.output import say, step_progress
-from scen.cluster.parts import RayParts, read_on_workers
+from scen.cluster.parts import RayParts, calibrate_on_workers, read_on_workers
 from scen.cluster.session import ray_session
 from scen.cluster.sharding import measure_dtype
 from scen.cluster.worker_group import WorkerGroup
@@ -36,7 +36,11 @@ def run_group_job(spec: StreamSpec | DrainSpec | EvalSpec, address: str, *, is_j
     with ray_session(address), WorkerGroup() as group:
         config = settle_dtype(given, Storage(spec.store))
         runtime = Runtime(
-            partial(RayParts, group=group), partial(read_on_workers, group), say, step_progress
+            partial(RayParts, group=group),
+            partial(read_on_workers, group),
+            say,
+            step_progress,
+            partial(calibrate_on_workers, group, say),
         )
         if isinstance(spec, StreamSpec):
             report, store = run_stream_spec(spec, config, runtime)

@@ -15,17 +15,28 @@ from scen.benchmark.run import (
     summary,
 )
 from scen.benchmark.settings import BenchmarkSettings, Row, RowStore
-from scen.cli.evaluate import show_benchmark, show_calibration
+from scen.cli.evaluate import show_calibration, show_recalibration
 from scen.cli.output import say, step_progress
+from scen.cli.view import show_benchmark
 from scen.cluster.session import passed_on, ray_session, worker_environment
 from scen.errors import ScenError
 from scen.fs import Storage
 from scen.pipeline.job_spec import BenchmarkSpec, CalibrateSpec
-from scen.pipeline.run_job import Calibrated, calibrate_base, profile_path
+from scen.pipeline.run_job import (
+    Calibrated,
+    calibrate_base,
+    profile_path,
+    recalibrate_store,
+)
 
 
 def run_task_job(spec: CalibrateSpec | BenchmarkSpec, address: str, *, is_json: bool) -> None:
     """Do the work on the cluster at `address` and show the result. Raises ScenError."""
+    if isinstance(spec, CalibrateSpec) and spec.store is not None:
+        with ray_session(address, show_workers=True) as ray:
+            task = ray.remote(**_options(spec), max_retries=0)(recalibrate_store)
+            show_recalibration(_result(ray, task.remote(spec, say, step_progress)), is_json=is_json)
+        return
     if isinstance(spec, CalibrateSpec):
         show_calibration(_calibrate(spec, address), is_json=is_json)
         return
@@ -38,6 +49,7 @@ def run_task_job(spec: CalibrateSpec | BenchmarkSpec, address: str, *, is_json: 
 
 def _calibrate(spec: CalibrateSpec, address: str) -> Calibrated:
     """Calibrate on one worker, which reads the files of edits; the driver writes the profile."""
+    assert spec.out is not None
     path = profile_path(spec.out)
     with ray_session(address, show_workers=True) as ray:
         task = ray.remote(**_options(spec), max_retries=0)(_calibrate_here)

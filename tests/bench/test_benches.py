@@ -37,6 +37,18 @@ def test_asking_has_a_row_for_each_way_and_compares_the_time() -> None:
     assert all(line["ms"] > 0 for line in times)
 
 
+def test_calibrate_has_a_row_for_each_profile(tiny_folder: Path, tmp_path: Path) -> None:
+    few = ("--share", 0.05, "--scale", 0.1, "--per-edit", 4)
+    kept = ("--keep", tmp_path, "--profiles")
+    [quick] = run_bench("bench_calibrate.py", "--base", tiny_folder, *few, *kept, "quick")
+    assert least(quick, "seconds", "passes", "edits", "questions") > 0
+    kinds = {"rephrases", "rephrases published", "asked", "near misses, given", "unrelated"}
+    assert kinds <= quick.keys()
+    made = tmp_path / "quick.json"
+    [again] = run_bench("bench_calibrate.py", "--base", tiny_folder, *few, "--profiles", made)
+    assert {name: again[name] for name in kinds} == {name: quick[name] for name in kinds}
+
+
 def test_stage_1_has_a_row_for_each_method_and_type(tiny_folder: Path) -> None:
     lines = run_bench("bench_stage1.py", "--base", tiny_folder, "--edits", 2)
     fast = str(pick_dtype("auto", torch.device("cpu"))).removeprefix("torch.")

@@ -108,7 +108,7 @@ def test_the_fields_of_results_are_these() -> None:
         "EditReport": "stream store version committed known superseded rejected quarantine held "
         "remarks tracking_uri model seconds waves edit_ids rejections",
         "Rejection": "row id field reason raw",
-        "Evaluation": "version figures outcomes per_edit_path rejections",
+        "Evaluation": "version figures outcomes per_edit_path rejections advice",
         "Change": "action version dry_run changed",
     }
     for name, wanted in fields.items():

@@ -84,6 +84,13 @@ class Store:
         the store does not exist yet."""
         return self._ledger.version()
 
+    @property
+    def profile(self) -> dict[str, Any]:
+        """How the router of the newest version was made (see `StoreManifest.profile`). Raises
+        NotFoundError if the store does not exist yet."""
+        ledger = self._ledger
+        return dict(ledger.profile(ledger.snapshot()))
+
     def edit(  # noqa: PLR0913 (options, by name only)
         self,
         edits: Edits,

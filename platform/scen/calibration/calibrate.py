@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -37,18 +38,16 @@ from scen.calibration.router_set import (
     names_subject,
     question_templates,
 )
-from scen.data.asking import Ask, wordings
-from scen.errors import ConfigError, InputError
+from scen.data.asking import Ask, WordingSet, wordings
+from scen.errors import InputError
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decode import decode
-from scen.model.keys import KeyPlace, SpanKeys
+from scen.model.keys import KeyPlace, SpanKeys, join_spans
 from scen.model.route import Route
 from scen.records import Edit, Rephrase
 from scen.routing.router import Router
-from scen.snapshot.load import Place
 from scen.snapshot.method import Profile
-from scen.snapshot.open import OpenStore
 from scen.text import normalise
 
 Progress = Callable[[str, int, int], None]  # step, units done in this call, units in total
@@ -95,55 +94,21 @@ def calibrate(
     plan = plan or RouterPlan()
     whole = _complete(base, sources, unrelated, progress)
     places_of = candidate_places if plan.searches_places else default_places
-    about_all = build_questions(base, whole, unrelated)
-    keys, test, projection = read_keys(base, places_of(base.num_layers), about_all, progress)
+    projection = narrowing(int(base.model.config.intermediate_size))
+    asked = build_questions(base, whole, unrelated)
+    keys, test = read_keys(base, places_of(base.num_layers), asked, progress, projection)
     search = None
     if plan.searches_places:
         search = _search_places(keys, plan, progress)
         chosen = list(search.chosen)
         keys, test = keys.at(chosen), replace(test, key_MKF=test.key_MKF[:, chosen])
-    router, figures = fit_and_measure(keys, test, projection, plan, progress)
-    best, trials = _search_expert(base, [e for edits in whole for e in edits], progress)
-    facts = dict(about) | {"figures": figures.to_dict()}
-    return Calibration(build_profile(base, best, router, facts), search, trials, figures)
-
-
-def calibrate_store(
-    store: OpenStore,
-    unrelated: Sequence[str],
-    about: Mapping[str, Any],
-    plan: RouterPlan | None = None,
-    progress: Progress = lambda _step, _done, _total: None,
-) -> Calibration:
-    """A router for a store's base, fitted on the active edits of the store itself.
-
-    The edits are represented by the raw keys in their bundles, at the places of the store, so that
-    the router suits the store without rereading its edits; only their rephrases, near misses and
-    other wordings are read from the base. Expert settings stay those of the store. Other arguments
-    as in `calibrate`. Raises ConfigError for a store of method scen, which has no router, or if
-    there are too few hard negatives for the bound; InputError if there is too little data.
-    """
-    base, method = store.base, store.method
-    if not method.kind.has_router:
-        raise ConfigError(
-            f"--store: method {method.method} has no router to calibrate; a store of method "
-            "scen-lr has one"
-        )
-    plan = plan or RouterPlan()
-    entries = store.ledger.snapshot().entries
-    whole = _complete(base, [[entry.edit for entry in entries]], unrelated, progress)
-    questions = build_questions(base, whole, unrelated)
-    keys, test, projection = read_keys(base, method.places, questions, progress)
-    rows = [Place(entry.bundle, entry.row) for entry in entries]
-    stored_EKF = store.loader.tensors(rows, ("key",))["key"].cpu()
+    router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
+    figures = measure_held(keys, router, held, test)
     if projection is not None:
-        stored_EKF = stored_EKF @ projection
-    keys = keys.with_edit_keys(stored_EKF)
-    router, figures = fit_and_measure(keys, test, projection, plan, progress)
-    training = {name: method.training[name] for name in ("lr", "steps")}
-    expert = {"layer": method.layer, "rank": method.rank} | training
-    facts = dict(about) | {"figures": figures.to_dict()}
-    return Calibration(Profile(_facts(base), expert, router, facts), None, (), figures)
+        router = router.after(projection)
+    best, trials = _search_expert(base, [e for edits in whole for e in edits], progress)
+    facts = dict(about) | {"how": "full", "made": today(), "figures": figures.to_dict()}
+    return Calibration(build_profile(base, best, router, facts), search, trials, figures)
 
 
 def _complete(
@@ -156,19 +121,6 @@ def _complete(
         complete_edits(base, edits, lambda done: progress("rephrases", done, bare))
         for edits in sources
     ]
-
-
-def fit_and_measure(
-    keys: RouterKeys,
-    test: SpanKeys,
-    projection_FG: torch.Tensor | None,
-    plan: RouterPlan,
-    progress: Progress,
-) -> tuple[Router, HeldFigures]:
-    """The router for the base's raw keys, and its figures on held-out questions."""
-    router, held = fit_router(keys, plan, lambda n: progress("router", n, plan.folds + 2))
-    figures = measure_held(keys, router, held, test)
-    return router if projection_FG is None else router.after(projection_FG), figures
 
 
 def build_profile(
@@ -204,19 +156,22 @@ class Questions:
 
 
 def build_questions(
-    base: Base, sources: Sequence[Sequence[Edit]], unrelated: Sequence[str]
+    base: Base,
+    sources: Sequence[Sequence[Edit]],
+    unrelated: Sequence[str],
+    ways: WordingSet = "fit",
 ) -> Questions:
     """Questions about the edits of each source, in many ways of asking if the base knows them;
     every other unrelated prompt is for the test."""
     has_roles, knows = base.template.has_roles, knows_wordings(base)
     parts, first = [], 0
     for edits in sources:
-        asking = Asking(wordings("fit"), first, has_roles) if knows else None
+        asking = Asking(wordings(ways), first, has_roles) if knows else None
         parts.append(build_router_set(edits, (), asking=asking))
         first += len(edits)
     positives = _Texts([text for edits in sources for edit in edits for text in _all_texts(edit)])
     negatives = [text for text in unrelated if text not in positives]
-    asking = Asking(wordings("fit"), 0, has_roles) if knows else None
+    asking = Asking(wordings(ways), 0, has_roles) if knows else None
     around = build_router_set((), negatives[::2], asking=asking)
     test = [Question(text, "unrelated", -1, "given", False) for text in negatives[1::2]]
     return Questions(join_router_sets([*parts, around]), tuple(test))
@@ -227,23 +182,26 @@ def read_keys(
     places: tuple[KeyPlace, ...],
     asked: Questions,
     progress: Progress,
-    width: int | None = None,
-) -> tuple[RouterKeys, SpanKeys, torch.Tensor | None]:
-    """Keys, at these places, of the questions about edits and of the unrelated test prompts; and
-    the projection that narrowed them to `width` (None: the default) dimensions (None: not
-    narrowed)."""
-    projection = narrowing(int(base.model.config.intermediate_size), width)
-    questions = [*asked.about.questions, *asked.test]
+    projection_FG: torch.Tensor | None = None,
+    known: SpanKeys | None = None,
+) -> tuple[RouterKeys, SpanKeys]:
+    """Keys, at these places, of the questions about edits and of the unrelated test prompts,
+    narrowed by the projection if there is one. `known` are the keys of the first questions, which
+    are not read."""
+    skip = 0 if known is None else len(known.row_M)
+    questions = [*asked.about.questions, *asked.test][skip:]
     spans = read_questions(
-        base, places, questions, projection, lambda done: progress("keys", done, len(questions))
+        base, places, questions, projection_FG, lambda done: progress("keys", done, len(questions))
     )
+    if known is not None:
+        spans = join_spans([known, replace(spans, row_M=spans.row_M + skip)])
     count = len(asked.about.questions)
     is_fitted_M = spans.row_M < count
     fitted_spans = spans.take(is_fitted_M.nonzero().squeeze(1))
     whole_NKF = fitted_spans.key_MKF[fitted_spans.span_M == 0]
     rest = spans.take((~is_fitted_M).nonzero().squeeze(1))
     test_spans = replace(rest, row_M=rest.row_M - count)
-    return RouterKeys(asked.about, places, whole_NKF, fitted_spans), test_spans, projection
+    return RouterKeys(asked.about, places, whole_NKF, fitted_spans), test_spans
 
 
 def knows_wordings(base: Base) -> bool:
@@ -296,6 +254,11 @@ def _search_expert(
     return choose_expert(
         base, sample, grid, lambda done: progress("experts", done, grid.most_trials)
     )
+
+
+def today() -> str:
+    """The date in UTC, as in profiles."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def _facts(base: Base) -> dict[str, object]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scen.calibration.fit_encoder import RouterKeys
-from scen.calibration.fit_router import HeldOut
+from scen.calibration.fit_router import HeldOut, hard_negatives
 from scen.calibration.router_set import ASKS
 from scen.model.keys import SpanKeys
 from scen.routing.neurons import KeyNeurons
@@ -83,14 +83,35 @@ def measure_held(
     best_N = torch.full((prompts,), -torch.inf).scatter_reduce(0, unrelated.row_M, score_M, "amax")
     kinds.append(_false_positives("unrelated", best_N, router.threshold))
     own_N = held.own_N[keys.of("rephrase", "asked")[held.rows_N]]
+    negative_N, _ = hard_negatives(keys, held)
     return HeldFigures(
         tuple(kinds),
-        area_under_curve(own_N, router.negative_N),
-        _thinned(*operating_curve(own_N, router.negative_N)),
+        area_under_curve(own_N, negative_N),
+        _thinned(*operating_curve(own_N, negative_N)),
         router.threshold,
         router.bound,
         router.sample_size,
     )
+
+
+def score_router(keys: RouterKeys, router: Router) -> HeldOut:
+    """The scores of all questions by a finished router, over a bank of all edits. They are held out
+    only if the router was fitted on other edits."""
+    spans, count = keys.all_spans(), keys.about.num_edits
+    first = (spans.span_M == 0).nonzero().squeeze(1)[:count]
+    texts = [spans.texts[i] for i in first.tolist()]
+    bank = KeyNeurons.build(router, spans.key_MKF[first].float(), texts)
+    choice = bank.choose_spans(replace(spans, key_MKF=spans.key_MKF.float()))
+    own_M1 = keys.edit_N.masked_fill(~keys.of(*ASKS), -1)[spans.row_M][:, None]
+    score_MC, is_own_MC = choice.score_BE, (choice.index_BE == own_M1) & (own_M1 >= 0)
+    own_N, other_N = (
+        torch.full((len(keys.about.questions),), -torch.inf).scatter_reduce(
+            0, spans.row_M, score_MC.masked_fill(hidden_MC, -torch.inf).amax(1), "amax"
+        )
+        for hidden_MC in (~is_own_MC, is_own_MC)
+    )
+    own_N = own_N.masked_fill(own_N <= other_N, -torch.inf)
+    return HeldOut(torch.arange(len(own_N)), own_N, other_N)
 
 
 def _asked(keys: RouterKeys, router: Router, held: HeldOut) -> Iterator[KindFigures]:

@@ -66,15 +66,13 @@ class RouterKeys:
         spans = self.spans and replace(self.spans, key_MKF=self.spans.key_MKF[:, columns])
         return RouterKeys(self.about, places, self.key_NKF[:, columns], spans)
 
-    def with_edit_keys(self, key_EKF: Tensor) -> "RouterKeys":
-        """The same with other raw keys for the edits' own prompts, such as those of a store."""
-        count, spans = self.about.num_edits, self.spans
-        key_NKF = torch.cat([key_EKF.to(self.key_NKF), self.key_NKF[count:]])
+    def narrowed(self, projection_FG: Tensor) -> "RouterKeys":
+        """The same with keys of fewer dimensions (see `narrowing`)."""
+        key_NKG = (self.key_NKF.float() @ projection_FG).half()
+        spans = self.spans
         if spans is not None:
-            first_E = (spans.span_M == 0).nonzero().squeeze(1)[:count]
-            key_MKF = spans.key_MKF.index_copy(0, first_E, key_EKF.to(spans.key_MKF))
-            spans = replace(spans, key_MKF=key_MKF)
-        return RouterKeys(self.about, self.places, key_NKF, spans)
+            spans = replace(spans, key_MKF=(spans.key_MKF.float() @ projection_FG).half())
+        return RouterKeys(self.about, self.places, key_NKG, spans)
 
     def all_spans(self) -> SpanKeys:
         """The spans of all questions, in order."""

@@ -93,6 +93,10 @@ class HeldOut:
     own_N: Tensor
     other_N: Tensor
 
+    def take(self, kept_N: Tensor) -> "HeldOut":
+        """Only these questions (bool)."""
+        return HeldOut(self.rows_N[kept_N], self.own_N[kept_N], self.other_N[kept_N])
+
 
 @dataclass(frozen=True)
 class FoldPairs:

@@ -1,6 +1,5 @@
 """`scen base`: fetch, show, list or check base models."""
 
-import json as jsonlib
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -52,11 +51,11 @@ def info(*, base: BaseOptions | None = None, json: Json = False) -> None:
 
 @base_app.command(name="list")
 def list_(*, json: Json = False) -> None:
-    """bases on this machine, with architecture, size and shipped profile"""
+    """bases on this machine, with architecture, size and profile"""
     from scen.model.check import list_bases
-    from scen.snapshot.method import shipped_profiles
+    from scen.snapshot.method import profiled_bases
 
-    profiles = {jsonlib.loads(p.read_text())["base"]["name"]: p.stem for p in shipped_profiles()}
+    profiles = profiled_bases()
     rows = [
         {
             "name": base.name,

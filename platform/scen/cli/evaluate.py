@@ -1,18 +1,16 @@
-"""Evaluation commands: `eval`, `calibrate`, `benchmark`."""
+"""Evaluation commands: `eval`, `calibrate`."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from json import dumps
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from scen.cli.edit import show_mlflow
 from scen.cli.options import (
-    POSITIVE,
     BaseOptions,
+    DryRun,
     Json,
     Limit,
     Locality,
@@ -20,6 +18,8 @@ from scen.cli.options import (
     SettingOptions,
     Store,
     Version,
+    Who,
+    Why,
     between,
     parsed,
     read_config,
@@ -40,15 +40,13 @@ from scen.cli.output import (
     step_progress,
     write_json,
 )
+from scen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scen.benchmark.run import Published
-    from scen.benchmark.settings import BenchmarkSettings, MethodSettings, Row, RowStore
     from scen.calibration.calibrate import Calibration
     from scen.calibration.places import PlaceSearch
-    from scen.model.base import Base
     from scen.pipeline.evaluate import Evaluation
-    from scen.pipeline.run_job import Calibrated
+    from scen.pipeline.run_job import Calibrated, Recalibrated
 
 app, _, command = room("Evaluation", 4)
 
@@ -122,160 +120,6 @@ def eval_(
     run_eval_spec(spec, job_config(spec), measure_here(local_runtime()), show, say)
 
 
-@command
-def calibrate(
-    *,
-    edits: Annotated[
-        list[str],
-        Parameter(metavar="FILE", help="edits to calibrate on, as for scen edit; may be repeated"),
-    ],
-    locality: Annotated[
-        str | None,
-        Parameter(metavar="FILE", help="unrelated prompts; every other one is held out for the "
-                  "test (default: a sample)"),
-    ] = None,
-    profile: Annotated[
-        str,
-        Parameter(name="--out", metavar="FILE", help="the profile: FILE.json, and FILE.safetensors "
-                  "next to it"),
-    ],
-    max_false_activation: Annotated[
-        float | None,
-        parsed(read_share),
-        Parameter(metavar="P", help="share of prompts near an edit, but not about it, that may "
-                  "reach it (default: the smallest of 0.005 to 0.05 that loses at most two points "
-                  "of rephrases)"),
-    ] = None,
-    search_places: Annotated[
-        bool,
-        Parameter(help="search for the best places to read keys instead of using the default "
-                  "depths: slower, and needs more memory"),
-    ] = False,
-    skip: Annotated[
-        int, between(0, what="a whole number"),
-        Parameter(metavar="N", help="hold out the first N valid edits of each file for tests"),
-    ] = 0,
-    limit: Annotated[Limit, Parameter(help="at most N valid edits of each file")] = None,
-    no_tracking: NoTracking = False,
-    base: BaseOptions | None = None,
-    json: Json = False,
-) -> None:  # fmt: skip
-    """fit the router and choose the expert settings for a base
-
-    Needed once per base; SmolLM2-135M-Instruct comes with a profile. The edits
-    should resemble those to come, with rephrases and near misses if available
-    (others are generated). The command learns how prompts are compared with
-    edits, sets the threshold that keeps the bound on the false-positive rate for
-    unseen edits, and chooses the layer, learning rate, rank and steps of
-    experts. Everything is tested on held-out edits and wordings. Figures and
-    plots go to MLflow, experiment calibration/BASE. Give several hundred edits
-    of each kind; a thousand take most of an hour for SmolLM2 on two cores.
-
-    examples:
-      scen calibrate --edits my-edits.jsonl --locality questions.jsonl \\
-           --out smollm2.json
-      scen calibrate --base meta-llama/Llama-2-7b-hf --template llama2-inst \\
-           --dtype bfloat16 --edits zsre.jsonl --edits counterfact.jsonl \\
-           --locality nq.jsonl --out llama2-7b.json
-      scen edit edits.jsonl --store ./my-store \\
-           --base meta-llama/Llama-2-7b-hf --profile llama2-7b.json
-    """
-    from scen.config import BaseConfig
-    from scen.pipeline.job_spec import CalibrateSpec
-    from scen.pipeline.run_job import calibrate_base
-
-    show_warnings()
-    spec = CalibrateSpec(
-        edits=tuple(edits),
-        out=profile,
-        locality=locality,
-        base=BaseConfig(**(base or BaseOptions()).settings()),
-        max_false_activation=max_false_activation,
-        search_places=search_places,
-        skip=skip,
-        limit=limit,
-        tracking=not no_tracking,
-    )
-    show_calibration(calibrate_base(spec, say, step_progress), is_json=json)
-
-
-@command
-def benchmark(
-    file: Annotated[str, Parameter(help="the benchmark, such as configs/eval/zsre-200.yaml")],
-    /,
-    *,
-    folder: Annotated[
-        str | None,
-        Parameter(name="--out", metavar="DIR", help="folder or URI for rows and tables (default: "
-                  ".scen/benchmark/NAME)"),
-    ] = None,
-    sizes: Annotated[
-        tuple[int, ...],
-        POSITIVE,
-        Parameter(name="--size", metavar="T", help="number of edits, instead of the file's sizes; "
-                  "may be repeated"),
-    ] = (),
-    methods: Annotated[
-        tuple[str, ...],
-        Parameter(name="--method", metavar="NAME", help="only this method of the file; may be "
-                  "repeated"),
-    ] = (),
-    tune: Annotated[
-        bool,
-        Parameter(help="try each method's grid on the validation edits and show the best "
-                  "settings; the file is not changed"),
-    ] = False,
-    threads: Annotated[
-        int | None, POSITIVE, Parameter(metavar="N", help="threads of torch (default: all cores)")
-    ] = None,
-    no_tracking: NoTracking = False,
-    json: Json = False,
-) -> None:  # fmt: skip
-    """compare editing methods side by side
-
-    A benchmark is a YAML file (configs/eval/): edits, prompts that must not
-    change, and the methods to compare, each with its settings. All methods apply
-    the same edits to the same base and are asked the same questions after the
-    last edit. Tables and charts go to stdout, to --out and to MLflow, experiment
-    benchmark/NAME. Finished rows are kept in --out: a stopped run continues;
-    delete the folder to start over.
-
-    examples:
-      scen benchmark configs/eval/zsre-200.yaml          every method, 200 edits
-      scen benchmark configs/eval/zsre-200.yaml --size 50 --size 200 \\
-           --method "SCEN platform"
-      scen benchmark configs/eval/zsre-200.yaml --tune   try settings
-      scen benchmark configs/eval/hallucination-200.yaml
-    """
-    import torch
-
-    from scen.benchmark.run import (
-        load_benchmark_base,
-        publish,
-        read_benchmark,
-        run_benchmark,
-        summary,
-    )
-    from scen.benchmark.settings import RowStore
-    from scen.fs import Storage
-
-    show_warnings()
-    settings = read_benchmark(file, methods, sizes)
-    storage = Storage(folder or f".scen/benchmark/{settings.name}")
-    if threads:
-        torch.set_num_threads(threads)
-    base = load_benchmark_base(settings, say)
-    if tune:
-        _tune(base, settings, RowStore(storage), is_json=json)
-        return
-    with step_progress() as bars:
-        rows = run_benchmark(
-            base, settings, RowStore(storage), bars, lambda row: bars.start_wave(summary(row))
-        )
-    done = publish(settings, storage, base.name, rows, tracking=not no_tracking)
-    show_benchmark(done, is_json=json)
-
-
 def show_evaluation(evaluation: "Evaluation", *, is_json: bool) -> None:
     """Print the figures as tables or one JSON object."""
     report = evaluation.to_dict()
@@ -287,6 +131,140 @@ def show_evaluation(evaluation: "Evaluation", *, is_json: bool) -> None:
     if report["asking"]:
         out.print(_asking_table(report["asking"]))
     line(f"every probe  {report['per_edit_path']}")
+    if evaluation.advice:
+        line(f"advice       {evaluation.advice}")
+
+
+def _asking_table(asking: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """Where each way of asking is routed; tasks about a question must reach no edit."""
+    heads = ("way of asking", "own edit", "exact answer", "another edit", "asked")
+    shares = ("own_edit", "exact", "another_edit")
+    rows = (
+        (way, *(percent(figures[name]) for name in shares), f"{figures['count']:g}")
+        for way, figures in asking.items()
+    )
+    return figures_table("Ways of asking", heads, rows)
+
+
+@command
+def calibrate(
+    *,
+    edits: Annotated[
+        tuple[str, ...],
+        Parameter(metavar="FILE", help="edits to calibrate on, as for scen edit; may be repeated"),
+    ] = (),
+    store: Annotated[
+        str | None,
+        Parameter(metavar="URI", help="fit the router of this store on its own edits, and move the "
+                  "store to it"),
+    ] = None,
+    quick: Annotated[
+        bool,
+        Parameter(help="in minutes, on the packaged samples (and --edits), as on the first use of "
+                  "a base"),
+    ] = False,
+    locality: Annotated[
+        str | None,
+        Parameter(metavar="FILE", help="unrelated prompts; every other one is held out for the "
+                  "test (default: a sample)"),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        Parameter(name="--out", metavar="FILE", help="the profile: FILE.json, and FILE.safetensors "
+                  "next to it"),
+    ] = None,
+    max_false_activation: Annotated[
+        float | None,
+        parsed(read_share),
+        Parameter(metavar="P", help="share of prompts near an edit, but not about it, that may "
+                  "reach it (default: the smallest of 0.005 to 0.05 that loses at most two points "
+                  "of rephrases; with --store that of its current router, with --quick 0.16)"),
+    ] = None,
+    search_places: Annotated[
+        bool,
+        Parameter(help="search for the best places to read keys instead of using the default "
+                  "depths: slower, and needs more memory"),
+    ] = False,
+    skip: Annotated[
+        int, between(0, what="a whole number"),
+        Parameter(metavar="N", help="hold out the first N valid edits of each file for tests"),
+    ] = 0,
+    limit: Annotated[Limit, Parameter(help="at most N valid edits of each file")] = None,
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool, Parameter(help="with --store: take the new router even if it is worse")
+    ] = False,
+    why: Why = "",
+    who: Who = None,
+    no_tracking: NoTracking = False,
+    base: BaseOptions | None = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """fit the router and choose the expert settings for a base, or fit a store's router again
+
+    A new base is calibrated in minutes on its first use (`scen edit`), and
+    SmolLM2-135M-Instruct comes with a profile. This command takes longer and
+    finds more, on edits that resemble those to come, with rephrases and near
+    misses if available (others are generated). It learns how prompts are compared with
+    edits, sets the threshold that keeps the bound on the false-positive rate for
+    unseen edits, and chooses the layer, learning rate, rank and steps of
+    experts. Everything is tested on held-out edits and wordings. Figures and
+    plots go to MLflow, experiment calibration/BASE. Give several hundred edits
+    of each kind; a thousand take most of an hour for SmolLM2 on two cores.
+
+    With --store the router of a store is fitted on the store's own edits, and
+    the store moves to it by a commit of its own: `scen rollback` brings the old
+    router back, servers swap to the new one while they run. --dry-run shows the
+    figures before and after.
+
+    examples:
+      scen calibrate --store ./my-store --dry-run
+      scen calibrate --store ./my-store --why "600 edits since the first"
+      scen calibrate --edits my-edits.jsonl --locality questions.jsonl \\
+           --out smollm2.json
+      scen calibrate --base meta-llama/Llama-2-7b-hf --template llama2-inst \\
+           --dtype bfloat16 --edits zsre.jsonl --edits counterfact.jsonl \\
+           --locality nq.jsonl --out llama2-7b.json
+      scen edit edits.jsonl --store ./my-store \\
+           --base meta-llama/Llama-2-7b-hf --profile llama2-7b.json
+    """
+    from scen.config import BaseConfig
+    from scen.pipeline.job_spec import CalibrateSpec
+    from scen.pipeline.run_job import calibrate_base, recalibrate_store
+
+    show_warnings()
+    require_aim(store, profile, edits, is_quick=quick)
+    spec = CalibrateSpec(
+        edits=edits,
+        out=profile,
+        store=store,
+        quick=quick,
+        dry_run=dry_run,
+        force=force,
+        why=why.strip(),
+        who=who,
+        locality=locality,
+        base=BaseConfig(**(base or BaseOptions()).settings()),
+        max_false_activation=max_false_activation,
+        search_places=search_places,
+        skip=skip,
+        limit=limit,
+        tracking=not no_tracking,
+    )
+    if store is not None:
+        show_recalibration(recalibrate_store(spec, say, step_progress), is_json=json)
+        return
+    show_calibration(calibrate_base(spec, say, step_progress), is_json=json)
+
+
+def require_aim(
+    store: str | None, profile: str | None, edits: Sequence[str], *, is_quick: bool
+) -> None:
+    """Raises ConfigError unless the options calibrate either a base or a store."""
+    if (store is None) == (profile is None):
+        raise ConfigError("--out: give --out FILE, for the profile of a base, or --store")
+    if store is None and not (edits or is_quick):
+        raise ConfigError("--edits: give at least one file of edits, or --quick")
 
 
 def show_calibration(done: "Calibrated", *, is_json: bool) -> None:
@@ -313,45 +291,30 @@ def show_calibration(done: "Calibrated", *, is_json: bool) -> None:
     show_mlflow(done.tracking_uri)
 
 
-def show_benchmark(done: "Published", *, is_json: bool) -> None:
-    """Print the tables, or the rows as one JSON object."""
+def show_recalibration(done: "Recalibrated", *, is_json: bool) -> None:
+    """Print the figures of the current and of the new router, as tables or one JSON object."""
     if is_json:
-        rows = [asdict(row) for row in done.rows]
-        write_json({"rows": rows, "tables": done.tables, "tracking_uri": done.tracking_uri})
+        write_json(done.to_dict())
         return
-    for grid in done.grids:
-        out.print(figures_table(grid.title, grid.heads, grid.lines))
-    line(f"tables     {done.tables}")
-    show_mlflow(done.tracking_uri)
-
-
-def _tune(base: "Base", settings: "BenchmarkSettings", store: "RowStore", *, is_json: bool) -> None:
-    from scen.benchmark.run import tune
-
-    trials: list[dict[str, Any]] = []
-    with step_progress() as bars:
-
-        def note(method: "MethodSettings", tried: dict[str, Any], row: "Row", merit: float) -> None:
-            trials.append({"method": method.name, "settings": tried, "merit": merit} | row.figures)
-            bars.start_wave(f"{method.name} {dumps(tried)}: {merit:.4f}")
-
-        best = tune(base, settings, store, bars, note)
-    if is_json:
-        write_json({"best": best, "trials": trials})
-        return
-    for name, tried in best.items():
-        line(f"{name}: {dumps(tried)}")
-
-
-def _asking_table(asking: Mapping[str, Mapping[str, float | None]]) -> Table:
-    """Where each way of asking is routed; tasks about a question must reach no edit."""
-    heads = ("way of asking", "own edit", "exact answer", "another edit", "asked")
-    shares = ("own_edit", "exact", "another_edit")
+    about = done.recalibration
+    before = {kind.kind: kind for kind in about.before.kinds}
+    heads = ("prompts", "number", "own edit before", "after", "another edit before", "after")
     rows = (
-        (way, *(percent(figures[name]) for name in shares), f"{figures['count']:g}")
-        for way, figures in asking.items()
+        (
+            kind.kind,
+            str(kind.count),
+            *(percent(old and old.right), percent(kind.right)),
+            *(percent(old and old.wrong), percent(kind.wrong)),
+        )
+        for kind in about.after.kinds
+        for old in [before.get(kind.kind)]
     )
-    return figures_table("Ways of asking", heads, rows)
+    out.print(figures_table("Routing of the store's edits, held out", heads, rows))
+    line(f"router     {about.router.describe()}")
+    if done.version is None:
+        say("nothing was written (--dry-run)")
+    else:
+        line(f"version    {done.version}  (`scen rollback` brings the old router back)")
 
 
 def _calibration_tables(calibration: "Calibration") -> Iterator[Table]:

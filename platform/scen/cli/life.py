@@ -137,7 +137,7 @@ def log(
         str | None, Parameter(metavar="NAME", help="commits that touched edits of this stream")
     ] = None,
     action: Annotated[
-        Literal["commit", "revoke", "expire", "rollback", "gc"] | None,
+        Literal["commit", "revoke", "expire", "rollback", "gc", "calibrate"] | None,
         Parameter(help="commits of this kind"),
     ] = None,
     since: Annotated[
@@ -165,6 +165,7 @@ def log(
     from scen.fs import Storage
     from scen.ledger.ledger import open_ledger
     from scen.pipeline.inspect_ledger import find_commits, write_audit
+    from scen.snapshot.method import describe_profile
 
     ledger = open_ledger(Storage(store))
     entries = find_commits(
@@ -174,11 +175,13 @@ def log(
         num_rows = write_audit(parquet, ledger.events(), entries)
         say(f"{num_rows} events of {len(entries)} commits are in {parquet}")
     commits = [asdict(entry) for entry in entries]
-    base = ledger.manifest.base
+    base, profile = ledger.manifest.base, ledger.profile(ledger.snapshot())
     if json:
-        write_json({"version": ledger.version(), "base": dict(base), "commits": commits})
+        facts = {"version": ledger.version(), "base": dict(base), "profile": dict(profile)}
+        write_json(facts | {"commits": commits})
         return
     line(f"base {base['name']}, fingerprint {base['fingerprint'][:12]}")
+    line(f"router {describe_profile(profile)}")
     out.print(_log_table(commits))
 
 

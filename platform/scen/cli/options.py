@@ -166,7 +166,8 @@ class WaveOptions:
     profile: Annotated[
         str | None,
         Parameter(metavar="FILE", help="profile that `scen calibrate` wrote for the base (default: "
-                  "auto, the one that ships for it, if any; none: no profile)"),
+                  "auto, the one that ships for it, else one that is made on its first use; "
+                  "shipped: only one that ships; none: no profile)"),
     ] = None  # fmt: skip
     wave_size: Annotated[int | None, POSITIVE, Parameter(metavar="N")] = None
     """edits per wave (default: 200)"""

@@ -1,6 +1,8 @@
-"""Commands that query a store: `ask`, `report`."""
+"""Commands that look at a store or compare methods: `ask`, `report`, `benchmark`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,24 +12,42 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from scen.cli.edit import show_mlflow
 from scen.cli.options import (
     POSITIVE,
     BaseOptions,
     Json,
     MaxNewTokens,
+    NoTracking,
     Store,
     Version,
     read_config,
     room,
 )
-from scen.cli.output import escape, facts_table, line, make_table, out, say, shorten, write_json
+from scen.cli.output import (
+    escape,
+    facts_table,
+    figures_table,
+    line,
+    make_table,
+    out,
+    say,
+    shorten,
+    show_warnings,
+    step_progress,
+    write_json,
+)
 
 if TYPE_CHECKING:
+    from scen.benchmark.run import Published
+    from scen.benchmark.settings import BenchmarkSettings, MethodSettings, Row, RowStore
     from scen.ledger.state import Snapshot
+    from scen.model.base import Base
     from scen.snapshot.ask import Answer, LikelyEdit
 
 _NUM_LIKELY = 5
 app, _, command = room("Looking at a store", 2)
+_, _evaluation, _ = room("Evaluation", 4)
 
 
 @command
@@ -200,3 +220,110 @@ def _candidate(likely: "LikelyEdit", snapshot: "Snapshot") -> dict[str, Any]:
         "span": likely.span,
         "similarities": {name: round(value, 3) for name, value in likely.similarities.items()},
     }
+
+
+@app.command(group=_evaluation)
+def benchmark(
+    file: Annotated[str, Parameter(help="the benchmark, such as configs/eval/zsre-200.yaml")],
+    /,
+    *,
+    folder: Annotated[
+        str | None,
+        Parameter(name="--out", metavar="DIR", help="folder or URI for rows and tables (default: "
+                  ".scen/benchmark/NAME)"),
+    ] = None,
+    sizes: Annotated[
+        tuple[int, ...],
+        POSITIVE,
+        Parameter(name="--size", metavar="T", help="number of edits, instead of the file's sizes; "
+                  "may be repeated"),
+    ] = (),
+    methods: Annotated[
+        tuple[str, ...],
+        Parameter(name="--method", metavar="NAME", help="only this method of the file; may be "
+                  "repeated"),
+    ] = (),
+    tune: Annotated[
+        bool,
+        Parameter(help="try each method's grid on the validation edits and show the best "
+                  "settings; the file is not changed"),
+    ] = False,
+    threads: Annotated[
+        int | None, POSITIVE, Parameter(metavar="N", help="threads of torch (default: all cores)")
+    ] = None,
+    no_tracking: NoTracking = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """compare editing methods side by side
+
+    A benchmark is a YAML file (configs/eval/): edits, prompts that must not
+    change, and the methods to compare, each with its settings. All methods apply
+    the same edits to the same base and are asked the same questions after the
+    last edit. Tables and charts go to stdout, to --out and to MLflow, experiment
+    benchmark/NAME. Finished rows are kept in --out: a stopped run continues;
+    delete the folder to start over.
+
+    examples:
+      scen benchmark configs/eval/zsre-200.yaml          every method, 200 edits
+      scen benchmark configs/eval/zsre-200.yaml --size 50 --size 200 \\
+           --method "SCEN platform"
+      scen benchmark configs/eval/zsre-200.yaml --tune   try settings
+      scen benchmark configs/eval/hallucination-200.yaml
+    """
+    import torch
+
+    from scen.benchmark.run import (
+        load_benchmark_base,
+        publish,
+        read_benchmark,
+        run_benchmark,
+        summary,
+    )
+    from scen.benchmark.settings import RowStore
+    from scen.fs import Storage
+
+    show_warnings()
+    settings = read_benchmark(file, methods, sizes)
+    storage = Storage(folder or f".scen/benchmark/{settings.name}")
+    if threads:
+        torch.set_num_threads(threads)
+    base = load_benchmark_base(settings, say)
+    if tune:
+        _tune(base, settings, RowStore(storage), is_json=json)
+        return
+    with step_progress() as bars:
+        rows = run_benchmark(
+            base, settings, RowStore(storage), bars, lambda row: bars.start_wave(summary(row))
+        )
+    done = publish(settings, storage, base.name, rows, tracking=not no_tracking)
+    show_benchmark(done, is_json=json)
+
+
+def _tune(base: "Base", settings: "BenchmarkSettings", store: "RowStore", *, is_json: bool) -> None:
+    from scen.benchmark.run import tune
+
+    trials: list[dict[str, Any]] = []
+    with step_progress() as bars:
+
+        def note(method: "MethodSettings", tried: dict[str, Any], row: "Row", merit: float) -> None:
+            trials.append({"method": method.name, "settings": tried, "merit": merit} | row.figures)
+            bars.start_wave(f"{method.name} {dumps(tried)}: {merit:.4f}")
+
+        best = tune(base, settings, store, bars, note)
+    if is_json:
+        write_json({"best": best, "trials": trials})
+        return
+    for name, tried in best.items():
+        line(f"{name}: {dumps(tried)}")
+
+
+def show_benchmark(done: "Published", *, is_json: bool) -> None:
+    """Print the tables, or the rows as one JSON object."""
+    if is_json:
+        rows = [asdict(row) for row in done.rows]
+        write_json({"rows": rows, "tables": done.tables, "tracking_uri": done.tracking_uri})
+        return
+    for grid in done.grids:
+        out.print(figures_table(grid.title, grid.heads, grid.lines))
+    line(f"tables     {done.tables}")
+    show_mlflow(done.tracking_uri)

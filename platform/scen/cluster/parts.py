@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +13,21 @@ from scen.cluster.registry import RegistryClient
 from scen.cluster.sharding import measure_device, read_deepspeed
 from scen.cluster.worker_group import WorkerGroup, WorkerJob
 from scen.config import Config
-from scen.errors import ScenError
+from scen.errors import ConfigError, ScenError
 from scen.fs import Storage
 from scen.ledger.actions import WaveCommit
 from scen.model.base import Base
 from scen.model.keys import KeyPlace
 from scen.pipeline.local import LocalParts, Progress
-from scen.pipeline.work import KeysTask, KeysWork, SharedWork
+from scen.pipeline.work import (
+    CalibrationTask,
+    CalibrationWork,
+    KeysTask,
+    KeysWork,
+    SharedWork,
+)
+from scen.snapshot.method import Profile, making_profile, save_profile
+from scen.snapshot.open import Say
 
 _POLL_S = 0.2  # between two checks for finished pieces
 
@@ -70,6 +78,30 @@ def read_on_workers(
     work = KeysWork.of(task, storage, base)
     share_out(group, worker_job(group, storage, config, base), "read", work, lambda *_: None)
     return work.collect()
+
+
+def calibrate_on_workers(
+    group: WorkerGroup, say: Say, storage: Storage, config: Config, base: Base
+) -> Profile | None:
+    """The profile of a new base, made by one of the workers, each of which holds the whole base;
+    None if the base cannot be calibrated. With the first arguments bound, this is a
+    `CalibrateElsewhere`. Raises ConfigError if the base is sharded, ScenError."""
+    if group.strategy(config.cluster, base, measure_device) == "zero3":
+        raise ConfigError(
+            f"router.profile: {base.name} has no profile, and a base that is sharded over the "
+            "workers cannot be calibrated; run `scen calibrate` where it fits whole and pass its "
+            "file with --profile, or go without by --profile none"
+        )
+    say(f"{base.name} has no profile: a worker calibrates it (`--profile none` goes without)")
+    task = CalibrationTask(f"calibration/{uuid.uuid4().hex}")
+    work = CalibrationWork(task, storage, lambda: None)
+    share_out(group, worker_job(group, storage, config, base), "calibrate", work, lambda *_: None)
+    made = work.collect()
+    if made is None:
+        return None
+    with making_profile(base.fingerprint) as path:
+        save_profile(made, path)
+    return replace(made, source="cache")
 
 
 def worker_job(group: WorkerGroup, storage: Storage, config: Config, base: Base) -> WorkerJob:

@@ -18,7 +18,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 
-_PASSED_ON = ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+_PASSED_ON = ("MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "HF_ENDPOINT", "SCEN_PROFILE")
 
 TOKEN_HELP = (
     "name the file with the cluster's token in RAY_AUTH_TOKEN_PATH, or put it at ~/.ray/auth_token "

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from scen.cluster.session import worker_environment
@@ -22,12 +22,21 @@ from scen.model.base import Base
 from scen.model.decoder import NO_SYNC, RankSync
 from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork
 from scen.pipeline.plan import Wave
-from scen.pipeline.work import KeysTask, KeysWork, SharedWork, TrainingWork, do_share
+from scen.pipeline.runtime import calibrate_first
+from scen.pipeline.work import (
+    CalibrationTask,
+    CalibrationWork,
+    KeysTask,
+    KeysWork,
+    SharedWork,
+    TrainingWork,
+    do_share,
+)
 from scen.snapshot.open import OpenStore, load_store_base, open_on
 
 _POLL_S = 0.1  # between two polls of the board
 
-Task = Wave | EvaluationTask | KeysTask
+Task = Wave | EvaluationTask | KeysTask | CalibrationTask
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,9 @@ class Share:
         config = self._job.config
         if isinstance(task, KeysTask):
             return KeysWork.of(task, self._storage, self.base, self._sync)
+        if isinstance(task, CalibrationTask):
+            make = partial(calibrate_first, self.base, log.info)
+            return CalibrationWork(task, self._storage, make, self._sync)
         if isinstance(task, Wave):
             return TrainingWork.of(task, config, self._store, self._sync)
         return EvaluationWork.of(task, config, self._store, self._sync)

@@ -106,7 +106,7 @@ def _row(event: Event) -> dict[str, Any]:
     row: dict[str, Any] = {
         "version": event.version,
         "event": event.kind,
-        "edit_id": event.edit_id,
+        "edit_id": event.edit_id or None,
         "by": event.by if isinstance(event, Superseded) else None,
     }
     if isinstance(event, Recalibrated):

@@ -1,6 +1,6 @@
 """Evaluate a version of a store, at the end of the stream."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,17 +45,23 @@ class EvalJob:
 class Evaluation:
     """The evaluation of a version. `figures` are shares between 0 and 1 (see `EvalReport`),
     `outcomes` the probes behind them, which are also stored as JSON lines at `per_edit_path`.
-    `rejections` are rows of the source that could not be used."""
+    `rejections` are rows of the source that could not be used. `advice` says when fitting the
+    router again is worth it."""
 
     version: int
     figures: EvalReport
     outcomes: list[Outcome]
     per_edit_path: str
     rejections: list[Rejection] = field(default_factory=list)
+    advice: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, without the probes."""
-        origin = {"version": self.version, "per_edit_path": self.per_edit_path}
+        origin = {
+            "version": self.version,
+            "per_edit_path": self.per_edit_path,
+            "advice": self.advice,
+        }
         return asdict(self.figures) | origin
 
 
@@ -73,7 +79,54 @@ def evaluate(store: OpenStore, config: Config, job: EvalJob, measure: Measure) -
     path = f"evaluations/v{snapshot.version}-{digest_bytes(lines)[:12]}.jsonl"
     store.storage.put_new(path, lines)
     uri = store.storage.child_uri(path)
-    return Evaluation(snapshot.version, summarise(outcomes), outcomes, uri, rejections)
+    figures = summarise(outcomes)
+    advice = advise(store, snapshot, figures)
+    return Evaluation(snapshot.version, figures, outcomes, uri, rejections, advice)
+
+
+_MANY_TIMES = 3  # as many edits as the router was fitted on
+_SOME = 50  # probes or edits below which a figure says little
+_CLEARLY = 0.05  # below what was measured when the router was fitted
+
+
+def advise(store: OpenStore, snapshot: Snapshot, figures: EvalReport) -> str | None:
+    """Why the router of a store should be fitted on the store's own edits, and how; None if there
+    is no reason."""
+    if not store.method.kind.has_router:
+        return None
+    profile = store.ledger.profile(snapshot)
+    own = sum(bool(entry.edit.rephrases) for entry in snapshot.entries)
+    reasons = list(_shortfalls(profile.get("figures", {}), figures))
+    if profile.get("how") == "none" and own >= _SOME:
+        reasons.append("its router was never calibrated")
+    elif own >= max(_SOME, _MANY_TIMES * int(profile.get("edits", 0))) and "edits" in profile:
+        reasons.append(f"its router was fitted on {profile['edits']} edits")
+    if not reasons or own < _SOME:
+        return None
+    command = f"scen calibrate --store {store.storage.uri} --dry-run"
+    return f"{'; '.join(reasons)}; the store has {own} edits with rephrases: try `{command}`"
+
+
+def _shortfalls(expected: Mapping[str, float], figures: EvalReport) -> Iterator[str]:
+    """Where the routing of rephrases and near misses is clearly worse than expected."""
+    routing = figures.routing
+    measured = {
+        "rephrases": routing.get("rephrase_to_own_edit"),
+        "near_misses": None
+        if "false_activation_near_miss" not in routing
+        else 1 - routing["false_activation_near_miss"],
+    }
+    rephrases = sum(n for name, n in figures.counts.items() if name.startswith("generality_"))
+    counts = {"rephrases": rephrases, "near_misses": figures.counts["near_miss"]}
+    for name, share in measured.items():
+        if share is None or name not in expected or counts[name] < _SOME:
+            continue
+        if share < expected[name] - _CLEARLY:
+            what = name.replace("_", " ")
+            yield (
+                f"{100 * share:.1f} % of {what} are routed rightly, {100 * expected[name]:.1f} % "
+                "were when the router was fitted"
+            )
 
 
 def measure_here(runtime: Runtime) -> Measure:

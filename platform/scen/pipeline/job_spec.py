@@ -9,7 +9,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from scen.config import BaseConfig, Config, load_config
 from scen.errors import ConfigError
@@ -132,15 +139,28 @@ class EvalSpec(_StoreSpec):
 
 
 class CalibrateSpec(_Spec):
-    """Fit the router and choose the settings of experts for a base."""
+    """Fit the router and choose the settings of experts for a base; or with `store`, fit the router
+    of a store on its own edits and move the store to it."""
 
-    PATHS = ("edits", "locality", "out")
+    PATHS = ("edits", "locality", "out", "store")
 
     kind: Literal["calibrate"] = "calibrate"
-    edits: tuple[str, ...] = Field(min_length=1)
-    """Files of edits to calibrate on."""
-    out: str
+    edits: tuple[str, ...] = ()
+    """Files of edits to calibrate on; with `store` or `quick`, in addition to those used anyway."""
+    out: str | None = None
     """The profile: a .json file; a .safetensors file is written next to it."""
+    store: str | None = None
+    """Folder or URI of the store whose router is fitted again."""
+    quick: bool = False
+    """A quick calibration, as on the first use of a base."""
+    dry_run: bool = False
+    """With `store`: measure, without moving the store to the new router."""
+    force: bool = False
+    """With `store`: move the store to the new router even if it is not better."""
+    why: str = ""
+    """With `store`: the reason, kept in the log."""
+    who: str | None = None
+    """With `store`: the author, kept in the log; None: the system user."""
     locality: str | None = None
     """File of unrelated prompts; None: a sample."""
     base: BaseConfig = BaseConfig()
@@ -159,6 +179,14 @@ class CalibrateSpec(_Spec):
     """CPU cores of the worker."""
     gpus: float = Field(0, ge=0)
     """GPUs of the worker."""
+
+    @model_validator(mode="after")
+    def _check_one_aim(self) -> "CalibrateSpec":
+        if (self.out is None) == (self.store is None):
+            raise ValueError("give --out, for the profile of a base, or --store")
+        if self.store is None and not (self.edits or self.quick):
+            raise ValueError("--edits: give at least one file of edits, or --quick")
+        return self
 
 
 class BenchmarkSpec(_Spec):

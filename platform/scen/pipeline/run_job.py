@@ -1,21 +1,34 @@
 """Run a stream, drain, evaluation or calibration job from its spec, locally or on a worker."""
 
 import itertools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scen.calibration.calibrate import Calibration, calibrate
+from scen.calibration.figures import HeldFigures
 from scen.calibration.fit_router import RouterPlan
+from scen.calibration.quick import (
+    QUICK,
+    SAMPLES,
+    QuickPlan,
+    Recalibration,
+    Sample,
+    calibrate_quick,
+    calibrate_store,
+)
 from scen.config import Config
 from scen.data import Validator, ingest
 from scen.data.files import locate_input
 from scen.data.read import read_prompts
 from scen.errors import ConfigError
 from scen.fs import Storage
+from scen.ledger.actions import About, Recalibrate, os_user
 from scen.ledger.manifest import stored_method
+from scen.ledger.tensors import save_bundle
 from scen.model.base import Base, load_base
 from scen.model.weights import EMBEDDED_NAME
 from scen.pipeline.apply import EditJob, EditReport, apply_edits
@@ -27,7 +40,7 @@ from scen.pipeline.job_spec import CalibrateSpec, DrainSpec, EvalSpec, StreamSpe
 from scen.pipeline.runtime import Runtime, Steps
 from scen.records import Edit, digest_json
 from scen.samples import sample_path
-from scen.snapshot.method import save_profile
+from scen.snapshot.method import save_profile, summarise_figures
 from scen.snapshot.open import OpenStore, Say, open_store
 from scen.tracking.client import default_tracking_uri
 from scen.tracking.studies import CalibrationRecord, track_calibration
@@ -110,6 +123,7 @@ def calibrate_base(
 ) -> Calibrated:
     """Load the base, calibrate it on the edits, write the profile and track it. Raises ConfigError,
     InputError, BaseError."""
+    assert spec.out is not None
     path = profile_path(spec.out)
     for name in (*spec.edits, *([spec.locality] if spec.locality else [])):
         locate_input(name)  # before the base is loaded
@@ -128,12 +142,82 @@ def calibrate_base(
         plan = replace(plan, bound=spec.max_false_activation)
     unrelated = read_prompts(spec.locality or sample_path("nq_neutral.jsonl"))
     with steps() as bars:
-        calibration = calibrate(base, edits, unrelated, {"edits": sources}, plan, bars)
+        if spec.quick:
+            own = [edit for part in edits for edit in part]
+            bound = spec.max_false_activation or QUICK.bound
+            quick = QuickPlan.of(base, own)
+            calibration = calibrate_quick(base, quick, replace(QUICK, bound=bound), bars)
+        else:
+            calibration = calibrate(base, edits, unrelated, {"edits": sources}, plan, bars)
     save_profile(calibration.profile, path)
     tracking_uri = default_tracking_uri(None) if spec.tracking else None
     if tracking_uri:
         track_calibration(tracking_uri, _record(base, calibration, sources, path))
     return Calibrated(calibration, path, tracking_uri)
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """A store's router, fitted again, and the version that routes with it (None: a dry run)."""
+
+    recalibration: Recalibration
+    version: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures before and after, as JSON types."""
+        about = self.recalibration
+        return {
+            "version": self.version,
+            "profile": dict(about.profile),
+            "before": about.before.to_dict(),
+            "after": about.after.to_dict(),
+        }
+
+
+def recalibrate_store(
+    spec: CalibrateSpec,
+    say: Say,
+    steps: Callable[[], AbstractContextManager[Steps]],
+    fit: RouterPlan = QUICK,
+    samples: Sequence[Sample] = SAMPLES,
+) -> Recalibrated:
+    """Fit the router of a store on its active edits, and move the store to it by a commit of its
+    own, unless it is a dry run. The bound is that of the spec, else of the current router. Raises
+    ConfigError, also if the new router is worse."""
+    assert spec.store is not None
+    for name in spec.edits:
+        locate_input(name)  # before the base is loaded
+    store = open_store(Storage(spec.store), spec.base, say)
+    more = [edit for part in _read_edits(spec, say)[0] for edit in part]
+    bound = spec.max_false_activation
+    if bound is None and (router := store.loader_at(store.ledger.snapshot()).router) is not None:
+        bound = router.bound
+    with steps() as bars:
+        about = calibrate_store(store, more, replace(fit, bound=bound), bars, samples)
+    if spec.dry_run:
+        return Recalibrated(about, None)
+    if about.is_worse and not spec.force:
+        raise ConfigError(
+            f"--store: the new router is worse on these edits: {figures_line(about.after)}, now "
+            f"{figures_line(about.before)}; --force takes it all the same, --dry-run shows all"
+        )
+    digest = save_bundle(store.storage, about.router.tensors())
+    who = About(spec.why, spec.who or os_user())
+    action = Recalibrate(digest, json.dumps(dict(about.profile)), who)
+    return Recalibrated(about, store.ledger.settle(action).version)
+
+
+def figures_line(figures: HeldFigures) -> str:
+    """The summary of a router's figures in a line."""
+    summary = summarise_figures(figures.to_dict())
+    return ", ".join(f"{_NAMES[name]} {100 * share:.1f} %" for name, share in summary.items())
+
+
+_NAMES = {
+    "rephrases": "rephrases routed to their edit",
+    "near_misses": "near misses routed to none",
+    "same_kind": "questions without an edit routed to none",
+}
 
 
 def profile_path(text: str) -> Path:

@@ -11,7 +11,16 @@ from functools import partial
 from statistics import median
 from typing import Protocol
 
-from scen.calibration.quick import QuickPlan, calibrate_quick, can_calibrate, estimate
+from scen.calibration.calibrate import knows_wordings
+from scen.calibration.fit_router import RouterPlan
+from scen.calibration.quick import (
+    QUICK,
+    SAMPLES,
+    QuickPlan,
+    Sample,
+    calibrate_quick,
+    estimate,
+)
 from scen.config import Config
 from scen.data import Validator
 from scen.data.read import read_prompts
@@ -98,22 +107,25 @@ def calibrate_first(
     base: Base,
     say: Say = lambda _: None,
     steps: Callable[[], AbstractContextManager[Steps]] = no_steps,
+    samples: Sequence[Sample] = SAMPLES,
+    fit: RouterPlan = QUICK,
 ) -> Profile | None:
     """Calibrate a base quickly on its first use and keep the profile in the user's cache, one per
-    fingerprint; None if the base does not read the samples. If another process is calibrating the
-    base, wait for its profile. An interrupted calibration leaves nothing and is done again."""
-    if not can_calibrate(base):
-        say(f"{base.name} has no profile and is not calibrated: it does not read the samples")
+    fingerprint; None if the base does not know the language of the samples. If another process is
+    calibrating the base, wait for its profile. An interrupted calibration leaves nothing and is
+    done again."""
+    if not knows_wordings(base):
+        say(f"{base.name} has no profile and is not calibrated: it does not know English")
         return None
     with making_profile(base.fingerprint) as path:
         if (profile := read_cached_profile(base.fingerprint)) is not None:
             return profile
-        plan = QuickPlan.of(base)
+        plan = QuickPlan.of(base, samples=samples)
         say(f"{base.name} has no profile: it is calibrated once (`--profile none` goes without)")
         expected = estimate(base, plan)
         say(f"calibrating on {expected.prompts} prompts: about {_duration(expected.seconds)}")
         with steps() as bars:
-            profile = calibrate_quick(base, plan, progress=bars).profile
+            profile = calibrate_quick(base, plan, fit, bars).profile
         save_profile(profile, path)
     return replace(profile, source="cache")
 

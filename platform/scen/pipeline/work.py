@@ -1,11 +1,14 @@
 """Work in numbered pieces shared by several ranks, each piece done and recorded once.
 
-`TrainingWork` trains the parts of a wave, `KeysWork` reads the keys of prompts in batches, and
-`EvaluationWork` (`scen.pipeline.evaluation_work`) evaluates. `do_share` runs one rank's pieces.
+`TrainingWork` trains the parts of a wave, `KeysWork` reads the keys of prompts in batches,
+`CalibrationWork` calibrates a new base, and `EvaluationWork` (`scen.pipeline.evaluation_work`)
+evaluates. `do_share` runs one rank's pieces.
 """
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import safetensors.torch
@@ -21,7 +24,7 @@ from scen.model.keys import KeyPlace
 from scen.pipeline.plan import Journal, Wave
 from scen.records import EncodedEdit, digest_json
 from scen.routing.keys import batch_prompts, read_prompt_keys
-from scen.snapshot.method import StoreMethod
+from scen.snapshot.method import Profile, StoreMethod, load_profile, save_profile
 from scen.snapshot.open import OpenStore
 from scen.training.experts import ExpertPlan, encode_edits
 from scen.training.parts import (
@@ -36,7 +39,7 @@ from scen.training.parts import (
 
 
 class SharedWork(Protocol):
-    """The protocol of `TrainingWork`, `KeysWork` and `EvaluationWork`."""
+    """The protocol of the works of this module and of `EvaluationWork`."""
 
     @property
     def sync(self) -> RankSync:
@@ -147,6 +150,65 @@ class KeysWork:
 
     def _path(self, index: int) -> str:
         return f"{self.task.folder}/{index:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class CalibrationTask:
+    """The calibration of a new base. `folder` in the store holds the profile until it is collected;
+    it must be unique to the task, since it is then emptied."""
+
+    folder: str
+
+
+@dataclass(frozen=True)
+class CalibrationWork:
+    """One piece, the profile of a base that is whole in each rank. `make` makes it; a profile of
+    None means that the base cannot be calibrated."""
+
+    task: CalibrationTask
+    storage: Storage
+    make: Callable[[], Profile | None]
+    sync: RankSync = NO_SYNC
+    count: int = 1
+
+    def size(self, index: int) -> int:
+        """One profile."""
+        return 1
+
+    def is_done(self, index: int) -> bool:
+        """True if the profile is in the folder."""
+        return self.storage.exists(self._path(_DONE))
+
+    def run(self, index: int) -> Profile | None:
+        """Make the profile without recording it."""
+        return self.make()
+
+    def keep(self, index: int, result: Any) -> None:
+        """Record the profile; last a file that marks it as complete."""
+        with tempfile.TemporaryDirectory() as folder:
+            if result is not None:
+                save_profile(result, Path(folder, "profile.json"))
+            names = sorted(path.name for path in Path(folder).iterdir())
+            for name in names:
+                self.storage.put_new(self._path(name), Path(folder, name).read_bytes())
+        self.storage.put_json(self._path(_DONE), {"files": names})
+
+    def collect(self) -> Profile | None:
+        """The profile. Requires it to be done, and deletes it from the folder."""
+        names = self.storage.read_json(self._path(_DONE))["files"]
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                Path(folder, name).write_bytes(self.storage.read(self._path(name)))
+            profile = load_profile(Path(folder, "profile.json")) if names else None
+        for name in (*names, _DONE):
+            self.storage.delete(self._path(name))
+        return profile
+
+    def _path(self, name: str) -> str:
+        return f"{self.task.folder}/{name}"
+
+
+_DONE = "done.json"
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,30 @@ def shipped_profiles() -> list[Path]:
     return sorted(Path(str(files("scen.profiles"))).glob("*.json"))
 
 
+def profiled_bases() -> dict[str, str]:
+    """How the profile of each base that has one was made, by name: shipped, or made on this machine
+    (quick)."""
+    cached = sorted((cache_root() / "profiles").glob(f"*/{_CACHED}"))
+    known = [(path, "quick") for path in cached] + [
+        (path, "shipped") for path in shipped_profiles()
+    ]
+    return {json.loads(path.read_text())["base"]["name"]: how for path, how in known}
+
+
+def describe_profile(about: Mapping[str, Any]) -> str:
+    """One line on how a router was made (see `StoreManifest.profile`)."""
+    how = about.get("how")
+    if how is None:
+        return "made by an earlier release"
+    if how == "none":
+        return "not calibrated"
+    origin = {"file": "of a file", "shipped": "shipped", "store": "on the store's own edits"}
+    parts = [f"calibrated ({how}{', ' + origin[s] if (s := about['source']) in origin else ''})"]
+    parts += [f"on {about['edits']} edits"] if about.get("edits") else []
+    parts += [f"on {about['made']}"] if "made" in about else []
+    return " ".join(parts)
+
+
 _TRAINING = ("steps", "lr", "stop_loss")
 
 

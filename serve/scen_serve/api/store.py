@@ -180,8 +180,9 @@ def snapshot_routes(context: AppContext) -> APIRouter:
     async def snapshots(key: ApiKey = reader) -> dict[str, Any]:
         newest = await asyncio.to_thread(service.store.ledger.version)
         recent = await asyncio.to_thread(_recent, service.store.ledger, key)
+        profile = await asyncio.to_thread(_profile, service)
         versions = {"object": "list", "newest": newest, "data": list(range(newest + 1))}
-        return versions | {"recent": recent} | state()
+        return versions | {"recent": recent, "profile": profile} | state()
 
     @router.post("/{version}:activate")
     async def activate(version: str, key: ApiKey = admin) -> dict[str, Any]:
@@ -211,6 +212,12 @@ def snapshot_routes(context: AppContext) -> APIRouter:
         }
 
     return router
+
+
+def _profile(service: Service) -> dict[str, Any]:
+    """How the router of the served version was made."""
+    ledger, served = service.store.ledger, service.engine.snapshot
+    return dict(ledger.profile(ledger.snapshot(None if served is None else served.version)))
 
 
 def _recent(ledger: Ledger, key: ApiKey) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from scen.errors import IntegrityError, NotFoundError
+from scen.ledger.actions import Recalibrate, Rollback
+from scen.ledger.tensors import save_bundle
 from scen.model.batch import pad_prompts
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.caches import HostExpertCache
@@ -26,6 +28,31 @@ def test_routes_are_those_of_the_edited_model(
     assert torch.equal(ours.expert_B, theirs.expert_B)
     assert torch.equal(ours.score_B, theirs.score_B)
     assert (ours.expert_B >= 0).sum() == len(snapshot.entries)
+
+
+def test_each_version_routes_with_its_own_router(store: OpenStore, reader: SnapshotReader) -> None:
+    prompts = [edit.prompt for edit in serve_edits(32)]
+    encoded = [store.base.template.encode_prompt(prompt) for prompt in prompts]
+    first = store.edited_model(store.ledger.snapshot())
+    filled = first.prefill(pad_prompts(encoded, store.base.pad_id))
+    before = reader.read()
+    assert store.loader.router is not None
+    strict = store.loader.router.cut_at(1.5)  # no cosine is above it
+    digest = save_bundle(store.storage, strict.tensors())
+    assert store.ledger.settle(Recalibrate(digest, "{}")).version == 3
+    after = reader.read()
+    assert (store.threshold, store.threshold_at(store.ledger.snapshot(2))) == (1.5, 0.95)
+    assert after.edit_ids == before.edit_ids
+    assert (after.neurons.route(filled).expert_B < 0).all()
+    assert (store.edited_model(store.ledger.snapshot()).route(filled).expert_B < 0).all()
+    assert (before.neurons.route(filled).expert_B >= 0).all()  # requests still run on it
+    commit_wave(store, serve_edits(2, 32), 2)
+    assert (reader.read().neurons.route(filled).expert_B < 0).all()
+    assert (reader.read(2).neurons.route(filled).expert_B >= 0).all()
+    store.ledger.settle(Rollback(2))
+    back = reader.read()
+    assert back.version == 5
+    assert torch.equal(back.neurons.route(filled).expert_B, before.neurons.route(filled).expert_B)
 
 
 def test_the_keys_of_a_bundle_are_read_once(
