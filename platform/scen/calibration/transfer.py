@@ -65,9 +65,18 @@ def adopt_profile(
         if not holds(found, profile):
             continue
         taken = {"fingerprint": profile.base["fingerprint"], "name": profile.base["name"]}
-        about = dict(profile.calibration) | {"taken_from": taken | {"check": asdict(found)}}
+        about = dict(profile.calibration) | {"taken_from": taken | {"check": _rounded(found)}}
         return replace(profile, base=base_facts(base), calibration=about)
     return None
+
+
+def how_adopted(profile: Profile) -> str:
+    """Whose profile it was, and on how many samples it was checked."""
+    taken = profile.calibration["taken_from"]
+    return (
+        f"that of {taken['name']} ({str(taken['fingerprint'])[:12]}) is taken over, checked on "
+        f"{taken['check']['samples']} samples"
+    )
 
 
 def base_facts(base: Base) -> dict[str, Any]:
@@ -133,6 +142,10 @@ def holds(found: TransferCheck, profile: Profile) -> bool:
         if share is not None and getattr(found, name) > share + _slack(share, count):
             return False
     return True
+
+
+def _rounded(found: TransferCheck) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(found).items()}
 
 
 def _slack(share: float, count: int) -> float:
