@@ -40,8 +40,8 @@ from scen.snapshot.method import (
 Say = Callable[[str], None]
 Places = tuple[KeyPlace, ...]
 
-# Makes the profile of a base that has none, on its first use; None if it cannot be calibrated. Called
-# with the base and a profile of other weights, takes that one over.
+# Makes the profile of a base that has none, on its first use; None if it cannot be calibrated. With
+# a profile of other weights as a second argument, takes that one over.
 Calibrate = Callable[..., Profile | None]
 
 # Reads the keys of prompts at these places in other processes, for a store that is being created.
