@@ -3,7 +3,8 @@
 The layers below a split are run once, those above it many times.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,6 +156,40 @@ def prefill(
     return filled if batch.copies is None else replace(filled, copies=copies)
 
 
+@torch.no_grad()
+def prefill_keys(model: Any, batch: PromptBatch, layers: Iterable[int]) -> Prefill:
+    """As `prefill` for reading keys only: no layer above the deepest of `layers` is run, and there
+    are no logits. Not for a sharded base."""
+    wanted = set(layers)
+    first = min(wanted)
+    with _stop_above(model, max(wanted)):
+        filled = _run(model, batch, first, wanted, (), with_logits=False)
+        if batch.copies is None:
+            return filled
+        copies = _run(model, batch.copies, first, wanted, (), with_logits=False)
+    return replace(filled, copies=copies)
+
+
+class _Stopped(Exception):  # noqa: N818 (not an error)
+    """A forward pass has reached the layer above which it need not go."""
+
+
+@contextmanager
+def _stop_above(model: Any, layer: int) -> Iterator[None]:
+    """Within this block, each forward raises `_Stopped` above this layer, unless it is the last."""
+
+    def stop(_module: Any, _args: tuple[Tensor, ...]) -> None:
+        raise _Stopped
+
+    above = list(model.model.layers)[layer + 1 : layer + 2]
+    handles = [block.register_forward_pre_hook(stop) for block in above]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _run(
     model: Any,
     batch: PromptBatch,
@@ -170,13 +205,16 @@ def _run(
         cache.update(keys, values, index)
     begin = known[0][0].shape[2] if known else 0
     with capture_inputs(model, layers) as inputs, capture_layer(model, layer) as captured:
-        out = model.model(
-            input_ids=batch.ids_BP[:, begin:],
-            attention_mask=batch.mask_BP.long(),
-            position_ids=batch.positions_BP[:, begin:],
-            cache=cache,
-            use_cache=True,
-        )
-        last_BD = out.last_hidden_state[:, -1] if with_logits else out.last_hidden_state[:0, -1]
-        logits_BV = run_lm_head(model, last_BD)
+        last_BSD: Tensor | None = None
+        with suppress(_Stopped):
+            last_BSD = model.model(
+                input_ids=batch.ids_BP[:, begin:],
+                attention_mask=batch.mask_BP.long(),
+                position_ids=batch.positions_BP[:, begin:],
+                cache=cache,
+                use_cache=True,
+            ).last_hidden_state
+        if last_BSD is None:  # stopped before the last layer
+            last_BSD = captured.given.h_BSD
+        logits_BV = run_lm_head(model, last_BSD[:, -1] if with_logits else last_BSD[:0, -1])
     return Prefill(batch, logits_BV, cache, inputs, captured.given, captured.y_BSD, layer)

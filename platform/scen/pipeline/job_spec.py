@@ -183,9 +183,9 @@ class CalibrateSpec(_Spec):
     @model_validator(mode="after")
     def _check_one_aim(self) -> "CalibrateSpec":
         if (self.out is None) == (self.store is None):
-            raise ValueError("give --out, for the profile of a base, or --store")
+            raise ValueError("out: give either this, for the profile of a base, or store")
         if self.store is None and not (self.edits or self.quick):
-            raise ValueError("--edits: give at least one file of edits, or --quick")
+            raise ValueError("edits: give at least one file, or quick")
         return self
 
 

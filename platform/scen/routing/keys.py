@@ -16,7 +16,7 @@ from scen.model.base import Base
 from scen.model.batch import pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.keys import KeyKind, KeyPlace, SpanKeys, join_spans, read_keys, read_span_keys
-from scen.model.prefill import prefill
+from scen.model.prefill import prefill, prefill_keys
 from scen.records import EncodedPrompt
 
 BATCH = 32
@@ -63,7 +63,7 @@ def read_prompt_spans(
     parts: list[SpanKeys] = []
     for rows in _long_batches(prompts):
         batch = pad_prompts([prompts[i] for i in rows], base.pad_id, base.device)
-        filled = prefill(base.model, batch, places[0].layer, (p.layer for p in places))
+        filled = prefill_keys(base.model, batch, (place.layer for place in places))
         keys = read_span_keys(filled, places).to(torch.device("cpu"))
         numbers_N = torch.tensor(rows)
         key_MKF = keys.key_MKF.half()

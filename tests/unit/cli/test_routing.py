@@ -71,6 +71,10 @@ def test_neurons_of_the_paper_have_no_collisions(
         (["--edits", "no.jsonl", "--out", "p.json"], 3, "no.jsonl"),
         (["--edits", "EDITS", "--out", "p.yaml"], 2, "--out: p.yaml must end with .json"),
         (["--edits", "EDITS", "--out", "p.json"], 3, "--edits: 2 usable edits"),
+        (["--edits", "EDITS"], 2, "--out: give --out FILE"),
+        (["--store", "s", "--out", "p.json"], 2, "--out: give --out FILE"),
+        (["--out", "p.json"], 2, "--edits: give at least one file of edits, or --quick"),
+        (["--store", "no-store"], 5, "there is no ledger at"),
     ],
 )
 def test_calibrate_refuses_what_cannot_work(

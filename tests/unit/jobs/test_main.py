@@ -17,7 +17,9 @@ from scen_jobs.__main__ import main, read_spec
         ('{"kind": "eval", "store": "s", "settings": {"waves": {"sice": 1}}}',
          "spec: settings.waves.sice"),
         ('{"kind": "benchmark", "file": "b.yaml"}', "spec: out: is missing"),
-        ('{"kind": "calibrate", "edits": [], "out": "p"}', "spec: edits"),
+        ('{"kind": "calibrate", "edits": [], "out": "p"}', "edits: give at least one file"),
+        ('{"kind": "calibrate", "edits": ["e"]}', "out: give either this, for the profile"),
+        ('{"kind": "calibrate", "store": "s", "out": "p"}', "out: give either this, for the"),
     ],
 )  # fmt: skip
 def test_a_wrong_spec_names_the_field(

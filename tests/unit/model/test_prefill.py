@@ -9,7 +9,7 @@ from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, answer, apply_experts, copy_cache
 from scen.model.decoder import Pair
 from scen.model.expert import LowRankBank
-from scen.model.prefill import Prefill, prefill
+from scen.model.prefill import Prefill, prefill, prefill_keys
 from scen.model.route import Route, SigmoidNeurons
 from scen.records import EncodedEdit, EncodedPrompt
 
@@ -106,3 +106,22 @@ def test_what_was_not_run_cannot_be_run_again(tiny: Base, whole: Prefill) -> Non
     assert part.split(rows, 7).x_BSF.shape[1] == last - 6
     with pytest.raises(AssertionError):
         part.split(rows, 6)
+
+
+@pytest.mark.parametrize("layers", [(1, 4), (2,), (5,)])
+def test_keys_need_no_layer_above_the_deepest(
+    tiny: Base, prompts: list[EncodedPrompt], layers: tuple[int, ...]
+) -> None:
+    batch = pad_prompts(prompts, tiny.pad_id)
+    whole = prefill(tiny.model, batch, layers[0], layers)
+    run: list[int] = []
+    for index, block in enumerate(tiny.model.model.layers):
+        block.register_forward_hook(lambda *_, index=index: run.append(index))
+    keys = prefill_keys(tiny.model, batch, layers)
+    assert run == list(range(layers[-1] + 1))
+    for layer in layers:
+        assert torch.equal(keys.inputs[layer], whole.inputs[layer])
+        assert torch.equal(keys.spans(layer), whole.spans(layer))
+    run.clear()
+    prefill(tiny.model, batch, layers[0], layers)
+    assert run == list(range(6))
