@@ -5,8 +5,8 @@ again by gguf, on top of the quantisation that they have. Figures are in %: of p
 and of questions in other ways of asking, those that reach their edit (`rephrases`, `asked`) or
 another one (`wrong`); of near misses, tasks about the question, questions of the same kind whose
 edit is absent and unrelated questions, those that reach any. `keys` is the mean relative difference
-between raw keys of the edits' prompts and the base's own, `adopted` whether `adopt_profile` takes
-the profile over, and `check` what it measured.
+between raw keys of the edits' prompts and the base's own, `check` what `check_transfer` measures on
+its few samples, and `adopted` whether the profile is taken over.
 
     PYTHONPATH=tests python tests/bench/bench_transfer.py              # minutes
     PYTHONPATH=tests python tests/bench/bench_transfer.py --base qwen.gguf --profile qwen.json
@@ -38,8 +38,6 @@ from scen.records import Edit
 from scen.routing.keys import read_prompt_keys
 from scen.samples import sample_path
 from scen.snapshot.method import Profile, load_profile, shipped_profiles
-
-OWN = "own"
 
 
 def requantise(base: Base, kind: str, folder: Path) -> Path:
@@ -104,6 +102,7 @@ def parse() -> argparse.Namespace:
     base_option(parser)
     add = parser.add_argument
     add("--profile", type=Path, default=shipped_profiles()[0], help="of the base (%(default)s)")
+    add("--no-own", dest="own", action="store_false", help="leave out the base's own weights")
     add("--types", default="F16,Q8_0,Q5_0,Q4_0", help="of gguf (%(default)s)")
     add("--edits", type=int, default=200, help="in the bank, of ZsRE (%(default)s)")
     add("--asked", type=int, default=600, help="questions in other ways and tasks (%(default)s)")
@@ -121,18 +120,19 @@ def main() -> None:
     probes = make_probes(edits, others, args)
     prompts, places = [edit.prompt for edit in edits], profile.router.encoder.places
     own_NKF = read_prompt_keys(base, places, prompts).float()
-    emit(weights=OWN, keys=0.0, **figures(base, profile, edits, probes),
-         check=asdict(check_transfer(base, profile)))  # fmt: skip
+    if args.own:
+        found = figures(base, profile, edits, probes)
+        emit(weights="own", keys=0.0, **found, check=asdict(check_transfer(base, profile)))
     for kind in args.types.split(","):
         with tempfile.TemporaryDirectory() as scratch:
             folder = requantise(base, kind, Path(scratch) / kind)
             other = load_base(str(folder), template=base.template.name, dtype=args.dtype)
             key_NKF = read_prompt_keys(other, places, prompts).float()
             moved = (key_NKF - own_NKF).norm(dim=-1) / own_NKF.norm(dim=-1)
-            adopted = adopt_profile(other, [profile])
-            emit(weights=kind, keys=round(float(moved.mean()), 4),
-                 **figures(other, profile, edits, probes), adopted=adopted is not None,
-                 check=adopted and adopted.calibration["taken_from"]["check"])  # fmt: skip
+            found = figures(other, profile, edits, probes)
+            is_adopted = adopt_profile(other, [profile]) is not None
+            emit(weights=kind, keys=round(float(moved.mean()), 4), **found, adopted=is_adopted,
+                 check=asdict(check_transfer(other, profile)))  # fmt: skip
 
 
 if __name__ == "__main__":
