@@ -56,16 +56,16 @@ def adopt_profile(
     progress: Progress = lambda _step, _done, _total: None,
 ) -> Profile | None:
     """The first of the profiles, made for other weights of the same base, whose figures hold on
-    this one; None if there is none. It is recorded in the profile whose it was and what the check
-    found (`taken_from`)."""
+    this one; None if there is none. The profile records whose it was and the figures of the check
+    (`taken_from`)."""
     for profile in candidates:
         if not differs_by_weights(base, profile):
             continue
-        found = check_transfer(base, profile, progress)
-        if not holds(found, profile):
+        check = check_transfer(base, profile, progress)
+        if not holds(check, profile):
             continue
         taken = {"fingerprint": profile.base["fingerprint"], "name": profile.base["name"]}
-        about = dict(profile.calibration) | {"taken_from": taken | {"check": _rounded(found)}}
+        about = dict(profile.calibration) | {"taken_from": taken | {"check": _rounded(check)}}
         return replace(profile, base=base_facts(base), calibration=about)
     return None
 
@@ -126,26 +126,26 @@ def check_transfer(
     return TransferCheck(len(texts), **shares)
 
 
-def holds(found: TransferCheck, profile: Profile) -> bool:
+def holds(check: TransferCheck, profile: Profile) -> bool:
     """True if no figure of a check is worse than the profile's own by more than chance explains. A
     profile without such figures is judged by its bound."""
     figures, bound = profile.calibration.get("figures", {}), profile.router.bound
-    count = found.samples // 4  # four kinds of about equal size
+    count = check.samples // 4  # four kinds of about equal size
     expected = _recorded(figures, "rephrases, orig", "right") or _recorded(
         figures, "rephrases", "right"
     )
-    if expected is not None and found.rephrases < expected - _slack(expected, count):
+    if expected is not None and check.rephrases < expected - _slack(expected, count):
         return False
     for name, kind in _NEGATIVES.items():
         share = _recorded(figures, kind, "wrong")
         share = bound if share is None else share
-        if share is not None and getattr(found, name) > share + _slack(share, count):
+        if share is not None and getattr(check, name) > share + _slack(share, count):
             return False
     return True
 
 
-def _rounded(found: TransferCheck) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(found).items()}
+def _rounded(check: TransferCheck) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(check).items()}
 
 
 def _slack(share: float, count: int) -> float:
