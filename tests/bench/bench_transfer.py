@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from gguf import GGMLQuantizationType, dequantize, quantize
@@ -47,7 +48,7 @@ def requantise(base: Base, kind: str, folder: Path) -> Path:
     for path in small:
         if path.name != MARKER:
             shutil.copy(path, folder)
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for path in base.folder.glob("*.safetensors"):
         weights |= {name: _through(tensor, kind) for name, tensor in load_file(path).items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -81,7 +82,7 @@ _NAMES = {"generality": "rephrases", "asking": "asked", "near_miss": "near", "ta
 
 def figures(
     base: Base, profile: Profile, edits: Sequence[Edit], probes: Sequence[Probe]
-) -> dict[str, object]:
+) -> dict[str, float]:
     """Where the probes go, by kind."""
     routing = Routing(base, profile.router, edits)
     reached = routing.reached(routing.read(probes), len(probes))
@@ -115,6 +116,7 @@ def main() -> None:
     """Print a line per set of weights."""
     args = parse()
     base, profile = load_base(args.base, dtype=args.dtype), load_profile(args.profile)
+    template: Any = base.template.name
     edits = read_edits(str(sample_path("zsre_edits.jsonl")), [0, args.edits])
     others = read_edits(str(sample_path("zsre_edits.jsonl")), [200, 200 + min(200, args.edits)])
     probes = make_probes(edits, others, args)
@@ -126,7 +128,7 @@ def main() -> None:
     for kind in args.types.split(","):
         with tempfile.TemporaryDirectory() as scratch:
             folder = requantise(base, kind, Path(scratch) / kind)
-            other = load_base(str(folder), template=base.template.name, dtype=args.dtype)
+            other = load_base(str(folder), template=template, dtype=args.dtype)
             key_NKF = read_prompt_keys(other, places, prompts).float()
             moved = (key_NKF - own_NKF).norm(dim=-1) / own_NKF.norm(dim=-1)
             found = figures(other, profile, edits, probes)

@@ -39,7 +39,7 @@ def fetch(*, base: BaseOptions | None = None, json: Json = False) -> None:
     options = base or BaseOptions()
     name, loading = options.base or EMBEDDED, options.loading
     dtype = pick_dtype(loading.dtype or "auto", pick_device(loading.device or "auto"))
-    folder = str(resolve_base(name, dtype, say))
+    folder = str(resolve_base(name, say, dtype))
     if json:
         write_json({"name": name, "folder": folder})
     else:

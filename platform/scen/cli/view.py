@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _NUM_LIKELY = 5
 app, _, command = room("Looking at a store", 2)
-_, _evaluation, _ = room("Evaluation", 4)
+_evaluation = room("Evaluation", 4)[1]
 
 
 @command

@@ -116,9 +116,10 @@ class Base:
 
 
 def resolve_base(
-    name: str, dtype: torch.dtype, say: Callable[[str], None] = lambda _: None
+    name: str, say: Callable[[str], None] = lambda _: None, dtype: torch.dtype | None = None
 ) -> Path:
-    """The local folder of a base, downloaded or converted to this dtype if needed.
+    """The local folder of a base, downloaded or converted to this dtype if needed (None: that of
+    `auto` on this machine).
 
     `say` is called before long steps. Raises BaseError; for an architecture that cannot be edited,
     before weights are downloaded or converted.
@@ -127,7 +128,7 @@ def resolve_base(
     if name == EMBEDDED_NAME:
         path = fetch_embedded(say)
     if path.suffix == ".gguf":
-        return convert_gguf(path, dtype, say)
+        return convert_gguf(path, dtype or pick_dtype("auto", pick_device("auto")), say)
     folder = path if path.is_dir() else fetch_hub_config(name)
     check_architecture(read_folder_config(folder))
     return folder if path.is_dir() else fetch_hub(name)
@@ -159,7 +160,7 @@ def open_base(
     cached digests. Raises BaseError, ConfigError."""
     load_device = pick_device(device)
     load_dtype = pick_dtype(dtype, load_device)
-    folder = resolve_base(name, load_dtype, say)
+    folder = resolve_base(name, say, load_dtype)
     config = read_folder_config(folder)
     tokenizer = read_folder_tokenizer(folder)
     prompt_template = Template(template, tokenizer)

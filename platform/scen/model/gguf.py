@@ -51,26 +51,21 @@ class _Reader(gguf.GGUFReader):
     """A GGUF reader over a plain array: slices of a memory map cost several times as much, and
     every word of the vocabulary is one."""
 
-    @property
-    def data(self) -> NDArray[np.uint8]:
-        """The bytes of the file."""
-        return self._data
-
-    @data.setter
-    def data(self, mapped: NDArray[np.uint8]) -> None:
-        self._data = mapped.view(np.ndarray)
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.view(np.ndarray) if name == "data" else value)
 
 
 @contextlib.contextmanager
 def _reading_gguf(path: Path) -> Iterator[None]:
     """As `reading`; transformers uses the faster reader in it, and its own bar is muted."""
-    slow = gguf.GGUFReader
+    module: Any = gguf
+    slow = module.GGUFReader
     with reading(f"{path} cannot be read as GGUF"), contextlib.redirect_stderr(io.StringIO()):
-        gguf.GGUFReader = _Reader
+        module.GGUFReader = _Reader
         try:
             yield
         finally:
-            gguf.GGUFReader = slow
+            module.GGUFReader = slow
 
 
 def read_gguf_config(path: Path) -> Any:
@@ -83,7 +78,7 @@ def read_gguf_config(path: Path) -> Any:
 def conversion_peak(model: Any) -> int:
     """Estimated peak memory (bytes) of converting a model of these shapes: the process, and the
     largest weight in float32 with the copies of a permutation."""
-    return _PROCESS + 2 * 4 * max(weight.numel() for weight in model.parameters())
+    return _PROCESS + 2 * 4 * max(int(weight.numel()) for weight in model.parameters())
 
 
 def convert_gguf(
@@ -159,7 +154,8 @@ class _Source:
         architecture = reader.fields["general.architecture"].contents()
         processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
         self._processor = processor(config=config.to_dict())
-        self._names = get_gguf_hf_weights_map(self.model, self._processor)
+        map_names: Any = get_gguf_hf_weights_map
+        self._names: dict[str, str] = map_names(self.model, self._processor)
         tied = self.model.all_tied_weights_keys if config.tie_word_embeddings else {}
         self._shapes = {
             name: tuple(weight.shape)

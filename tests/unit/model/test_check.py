@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoConfig
 
 from conftest import write_tiny_base
@@ -141,7 +140,7 @@ def test_bases_of_both_caches_are_listed_with_size_and_architecture(
     shutil.copytree(tiny_folder, revision)
     (hub / "models--nobody--tiny" / "refs").mkdir()
     (hub / "models--nobody--tiny" / "refs" / "main").write_text("0" * 40)
-    folder = resolve_base(str(as_gguf()), torch.float32)
+    folder = resolve_base(str(as_gguf()))
     converted, fetched = list_bases(hub)
     assert (converted.name, converted.folder) == (str(folder), folder)
     assert converted.architecture == "llama"
