@@ -1,7 +1,7 @@
 """Quick calibration, for the first use of a base: minutes on one core instead of an hour; and the
 calibration of a store on its own edits.
 
-Where keys are read is a prior over relative depth, expert settings are the usual ones, checked on
+Where keys are read is a prior over relative depth, expert settings are the defaults, checked on
 a few edits, and the router is fitted as in `calibrate`, on a part of the packaged samples. The cost
 is bounded: at most `PASSES` prompts' worth of forward passes per edit.
 """
@@ -49,7 +49,7 @@ PASSES = 3
 
 # The profile of SmolLM2-135M reads span keys at 6, 9 and 18 of 30 layers and last-token keys at 9,
 # 15 and 24; a search on Qwen2.5-Coder-0.5B chose means at 2 and 5 of 24 layers and last-token keys
-# at 17 and 22. Early means tell which entity is meant, late last tokens what is asked of it.
+# at 17 and 22. Early means carry which entity is meant, late last tokens what is asked of it.
 _PLACES: tuple[tuple[KeyKind, float], ...] = (
     ("span", 0.2),
     ("span", 0.3),
@@ -84,7 +84,7 @@ _UNRELATED = 5  # edits per unrelated prompt; half of these prompts are held out
 _WIDTH = 1024  # dimensions of a raw key while the router is fitted
 _TRIED = 16  # edits on which expert settings are tried
 _ENOUGH = 0.95  # share of them that must be answered exactly
-_DEPTHS = (0.8, 2 / 3)  # of the edited layer, the usual one first
+_DEPTHS = (0.8, 2 / 3)  # of the edited layer, the default one first
 _RATES = (1.0, 0.5, 2.0)  # relative to the default learning rate
 _EXPERT_COST = 16  # prompts' worth of passes to train and try one expert, roughly
 _FIT_S = 45.0  # seconds of the fit on one core, which hardly depends on the base
@@ -121,7 +121,7 @@ class QuickPlan:
         edits = sum(map(len, sources))
         budget = PASSES * edits - min(_TRIED * _EXPERT_COST, edits // 2)
         questions = _within_budget(base, sources, budget)
-        return cls(sources, questions, usual_places(base.num_layers))
+        return cls(sources, questions, prior_places(base.num_layers))
 
     @property
     def edits(self) -> list[Edit]:
@@ -130,11 +130,11 @@ class QuickPlan:
 
     @property
     def passes(self) -> int:
-        """Prompts' worth of forward passes, if the usual expert settings are good enough."""
+        """Prompts' worth of forward passes, if the default expert settings are good enough."""
         return len(self.questions) + _TRIED * _EXPERT_COST
 
 
-def usual_places(num_layers: int) -> tuple[KeyPlace, ...]:
+def prior_places(num_layers: int) -> tuple[KeyPlace, ...]:
     """Where keys are read, by a prior over relative depth."""
     places = (KeyPlace(min(max(1, int(num_layers * at)), num_layers - 1), k) for k, at in _PLACES)
     return tuple(sorted(dict.fromkeys(places), key=lambda place: place.layer))
@@ -176,14 +176,14 @@ def calibrate_quick(
 def check_expert(
     base: Base, edits: Sequence[Edit], progress: Progress = lambda _step, _done, _total: None
 ) -> tuple[ExpertTrial, tuple[ExpertTrial, ...]]:
-    """The usual expert settings, if they answer enough of a few edits exactly; otherwise the best
+    """The default expert settings, if they answer enough of a few edits exactly; otherwise the best
     of some alternatives, tried until one is good enough. Returns all trials too."""
-    sample, usual = sample_edits(base, edits, _TRIED), ExpertConfig()
+    sample, defaults = sample_edits(base, edits, _TRIED), ExpertConfig()
     last = max(base.num_layers - 2, 0)
     trials: list[ExpertTrial] = []
     for rate, depth in itertools.product(_RATES, _DEPTHS):
         layer = min(int(base.num_layers * depth), last)
-        trial = ExpertTrial(layer, usual.lr * rate, usual.rank, usual.steps)
+        trial = ExpertTrial(layer, defaults.lr * rate, defaults.rank, defaults.steps)
         trials.append(try_expert(base, sample, trial))
         is_enough = trials[-1].reliability >= _ENOUGH
         progress("experts", 1, len(trials) if is_enough else len(_RATES) * len(_DEPTHS))

@@ -303,8 +303,8 @@ def show_recalibration(done: "Recalibrated", *, is_json: bool) -> None:
         (
             kind.kind,
             str(kind.count),
-            *(percent(old and old.right), percent(kind.right)),
-            *(percent(old and old.wrong), percent(kind.wrong)),
+            *(percent(old.right if old else None), percent(kind.right)),
+            *(percent(old.wrong if old else None), percent(kind.wrong)),
         )
         for kind in about.after.kinds
         for old in [before.get(kind.kind)]

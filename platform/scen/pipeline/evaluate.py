@@ -85,7 +85,7 @@ def evaluate(store: OpenStore, config: Config, job: EvalJob, measure: Measure) -
 
 
 _MANY_TIMES = 3  # as many edits as the router was fitted on
-_SOME = 50  # probes or edits below which a figure says little
+_LEAST = 50  # probes or edits below which a figure says little
 _CLEARLY = 0.05  # below what was measured when the router was fitted
 
 
@@ -97,11 +97,11 @@ def advise(store: OpenStore, snapshot: Snapshot, figures: EvalReport) -> str | N
     profile = store.ledger.profile(snapshot)
     own = sum(bool(entry.edit.rephrases) for entry in snapshot.entries)
     reasons = list(_shortfalls(profile.get("figures", {}), figures))
-    if profile.get("how") == "none" and own >= _SOME:
+    if profile.get("how") == "none" and own >= _LEAST:
         reasons.append("its router was never calibrated")
-    elif own >= max(_SOME, _MANY_TIMES * int(profile.get("edits", 0))) and "edits" in profile:
+    elif own >= max(_LEAST, _MANY_TIMES * int(profile.get("edits", 0))) and "edits" in profile:
         reasons.append(f"its router was fitted on {profile['edits']} edits")
-    if not reasons or own < _SOME:
+    if not reasons or own < _LEAST:
         return None
     command = f"scen calibrate --store {store.storage.uri} --dry-run"
     return f"{'; '.join(reasons)}; the store has {own} edits with rephrases: try `{command}`"
@@ -119,7 +119,7 @@ def _shortfalls(expected: Mapping[str, float], figures: EvalReport) -> Iterator[
     rephrases = sum(n for name, n in figures.counts.items() if name.startswith("generality_"))
     counts = {"rephrases": rephrases, "near_misses": figures.counts["near_miss"]}
     for name, share in measured.items():
-        if share is None or name not in expected or counts[name] < _SOME:
+        if share is None or name not in expected or counts[name] < _LEAST:
             continue
         if share < expected[name] - _CLEARLY:
             what = name.replace("_", " ")

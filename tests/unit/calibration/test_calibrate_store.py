@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from scen.calibration import calibrate
 from scen.calibration.fit_encoder import EncoderPlan
 from scen.calibration.fit_router import RouterPlan
+from scen.calibration.places import read_questions
 from scen.calibration.quick import Recalibration, calibrate_store
 from scen.calibration.router_set import Question
 from scen.config import BaseConfig, Config, load_config
@@ -118,13 +118,12 @@ def test_the_prompts_are_not_read_again(
 ) -> None:
     store = make_store(20, shift=1000.0)
     read: list[str] = []
-    reader = calibrate.read_questions
 
     def note(base: Base, places: Places, questions: Sequence[Question], *rest: Any) -> SpanKeys:
         read.extend(question.text for question in questions)
-        return reader(base, places, questions, *rest)
+        return read_questions(base, places, questions, *rest)
 
-    monkeypatch.setattr(calibrate, "read_questions", note)
+    monkeypatch.setattr("scen.calibration.calibrate.read_questions", note)
     router = recalibrate(store).router
     assert read
     assert not {edit.prompt for edit in some_edits(20)} & set(read)

@@ -1,6 +1,7 @@
 """Keys that several ranks read are those that one process reads, bit for bit; one of them
 calibrates a new base."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_one_rank_calibrates(storage: Storage, tiny: Base) -> None:
 
     task = CalibrationTask("calibration/a")
     for rank in (1, 0):
-        do_share(CalibrationWork(task, storage, lambda rank=rank: make(rank)), rank, 2)
+        do_share(CalibrationWork(task, storage, partial(make, rank)), rank, 2)
     driver = CalibrationWork(task, storage, lambda: make(2))
     assert driver.is_done(0)
     found = driver.collect()
