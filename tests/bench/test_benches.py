@@ -49,6 +49,16 @@ def test_calibrate_has_a_row_for_each_profile(tiny_folder: Path, tmp_path: Path)
     assert {name: again[name] for name in kinds} == {name: quick[name] for name in kinds}
 
 
+def test_transfer_has_a_row_for_each_set_of_weights() -> None:
+    few = ("--edits", 2, "--asked", 4, "--unrelated", 2, "--types", "Q8_0")
+    own, other = run_bench("bench_transfer.py", *few)
+    assert (own["weights"], own["keys"], other["weights"]) == ("own", 0.0, "Q8_0")
+    assert 0 < other["keys"] < 0.5
+    for row in (own, other):
+        assert {"rephrases", "asked", "near", "absent", "unrelated", "wrong"} <= row.keys()
+        assert row["check"]["samples"] == 192
+
+
 def test_stage_1_has_a_row_for_each_method_and_type(tiny_folder: Path) -> None:
     lines = run_bench("bench_stage1.py", "--base", tiny_folder, "--edits", 2)
     fast = str(pick_dtype("auto", torch.device("cpu"))).removeprefix("torch.")

@@ -1,5 +1,5 @@
-"""Run a benchmark (every method on every number of edits), tune the methods' settings, and publish
-tables and MLflow runs."""
+"""Read a benchmark, run it (every method on every number of edits), tune the methods' settings, and
+publish tables and MLflow runs."""
 
 import itertools
 import json

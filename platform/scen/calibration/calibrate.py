@@ -38,6 +38,7 @@ from scen.calibration.router_set import (
     names_subject,
     question_templates,
 )
+from scen.calibration.transfer import base_facts
 from scen.data.asking import Ask, WordingSet, wordings
 from scen.errors import InputError
 from scen.model.base import Base
@@ -129,7 +130,7 @@ def build_profile(
     """The profile of a base with the settings of a trial."""
     settings = {name: getattr(expert, name) for name in ("layer", "lr", "rank", "steps")}
     shares = {name: round(getattr(expert, name), 4) for name in ("reliability", "generality")}
-    return Profile(_facts(base), settings, router, dict(facts) | {"expert": shares})
+    return Profile(base_facts(base), settings, router, dict(facts) | {"expert": shares})
 
 
 def _require_enough(edits: int, unrelated: Sequence[str]) -> None:
@@ -259,11 +260,6 @@ def _search_expert(
 def today() -> str:
     """The date in UTC, as in profiles."""
     return datetime.now(UTC).date().isoformat()
-
-
-def _facts(base: Base) -> dict[str, object]:
-    """The description of the base in a profile."""
-    return {name: fact for name, fact in base.describe().items() if name != "device"}
 
 
 def complete_edits(

@@ -63,7 +63,7 @@ def revoke(
       scen revoke e17 e18 --store ./my-store --why "withdrawn" --dry-run
       scen revoke e17 --store ./my-store --why "withdrawn" --certificate e17.json
     """
-    from scen.cli.trust import still_valid, write_certificate
+    from scen.cli.base import still_valid, write_certificate
     from scen.ledger.actions import Revoke
 
     active = still_valid(store, edit_ids) if certificate else edit_ids

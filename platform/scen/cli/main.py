@@ -21,7 +21,7 @@ from cyclopts import (
 )
 
 from scen import __version__
-from scen.cli import base, edit, evaluate, gate, jobs, life, ops, serve, trust, view
+from scen.cli import base, edit, evaluate, gate, jobs, life, ops, serve, view
 from scen.cli.output import out, write_error
 from scen.errors import ConfigError, ScenError
 
@@ -39,7 +39,7 @@ getting started:
 exit codes: 0 success, 1 failure, 2 invalid setting, 3 unusable input file,
 4 base model, 5 not found, 6 another writer came first, 7 damaged store
 """
-ROOMS = [room.app for room in (edit, view, life, evaluate, gate, ops, trust, base, serve, jobs)]
+ROOMS = [room.app for room in (edit, view, life, evaluate, gate, ops, base, serve, jobs)]
 COMMANDS = {name for room in ROOMS for name in room if not name.startswith("-")}
 _LAST = Group("Other", sort_key=99)
 _INTERRUPTED, _NO_READER = 130, 141  # as in shells: 128 plus the signal number

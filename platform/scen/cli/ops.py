@@ -57,7 +57,7 @@ def verify(
     that nothing refers to, such as those of a killed run, are not damage. With
     --signature, verifies a signature of `scen sign`.
     """
-    from scen.cli.trust import verify_signed
+    from scen.cli.base import verify_signed
     from scen.errors import IntegrityError
     from scen.fs import Storage
     from scen.ledger.verify import verify_store

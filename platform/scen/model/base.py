@@ -14,11 +14,11 @@ import torch
 from scen.errors import ConfigError
 from scen.model.batch import cache_name
 from scen.model.decoder import TESTED, check_parts
+from scen.model.gguf import convert_gguf
 from scen.model.template import Template, TemplateName
 from scen.model.weights import (
     EMBEDDED_NAME,
     check_architecture,
-    convert_gguf,
     count_parameters,
     fetch_embedded,
     fetch_hub,
@@ -123,8 +123,11 @@ class Base:
         }
 
 
-def resolve_base(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The local folder of a base, downloaded or converted if needed.
+def resolve_base(
+    name: str, say: Callable[[str], None] = lambda _: None, dtype: torch.dtype | None = None
+) -> Path:
+    """The local folder of a base, downloaded or converted to this dtype if needed (None: that of
+    `auto` on this machine).
 
     `say` is called before long steps. Raises BaseError; for an architecture that cannot be edited,
     before weights are downloaded or converted.
@@ -133,7 +136,7 @@ def resolve_base(name: str, say: Callable[[str], None] = lambda _: None) -> Path
     if name == EMBEDDED_NAME:
         path = fetch_embedded(say)
     if path.suffix == ".gguf":
-        return convert_gguf(path, say)
+        return convert_gguf(path, dtype or pick_dtype("auto", pick_device("auto")), say)
     folder = path if path.is_dir() else fetch_hub_config(name)
     check_architecture(read_folder_config(folder))
     return folder if path.is_dir() else fetch_hub(name)
@@ -166,7 +169,7 @@ def open_base(
     cache_name()  # refuses untested versions of transformers
     load_device = pick_device(device)
     load_dtype = pick_dtype(dtype, load_device)
-    folder = resolve_base(name, say)
+    folder = resolve_base(name, say, load_dtype)
     config = read_folder_config(folder)
     tokenizer = read_folder_tokenizer(folder)
     prompt_template = Template(template, tokenizer)

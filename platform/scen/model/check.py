@@ -19,6 +19,7 @@ from huggingface_hub.errors import CacheNotFound
 from scen.errors import BaseError
 from scen.model.base import pick_dtype
 from scen.model.decoder import TESTED, find_trouble
+from scen.model.gguf import conversion_peak, read_gguf_config
 from scen.model.weights import (
     EMBEDDED_NAME,
     MARKER,
@@ -27,7 +28,6 @@ from scen.model.weights import (
     fetch_hub_config,
     find_embedded,
     read_folder_config,
-    read_gguf_config,
 )
 
 _PROCESS = 600 << 20  # bytes of Python, torch and transformers
@@ -35,7 +35,6 @@ _EDITS, _PROMPT, _TARGET, _RANK = 32, 40, 8, 4
 _EDITS_PAPER = 8
 _ROWS, _CONTEXT, _SLOTS, _PREFIX = 32, 1024, 64, 256 << 20
 _SPANS, _PLACES = 3200, 18  # keys that `scen calibrate` holds at once for 250 edits
-_CONVERT = 5.1  # bytes per parameter at the peak of a conversion from GGUF
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def check_config(name: str, config: Any, *, is_gguf: bool = False) -> BaseCheck:
         config.vocab_size,
         parameters,
         _kv_bytes(config, 2),
-        int(_CONVERT * parameters) if is_gguf else None,
+        conversion_peak(model) if is_gguf else None,
         tuple(memory.values()),
         devices,
     )

@@ -1,26 +1,23 @@
 """The files of a base: fetched from the user's cache, the embedded default or a model hub, read
-with transformers, converted once from GGUF, and fingerprinted.
+with transformers, and fingerprinted.
 """
 
 import contextlib
 import copy
 import hashlib
-import io
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -152,15 +149,8 @@ def read_folder_config(folder: Path) -> Any:
         json.loads((folder / "config.json").read_text())["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise BaseError(f"base: {folder} has no readable config.json with a model_type") from err
-    with _reading(f"{folder} cannot be read; fetch it again"):
+    with reading(f"{folder} cannot be read; fetch it again"):
         return AutoConfig.from_pretrained(folder)
-
-
-def read_gguf_config(path: Path) -> Any:
-    """The config of a GGUF file, from its header alone. Raises BaseError, also for architectures
-    that transformers cannot read from GGUF."""
-    with _reading(f"{path} cannot be read as GGUF"), redirect_stderr(io.StringIO()):
-        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def empty_model(config: Any) -> Any:
@@ -168,7 +158,7 @@ def empty_model(config: Any) -> Any:
     if the config is not that of a causal language model."""
     model_type = str(getattr(config, "model_type", None))
     trouble = f"model_type {model_type!r} is not a causal language model"
-    with _reading(trouble), torch.device("meta"):
+    with reading(trouble), torch.device("meta"):
         # Not `from_config`, which DeepSpeed patches while a base is being sharded.
         classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
         return classes[type(config)](copy.deepcopy(config))
@@ -190,7 +180,7 @@ def count_parameters(config: Any) -> int:
 
 def read_folder_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder. Raises BaseError."""
-    with _reading(f"{folder} cannot be read; fetch it again"):
+    with reading(f"{folder} cannot be read; fetch it again"):
         return AutoTokenizer.from_pretrained(folder)
 
 
@@ -198,95 +188,51 @@ def read_generation_config(folder: Path, config: Any) -> Any:
     """The generation settings of a folder, as its model has them. Raises BaseError."""
     if not (folder / GENERATION_CONFIG_NAME).is_file():
         return GenerationConfig.from_model_config(config)
-    with _reading(f"{folder / GENERATION_CONFIG_NAME} cannot be read; fetch it again"):
+    with reading(f"{folder / GENERATION_CONFIG_NAME} cannot be read; fetch it again"):
         return GenerationConfig.from_pretrained(folder)
 
 
 def read_folder_model(folder: Path, dtype: torch.dtype) -> Any:
     """The model of a folder. Raises BaseError."""
-    with _reading(f"{folder} cannot be read; fetch it again"):
+    with reading(f"{folder} cannot be read; fetch it again"):
         return _load_complete(folder, dtype=dtype)
 
 
-def read_gguf(path: Path) -> tuple[Any, Any]:
-    """The model (float32) and the tokenizer of a GGUF file. Raises BaseError."""
-    # The GGUF reader shows a progress bar on stderr that cannot be disabled.
-    with _reading(f"{path} cannot be read as GGUF"), redirect_stderr(io.StringIO()):
-        model = _load_complete(path.parent, dtype=torch.float32, gguf_file=path.name)
-        return model, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-
-
-def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder with the safetensors form (float32) of a GGUF file, kept in the user's cache.
-
-    The folder's name contains the sha256 of the GGUF file; its marker, written last, contains that
-    of the weights, which is verified on each use. Raises BaseError; for an architecture that cannot
-    be edited, from the header alone.
-    """
-    if not path.is_file():
-        raise BaseError(f"base: {path} does not exist")
-    folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
-    if not (folder / MARKER).exists():
-        check_architecture(read_gguf_config(path))
-        require_gguf_reader()
-        say(f"converting {path.name} to safetensors (once; takes minutes for large files)")
-        with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, _without_bars():
-            part = Path(scratch) / "part"
-            _write_safetensors(path, part)
-            # Unless another process finished first, and may be reading it.
-            if not (folder / MARKER).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                part.replace(folder)
-    _check_weights(folder)
-    return folder
-
-
-def require_gguf_reader(version: str = transformers.__version__) -> None:
-    """Raises BaseError if this version of transformers reads the tokenizer of a GGUF file wrongly,
-    as 5.16 does. What a later version has converted may be used with any."""
-    if tuple(int(number) for number in version.split(".")[:2]) < (5, 18):
-        raise BaseError(
-            f"base: transformers {version} reads GGUF files wrongly; convert this one with 5.18 or "
-            "newer (scen base fetch), after which it can be used here too"
-        )
-
-
-def _write_safetensors(path: Path, folder: Path) -> None:
-    model, tokenizer = read_gguf(path)
-    # The loader marks the model as quantised (5.16 leaves its configuration unmarked), and a
-    # quantised model cannot be saved.
-    model.hf_quantizer, model.is_quantized = None, False
-    vars(model.config).pop("quantization_config", None)
-    with redirect_stdout(sys.stderr):  # this imports DeepSpeed, which prints to stdout
-        model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
-    tokenizer.save_pretrained(folder)
-    marker = {"gguf": path.name, "weights_sha256": digest_file(folder / "model.safetensors")}
-    (folder / MARKER).write_text(json.dumps(marker))
-
-
-def _check_weights(folder: Path) -> None:
-    expected = json.loads((folder / MARKER).read_text())["weights_sha256"]
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or digest_file(weights) != expected:
+def check_marker(folder: Path) -> str:
+    """The sha256 of the float32 weights of a converted base. Raises BaseError if its weights are
+    not those that were written."""
+    marker = json.loads((folder / MARKER).read_text())
+    weights, digest = folder / "model.safetensors", str(marker["weights_sha256"])
+    # Weights of a narrower dtype have a digest of their own.
+    if not weights.is_file() or cached_digest(weights) != marker.get("file_sha256", digest):
         raise BaseError(f"base: {folder} is damaged; delete it and run `scen base fetch` again")
+    return digest
 
 
 def fingerprint_base(folder: Path, template: Template) -> str:
     """sha256 (hex) over the weight files, the tokenizer and the template of a base."""
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    if not weights:
-        raise BaseError(f"base: {folder} holds no model.safetensors or .bin weights")
     tokenizer = template.tokenizer
     return digest_json(
         {
-            "weights": [_cached_digest(path) for path in weights],
+            "weights": _digest_weights(folder),
             "tokenizer": digest_bytes(tokenizer.backend_tokenizer.to_str().encode()),
             "template": [template.name, template.render("{}")],
         }
     )
 
 
-def _cached_digest(path: Path) -> str:
+def _digest_weights(folder: Path) -> list[str]:
+    """The sha256 of each weight file; for a converted base that of its weights in float32, so that
+    it is the same base in any dtype."""
+    if (folder / MARKER).exists():
+        return [check_marker(folder)]
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not weights:
+        raise BaseError(f"base: {folder} holds no model.safetensors or .bin weights")
+    return [cached_digest(path) for path in weights]
+
+
+def cached_digest(path: Path) -> str:
     """The sha256 of a file; those of large files are cached by path, size and mtime."""
     stat = path.resolve().stat()
     if stat.st_size < _LARGE_BYTES:
@@ -315,7 +261,8 @@ def _load_complete(folder: Path, **options: Any) -> Any:
 
 
 @contextmanager
-def _reading(trouble: str) -> Iterator[None]:
+def reading(trouble: str) -> Iterator[None]:
+    """Turns what the libraries raise for damaged files into BaseError, and mutes their bars."""
     try:
         with _without_bars():
             yield

@@ -7,7 +7,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import median
 from typing import Protocol
 
@@ -21,9 +20,11 @@ from scen.calibration.quick import (
     calibrate_quick,
     estimate,
 )
+from scen.calibration.transfer import adopt_profile, how_adopted
 from scen.config import Config
 from scen.data import Validator
 from scen.data.read import read_prompts
+from scen.errors import ConfigError
 from scen.evaluation.probes import edit_probes
 from scen.fs import Storage
 from scen.model.base import Base
@@ -33,11 +34,12 @@ from scen.records import Edit
 from scen.samples import sample_path
 from scen.snapshot.method import (
     Profile,
+    known_profiles,
     making_profile,
     read_cached_profile,
     save_profile,
 )
-from scen.snapshot.open import Calibrate, OpenStore, ReadElsewhere, Say, create_store
+from scen.snapshot.open import OpenStore, ReadElsewhere, Say, create_store
 from scen.tracking.client import NullTracker, default_tracking_uri
 from scen.tracking.wave_runs import open_tracker
 
@@ -95,9 +97,14 @@ def make_store(
     """Open a store for editing, or create it with the sample of neutral prompts; an unknown base is
     calibrated first. Raises what `create_store` raises."""
     neutral = read_prompts(sample_path("nq_neutral.jsonl"))
-    calibrate: Calibrate = partial(calibrate_first, say=runtime.say, steps=runtime.steps)
-    if runtime.calibrate_elsewhere is not None:
-        calibrate = partial(runtime.calibrate_elsewhere, storage, config)
+
+    def calibrate(base: Base, given: Profile | None = None) -> Profile | None:
+        if given is not None:
+            return take_over(base, given, runtime.say, runtime.steps)
+        if runtime.calibrate_elsewhere is not None:
+            return runtime.calibrate_elsewhere(storage, config, base)
+        return calibrate_first(base, runtime.say, runtime.steps)
+
     return create_store(
         storage, config, neutral, runtime.say, runtime.read_elsewhere, base, calibrate
     )
@@ -120,6 +127,12 @@ def calibrate_first(
     with making_profile(base.fingerprint) as path:
         if (profile := read_cached_profile(base.fingerprint)) is not None:
             return profile
+        with steps() as bars:
+            adopted = adopt_profile(base, known_profiles(), bars)
+        if adopted is not None:
+            say(f"{base.name} has no profile of its own: {how_adopted(adopted)}")
+            save_profile(adopted, path)
+            return replace(adopted, source="cache")
         plan = QuickPlan.of(base, samples=samples)
         say(f"{base.name} has no profile: it is calibrated once (`--profile none` goes without)")
         expected = estimate(base, plan)
@@ -128,6 +141,26 @@ def calibrate_first(
             profile = calibrate_quick(base, plan, fit, bars).profile
         save_profile(profile, path)
     return replace(profile, source="cache")
+
+
+def take_over(
+    base: Base,
+    given: Profile,
+    say: Say = lambda _: None,
+    steps: Callable[[], AbstractContextManager[Steps]] = no_steps,
+) -> Profile:
+    """The profile of a file that was made for other weights of the base, after a check. Raises
+    ConfigError if it is of another base, or does not hold on this one."""
+    with steps() as bars:
+        adopted = adopt_profile(base, [given], bars)
+    if adopted is None:
+        raise ConfigError(
+            f"router.profile: the profile was made for {given.base['name']} "
+            f"({given.base['template']}), not for {base.name} ({base.template.name}), and its "
+            "figures do not hold there; `scen calibrate` makes one"
+        )
+    say(f"{base.name}: {how_adopted(adopted)}")
+    return adopted
 
 
 def _duration(seconds: float) -> str:

@@ -186,9 +186,15 @@ def make_router(
 ) -> Router:
     """The router of a new store; without a profile, `read` returns the keys of neutral prompts.
 
-    Raises ConfigError if the settings bound false activations of a base without profile.
+    Raises ConfigError if the profile is of another base, or if the settings bound false activations
+    of a base without profile.
     """
     if profile is not None:
+        if not profile.is_of(base):
+            raise ConfigError(
+                f"router.profile: {config.router.profile} was made for {profile.base['name']} "
+                f"({profile.base['template']}), not for {base.name} ({base.template.name})"
+            )
         return _cut(profile.router, config.router)
     if config.router.max_false_activation is not None:
         raise ConfigError(

@@ -41,10 +41,14 @@ class Profile:
     calibration: Mapping[str, Any]
     source: str = "file"
 
+    def is_of(self, base: Base) -> bool:
+        """True if it was made for this base, or taken over for it after a check."""
+        return bool(self.base["fingerprint"] == base.fingerprint)
+
     def describe(self) -> dict[str, Any]:
         """How it was made, for the manifest of a store (`StoreManifest.profile`)."""
         about = self.calibration
-        made = {name: about[name] for name in ("made",) if name in about}
+        made = {name: about[name] for name in ("made", "taken_from") if name in about}
         return made | {
             "how": about.get("how", "full"),
             "source": self.source,
@@ -129,7 +133,8 @@ def find_profile(setting: str, base: Base) -> Profile | None:
     """The profile of a base: that of a file, or with `shipped` the one that ships with the
     platform; with `auto` that one, or the one that was made on first use of the base.
 
-    None with `none`, or if there is none. Raises ConfigError if a file is of another base.
+    None with `none`, or if there is none. That of a file may be of another base: `Profile.is_of`.
+    Raises ConfigError if a file cannot be read.
     """
     if setting == "none":
         return None
@@ -138,13 +143,16 @@ def find_profile(setting: str, base: Base) -> Profile | None:
             if json.loads(path.read_text())["base"]["fingerprint"] == base.fingerprint:
                 return replace(load_profile(path), source="shipped")
         return read_cached_profile(base.fingerprint) if setting == "auto" else None
-    profile = load_profile(Path(setting))
-    if profile.base["fingerprint"] != base.fingerprint:
-        raise ConfigError(
-            f"router.profile: {setting} was made for {profile.base['name']} "
-            f"({profile.base['template']}), not for {base.name} ({base.template.name})"
-        )
-    return profile
+    return load_profile(Path(setting))
+
+
+def known_profiles() -> Iterator[Profile]:
+    """The profiles of all bases: those that ship, and those in the user's cache."""
+    for path in shipped_profiles():
+        yield replace(load_profile(path), source="shipped")
+    for path in sorted(cache_root().glob(f"profiles/*/{_CACHED}")):
+        if (profile := read_cached_profile(path.parent.name)) is not None:
+            yield profile
 
 
 _CACHED = "profile.json"

@@ -40,8 +40,9 @@ from scen.snapshot.method import (
 Say = Callable[[str], None]
 Places = tuple[KeyPlace, ...]
 
-# Makes the profile of a base that has none, on its first use; None if it cannot be calibrated.
-Calibrate = Callable[[Base], Profile | None]
+# Makes the profile of a base that has none, on its first use; None if it cannot be calibrated. With
+# a profile of other weights as a second argument, takes that one over.
+Calibrate = Callable[..., Profile | None]
 
 # Reads the keys of prompts at these places in other processes, for a store that is being created.
 ReadElsewhere = Callable[[Storage, Config, Base, Places, Sequence[str]], Tensor]
@@ -143,7 +144,10 @@ def create_store(  # noqa: PLR0913
 
     if _find_manifest(storage) is None:
         profile = choose_profile(config, opened)
-        if profile is None and calibrate is not None and wants_calibration(config):
+        is_other = profile is not None and not profile.is_of(opened)
+        if calibrate is not None and is_other:
+            profile = calibrate(opened, profile)
+        elif calibrate is not None and profile is None and wants_calibration(config):
             profile = calibrate(opened)
         method = resolve_method(config, opened.num_layers, profile)
         artifacts = {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from scen.errors import BaseError
-from scen.model.weights import require_gguf_reader
+from scen.model.gguf import require_gguf_reader
 
 _NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",

@@ -1,16 +1,21 @@
 """GGUF files are converted once and checked each time; fingerprints are read once per file."""
 
 import os
+import resource
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from scen.errors import BaseError
 from scen.model.base import Base, load_base
-from scen.model.weights import convert_gguf, fingerprint_base, require_gguf_reader
+from scen.model.gguf import convert_gguf, read_gguf_config, require_gguf_reader
+from scen.model.weights import fingerprint_base
 
 AsGguf = Callable[..., Path]
 
@@ -26,13 +31,81 @@ def test_a_gguf_file_is_the_base_that_it_was_written_from(as_gguf: AsGguf, tiny:
     assert (found.name, found.stop_ids) == (str(path), tiny.stop_ids)
 
 
+def test_the_stored_file_is_the_one_that_safetensors_would_write(
+    as_gguf: AsGguf, tiny_folder: Path, tmp_path: Path
+) -> None:
+    stored = convert_gguf(as_gguf()) / "model.safetensors"
+    weights = load_file(tiny_folder / "model.safetensors")
+    save_file(weights, tmp_path / "whole.safetensors", {"format": "pt"})
+    assert stored.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_a_base_is_the_same_in_every_dtype(as_gguf: AsGguf, cache: Path) -> None:
+    path = as_gguf()
+    narrow = load_base(str(path), dtype="bfloat16", device="cpu")
+    exact = load_base(str(path), dtype="float32", device="cpu")
+    assert (narrow.folder.name, exact.folder.name) == (
+        f"{exact.folder.name}-bfloat16",
+        exact.folder.name,
+    )
+    assert narrow.fingerprint == exact.fingerprint
+    assert (
+        load_file(narrow.folder / "model.safetensors").keys()
+        == load_file(exact.folder / "model.safetensors").keys()
+    )
+    for name, weight in exact.model.state_dict().items():
+        assert torch.equal(narrow.model.state_dict()[name], weight.bfloat16())
+
+
+def test_an_exact_conversion_serves_all_dtypes(as_gguf: AsGguf) -> None:
+    exact = convert_gguf(as_gguf())
+    assert convert_gguf(as_gguf(), torch.bfloat16) == exact
+
+
+def test_a_full_disk_is_noticed_before_the_conversion(
+    as_gguf: AsGguf, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, said = as_gguf(), list[str]()
+    usage = shutil.disk_usage(path.parent)._replace(free=1 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(BaseError, match=r"needs 0\.0 GB in .*, which has 0\.0 GB free.*SCEN_"):
+        convert_gguf(path, say=said.append)
+    assert (said, list(cache.glob("bases/*"))) == ([], [])
+
+
+def test_a_disk_that_fills_up_leaves_nothing(as_gguf: AsGguf, cache: Path) -> None:
+    path = as_gguf()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(BaseError, match=r"cannot be written \(File too large\)"):
+            convert_gguf(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(cache.glob("bases/*")) == []
+
+
+def test_a_weight_of_another_shape_is_refused(
+    as_gguf: AsGguf, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = as_gguf()
+    config = read_gguf_config(path)
+    config.intermediate_size += 32
+    monkeypatch.setattr("scen.model.gguf.read_gguf_config", lambda _: config)
+    with pytest.raises(BaseError, match=r"mlp\.\w+\.weight has shape"):
+        convert_gguf(path)
+    assert list(cache.glob("bases/*")) == []
+
+
 def test_a_file_is_converted_once(as_gguf: AsGguf, cache: Path) -> None:
     said: list[str] = []
-    folder = convert_gguf(as_gguf(), said.append)
+    folder = convert_gguf(as_gguf(), say=said.append)
     assert folder.parent == cache / "bases"
     assert len(said) == 1
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert convert_gguf(as_gguf(), said.append) == folder
+    assert convert_gguf(as_gguf(), say=said.append) == folder
     assert len(said) == 1
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -89,7 +162,7 @@ def test_an_architecture_that_cannot_be_edited_is_refused_from_the_header(
 ) -> None:
     said: list[str] = []
     with pytest.raises(BaseError, match=words):
-        convert_gguf(as_gguf(architecture=architecture), said.append)
+        convert_gguf(as_gguf(architecture=architecture), say=said.append)
     assert said == []
     assert not (cache / "bases").exists()
 

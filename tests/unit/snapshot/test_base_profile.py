@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from scen.config import load_config
 from scen.errors import ConfigError
 from scen.model.base import Base, load_base
+from scen.snapshot.load import make_router
 from scen.snapshot.method import (
     Profile,
     find_profile,
@@ -56,8 +58,12 @@ def test_a_file_is_found_for_its_base_only(path: Path, tiny: Base, tiny_folder: 
     assert find_profile("none", tiny) is None
     assert find_profile("auto", tiny) is None  # none ships for it
     other = load_base(str(tiny_folder), template="raw", dtype="float32", device="cpu")
+    found = find_profile(str(path), other)
+    assert found is not None
+    assert (found.is_of(tiny), found.is_of(other)) == (True, False)
+    config = load_config(fixed={"router": {"profile": str(path)}})
     with pytest.raises(ConfigError, match=r"was made for .* \(llama2-inst\), not for .* \(raw\)"):
-        find_profile(str(path), other)
+        make_router(config, other, found, (), lambda: torch.zeros(0))
     with pytest.raises(ConfigError, match=r"cannot read nowhere\.json"):
         find_profile("nowhere.json", tiny)
 
