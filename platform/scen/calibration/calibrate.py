@@ -117,9 +117,9 @@ def calibrate_store(
 ) -> Calibration:
     """A router for a store's base, fitted on the active edits of the store itself.
 
-    The edits are represented by the raw keys in their bundles, at the places of the store, so that
-    the router suits the store without rereading its edits; only their rephrases, near misses and
-    other wordings are read from the base. Expert settings stay those of the store. Other arguments
+    The edits are represented by the raw keys in their bundles if the store keeps those, else by
+    those of their prompts, read again from the base like rephrases, near misses and other wordings;
+    the places are those of the store. Expert settings stay those of the store. Other arguments
     as in `calibrate`. Raises ConfigError for a store of method scen, which has no router, or if
     there are too few hard negatives for the bound; InputError if there is too little data.
     """
@@ -133,11 +133,11 @@ def calibrate_store(
     entries = store.ledger.snapshot().entries
     whole = _complete(base, [[entry.edit for entry in entries]], unrelated, progress)
     keys, test, projection = _read(base, method.places, (whole, unrelated), progress)
-    rows = [Place(entry.bundle, entry.row) for entry in entries]
-    stored_EKF = store.loader.tensors(rows, ("key",))["key"].cpu()
-    if projection is not None:
-        stored_EKF = stored_EKF @ projection
-    router, figures = _fit(keys.with_edit_keys(stored_EKF), test, projection, plan, progress)
+    if method.raw_keys:
+        rows = [Place(entry.bundle, entry.row) for entry in entries]
+        stored_EKF = store.loader.tensors(rows, ("key",))["key"].cpu()
+        keys = keys.with_edit_keys(stored_EKF if projection is None else stored_EKF @ projection)
+    router, figures = _fit(keys, test, projection, plan, progress)
     training = {name: method.training[name] for name in ("lr", "steps")}
     expert = {"layer": method.layer, "rank": method.rank} | training
     facts = dict(about) | {"figures": figures.to_dict()}

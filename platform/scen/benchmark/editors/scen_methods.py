@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from scen.calibration.fit_encoder import RouterKeys
@@ -15,6 +14,7 @@ from scen.calibration.router_set import Asking, build_router_set
 from scen.config import Config, load_config
 from scen.data.asking import wordings
 from scen.data.read import read_prompts
+from scen.ledger.tensors import read_tensor
 from scen.method import MethodName
 from scen.model.base import Base
 from scen.model.decode import EditedModel
@@ -26,7 +26,7 @@ from scen.routing.keys import read_prompt_keys, read_prompt_spans, unpack_texts
 from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.samples import sample_path
-from scen.snapshot.load import choose_profile, make_router
+from scen.snapshot.load import choose_profile, make_router, stored_form
 from scen.snapshot.method import StoreMethod, resolve_method
 from scen.training.experts import encode_edits
 from scen.training.parts import Fitted, add_neurons, cut_parts, fit_part, join_parts
@@ -100,26 +100,27 @@ class PlatformEditor:
         profile = choose_profile(config, base)
         method = resolve_method(config, base.num_layers, profile)
         fitted = _fit(base, config, method, edits, progress)
-        tensors = {name: t.to(base.device) for name, t in fitted.tensors.items()}
-        bank = build_bank({name: _widened(tensors[name]) for name in method.kind.expert_tensors})
         began = time.perf_counter()
+        kept = {name: t for name, t in fitted.tensors.items() if name != "h"}
         if not method.kind.has_router:
             assert method.theta is not None
-            neurons: list[NeuronBank] = [
-                SigmoidNeurons(method.layer, tensors["neuron"], method.theta)
-            ]
+            weight_EF = kept["neuron"].to(base.device)
+            neurons: list[NeuronBank] = [SigmoidNeurons(method.layer, weight_EF, method.theta)]
+            stored = kept
         else:
             routers = self._routers(base, config, method, edits)
-            texts = unpack_texts(fitted.tensors["text"])
-            neurons = [KeyNeurons.build(r, _widened(fitted.tensors["key"]), texts) for r in routers]
+            texts = unpack_texts(kept["text"])
+            neurons = [KeyNeurons.build(r, kept["key"].float(), texts) for r in routers]
+            stored = stored_form(kept, method, routers[0])
         spare = time.perf_counter() - began if self.folds else 0.0
-        kept = {name: t for name, t in fitted.tensors.items() if name != "h"}
+        names = method.kind.expert_tensors
+        bank = build_bank({name: read_tensor(stored, name).to(base.device) for name in names})
         return Edited(
             tuple(
                 EditedModel(base.model, method.layer, bank, n, base.pad_id, base.stop_ids)
                 for n in neurons
             ),
-            sum(t.nbytes for t in kept.values()),
+            sum(t.nbytes for t in stored.values()),
             experts=[edit.id for edit in edits],
             spare_seconds=spare,
         )
@@ -159,7 +160,3 @@ def _fit(
         fitted.append(fit_part(base.model, plan, [encoded[i] for i in part], base.pad_id))
         progress(len(part), len(edits))
     return add_neurons(join_parts(parts, fitted), plan, [edit.seed for edit in edits], None)
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
