@@ -48,18 +48,18 @@ class Relation:
 def read_relations(kind: str, edits: Iterable[Edit]) -> list[Relation]:
     """The relations of a data set that are asked about at least two subjects. Edits whose prompt
     does not name their subject are left out, and so are such rephrases."""
-    found: dict[str, Relation] = {}
+    relations: dict[str, Relation] = {}
     for edit in edits:
         subject = edit.subject or ""
         if not subject or edit.relation is None or subject not in edit.prompt:
             continue
         if _BLANK in edit.prompt:
             continue
-        relation = found.setdefault(edit.relation, Relation(kind, edit.relation))
+        relation = relations.setdefault(edit.relation, Relation(kind, edit.relation))
         relation.wordings.append(_wording(edit, subject))
         relation.subjects.append(subject)
         relation.targets.append(edit.target)
-    return [relation for relation in found.values() if len(set(relation.subjects)) > 1]
+    return [relation for relation in relations.values() if len(set(relation.subjects)) > 1]
 
 
 def make_edits(like: Mapping[str, Sequence[Edit]], seed: int = 0) -> Iterator[Edit]:

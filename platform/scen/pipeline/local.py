@@ -21,7 +21,7 @@ from scen.pipeline.track import SystemWatch, WaveDiary, memory_peaks
 from scen.pipeline.work import SharedWork, TrainingWork
 from scen.records import digest_bytes
 from scen.routing.keys import read_prompt_keys
-from scen.snapshot.load import Place, stored_form
+from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
 from scen.tracking.client import Tracker
 
@@ -49,12 +49,12 @@ class LocalParts:
             work = TrainingWork.of(wave, self.config, self.store)
             self.do("train", work)
             fitted = work.collect(self._history(wave))
-        stored = stored_form(fitted.tensors, self.store.method, self.store.loader.router)
+        num_bytes = sum(tensor.nbytes for tensor in fitted.tensors.values())
         return {
-            "bundle": save_bundle(self.store.storage, stored),
+            "bundle": save_bundle(self.store.storage, fitted.tensors),
             "losses": fitted.losses,
             "seconds": time.perf_counter() - began,
-            "bytes_per_edit": sum(t.nbytes for t in stored.values()) / len(wave.edits),
+            "bytes_per_edit": num_bytes / len(wave.edits),
             "system": watch.rows(),
         }
 

@@ -64,7 +64,7 @@ class BundleRows:
         """The compact keys at these places (at least one), in this order, for bundles with raw or
         with compact keys. Raises as `read` does."""
         rows = self._bundle_rows(places)
-        return Codes.join([bundle_codes(bundle, some, encoder) for bundle, some in rows])
+        return Codes.join([bundle_codes(bundle, numbers, encoder) for bundle, numbers in rows])
 
     def _bundle_rows(
         self, places: Sequence[Place]
