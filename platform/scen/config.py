@@ -79,9 +79,9 @@ class RouterConfig(_Part):
     max_false_activation: float | None = Field(None, gt=0, lt=1)
     """scen-lr: share of prompts near an edit, but not about it, that may reach it; sets the
     threshold from calibration scores. None: the profile's bound."""
-    raw_keys: bool = False
-    """scen-lr: keep the raw keys of edits instead of the compact ones, so that `scen calibrate
-    --store` fits on those of the time of the edit instead of reading prompts again."""
+    raw_keys: bool = True
+    """scen-lr: store the raw keys of edits, which any router can use; false: only the compact keys
+    of the store's own router, which take fewer bytes and route alike."""
     threshold: float | None = None
     """scen-lr: score above which an edit applies, set by hand. None: from the bound, or without a
     profile a mean cosine of whitened keys of 0.6."""

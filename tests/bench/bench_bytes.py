@@ -166,7 +166,8 @@ def tell_sizes(hidden: int, inner: int, args: argparse.Namespace) -> None:
             text = {"text": torch.zeros(count, 256, dtype=torch.uint8)}
             raw = {"key": torch.zeros(count, args.places, inner, dtype=torch.float16)}
             code = {"code": torch.zeros(count, args.places, 512, dtype=torch.int8),
-                    "code_scale": torch.zeros(count, args.places, 4)}  # fmt: skip
+                    "code_scale": torch.zeros(count, args.places, 4),
+                    "code_encoder": torch.zeros(count, dtype=torch.int64)}  # fmt: skip
             least = size(experts | text | code, count)
             emit(bench="bytes_of_shape", hidden=hidden, inner=inner, rank=rank, bits=bits,
                  bytes_expert=size(experts, count), bytes_raw=size(experts | text | raw, count),

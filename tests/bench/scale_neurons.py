@@ -125,7 +125,13 @@ def commit(store: OpenStore, real: RealKeys, begin: int, count: int) -> float:
     numbers = range(begin, begin + count)
     texts = [real.texts[i] if i < len(real.texts) else f"neuron {i}" for i in numbers]
     codes = draw_codes(real, begin, count, router.encoder.widths)
-    bundle = save_bundle(store.storage, codes.tensors() | {"text": pack_texts(texts)})
+    parts = {
+        "code": codes.int8_EKC,
+        "code_scale": codes.scale_EKH,
+        "code_encoder": torch.full((count,), router.encoder.number),
+        "text": pack_texts(texts),
+    }
+    bundle = save_bundle(store.storage, parts)
     version = store.ledger.version()
     edits = [
         Edit(f"n{i}-{version}", f"Question {i}-{version}: {text}", "x")

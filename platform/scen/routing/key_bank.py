@@ -196,10 +196,6 @@ class Codes:
             torch.cat([part.scale_EKH for part in parts]),
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The named tensors of a bundle."""
-        return {"code": self.int8_EKC, "code_scale": self.scale_EKH}
-
     def __len__(self) -> int:
         """E, the number of edits."""
         return len(self.scale_EKH)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scen.errors import ConfigError
 from scen.model.keys import SpanKeys, read_span_keys
 from scen.model.prefill import Prefill
 from scen.model.route import Route
@@ -85,9 +86,26 @@ class NeuronBuffer:
         return other
 
 
+def compact_form(key_EKF: Tensor, encoder: KeyEncoder) -> dict[str, Tensor]:
+    """The tensors of a bundle that hold the compact keys of E edits, and whose encoder's they
+    are."""
+    codes = Codes.of(encoder(key_EKF.float()), encoder.widths)
+    return {
+        "code": codes.int8_EKC,
+        "code_scale": codes.scale_EKH,
+        "code_encoder": torch.full((len(codes),), encoder.number),
+    }
+
+
 def bundle_codes(bundle: Mapping[str, Tensor], rows: list[int], encoder: KeyEncoder) -> Codes:
-    """The compact keys of these rows of a bundle: as stored, or made from its raw keys."""
+    """The compact keys of these rows of a bundle: as stored, or made from its raw keys. Raises
+    ConfigError if it holds only compact keys of another encoder."""
     if "code" in bundle:
+        if bool((bundle["code_encoder"][rows] != encoder.number).any()):
+            raise ConfigError(
+                "router: the edits of this store have compact keys of another router only; a store "
+                "with router.raw_keys=true can be used with any router (`scen rebase` makes one)"
+            )
         return Codes(bundle["code"][rows], bundle["code_scale"][rows])
     return Codes.of(encoder(bundle["key"][rows].float()), encoder.widths)
 

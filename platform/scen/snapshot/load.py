@@ -22,7 +22,7 @@ from scen.model.keys import KeyPlace
 from scen.model.route import NeuronBank, SigmoidNeurons
 from scen.routing.key_bank import Codes
 from scen.routing.keys import KeyEncoder, unpack_texts
-from scen.routing.neurons import KeyNeurons, NeuronBuffer, bundle_codes
+from scen.routing.neurons import KeyNeurons, NeuronBuffer, bundle_codes, compact_form
 from scen.routing.router import Router, plain_router
 from scen.snapshot.method import Profile, StoreMethod, find_profile
 
@@ -116,8 +116,7 @@ def stored_form(
         for name, dim in _SHARED_SCALE.items():
             stored |= pack_int8(name, stored.pop(name), dim)
     if router is not None and not method.raw_keys:
-        encoder = router.encoder
-        stored |= Codes.of(encoder(stored.pop("key").float()), encoder.widths).tensors()
+        stored |= compact_form(stored.pop("key"), router.encoder)
     return stored
 
 

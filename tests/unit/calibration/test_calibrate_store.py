@@ -65,7 +65,7 @@ def make_store(make_config: Callable[..., Config], tmp_path: Path) -> MakeStore:
 
     def make(count: int, shift: float = 0.0) -> OpenStore:
         storage = Storage(str(tmp_path / "store"))
-        store = create_store(storage, make_config(places=PLACES, raw_keys=True), NEUTRAL)
+        store = create_store(storage, make_config(places=PLACES), NEUTRAL)
         edits = some_edits(count)
         prompts = [edit.prompt for edit in edits]
         key_EKF = read_prompt_keys(store.base, store.method.places, prompts) + shift

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scen.errors import IntegrityError, NotFoundError
+from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.ledger.tensors import save_bundle
 from scen.model.base import Base
@@ -213,6 +213,10 @@ def test_compact_and_raw_keys_may_lie_side_by_side(storage: Storage, router: Rou
     alone = Codes.of(router.encoder(torch.stack(keys).float()), router.encoder.widths)
     torch.testing.assert_close(codes.int8_EKC, alone.int8_EKC, rtol=0, atol=1)
     torch.testing.assert_close(codes.scale_EKH, alone.scale_EKH)
+    other = plain_router(PLACES, torch.randn(8, 2, 64), 0.1, 0.6).encoder
+    assert len(BundleRows(storage).codes(places[:1], other)) == 1  # raw keys suit any router
+    with pytest.raises(ConfigError, match="compact keys of another router only"):
+        BundleRows(storage).codes(places, other)
 
 
 def test_a_store_that_states_no_form_holds_half_precision_and_raw_keys() -> None:
