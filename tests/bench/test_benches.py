@@ -1,6 +1,7 @@
 """Small versions of all benchmarks: what they print has the rows and figures of
 configs/eval/README.md. Values are not judged; kills and losses are."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -217,6 +218,25 @@ def test_scale_goes_on_where_it_was_and_fits_exponents(tiny_folder: Path, tmp_pa
     fits = {(line["stage"], line["figure"]) for line in by_bench["scale_fit"]}
     assert {("stream", "train_seconds_per_edit"), ("neurons", "route_ms")} <= fits
     assert (tmp_path / "work" / "scale.png").stat().st_size > 0
+
+
+def test_the_steps_of_make_gpu_run_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    [line] = run_bench("gpu.py", "--device", "cpu", "--small", "--out", out)
+    steps = line["steps"]
+    assert json.loads(out.read_text())["steps"] == steps
+    assert list(steps) == [
+        "bits, bfloat16",
+        "bits, float16",
+        "stage2",
+        "base",
+        "stage1",
+        "routing",
+        "serving",
+    ]
+    assert steps["bits, float16"]["rows_identical"] == 4
+    assert least(steps["stage1"], "seconds_per_edit", "ratio") > 0
+    assert least(steps["serving"], "base_1_tokens_per_second", "half_2_latency_ms_p50") > 0
 
 
 def test_killed_drivers_lose_and_double_nothing() -> None:
