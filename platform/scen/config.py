@@ -46,6 +46,9 @@ class ExpertConfig(_Part):
     """Adam's learning rate."""
     rank: int = Field(4, ge=1)
     """Rank of a scen-lr expert."""
+    bits: Literal[8, 16] = 8
+    """scen-lr: bits of each number of a stored expert; 8 are int8 with a scale per rank, 16 are
+    float16."""
     stop_loss: float = Field(0.003, ge=0)
     """Training of an edit stops below this loss (nats per token); 0 runs all steps."""
     other_ways: bool = True
@@ -77,6 +80,9 @@ class RouterConfig(_Part):
     max_false_activation: float | None = Field(None, gt=0, lt=1)
     """scen-lr: share of prompts near an edit, but not about it, that may reach it; sets the
     threshold from calibration scores. None: the profile's bound."""
+    raw_keys: bool = True
+    """scen-lr: store the raw keys of edits, which any router can use; false: only the compact keys
+    of the store's own router, which take fewer bytes and route alike."""
     threshold: float | None = None
     """scen-lr: score above which an edit applies, set by hand. None: from the bound, or without a
     profile a mean cosine of whitened keys of 0.6."""

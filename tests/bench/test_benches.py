@@ -1,6 +1,7 @@
 """Small versions of all benchmarks: what they print has the rows and figures of
 configs/eval/README.md. Values are not judged; kills and losses are."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -201,6 +202,63 @@ def test_prefixes_have_a_row_with_and_one_without_their_cache(
         assert least(row, "prompt_tokens", "asked", "first_token_ms", "first_token_cpu_ms") > 0
     assert ratio["same_answers"] == ratio["asked"] > 0
     assert least(ratio, "off_vs_on", "off_vs_on_cpu") > 0
+
+
+def test_bytes_have_a_row_for_each_rank_and_number_type(tiny_folder: Path) -> None:
+    few = ("--first", 4, "--edits", 6, "--ranks", "2,1")
+    lines = run_bench("bench_bytes.py", "--base", tiny_folder, *few)
+    assert [(line["rank"], line["bits"]) for line in lines] == [(2, 16), (2, 8), (1, 16), (1, 8)]
+    for line in lines:
+        assert least(line, "bytes_expert", "of_paper", "exact_prompt", "exact_rephrase") >= 0
+        assert line["bytes_expert"] < line["bytes_raw"]
+    shapes = run_bench("bench_bytes.py", "--shape", "4096,11008", "--ranks", "2")
+    assert [line["bits"] for line in shapes] == [16, 8]
+    assert all(line["bytes_compact"] < line["bytes_raw"] for line in shapes)
+    assert shapes[1]["of_paper"] > 1000
+
+
+def test_scale_goes_on_where_it_was_and_fits_exponents(tiny_folder: Path, tmp_path: Path) -> None:
+    size = ("--edits", 24, "--wave-size", 8, "--sample", 6, "--sizes", "12,30", "--prompts", 12)
+    flags = ("--base", tiny_folder, *size, "--work", tmp_path / "work")
+    [applied, *waves] = run_bench("bench_scale.py", *flags, "--stages", "stream")
+    assert applied["committed"] == 24
+    lines = run_bench("bench_scale.py", *flags)
+    by_bench: dict[str, list[dict[str, object]]] = {}
+    for line in lines:
+        by_bench.setdefault(line["bench"], []).append(line)
+    assert [line["known"] for line in by_bench["scale_applied"]] == [24]
+    told = [line for line in waves if line["bench"] == "scale_stream"]
+    assert by_bench["scale_stream"] == told
+    assert [line["edits"] for line in told] == [8, 16, 24]
+    kinds = {line["kind"] for line in by_bench["scale_score"]}
+    assert kinds == {"age", "reliability", "generality", "near_miss", "locality"}
+    assert all(0 <= line["another"] <= 100 for line in by_bench["scale_score"])  # type: ignore[operator]
+    assert [line["edits"] for line in by_bench["scale_routing"]] == [1, 3, 6, 12, 24]
+    assert [line["edits"] for line in by_bench["scale_neurons"]] == [12, 30]
+    for line in by_bench["scale_neurons"]:
+        assert least(line, "cold_start_s", "route_ms", "swap_s", "store_bytes_per_edit") > 0
+    fits = {(line["stage"], line["figure"]) for line in by_bench["scale_fit"]}
+    assert {("stream", "train_seconds_per_edit"), ("neurons", "route_ms")} <= fits
+    assert (tmp_path / "work" / "scale.png").stat().st_size > 0
+
+
+def test_the_steps_of_make_gpu_run_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    [line] = run_bench("gpu.py", "--device", "cpu", "--small", "--out", out)
+    steps = line["steps"]
+    assert json.loads(out.read_text())["steps"] == steps
+    assert list(steps) == [
+        "bits, bfloat16",
+        "bits, float16",
+        "stage2",
+        "base",
+        "stage1",
+        "routing",
+        "serving",
+    ]
+    assert steps["bits, float16"]["rows_identical"] == 4
+    assert least(steps["stage1"], "seconds_per_edit", "ratio") > 0
+    assert least(steps["serving"], "base_1_tokens_per_second", "half_2_latency_ms_p50") > 0
 
 
 def test_killed_drivers_lose_and_double_nothing() -> None:

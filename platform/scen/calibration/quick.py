@@ -223,8 +223,8 @@ def calibrate_store(
 
     The edits are represented by the raw keys in their bundles, at the places of the store, so their
     prompts are not read again; only their rephrases, near misses and other wordings are. Raises
-    ConfigError for a store of method scen, which has no router, InputError if there are too few
-    edits.
+    ConfigError for a store of method scen, which has no router, and for one without raw keys;
+    InputError if there are too few edits.
     """
     snapshot = store.ledger.snapshot()
     current, base = store.loader_at(snapshot).router, store.base
@@ -232,6 +232,11 @@ def calibrate_store(
         raise ConfigError(
             f"--store: method {store.method.method} has no router to calibrate; a store of method "
             "scen-lr has one"
+        )
+    if not store.method.raw_keys:
+        raise ConfigError(
+            "--store: this store keeps only the compact keys of its own router "
+            "(router.raw_keys=false); `scen rebase` makes one with raw keys"
         )
     entries = _spread(snapshot.entries, _MOST)
     if len(entries) < LEAST_EDITS:

@@ -1,22 +1,24 @@
-"""`scen base`: fetch, show, list or check base models; `scen sign`, and the implementation of
-`verify --signature` and `revoke --certificate`."""
+"""`scen base`: fetch, show, list or check base models; `scen samples`: make edits; `scen sign`, and
+the implementation of `verify --signature` and `revoke --certificate`."""
 
 import json as jsonlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from scen.cli.options import BaseOptions, Json, Store, Version, read_config, room
+from scen.cli.options import BaseOptions, Json, Store, Version, between, read_config, room
 from scen.cli.output import facts_table, line, make_table, out, say, write_json
 from scen.errors import ConfigError
 
 if TYPE_CHECKING:
     from scen.model.base import Base
     from scen.model.check import BaseCheck
+    from scen.records import Edit
 
 PASSWORD = "SCEN_KEY_PASSWORD"
 EMBEDDED = "smollm2-135m-instruct"
@@ -29,6 +31,8 @@ _STEPS = {
 app, group, command = room("Stores and bases", 6)
 base_app = App(name="base", help="fetch, show, list or check base models", group=group)
 app.command(base_app)
+samples_app = App(name="samples", help="make edits like those of the samples", group=group)
+app.command(samples_app)
 
 
 @base_app.command
@@ -119,6 +123,48 @@ def check(
         _print_check(checked)
     if checked.trouble is not None:
         raise BaseError(f"base: {checked.name} cannot be edited: {checked.trouble}")
+
+
+@samples_app.command
+def make(
+    *,
+    out: Annotated[Path, Parameter(metavar="FILE", help="a .jsonl or .parquet file to write")],
+    edits: Annotated[int, between(1), Parameter(metavar="N", help="number of edits")] = 10_000,
+    like: Annotated[
+        tuple[str, ...],
+        Parameter(metavar="FILE", help="edits to imitate, or zsre or counterfact (both samples)"),
+    ] = (),
+    seed: Annotated[int, Parameter(metavar="N", help="other edits for another seed")] = 0,
+    json: Json = False,
+) -> None:
+    """made edits of the kinds of real ones, to size a deployment or to test it
+
+    Recombined subjects in the wordings of real edits, with rephrases and near
+    misses. No two have the same subject and relation. The same arguments give
+    the same file.
+
+    examples:
+      scen samples make --edits 100000 --out made.parquet
+      scen samples make --edits 1000 --like mine.jsonl --out like-mine.jsonl
+    """
+    from scen.data.made import make_edits, write_edits
+
+    kinds = {source: _read_edits(source) for source in like or ("zsre", "counterfact")}
+    written = write_edits(islice(make_edits(kinds, seed), edits), out)
+    if json:
+        write_json({"edits": written, "file": str(out), "bytes": out.stat().st_size})
+    else:
+        line(f"{written:,} made edits are in {out}; apply them with: scen edit {out} --store URI")
+
+
+def _read_edits(source: str) -> "list[Edit]":
+    """The valid edits of a file, or of the sample zsre or counterfact."""
+    from scen.data import Validator, ingest
+    from scen.samples import sample_names, sample_path
+
+    name = f"{source}_edits.jsonl"
+    path = sample_path(name) if name in sample_names() else source
+    return [edit for batch in ingest(path, Validator()) for edit in batch.edits]
 
 
 def load(options: BaseOptions) -> "Base":

@@ -12,7 +12,9 @@ from scen.ledger.state import Snapshot, State
 from scen.records import digest_json
 
 MANIFEST_PATH = "store.json"
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, 3)
+"""Stores of format 2 hold experts in float16 and raw keys, and go on doing so."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ def read_manifest(storage: Storage) -> StoreManifest:
             f"{place} is damaged or of another release ({err}): restore the file from a backup, "
             "or use another --store"
         ) from err
-    if manifest.format != FORMAT:
+    if manifest.format not in READABLE:
         raise IntegrityError(
-            f"{place}: format {manifest.format!r} is not {FORMAT}; this store was made by another "
-            "release of scen-platform"
+            f"{place}: format {manifest.format!r} is none of {READABLE}; this store was made by "
+            "another release of scen-platform"
         )
     return manifest
 

@@ -49,7 +49,7 @@ class LocalParts:
             work = TrainingWork.of(wave, self.config, self.store)
             self.do("train", work)
             fitted = work.collect(self._history(wave))
-        num_bytes = sum(t.numel() * t.element_size() for t in fitted.tensors.values())
+        num_bytes = sum(tensor.nbytes for tensor in fitted.tensors.values())
         return {
             "bundle": save_bundle(self.store.storage, fitted.tensors),
             "losses": fitted.losses,

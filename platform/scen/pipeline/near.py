@@ -8,7 +8,6 @@ Suffixes: N new edits, E all edits they are compared with, K places, F features 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from scen.errors import ConfigError
@@ -20,6 +19,8 @@ from scen.model.surface import bare_form
 from scen.pipeline.admit import Admission, Clash
 from scen.records import Edit
 from scen.routing.explain import Collision, find_collisions
+from scen.routing.key_bank import Codes
+from scen.routing.keys import KeyEncoder
 from scen.routing.neurons import CANDIDATES, Choice, KeyNeurons
 from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.open import OpenStore, stored_router
@@ -54,19 +55,21 @@ class NearFinder:
         stay = [entry for entry in snapshot.entries if entry.edit_id not in admission.replaces]
         texts = [bare_form(edit.prompt) for edit in fresh]
         known = [bare_form(entry.edit.prompt) for entry in stay]
-        key_EKF = torch.cat([*self._read(stay), key_NKF.float()])
-        neurons = KeyNeurons.build(router, key_EKF, [*known, *texts])
+        encoder = router.encoder
+        codes = [*self._read(stay, encoder), Codes.of(encoder(key_NKF.float()), encoder.widths)]
+        neurons = KeyNeurons.of_codes(router, Codes.join(codes), [*known, *texts])
         # One more, since each edit matches itself.
         choice = neurons.choose(key_NKF.float(), CANDIDATES + 1, texts)
         ids = [*(entry.edit_id for entry in stay), *(edit.id for edit in fresh)]
         pairs = _pairs(choice, len(stay), router.threshold)
         return [Near(fresh[new - len(stay)], ids[other], score) for new, other, score in pairs]
 
-    def _read(self, entries: Sequence[LedgerEntry]) -> list[Tensor]:
-        """key_EKF in parts: stored edits, then those treated as if already committed."""
+    def _read(self, entries: Sequence[LedgerEntry], encoder: KeyEncoder) -> list[Codes]:
+        """Compact keys in parts: stored edits, then those treated as if already committed."""
         places = [Place(entry.bundle, entry.row) for entry in entries if entry.bundle]
-        stored = [self._store.loader.rows.read(places, ("key",))["key"]] if places else []
-        return stored + [self._keys[e.edit_id][None].float() for e in entries if not e.bundle]
+        stored = [self._store.loader.rows.codes(places, encoder)] if places else []
+        fresh = [self._keys[entry.edit_id].float() for entry in entries if not entry.bundle]
+        return stored + [Codes.of(encoder(key_KF[None]), encoder.widths) for key_KF in fresh]
 
 
 def _pairs(choice: Choice, first: int, threshold: float) -> list[tuple[int, int, float]]:
@@ -147,8 +150,8 @@ def store_collisions(
     pairs: list[Collision] = []
     if len(places) > 1:
         texts = [bare_form(entry.edit.prompt) for entry in snapshot.entries]
-        key_EKF = BundleRows(storage).read(places, ("key",))["key"]
-        neurons = KeyNeurons.build(router, key_EKF, texts)
+        codes = BundleRows(storage).codes(places, router.encoder)
+        neurons = KeyNeurons.of_codes(router, codes, texts)
         pairs = find_collisions(
             neurons, margin, limit, progress=lambda done: progress(done, len(places))
         )

@@ -24,6 +24,7 @@ from scen.model.keys import KeyPlace
 from scen.pipeline.plan import Journal, Wave
 from scen.records import EncodedEdit, digest_json
 from scen.routing.keys import batch_prompts, read_prompt_keys
+from scen.snapshot.load import stored_form
 from scen.snapshot.method import Profile, StoreMethod, load_profile, save_profile
 from scen.snapshot.open import OpenStore
 from scen.training.experts import ExpertPlan, encode_edits
@@ -277,7 +278,9 @@ class TrainingWork:
         return f"parts/{digest_json(digests)[:16]}"
 
     def _save(self, fitted: Fitted) -> dict[str, Any]:
-        bundle = save_bundle(self.store.storage, fitted.tensors)
+        store = self.store
+        stored = stored_form(fitted.tensors, store.method, store.loader.router)
+        bundle = save_bundle(store.storage, stored)
         return {"bundle": bundle, "losses": fitted.losses}
 
 

@@ -15,7 +15,7 @@ from scen.evaluation.metrics import EvalReport, flatten_report
 from scen.fs import Storage
 from scen.ledger.view import LogEntry
 from scen.report.store import StoreFacts, evaluation_rows
-from scen.report.verdict import clip, counted, number, percent
+from scen.report.tables import clip, counted, number, percent
 from scen.report.waves import Rows, WaveFacts, frequent_sources, wave_losses, wave_rows
 from scen.tracking.figures import (
     BLUE,

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.report import verdict as words
+from scen.report import tables as words
 from scen.report.figures import (
     MAX_SOURCES,
     evaluation_pictures,

@@ -5,6 +5,7 @@ dimensions of a compact key, H views per place.
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -186,6 +187,14 @@ class Codes:
         parts = [quantise(view.flatten(0, 1)) for view in code_EKC.split(widths, -1)]
         int8_EKC = torch.cat([q.view(rows, places, q.shape[-1]) for q, _ in parts], -1)
         return cls(int8_EKC, torch.stack([s.view(rows, places) for _, s in parts], -1))
+
+    @classmethod
+    def join(cls, parts: Sequence["Codes"]) -> "Codes":
+        """The edits of all parts (at least one), in order."""
+        return cls(
+            torch.cat([part.int8_EKC for part in parts]),
+            torch.cat([part.scale_EKH for part in parts]),
+        )
 
     def __len__(self) -> int:
         """E, the number of edits."""

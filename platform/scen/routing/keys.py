@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from scen.model.batch import pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.keys import KeyKind, KeyPlace, SpanKeys, join_spans, read_keys, read_span_keys
 from scen.model.prefill import prefill, prefill_keys
-from scen.records import EncodedPrompt
+from scen.records import EncodedPrompt, digest_bytes
 
 BATCH = 32
 """Prompts per batch."""
@@ -187,6 +188,13 @@ class KeyEncoder:
         code_BKC = torch.bmm(centred_KBF, self.matrix_KFC).transpose(0, 1)
         views = code_BKC.split(self.widths, -1)
         return torch.cat([torch.nn.functional.normalize(view, dim=-1) for view in views], -1)
+
+    @cached_property
+    def number(self) -> int:
+        """A 63-bit number of what turns raw into compact keys: equal for equal encoders."""
+        parts = (self.mean_KF.float(), self.matrix_KFC.half(), torch.tensor(self.widths))
+        data = b"".join(part.cpu().contiguous().numpy().tobytes() for part in parts)
+        return int(digest_bytes(data)[:16], 16) >> 1
 
     def first_views(self, code_BKC: Tensor) -> Tensor:
         """key_BJ: the first views of all places, joined."""

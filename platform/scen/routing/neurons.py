@@ -5,16 +5,18 @@ Suffixes: B prompts, M spans, E edits, N rows of the bank, K places, F dimension
 a compact key, V similarities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from scen.errors import ConfigError
 from scen.model.keys import SpanKeys, read_span_keys
 from scen.model.prefill import Prefill
 from scen.model.route import Route
 from scen.routing.key_bank import UNIT, Codes, KeyBank, RowBuffer
+from scen.routing.keys import KeyEncoder
 from scen.routing.router import Router
 from scen.routing.search import Search, build_search
 
@@ -84,6 +86,30 @@ class NeuronBuffer:
         return other
 
 
+def compact_form(key_EKF: Tensor, encoder: KeyEncoder) -> dict[str, Tensor]:
+    """The tensors of a bundle that hold the compact keys of E edits, and whose encoder's they
+    are."""
+    codes = Codes.of(encoder(key_EKF.float()), encoder.widths)
+    return {
+        "code": codes.int8_EKC,
+        "code_scale": codes.scale_EKH,
+        "code_encoder": torch.full((len(codes),), encoder.number),
+    }
+
+
+def bundle_codes(bundle: Mapping[str, Tensor], rows: list[int], encoder: KeyEncoder) -> Codes:
+    """The compact keys of these rows of a bundle: as stored, or made from its raw keys. Raises
+    ConfigError if it holds only compact keys of another encoder."""
+    if "code" in bundle:
+        if bool((bundle["code_encoder"][rows] != encoder.number).any()):
+            raise ConfigError(
+                "router: the edits of this store have compact keys of another router only; a store "
+                "with router.raw_keys=true can be used with any router (`scen rebase` makes one)"
+            )
+        return Codes(bundle["code"][rows], bundle["code_scale"][rows])
+    return Codes.of(encoder(bundle["key"][rows].float()), encoder.widths)
+
+
 CANDIDATES = 16
 """Edits scored by the gate: those whose search keys are nearest to the prompt's."""
 
@@ -124,10 +150,17 @@ class KeyNeurons:
         cls, router: Router, key_EKF: Tensor, texts: Sequence[str] | None = None
     ) -> "KeyNeurons":
         """The neurons of the edits with these raw keys and prompts (in the form that is routed)."""
-        bank = NeuronBuffer(router, len(key_EKF))
-        for part in key_EKF.split(4096):
-            words = None if texts is None else texts[len(bank) : len(bank) + len(part)]
-            bank.append(Codes.of(router.encoder(part), router.encoder.widths), words)
+        encoder = router.encoder
+        parts = [Codes.of(encoder(part), encoder.widths) for part in key_EKF.split(_PART)]
+        return cls.of_codes(router, Codes.join(parts), texts)
+
+    @classmethod
+    def of_codes(
+        cls, router: Router, codes: Codes, texts: Sequence[str] | None = None
+    ) -> "KeyNeurons":
+        """As `build`, from compact keys."""
+        bank = NeuronBuffer(router, len(codes))
+        bank.append(codes, texts)
         return cls.of_rows(bank, torch.arange(len(bank)))
 
     @classmethod

@@ -3,7 +3,7 @@
 The router is the calibrated one of the base's profile, or an uncalibrated one without a profile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from scen.config import Config, RouterConfig
 from scen.errors import ConfigError
 from scen.fs import Storage
-from scen.ledger.tensors import load_bundle
+from scen.ledger.tensors import load_bundle, pack_int8, read_tensor
 from scen.method import METHODS
 from scen.model.base import Base
 from scen.model.decode import EditedModel
@@ -20,8 +20,9 @@ from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.expert import build_bank
 from scen.model.keys import KeyPlace
 from scen.model.route import NeuronBank, SigmoidNeurons
-from scen.routing.keys import WIDTH, unpack_texts
-from scen.routing.neurons import KeyNeurons
+from scen.routing.key_bank import Codes
+from scen.routing.keys import KeyEncoder, unpack_texts
+from scen.routing.neurons import KeyNeurons, NeuronBuffer, bundle_codes, compact_form
 from scen.routing.router import Router, plain_router
 from scen.snapshot.method import (
     SOURCES,
@@ -60,13 +61,25 @@ class BundleRows:
         Raises IntegrityError if a bundle is damaged, NotFoundError if it is missing.
         """
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        for bundle, rows in self._bundle_rows(places):
+            for name in names:
+                parts[name].append(read_tensor(bundle, name, rows))
+        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+    def codes(self, places: Sequence[Place], encoder: KeyEncoder) -> Codes:
+        """The compact keys at these places (at least one), in this order, for bundles with raw or
+        with compact keys. Raises as `read` does."""
+        rows = self._bundle_rows(places)
+        return Codes.join([bundle_codes(bundle, numbers, encoder) for bundle, numbers in rows])
+
+    def _bundle_rows(
+        self, places: Sequence[Place]
+    ) -> Iterator[tuple[dict[str, Tensor], list[int]]]:
+        """The bundles of these places, and the rows in each."""
         needed = {place.bundle for place in places}
         evictable = [digest for digest in self._bundles if digest not in needed]
-        for bundle, rows in _runs(places):
-            stored = self._bundle(bundle, evictable)
-            for name in names:
-                parts[name].append(_widened(stored[name][rows]))
-        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+        for digest, rows in _runs(places):
+            yield self._bundle(digest, evictable), rows
 
     def _bundle(self, digest: str, evictable: list[str]) -> dict[str, Tensor]:
         """A bundle, cached if it fits; `evictable` ones are dropped for it."""
@@ -96,10 +109,21 @@ def _bytes(bundle: dict[str, Tensor]) -> int:
     return sum(tensor.nbytes for tensor in bundle.values())
 
 
-def _widened(tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+_SHARED_SCALE = {"down": 2, "up": 1}  # per row of `down` and column of `up`: per rank
+
+
+def stored_form(
+    tensors: Mapping[str, Tensor], method: StoreMethod, router: Router | None
+) -> dict[str, Tensor]:
+    """The tensors of a wave as its bundle holds them: experts in the store's number of bits, and
+    compact instead of raw keys unless the store keeps raw ones."""
+    stored = dict(tensors)
+    if method.bits == 8:
+        for name, dim in _SHARED_SCALE.items():
+            stored |= pack_int8(name, stored.pop(name), dim)
+    if router is not None and not method.raw_keys:
+        stored |= compact_form(stored.pop("key"), router.encoder)
+    return stored
 
 
 @dataclass(frozen=True)
@@ -117,10 +141,8 @@ class SnapshotLoader:
         Raises IntegrityError if a bundle is damaged, NotFoundError if it is missing.
         """
         kind = self.method.kind
-        neuron_names = (n for n in kind.neuron_tensors if n != "text" or self.reads_words)
-        tensors = self.tensors(places, (*kind.expert_tensors, *neuron_names))
-        neurons = self._neurons(tensors)
-        bank = build_bank({name: tensors[name] for name in kind.expert_tensors})
+        bank = build_bank(self.tensors(places, kind.expert_tensors))
+        neurons = self._neurons(places)
         base = self.base
         return EditedModel(
             base.model, self.method.layer, bank, neurons, base.pad_id, base.stop_ids, sync
@@ -146,17 +168,20 @@ class SnapshotLoader:
             "down": (0, rank, inner),
             "up": (0, hidden, rank),
             "weight": (0, hidden, inner),
-            "key": (0, len(self.method.places), inner),
-            "text": (0, WIDTH),
         }
         return torch.zeros(shapes.get(name, (0, inner)), device=self.base.device)
 
-    def _neurons(self, tensors: dict[str, Tensor]) -> NeuronBank:
+    def _neurons(self, places: Sequence[Place]) -> NeuronBank:
         if self.router is None:
             assert self.method.theta is not None
-            return SigmoidNeurons(self.method.layer, tensors["neuron"], self.method.theta)
-        texts = unpack_texts(tensors["text"].cpu()) if self.reads_words else None
-        return KeyNeurons.build(self.router, tensors["key"].cpu(), texts)
+            weight_EF = self.tensors(places, ("neuron",))["neuron"]
+            return SigmoidNeurons(self.method.layer, weight_EF, self.method.theta)
+        if not places:
+            return KeyNeurons.of_rows(NeuronBuffer(self.router), torch.arange(0))
+        texts = (
+            unpack_texts(self.rows.read(places, ("text",))["text"]) if self.reads_words else None
+        )
+        return KeyNeurons.of_codes(self.router, self.rows.codes(places, self.router.encoder), texts)
 
 
 PLAIN_THRESHOLD = 0.6

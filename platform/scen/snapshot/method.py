@@ -221,7 +221,9 @@ class StoreMethod:
     """The settings that all waves of a store share.
 
     `places` are those of the stored keys (scen-lr), `theta` is the threshold of scen. `training`
-    holds default settings of `expert` for runs that do not set their own.
+    holds default settings of `expert` for runs that do not set their own. `bits` are those of a
+    number of a stored expert; with `raw_keys` bundles hold raw keys instead of compact ones. The
+    defaults of the two are those of stores of format 2, which do not state them.
     """
 
     method: str
@@ -230,6 +232,8 @@ class StoreMethod:
     places: tuple[KeyPlace, ...]
     theta: float | None
     training: Mapping[str, Any]
+    bits: int = 16
+    raw_keys: bool = True
 
     @property
     def kind(self) -> Method:
@@ -271,6 +275,8 @@ def resolve_method(config: Config, num_layers: int, profile: Profile | None = No
         places,
         None if kind.has_router else config.router.theta,
         {name: getattr(expert, name) for name in _TRAINING},
+        expert.bits if kind.is_low_rank else 32,
+        config.router.raw_keys or not kind.has_router,
     )
 
 
@@ -284,6 +290,10 @@ def stated_method(config: Config) -> dict[str, Any]:
         return stated | ({"theta": router.theta} if "theta" in router.model_fields_set else {})
     if "rank" in expert.model_fields_set:
         stated["rank"] = expert.rank
+    if "bits" in expert.model_fields_set:
+        stated["bits"] = expert.bits
+    if "raw_keys" in router.model_fields_set:
+        stated["raw_keys"] = router.raw_keys
     if router.places is not None:
         stated["places"] = [asdict(KeyPlace(p.layer, p.kind)) for p in router.places]
     return stated

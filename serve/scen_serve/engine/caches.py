@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scen.fs import Storage
-from scen.ledger.tensors import load_bundle
+from scen.ledger.tensors import load_bundle, read_tensor, stored_parts
 from scen.model.decoder import Pair
 from scen.model.expert import FullBank, LowRankBank
 from scen.model.prefill import Prefill
@@ -45,7 +45,8 @@ class HostExpertCache:
             if place.bundle not in self._bundles:
                 return None
             self._bundles.move_to_end(place.bundle)
-            return {n: t[place.row] for n, t in self._bundles[place.bundle].items()}
+            stored = self._bundles[place.bundle]
+            return {name: read_tensor(stored, name, place.row) for name in self._names}
 
     def prefetch(self, place: Place) -> "Future[None]":
         """Read the expert's bundle in the background.
@@ -60,7 +61,7 @@ class HostExpertCache:
     def read(self, digest: str) -> Bundle:
         """Read and verify all tensors of a bundle from the store; its experts are cached."""
         bundle = load_bundle(self._storage, digest)
-        experts = {name: bundle[name] for name in self._names}
+        experts = stored_parts(bundle, self._names)
         with self._lock:
             self._bundles[digest] = experts
             total = sum(map(_bytes, self._bundles.values()))

@@ -14,19 +14,19 @@ from torch import Tensor
 from scen.ledger.events import LedgerEntry
 from scen.ledger.state import Snapshot
 from scen.model.route import NeuronBank, SigmoidNeurons
-from scen.routing.key_bank import UNIT, Codes
+from scen.routing.key_bank import UNIT
 from scen.routing.keys import unpack_texts
-from scen.routing.neurons import KeyNeurons, NeuronBuffer
+from scen.routing.neurons import KeyNeurons, NeuronBuffer, bundle_codes
 from scen.routing.router import Router
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
-from scen_serve.engine.caches import HostExpertCache
+from scen_serve.engine.caches import Bundle, HostExpertCache
 
 _BANKS = 2  # routers whose banks stay loaded: a rollback usually returns to the last one
 
-ReadKeys = Callable[[str], tuple[Tensor, Sequence[str] | None]]
-"""key_EKF of a bundle, by its digest, and the texts of its edits' prompts as routed (None if the
-router does not compare words); raises IntegrityError or NotFoundError."""
+ReadKeys = Callable[[str], tuple[Bundle, Sequence[str] | None]]
+"""A bundle with raw or compact keys, by its digest, and the texts of its edits' prompts as routed
+(None if the router does not compare words); raises IntegrityError or NotFoundError."""
 
 
 class NeuronRows:
@@ -70,10 +70,10 @@ class NeuronRows:
         encoder = self._bank.router.encoder
         for digest, group in itertools.groupby(entries, key=lambda entry: entry.bundle):
             run = list(group)
-            key_EKF, texts = self._read_keys(digest)
+            bundle, texts = self._read_keys(digest)
             rows = [entry.row for entry in run]
             row_texts = None if texts is None else [texts[row] for row in rows]
-            added = self._bank.append(Codes.of(encoder(key_EKF[rows]), encoder.widths), row_texts)
+            added = self._bank.append(bundle_codes(bundle, rows, encoder), row_texts)
             self._row.update(zip((entry.edit_id for entry in run), added, strict=True))
 
 
@@ -156,10 +156,9 @@ class SnapshotReader:
             store.method.layer, weight_EF.to(store.base.device), store.method.theta
         )
 
-    def _read_keys(self, digest: str, *, has_texts: bool) -> tuple[Tensor, Sequence[str] | None]:
+    def _read_keys(self, digest: str, *, has_texts: bool) -> tuple[Bundle, Sequence[str] | None]:
         bundle = self._host.read(digest)
-        texts = unpack_texts(bundle["text"]) if has_texts else None
-        return bundle["key"].float().cpu(), texts
+        return bundle, unpack_texts(bundle["text"]) if has_texts else None
 
 
 def _runs(places: Sequence[Place]) -> list[tuple[str, list[int]]]:

@@ -68,6 +68,19 @@ def test_eval_prints_one_object_with_every_figure(
     assert len(lines) == 3 + 3 + 4
 
 
+def test_samples_make_writes_edits_that_edit_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, out = tmp_path / "mine.jsonl", tmp_path / "new" / "made.parquet"
+    both = ("--like", "counterfact")
+    made = told(capsys, "samples", "make", "--edits", "40", *both, "--out", str(mine))
+    assert (made["edits"], made["bytes"]) == (40, mine.stat().st_size)
+    told(capsys, "samples", "make", "--edits", "7", "--like", str(mine), "--out", str(out))
+    assert pq.read_table(out).num_rows == 7
+    assert main(["samples", "make", "--edits", "7", "--out", "made.csv"]) == 2
+    assert "--out: made.csv must end in" in capsys.readouterr().err
+
+
 def test_ask_tells_answer_route_and_version(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     prompt = str(ROWS[1]["prompt"])
     found = told(capsys, "ask", prompt, "--store", store, "--base-answer")

@@ -6,12 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import write_tiny_base
 from scen.cluster.sharding import DEFAULT, read_deepspeed
 from scen.config import load_config
 from scen.errors import ConfigError
 
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 CONFIGS = Path(__file__).parents[3] / "configs"
 SIZES = [f"llama2-{size}-{gpus}gpu.yaml" for size in ("7b", "13b") for gpus in (1, 4, 8)]
 
@@ -69,13 +74,17 @@ def test_a_file_that_does_not_split_a_base(tmp_path: Path, content: str | None, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
-def test_two_ranks_that_share_a_base_train_and_answer_as_with_the_whole(
-    tmp_path: Path, kind: str
+@pytest.mark.parametrize(
+    ("kind", "device"),
+    [("llama", "cpu"), ("gemma3_text", "cpu"), pytest.param("llama", "cuda", marks=GPU)],
+)
+def test_ranks_that_share_a_base_train_and_answer_as_with_the_whole(
+    tmp_path: Path, kind: str, device: str
 ) -> None:
+    """Two ranks on CPUs; one on a GPU, with its weights in main memory."""
     folder, out = write_tiny_base(tmp_path / "base", kind=kind), tmp_path / "out.json"
     script = Path(__file__).parent / "zero3_ranks.py"
-    command = [sys.executable, "-P", str(script), str(folder), str(out)]
+    command = [sys.executable, "-P", str(script), str(folder), str(out), device]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     ranks = json.loads(out.read_text())

@@ -1,6 +1,8 @@
-"""Two ranks of one process group share a base by ZeRO-3, train unequal edits and answer. Run as a
-script with the base's folder and a file for the results of rank 0."""
+"""Ranks of one process group share a base by ZeRO-3, train unequal edits and answer: two on CPUs,
+or one on a GPU with the weights in main memory. Run as a script with the base's folder, a file for
+the results of rank 0, and the device."""
 
+import copy
 import json
 import os
 import sys
@@ -23,8 +25,8 @@ from scen.training.experts import ExpertPlan, fit_experts
 LAYER = 3
 
 
-def load(folder: str) -> Base:
-    return load_base(folder, template="llama2-inst", dtype="float32", device="cpu")
+def load(folder: str, device: str) -> Base:
+    return load_base(folder, template="llama2-inst", dtype="float32", device=device)
 
 
 def share(base: Base, rank: int, sync: RankSync = NO_SYNC) -> dict[str, Any]:
@@ -34,20 +36,34 @@ def share(base: Base, rank: int, sync: RankSync = NO_SYNC) -> dict[str, Any]:
     mine = edits[:1] if rank else edits[1:]
     plan = ExpertPlan("scen-lr", LAYER, 6, 5e-2, stop_loss=4.0 if rank else 0.0)
     fitted = fit_experts(base.model, plan, mine, base.pad_id, sync=sync)
-    nobody = SigmoidNeurons(LAYER, torch.zeros(0, 64), 1.0)
+    nobody = SigmoidNeurons(LAYER, torch.zeros(0, 64, device=base.device), 1.0)
     edited = EditedModel(base.model, LAYER, fitted.bank, nobody, base.pad_id, frozenset(), sync)
-    filled = edited.prefill(pad_prompts([edit.prompt for edit in mine], base.pad_id))
-    route = Route.fixed([0]) if rank else Route.base(2)
+    batch = pad_prompts([edit.prompt for edit in mine], base.pad_id, base.device)
+    filled = edited.prefill(batch)
+    route = Route.fixed([0], base.device) if rank else Route.base(2, base.device)
     tokens = answer(edited, filled, route, 5 if rank else 3).tokens
-    return {"losses": fitted.losses, "tokens": tokens, "bytes": shard_bytes(base)}
+    return {"losses": fitted.losses, "tokens": tokens, "bytes": held_bytes(base)}
 
 
-def run(rank: int, folder: str, out: str) -> None:
-    names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ.update(names)
-    dist.init_process_group("gloo", init_method=f"file://{out}.group", rank=rank, world_size=2)
-    whole = share(load(folder), rank)
-    base, sync = load_sharded(lambda: load(folder), read_deepspeed(None))
+def held_bytes(base: Base) -> int:
+    """Bytes of the base that this rank holds; on a GPU those that are not offloaded."""
+    if base.device.type == "cpu":
+        return shard_bytes(base)
+    held = [getattr(weight, "ds_tensor", weight) for weight in base.model.parameters()]
+    return sum(t.numel() * t.element_size() for t in held if t.device.type == "cuda")
+
+
+def run(rank: int, folder: str, out: str, device: str) -> None:
+    world = 2 if device == "cpu" else 1
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    backend, place = "gloo" if device == "cpu" else "nccl", f"file://{out}.group"
+    dist.init_process_group(backend, init_method=place, rank=rank, world_size=world)
+    whole = share(load(folder, device), rank)
+    config = copy.deepcopy(read_deepspeed(None))
+    if device != "cpu":
+        config["zero_optimization"]["offload_param"] = {"device": "cpu"}
+    base, sync = load_sharded(lambda: load(folder, device), config)
     sharded = share(base, rank, sync)
     if rank == 0:
         Path(out).write_text(json.dumps({"whole": whole, "sharded": sharded}))
@@ -56,4 +72,4 @@ def run(rank: int, folder: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    spawn(run, tuple(sys.argv[1:]), nprocs=2)
+    spawn(run, tuple(sys.argv[1:]), nprocs=2 if sys.argv[3] == "cpu" else 1)

@@ -74,8 +74,8 @@ def test_it_is_what_will_collide_once_it_is_trained(parts: LocalParts) -> None:
     places = [Place(entry.bundle, entry.row) for entry in entries]
     router = parts.store.loader.router
     assert router is not None
-    keys = parts.store.loader.rows.read(places, ("key",))["key"]
-    [pair] = find_collisions(KeyNeurons.build(router, keys))
+    codes = parts.store.loader.rows.codes(places, router.encoder)
+    [pair] = find_collisions(KeyNeurons.of_codes(router, codes))
     assert (entries[pair.second].edit_id, entries[pair.first].edit_id) == ("olde", "town")
     assert told.score == pytest.approx(pair.score, abs=0.02)
     assert step.report is not None

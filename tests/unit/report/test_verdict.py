@@ -6,7 +6,7 @@ from pathlib import Path
 from scen.evaluation.metrics import EvalReport
 from scen.fs import Storage
 from scen.report.store import StoreFacts, Wanted, read_store
-from scen.report.verdict import concerns, measures, number, percent, summary, verdict
+from scen.report.tables import concerns, measures, number, percent, summary, verdict
 
 REPORT = EvalReport(
     n_edits=8, reliability=0.875, reliability_before=0.0,

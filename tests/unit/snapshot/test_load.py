@@ -1,12 +1,13 @@
 """Rows of bundles become experts in the order that was asked for, whole or not at all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from scen.errors import IntegrityError, NotFoundError
+from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.ledger.tensors import save_bundle
 from scen.model.base import Base
@@ -16,9 +17,11 @@ from scen.model.expert import FullBank, LowRankBank
 from scen.model.keys import KeyPlace
 from scen.model.route import SigmoidNeurons
 from scen.records import EncodedEdit
+from scen.routing.key_bank import Codes
+from scen.routing.keys import pack_texts
 from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router, plain_router
-from scen.snapshot.load import BundleRows, Place, SnapshotLoader
+from scen.snapshot.load import BundleRows, Place, SnapshotLoader, stored_form
 from scen.snapshot.method import StoreMethod
 
 PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
@@ -162,3 +165,64 @@ def test_a_bundle_is_read_once(loader: SnapshotLoader, storage: Storage) -> None
     (storage.local_path / f"bundles/{digest}.safetensors").unlink()
     edited = loader.load([Place(digest, 1), Place(digest, 0)])
     assert edited.bank.tensors()["down"][:, 0, 0].tolist() == [2.0, 1.0]
+
+
+def drawn(count: int, seed: int) -> dict[str, Tensor]:
+    """Experts and keys as they are trained, with texts."""
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"down": (count, 2, 64), "up": (count, 32, 2), "key": (count, 2, 64)}
+    tensors = {name: torch.randn(shape, generator=draw).half() for name, shape in shapes.items()}
+    return tensors | {"text": pack_texts([f"Where is {seed}-{i}?" for i in range(count)])}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("raw_keys", [False, True])
+def test_a_bundle_gives_what_was_trained_in_any_form(
+    tiny: Base, storage: Storage, router: Router, bits: int, raw_keys: bool
+) -> None:
+    trained = drawn(5, 1)
+    method = replace(METHODS["scen-lr"], bits=bits, raw_keys=raw_keys)
+    stored = stored_form(trained, method, router)
+    assert ("key" in stored) is raw_keys
+    assert {stored[name].dtype for name in ("down", "up")} == (
+        {torch.int8} if bits == 8 else {torch.float16}
+    )
+    loader = SnapshotLoader(tiny, method, router, BundleRows(storage))
+    digest = save_bundle(storage, stored)
+    edited = loader.load([Place(digest, row) for row in (3, 0)])
+    assert isinstance(edited.bank, LowRankBank)
+    for name, tensor in edited.bank.tensors().items():
+        error = (tensor - trained[name][[3, 0]].float()).abs()
+        dim = {"down": 2, "up": 1}[name]
+        step = trained[name][[3, 0]].float().abs().amax(dim, keepdim=True) / 127
+        assert bool((error <= (0.501 * step if bits == 8 else 0)).all())
+    asked_BKF = trained["key"].float() + 0.1
+    neurons = KeyNeurons.build(router, trained["key"][[3, 0]].float())
+    found, told = edited.neurons.choose(asked_BKF), neurons.choose(asked_BKF)  # type: ignore[attr-defined]
+    assert torch.equal(found.index_BE, told.index_BE)
+    torch.testing.assert_close(found.score_BE, told.score_BE, rtol=0, atol=1e-5)
+
+
+def test_compact_and_raw_keys_may_lie_side_by_side(storage: Storage, router: Router) -> None:
+    raw, trained = drawn(3, 1), drawn(2, 2)
+    compact = stored_form(trained, replace(METHODS["scen-lr"], raw_keys=False), router)
+    a, b = save_bundle(storage, raw), save_bundle(storage, compact)
+    places = [Place(a, 2), Place(b, 1), Place(b, 0), Place(a, 0)]
+    codes = BundleRows(storage).codes(places, router.encoder)
+    keys = [raw["key"][2], trained["key"][1], trained["key"][0], raw["key"][0]]
+    alone = Codes.of(router.encoder(torch.stack(keys).float()), router.encoder.widths)
+    torch.testing.assert_close(codes.int8_EKC, alone.int8_EKC, rtol=0, atol=1)
+    torch.testing.assert_close(codes.scale_EKH, alone.scale_EKH)
+    other = plain_router(PLACES, torch.randn(8, 2, 64), 0.1, 0.6).encoder
+    assert len(BundleRows(storage).codes(places[:1], other)) == 1  # raw keys suit any router
+    with pytest.raises(ConfigError, match="compact keys of another router only"):
+        BundleRows(storage).codes(places, other)
+
+
+def test_a_store_that_states_no_form_holds_half_precision_and_raw_keys() -> None:
+    known = METHODS["scen-lr"].to_dict()
+    del known["bits"], known["raw_keys"]  # as in a manifest of format 2
+    method = StoreMethod.from_dict(known)
+    assert (method.bits, method.raw_keys) == (16, True)
+    trained = drawn(2, 1)
+    assert stored_form(trained, method, None) == trained

@@ -16,6 +16,7 @@ from scen.config import Config, load_config
 from scen.data.asking import wordings
 from scen.data.read import read_prompts
 from scen.evaluation.probes import subject_aliases
+from scen.ledger.tensors import read_tensor
 from scen.method import MethodName
 from scen.model.base import Base
 from scen.model.decode import EditedModel
@@ -28,7 +29,7 @@ from scen.routing.keys import pack_texts, read_prompt_keys, read_prompt_spans, u
 from scen.routing.neurons import KeyNeurons
 from scen.routing.router import Router
 from scen.samples import sample_path
-from scen.snapshot.load import choose_profile, make_router
+from scen.snapshot.load import choose_profile, make_router, stored_form
 from scen.snapshot.method import StoreMethod, resolve_method
 from scen.training.experts import encode_edits
 from scen.training.parts import Fitted, add_neurons, cut_parts, fit_part, join_parts
@@ -113,35 +114,35 @@ class PlatformEditor:
         profile = choose_profile(config, base)
         method = resolve_method(config, base.num_layers, profile)
         fitted = _fit(base, config, method, edits, progress)
-        tensors = {name: t.to(base.device) for name, t in fitted.tensors.items()}
-        bank = build_bank({name: _widened(tensors[name]) for name in method.kind.expert_tensors})
         began = time.perf_counter()
+        kept = {name: t for name, t in fitted.tensors.items() if name != "h"}
         if not method.kind.has_router:
             assert method.theta is not None
-            neurons: list[NeuronBank] = [
-                SigmoidNeurons(method.layer, tensors["neuron"], method.theta)
-            ]
+            weight_EF = kept["neuron"].to(base.device)
+            neurons: list[NeuronBank] = [SigmoidNeurons(method.layer, weight_EF, method.theta)]
+            stored = kept
         else:
             routers = self._routers(base, config, method, edits)
-            index = {name: fitted.tensors[name] for name in ("key", "text")}
+            index = {name: kept[name] for name in ("key", "text")}
             owners = list(range(len(edits)))
             if self.aliases:
                 index, owners = _with_aliases(base, method, edits, index)
-                fitted.tensors.update(index)
             texts = unpack_texts(index["text"])
             owner_A = torch.tensor(owners, device=base.device)
             neurons = [
-                SharedNeurons(KeyNeurons.build(r, _widened(index["key"]), texts), owner_A)
+                SharedNeurons(KeyNeurons.build(r, index["key"].float(), texts), owner_A)
                 for r in routers
             ]
+            stored = stored_form(kept | index, method, routers[0])
         spare = time.perf_counter() - began if self.folds else 0.0
-        kept = {name: t for name, t in fitted.tensors.items() if name != "h"}
+        names = method.kind.expert_tensors
+        bank = build_bank({name: read_tensor(stored, name).to(base.device) for name in names})
         return Edited(
             tuple(
                 EditedModel(base.model, method.layer, bank, n, base.pad_id, base.stop_ids)
                 for n in neurons
             ),
-            sum(t.nbytes for t in kept.values()),
+            sum(t.nbytes for t in stored.values()),
             experts=[edit.id for edit in edits],
             spare_seconds=spare,
         )
@@ -229,7 +230,3 @@ def _fit(
         fitted.append(fit_part(base.model, plan, [encoded[i] for i in part], base.pad_id))
         progress(len(part), len(edits))
     return add_neurons(join_parts(parts, fitted), plan, [edit.seed for edit in edits], None)
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from scen.errors import IntegrityError
 from scen.fs import Storage
-from scen.ledger.tensors import load_bundle
+from scen.ledger.tensors import load_bundle, pack_int8, read_tensor, save_bundle
 from scen.snapshot.load import Place
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.caches import ExpertCache, HostExpertCache, empty_bank
@@ -44,6 +44,23 @@ def test_an_expert_that_is_not_in_memory_must_be_fetched_first(
     assert holds(cache, slot, stored(store.storage, places[3]))
     assert cache.acquire(places[3]) == slot
     assert (cache.counts.misses, cache.counts.hits) == (1, 1)
+
+
+def test_an_expert_in_8_bits_comes_to_the_device_in_float32(
+    store: OpenStore, host: HostExpertCache, places: list[Place]
+) -> None:
+    tensors = load_bundle(store.storage, places[0].bundle)
+    small = tensors | pack_int8("down", tensors["down"], 2) | pack_int8("up", tensors["up"], 1)
+    place, cache = Place(save_bundle(store.storage, small), 3), new_cache(store, host, 2)
+    host.prefetch(place).result(10)
+    assert set(host.read(place.bundle)) == set(small)
+    slot = cache.acquire(place)
+    assert slot is not None
+    for name, tensor in cache.bank.tensors().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor[slot], read_tensor(small, name, 3))
+        close = tensors[name][3].float()
+        assert (tensor[slot] - close).abs().max() <= close.abs().max() / 127
 
 
 def test_the_least_recently_used_expert_makes_room_unless_it_is_pinned(

@@ -53,11 +53,11 @@ class Store:
     def act(self, action: Action) -> int:
         return self.ledger.settle(action).version
 
-    def read(self, digest: str) -> tuple[Tensor, None]:
+    def read(self, digest: str) -> tuple[dict[str, Tensor], None]:
         self.reads.append(digest)
         if digest not in self.bundles:
             raise IntegrityError(f"{digest} is damaged")
-        return self.bundles[digest], None
+        return {"key": self.bundles[digest]}, None
 
     def keys(self, snapshot: Snapshot) -> Tensor:
         """key_EKF of the edits of a version."""
