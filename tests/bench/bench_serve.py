@@ -11,20 +11,33 @@ took, which a neighbour's noise hardly moves. Then `published` answers the quest
 by one: route, read the expert (a whole linear layer) from disk, put it into the layer, decode;
 `cached` is the same with a KV cache, which the published code lacks. Experts are trained for a few
 steps only: what they say does not matter here. Ratios come last.
+
+In the environment of `make test-vllm`, the own engine is compared with vLLM, with edits, plain and
+with its stock LoRA; or vLLM is checked: whether N edits answer exactly among N other questions,
+which then are plain vLLM's, while another version is swapped in.
+
+    export PYTHONPATH=tests OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind
+    .venv-vllm/bin/python tests/bench/bench_serve.py --engines own,vllm,plain,lora \
+        --clients 1,8,32,64
+    .venv-vllm/bin/python tests/bench/bench_serve.py --check 200
 """
 
 import argparse
+import asyncio
 import copy
+import functools
 import itertools
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench import serve_engines
 from bench.report import base_option, emit, new_parser, numbers
 from bench.serve_load import MAX_TOKENS, Load, run_load
 from scen.config import load_config
@@ -36,7 +49,7 @@ from scen.model.base import Base, load_base
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.stream import settings
-from scen.records import EncodedPrompt
+from scen.records import Edit, EncodedPrompt
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store
 from scen.tracking.client import NullTracker
@@ -52,15 +65,28 @@ TURNS = ("base", "unedited", "unedited", "base")
 
 def make_store(folder: Path, base: str) -> tuple[OpenStore, list[str]]:
     """A store of real edits at version 1, and their prompts."""
-    config = load_config(fixed={"expert": {"steps": 3}, "base": {"name": base}})
+    store, [commit], edits = prepare_store(folder, base, [EDITS], {"steps": 3})
+    commit()
+    return store, [edit.prompt for edit in edits]
+
+
+def prepare_store(
+    folder: Path, base: str, sizes: Sequence[int], expert: dict[str, int]
+) -> tuple[OpenStore, list[Callable[[], object]], list[Edit]]:
+    """An empty store, a function for each wave that commits it, trained already, and the edits."""
+    config = load_config(fixed={"expert": expert, "base": {"name": base}})
     neutral = read_prompts(sample_path("nq_neutral.jsonl"))
     store = create_store(Storage(str(folder / "store")), config, neutral)
-    batches = ingest(sample_path("zsre_edits.jsonl"), Validator(), limit=EDITS)
-    edits = tuple(itertools.chain.from_iterable(batch.edits for batch in batches))
+    batches = ingest(sample_path("zsre_edits.jsonl"), Validator(), limit=sum(sizes))
+    edits = list(itertools.chain.from_iterable(batch.edits for batch in batches))
     parts = LocalParts(store, config, [], NullTracker())
-    wave = Wave("bench", 0, edits, settings(config, store))
-    parts.commit(wave, parts.train(wave), {"report": {"reliability": None}})
-    return store, [edit.prompt for edit in edits]
+    commits, left = list[Callable[[], object]](), iter(edits)
+    for number, size in enumerate(sizes):
+        part = tuple(itertools.islice(left, size))
+        wave = Wave("bench", number, part, settings(config, store))
+        report = {"report": {"reliability": None}}
+        commits.append(functools.partial(parts.commit, wave, parts.train(wave), report))
+    return store, commits, edits
 
 
 def make_engine(store: OpenStore) -> tuple[Engine, SnapshotReader]:
@@ -127,7 +153,7 @@ def _generate(
 def mixed(store: OpenStore, edited: Sequence[str], count: int) -> tuple[list[EncodedPrompt], ...]:
     """Questions about nothing that was edited, and the same with every other one about an edit."""
     strange = itertools.cycle(read_prompts(sample_path("nq_locality.jsonl"), 100))
-    known = itertools.cycle(edited)
+    known = itertools.cycle(edited or [""])
     encode = store.base.template.encode_prompt
     unedited = [encode(next(strange)) for _ in range(count)]
     half = [encode(next(known)) if i % 2 else prompt for i, prompt in enumerate(unedited)]
@@ -152,6 +178,57 @@ def take_turns(
     return loads, ratios
 
 
+async def compare_engines(args: argparse.Namespace, folder: Path) -> None:
+    """Print the rows of the engines, in turns."""
+    store, [commit], edits = prepare_store(folder, args.base, [EDITS], {"steps": 3})
+    commit()
+
+    def questions(count: int) -> dict[str, Sequence[serve_engines.Question]]:
+        unedited, half = mixed(store, [edit.prompt for edit in edits], count)
+        ids = itertools.cycle(edit.id for edit in edits)
+        names = [next(ids) if i % 2 else None for i in range(count)]
+        return {
+            "unedited": serve_engines.numbered(unedited, [None]),
+            "half": serve_engines.numbered(half, names),
+        }
+
+    engines = serve_engines.Engines(store)
+    try:
+        vllm = serve_engines.vllm_settings(is_compiled=args.compile)
+        await engines.start(args.engines, vllm, folder)
+        await serve_engines.compare(engines, questions, args)
+    finally:
+        engines.close()
+
+
+async def check_vllm(args: argparse.Namespace, folder: Path) -> bool:
+    """Check N edits among N questions; True if all is right."""
+    store, [commit, commit_more], edits = prepare_store(folder, args.base, [args.check, 8], {})
+    commit()
+    edits = edits[: args.check]
+    unedited, _ = mixed(store, [], args.check)
+    encode = store.base.template.encode_prompt
+    known: list[serve_engines.Question] = [(encode(edit.prompt), edit.id) for edit in edits]
+    others = serve_engines.numbered(unedited, [None])
+    questions = [each for pair in zip(known, others, strict=True) for each in pair]
+    engines = serve_engines.Engines(store)
+    try:
+        vllm = serve_engines.vllm_settings(is_compiled=args.compile)
+        await engines.start(["vllm", "plain"], vllm, folder)
+
+        def swap() -> int:
+            time.sleep(2)  # when many answers run
+            commit_more()
+            snapshot = engines.reader.read()
+            engines.targets["vllm"].engine.snapshot = snapshot
+            return snapshot.version
+
+        targets = {edit.id: edit.target for edit in edits}
+        return await serve_engines.check(engines, questions, targets, swap)
+    finally:
+        engines.close()
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = new_parser(__doc__)
@@ -160,12 +237,24 @@ def parse() -> argparse.Namespace:
     add("--requests", type=int, default=96, help="per load (%(default)s)")
     add("--published", type=int, default=24, help="requests, of the slow baseline (%(default)s)")
     add("--clients", type=numbers, default="1,8,32", help="at a time (%(default)s)")
+    engines = ", ".join(serve_engines.ENGINES)
+    add("--engines", type=lambda text: text.split(","), metavar="NAMES",
+        help=f"compare these engines instead: {engines}")  # fmt: skip
+    add("--rounds", type=int, default=ROUNDS, help="of turns of the engines (%(default)s)")
+    add("--check", type=int, metavar="N", help="check vLLM with N edits and N questions instead")
+    add("--compile", action="store_true", help="torch.compile in vLLM, and CUDA graphs on a GPU")
     return parser.parse_args()
 
 
 def main() -> None:
     """Print a line per load and number of clients, then the ratios."""
     args = parse()
+    if args.engines or args.check:
+        with tempfile.TemporaryDirectory() as folder:
+            if args.check:
+                sys.exit(not asyncio.run(check_vllm(args, Path(folder))))
+            asyncio.run(compare_engines(args, Path(folder)))
+        return
     rate: dict[tuple[str, int], float] = {}
     with tempfile.TemporaryDirectory() as folder:
         store, edited = make_store(Path(folder), args.base)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -227,6 +228,7 @@ def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Pat
     folder = cache_root() / "bases" / f"{path.stem.lower()}-{digest_file(path)[:16]}"
     if not (folder / MARKER).exists():
         check_architecture(read_gguf_config(path))
+        require_gguf_reader()
         say(f"converting {path.name} to safetensors (once; takes minutes for large files)")
         with tempfile.TemporaryDirectory(dir=make_cache("bases")) as scratch, _without_bars():
             part = Path(scratch) / "part"
@@ -239,11 +241,22 @@ def convert_gguf(path: Path, say: Callable[[str], None] = lambda _: None) -> Pat
     return folder
 
 
+def require_gguf_reader(version: str = transformers.__version__) -> None:
+    """Raises BaseError if this version of transformers reads the tokenizer of a GGUF file wrongly,
+    as 5.16 does. What a later version has converted may be used with any."""
+    if tuple(int(number) for number in version.split(".")[:2]) < (5, 18):
+        raise BaseError(
+            f"base: transformers {version} reads GGUF files wrongly; convert this one with 5.18 or "
+            "newer (scen base fetch), after which it can be used here too"
+        )
+
+
 def _write_safetensors(path: Path, folder: Path) -> None:
     model, tokenizer = read_gguf(path)
-    # The loader marks the model as quantised, and a quantised model cannot be saved.
+    # The loader marks the model as quantised (5.16 leaves its configuration unmarked), and a
+    # quantised model cannot be saved.
     model.hf_quantizer, model.is_quantized = None, False
-    del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)
     with redirect_stdout(sys.stderr):  # this imports DeepSpeed, which prints to stdout
         model.save_pretrained(folder, max_shard_size="1TB")  # one file, whatever its size
     tokenizer.save_pretrained(folder)

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from scen.errors import BaseError
 from scen.model.base import Base, load_base
-from scen.model.weights import convert_gguf, fingerprint_base
+from scen.model.weights import convert_gguf, fingerprint_base, require_gguf_reader
 
 AsGguf = Callable[..., Path]
 
@@ -178,3 +178,10 @@ def test_older_weights_count_where_there_are_no_safetensors(tmp_path: Path, tiny
     first = fingerprint_base(tmp_path, tiny.template)
     (tmp_path / "pytorch_model.bin").write_bytes(b"b")
     assert fingerprint_base(tmp_path, tiny.template) != first
+
+
+def test_transformers_that_read_a_gguf_tokenizer_wrongly_convert_none() -> None:
+    require_gguf_reader("5.18.0")
+    for version in ("5.16.1", "5.17.0"):
+        with pytest.raises(BaseError, match=rf"transformers {version} reads GGUF files wrongly"):
+            require_gguf_reader(version)

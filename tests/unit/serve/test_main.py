@@ -29,7 +29,7 @@ def test_fewer_bytes_than_none_are_refused() -> None:
 def test_without_vllm_its_engine_is_refused_with_the_command_that_installs_it(
     store: OpenStore,
 ) -> None:
-    with pytest.raises(ConfigError, match=r"engine: vLLM .*pip install 'scen-platform\[vllm\]'"):
+    with pytest.raises(ConfigError, match=r"engine vllm: .*pip install 'scen-platform\[vllm\]'"):
         build_service(ServerArgs(store=store.storage.uri, engine="vllm"))
 
 
