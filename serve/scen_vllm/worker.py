@@ -18,7 +18,7 @@ from scen_vllm.step import Step
 from scen_vllm.wish import Wish
 
 log = logging.getLogger(__name__)
-KEYS, PUT, DONE, FAILED = b"keys", b"put", b"done", b"failed"
+HELLO, KEYS, PUT, DONE, FAILED = b"hello", b"keys", b"put", b"done", b"failed"
 
 
 @dataclass
@@ -115,6 +115,7 @@ class WorkerLink(threading.Thread):
 
     def run(self) -> None:
         """Forward messages until the process ends."""
+        self._engine.send(HELLO)
         poller = self._zmq.Poller()
         for socket in (self._woken, self._engine):
             poller.register(socket, self._zmq.POLLIN)
