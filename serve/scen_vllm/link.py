@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from scen.model.keys import KeyPlace
-from scen_vllm.worker import DONE, FAILED, KEYS, PUT
+from scen_vllm.worker import DONE, FAILED, HELLO, KEYS, PUT
 
 log = logging.getLogger(__name__)
+_CONNECT_S = 60.0
 Key = list[Tensor]
 """The key of a prompt: of each place float32 [rows, F], one row or one per span."""
 
@@ -44,6 +45,7 @@ class WorkersLink:
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # raises instead of dropping messages
         self._socket.bind(address or f"ipc://{self._folder}/workers")
         self.address = self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
         self._ranks: dict[bytes, dict[str, Any]] = {}
@@ -52,9 +54,14 @@ class WorkersLink:
         self._puts: dict[int, tuple[asyncio.Future[None], set[bytes]]] = {}
 
     async def connect(self, llm: Any) -> None:
-        """Connect all workers of an AsyncLLM."""
+        """Connect all workers of an AsyncLLM. Raises TimeoutError if one cannot be reached."""
         message = await llm.collective_rpc("scen_connect", args=(self.address,))
         self._ranks = {b"rank-%d" % rank["rank"]: rank for rank in message}
+        missing = set(self._ranks)
+        while missing:  # a message to a worker whose connection is not complete would be lost
+            rank, kind = await asyncio.wait_for(self._socket.recv_multipart(), _CONNECT_S)
+            assert kind == HELLO
+            missing.discard(rank)
 
     @property
     def num_expected(self) -> int:

@@ -18,7 +18,7 @@ from scen_vllm.step import Step
 from scen_vllm.wish import Wish
 
 log = logging.getLogger(__name__)
-KEYS, PUT, DONE, FAILED = b"keys", b"put", b"done", b"failed"
+HELLO, KEYS, PUT, DONE, FAILED = b"hello", b"keys", b"put", b"done", b"failed"
 
 
 @dataclass
@@ -92,7 +92,8 @@ class WorkerLink(threading.Thread):
         self._wake.connect(wake)
         self._engine = self._context.socket(zmq.DEALER)
         self._engine.setsockopt(zmq.IDENTITY, b"rank-%d" % rank)
-        self._engine.setsockopt(zmq.LINGER, 0)
+        for socket in (self._woken, self._wake, self._engine):
+            socket.setsockopt(zmq.LINGER, 0)  # or the process could not end
         self._engine.connect(address)
         on_gpu = hooks.device.type == "cuda"
         self._stream = torch.cuda.Stream(hooks.device) if on_gpu else None
@@ -114,6 +115,7 @@ class WorkerLink(threading.Thread):
 
     def run(self) -> None:
         """Forward messages until the process ends."""
+        self._engine.send(HELLO)
         poller = self._zmq.Poller()
         for socket in (self._woken, self._engine):
             poller.register(socket, self._zmq.POLLIN)
