@@ -133,8 +133,9 @@ class PlainTarget:
             lora = self._lora
             reply.edit_id = None if lora is None else question[1]
         async for out in self.llm.generate(prompt, params, uuid.uuid4().hex, lora_request=lora):
-            reply.first = reply.first or time.perf_counter() - began
             made = out.outputs[0]
+            if not reply.first and (made.text or out.finished):  # as a server's first event
+                reply.first = time.perf_counter() - began
             reply.choice.text += made.text
             reply.tokens += len([t for t in made.token_ids if t not in self._stop_ids])
             found = zip(made.token_ids, made.logprobs or (), strict=False)
