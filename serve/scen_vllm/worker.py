@@ -92,7 +92,8 @@ class WorkerLink(threading.Thread):
         self._wake.connect(wake)
         self._engine = self._context.socket(zmq.DEALER)
         self._engine.setsockopt(zmq.IDENTITY, b"rank-%d" % rank)
-        self._engine.setsockopt(zmq.LINGER, 0)
+        for socket in (self._woken, self._wake, self._engine):
+            socket.setsockopt(zmq.LINGER, 0)  # or the process could not end
         self._engine.connect(address)
         on_gpu = hooks.device.type == "cuda"
         self._stream = torch.cuda.Stream(hooks.device) if on_gpu else None

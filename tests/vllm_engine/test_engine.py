@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_refused_at_once(served: Served) -> None:
 
 
 def test_repeated_prompts_hit_the_prefix_cache(served: Served) -> None:
-    prompt = serve_edits(1)[0].prompt
+    prompt = max((edit.prompt for edit in serve_edits(32)), key=len)  # longer than a block
     before = served.engine.counts.prefix_tokens
     clients = [served.ask(prompt) for _ in range(3)]
     served.finish(clients)

@@ -19,11 +19,11 @@ from vllm_engine.conftest import EXPERTS, LAYER, PLACES, RANK, SIZES, RunLlm
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 NEW = 40
 WAYS: dict[str, dict[str, Any]] = {
-    "eager": {},
     "two processes": {"processes": True},
     "whole prompts": {"args": {"max_num_batched_tokens": 1024}},
-    # All answers together need more blocks than there are.
-    "preemption": {"args": {"num_gpu_blocks_override": 24}},
+    # All answers together need more blocks than there are. Without a prefix cache, as prompts that
+    # are read take less from it, and batches would differ.
+    "preemption": {"args": {"num_gpu_blocks_override": 24, "enable_prefix_caching": False}},
     "no prefix cache": {"args": {"enable_prefix_caching": False}},
     "compiled": {"args": {"enforce_eager": False}},
 }
@@ -89,27 +89,6 @@ def expected(base: Base) -> dict[str, Any]:
     return {"answers": answers, "keys": keys}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_rows_of_one_batch(run_llm: RunLlm, expected: dict[str, Any], way: str) -> None:
-    plain = run_llm(stages(), plain=True, **WAYS[way])["stages"][0]
-    mixed = run_llm(stages(), **WAYS[way])
-    [stage] = mixed["stages"]
-    rows = stage["rows"]
-    for ours, theirs in zip(of_base(rows), of_base(plain["rows"]), strict=True):
-        assert ours["tokens"] == theirs["tokens"]
-        assert ours["logprobs"] == theirs["logprobs"]  # as hexadecimal floats: bit for bit
-    assert [row["tokens"] for row in rows[: 2 * EXPERTS : 2]] == expected["answers"]
-    for i, key_MKF in enumerate(expected["keys"]):
-        read = torch.tensor(stage["keys"][f"key-{i}"])  # mean, two spans, last
-        assert torch.allclose(read[0], key_MKF[0, 0], rtol=1e-4, atol=1e-5)
-        assert torch.allclose(read[1:3], key_MKF[:, 1], rtol=1e-4, atol=1e-5)
-        assert torch.allclose(read[3], key_MKF[0, 2], rtol=1e-4, atol=1e-5)
-    assert mixed["state"]["reading"] == 0
-    if way == "preemption":
-        assert stage["preempted"] > 0
-        assert plain["preempted"] > 0
-
-
 @pytest.fixture(scope="module")
 def conversation(expected: dict[str, Any]) -> list[dict[str, Any]]:
     """Experts answer; then the base continues, from a warm cache and from an empty one."""
@@ -140,6 +119,60 @@ def conversation(expected: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+OWN_TURN = 1 + 6  # the stage after `stages` and `conversation`
+
+
+@pytest.fixture(scope="module")
+def eager(run_llm: RunLlm, conversation: list[dict[str, Any]]) -> dict[str, Any]:
+    """One run of all stages: those of `stages`, `conversation`, and a turn of experts' own."""
+    prompt = prompts_of(EXPERTS, 1)[0]
+    longer = [[*prompt.ids, *range(10, 80)]]
+    turn: dict[str, Any] = {"prompts": longer, "max_tokens": 4}
+    wish, other = expert_wish(0, prompt), expert_wish(1, prompt)
+    return run_llm(
+        [
+            *stages(),
+            *conversation,
+            turn | {"wishes": [wish], "reset": True},
+            turn | {"wishes": [wish], "reset": False},
+            turn | {"wishes": [other], "reset": False},
+        ]
+    )
+
+
+def check_rows(mixed: dict[str, Any], plain: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The first stage of a run, against plain vLLM and the platform's own decoder."""
+    stage, rows = mixed["stages"][0], mixed["stages"][0]["rows"]
+    for ours, theirs in zip(of_base(rows), of_base(plain["stages"][0]["rows"]), strict=True):
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["logprobs"] == theirs["logprobs"]  # as hexadecimal floats: bit for bit
+    assert [row["tokens"] for row in rows[: 2 * EXPERTS : 2]] == expected["answers"]
+    for i, key_MKF in enumerate(expected["keys"]):
+        read = torch.tensor(stage["keys"][f"key-{i}"])  # mean, two spans, last
+        assert torch.allclose(read[0], key_MKF[0, 0], rtol=1e-4, atol=1e-5)
+        assert torch.allclose(read[1:3], key_MKF[:, 1], rtol=1e-4, atol=1e-5)
+        assert torch.allclose(read[3], key_MKF[0, 2], rtol=1e-4, atol=1e-5)
+    assert mixed["state"]["reading"] == 0
+
+
+def test_rows_of_one_batch(
+    run_llm: RunLlm, eager: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    check_rows(eager, run_llm(stages(), plain=True), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_of_one_batch_in_other_ways(
+    run_llm: RunLlm, expected: dict[str, Any], way: str
+) -> None:
+    plain = run_llm(stages(), plain=True, **WAYS[way])
+    mixed = run_llm(stages(), **WAYS[way])
+    check_rows(mixed, plain, expected)
+    if way == "preemption":
+        assert mixed["stages"][0]["preempted"] > 0
+        assert plain["stages"][0]["preempted"] > 0
+
+
 def logprobs_of(row: dict[str, Any]) -> torch.Tensor:
     """The log-probabilities of a row's tokens."""
     return torch.tensor([float.fromhex(value) for value in row["logprobs"]])
@@ -163,42 +196,25 @@ def same_keys(stages: list[dict[str, Any]]) -> bool:
     )
 
 
-def test_the_base_never_continues_from_an_expert_s_keys_and_values(
-    run_llm: RunLlm, conversation: list[dict[str, Any]]
-) -> None:
-    found = run_llm(conversation)["stages"]
-    assert any(row["cached"] for row in found[1]["rows"])  # of the prompts
-    for row, prompt in zip(found[1]["rows"], prompts_of(EXPERTS, 1), strict=True):
+def test_the_base_never_continues_from_an_expert_s_keys_and_values(eager: dict[str, Any]) -> None:
+    turns = eager["stages"][1:OWN_TURN]
+    assert any(row["cached"] for row in turns[1]["rows"])  # of the prompts
+    for row, prompt in zip(turns[1]["rows"], prompts_of(EXPERTS, 1), strict=True):
         assert row["cached"] < len(prompt.ids)
-    assert close(found[1]["rows"], found[2]["rows"])
-    assert same_keys(found)
+    assert close(turns[1]["rows"], turns[2]["rows"])
+    assert same_keys(turns)
 
 
 def test_without_the_hooks_of_the_prefix_cache_it_does(
     run_llm: RunLlm, conversation: list[dict[str, Any]]
 ) -> None:
     """The control: it shows that the test above can fail."""
-    found = run_llm(conversation, without_hash=True)["stages"]
-    assert not close(found[1]["rows"], found[2]["rows"])
+    turns = run_llm(conversation[:3], without_hash=True)["stages"]
+    assert not close(turns[1]["rows"], turns[2]["rows"])
 
 
-def test_an_expert_s_own_turn_hits_what_it_wrote(
-    run_llm: RunLlm, conversation: list[dict[str, Any]]
-) -> None:
-    """Another request with the same expert and start takes the expert's blocks, another's not."""
-    asked = conversation[0]
+def test_an_expert_continues_from_its_own_keys_and_values_only(eager: dict[str, Any]) -> None:
     prompt = prompts_of(EXPERTS, 1)[0]
-    longer = [asked["prompts"][0] + list(range(10, 80))]
-    wish = expert_wish(0, prompt)
-    stage: dict[str, Any] = {"prompts": longer, "max_tokens": 4}
-    other = expert_wish(1, prompt)
-    found = run_llm(
-        [
-            stage | {"wishes": [wish], "reset": True},
-            stage | {"wishes": [wish], "reset": False},
-            stage | {"wishes": [other], "reset": False},
-        ]
-    )["stages"]
-    same, others = found[1]["rows"][0]["cached"], found[2]["rows"][0]["cached"]
-    assert same > len(prompt.ids) > others
-    assert found[0]["rows"][0]["tokens"] == found[1]["rows"][0]["tokens"]
+    cold, same, other = (stage["rows"][0] for stage in eager["stages"][OWN_TURN:])
+    assert same["cached"] > len(prompt.ids) > other["cached"]
+    assert cold["tokens"] == same["tokens"]
