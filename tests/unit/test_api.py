@@ -86,7 +86,7 @@ def test_the_names_are_these() -> None:
     assert {*NAMES, "__version__"} == set(dir(scen))
     assert all(getattr(scen, name).__doc__ for name in NAMES)
     assert members(scen.Store) == {
-        "uri", "version", "edit", "forecast", "ask", "evaluate", "snapshot", "revoke", "expire",
+        "uri", "version", "profile", "edit", "forecast", "ask", "evaluate", "snapshot", "revoke", "expire",
         "rollback", "log",
     }  # fmt: skip
     assert members(scen.Snapshot) == {"version", "edits", "ask", "evaluate"}

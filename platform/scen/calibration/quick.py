@@ -81,7 +81,7 @@ BOUND = 0.16
 """Of the false-positive rate, as in the shipped profile: the samples' near misses are hard."""
 
 _UNRELATED = 5  # edits per unrelated prompt; half of these prompts are held out for the test
-_WIDTH = 1024  # dimensions of a raw key while the router is fitted
+_WIDTH = 768  # dimensions of a raw key while the router is fitted
 _TRIED = 16  # edits on which expert settings are tried
 _ENOUGH = 0.95  # share of them that must be answered exactly
 _DEPTHS = (0.8, 2 / 3)  # of the edited layer, the default one first
@@ -91,7 +91,7 @@ _FIT_S = 45.0  # seconds of the fit on one core, which hardly depends on the bas
 _MOST = 1000  # edits of a store on which its router is fitted
 _WORSE = 0.01  # in the figures of a router
 
-QUICK = RouterPlan(bound=BOUND, gate_steps=500, num_gates=2)
+QUICK = RouterPlan(bound=BOUND, gate_steps=300, num_gates=1)
 
 
 @dataclass(frozen=True)
@@ -180,13 +180,14 @@ def check_expert(
     of some alternatives, tried until one is good enough. Returns all trials too."""
     sample, defaults = sample_edits(base, edits, _TRIED), ExpertConfig()
     last = max(base.num_layers - 2, 0)
+    layers = dict.fromkeys(min(int(base.num_layers * depth), last) for depth in _DEPTHS)
+    settings = list(itertools.product(_RATES, layers))
     trials: list[ExpertTrial] = []
-    for rate, depth in itertools.product(_RATES, _DEPTHS):
-        layer = min(int(base.num_layers * depth), last)
+    for rate, layer in settings:
         trial = ExpertTrial(layer, defaults.lr * rate, defaults.rank, defaults.steps)
         trials.append(try_expert(base, sample, trial))
         is_enough = trials[-1].reliability >= _ENOUGH
-        progress("experts", 1, len(trials) if is_enough else len(_RATES) * len(_DEPTHS))
+        progress("experts", 1, len(trials) if is_enough else len(settings))
         if is_enough:
             break
     best = max(trials, key=lambda trial: trial.score)

@@ -115,7 +115,7 @@ def test_other_settings_are_tried_while_edits_are_missed(tiny: Base, edits: list
     best, trials = check_expert(tiny, edits, lambda _, done, total: seen.append((done, total)))
     assert best in trials
     assert all(trial.reliability < 0.95 for trial in trials[:-1])
-    assert trials[-1].reliability >= 0.95 or len(trials) == 6
+    assert trials[-1].reliability >= 0.95 or len(trials) == 3  # both depths are layer 4
     assert len({(trial.layer, trial.lr) for trial in trials}) == len(trials)
     assert sum(done for done, _ in seen) <= seen[-1][1]
     assert best.score == max(trial.score for trial in trials)
