@@ -164,7 +164,7 @@ class _Source:
         self.model = empty_model(config)
         self._path, reader = path, _Reader(path)
         architecture = reader.fields["general.architecture"].contents()
-        processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
+        processor: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
         self._processor = processor(config=config.to_dict())
         map_names: Any = get_gguf_hf_weights_map
         self._names: dict[str, str] = map_names(self.model, self._processor)
