@@ -249,30 +249,24 @@ def benchmark(
     """
     import torch
 
-    from scen.benchmark.run import (
-        load_benchmark_base,
-        publish,
-        read_benchmark,
-        run_benchmark,
-        summary,
-    )
+    from scen.benchmark import run
     from scen.benchmark.settings import RowStore
     from scen.fs import Storage
 
     show_warnings()
-    settings = read_benchmark(file, methods, sizes)
+    settings = run.read_benchmark(file, methods, sizes)
     storage = Storage(folder or f".scen/benchmark/{settings.name}")
     if threads:
         torch.set_num_threads(threads)
-    base = load_benchmark_base(settings, say)
+    base = run.load_benchmark_base(settings, say)
     if tune:
         _tune(base, settings, RowStore(storage), is_json=json)
         return
     with step_progress() as bars:
-        rows = run_benchmark(
-            base, settings, RowStore(storage), bars, lambda row: bars.start_wave(summary(row))
+        rows = run.run_benchmark(
+            base, settings, RowStore(storage), bars, lambda row: bars.start_wave(run.summary(row))
         )
-    done = publish(settings, storage, base.name, rows, tracking=not no_tracking)
+    done = run.publish(settings, storage, base.name, rows, tracking=not no_tracking)
     show_benchmark(done, is_json=json)
 
 
