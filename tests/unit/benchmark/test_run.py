@@ -1,12 +1,14 @@
 """Whole small benchmarks on the tiny base."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from scen.benchmark.run import merit, run_benchmark, tune
-from scen.benchmark.settings import MethodSettings, Row, RowStore
-from scen.benchmark.tables import ASKED, LEFT_ALONE, grids
+from scen.benchmark.settings import EDITORS, MethodSettings, Row, RowStore, load_benchmark
+from scen.benchmark.tables import ASKED, LEFT_ALONE, PORTABLE, grids
 from scen.data.asking import wordings
 from scen.errors import ConfigError, InputError
 from scen.model.base import Base
@@ -42,6 +44,26 @@ def test_edits_are_answered_and_the_base_answers_as_the_base(
         assert 0 <= row.figures["upstream/cloze"] <= 1
         assert row.figures["upstream/perplexity"] > 1
         assert row.figures["latency_edited"] > 0
+
+
+@pytest.mark.slow
+# peft asks transformers by the name that it had before.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+def test_every_method_runs_and_leaves_the_base_alone(tiny: Base, rows: RowStore) -> None:
+    before = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
+    settings = load_benchmark(Path("configs/eval/smoke.yaml"))
+    results = run_benchmark(tiny, settings, rows, quiet)
+    assert {method.editor for method in settings.methods} == set(EDITORS)
+    after = {name.replace(".linear.", "."): p for name, p in tiny.model.named_parameters()}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], p) for name, p in before.items())
+    for row in results:
+        is_bare = row.method == "base"
+        assert (row.figures["bytes_per_edit"] > 0) is not is_bare
+        assert row.figures["seconds_per_edit"] >= 0
+        assert row.figures[f"{PORTABLE}inverse"] == 0  # of a random base
+    [table] = [grid for grid in grids(results) if grid.title.startswith("What an edit brings")]
+    assert len(table.lines) == len(settings.methods)
 
 
 @pytest.mark.slow

@@ -263,8 +263,9 @@ class HorenModel(EditedModel):
     @property
     def linear(self) -> Any:
         """The edited linear; its context uses the bank for decoded tokens."""
-        layer = attach_layer(self.model, self.layer)
-        return SimpleNamespace(use=lambda _bank, route: layer.use(self.steps, route))
+        layer, steps = attach_layer(self.model, self.layer), self.steps
+        assert steps is not None
+        return SimpleNamespace(use=lambda _bank, route: layer.use(steps, route))
 
 
 @dataclass(frozen=True)

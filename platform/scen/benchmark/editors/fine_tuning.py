@@ -239,7 +239,8 @@ class UltraEditor:
         )
         value_NO = -self.lr * (normed_NI**2).sum(1, keepdim=True) * normed_NO
         gram_II = x_NI.T @ x_NI + torch.eye(x_NI.shape[1], device=x_NI.device)
-        return torch.linalg.solve(gram_II, x_NI.T @ value_NO).T
+        update_IO: Tensor = torch.linalg.solve(gram_II, x_NI.T @ value_NO)
+        return update_IO.T
 
 
 class RunningMoments:

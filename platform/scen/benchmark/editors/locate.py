@@ -108,7 +108,7 @@ class LeastSquares:
     def update(self, key_EF: Tensor, value_ED: Tensor) -> Tensor:
         """update_DF, which minimises |update k - v|^2 summed over the edits plus the trace of
         update ridge update^T."""
-        solved_FE = torch.linalg.solve(self.ridge_FF + key_EF.T @ key_EF, key_EF.T)
+        solved_FE: Tensor = torch.linalg.solve(self.ridge_FF + key_EF.T @ key_EF, key_EF.T)
         return (solved_FE @ value_ED).T
 
     def remember(self, key_EF: Tensor) -> None:
@@ -131,7 +131,7 @@ class NullSpace:
         """update_DF, whose product with any key in the complement of the null space is zero."""
         kept_FF = self.projection_FF @ (key_EF.T @ key_EF + self.seen_FF)
         damped_FF = kept_FF + self.ridge * torch.eye(len(kept_FF), device=kept_FF.device)
-        solved_FE = torch.linalg.solve(damped_FF, self.projection_FF @ key_EF.T)
+        solved_FE: Tensor = torch.linalg.solve(damped_FF, self.projection_FF @ key_EF.T)
         return (solved_FE @ value_ED).T
 
     def remember(self, key_EF: Tensor) -> None:
@@ -348,5 +348,5 @@ class AlphaEditEditor(MemitEditor):
 def null_projection(moment_FF: Tensor, threshold: float) -> Tensor:
     """projection_FF onto the eigenvectors with eigenvalues below `threshold` times their mean."""
     value_F, vector_FF = torch.linalg.eigh(moment_FF)
-    basis_FK = vector_FF[:, value_F < threshold * value_F.mean()]
+    basis_FK: Tensor = vector_FF[:, value_F < threshold * value_F.mean()]
     return basis_FK @ basis_FK.T

@@ -173,7 +173,7 @@ class PlatformEditor:
 
 @dataclass(frozen=True)
 class SharedNeurons:
-    """Neurons of which several may belong to one edit: neuron a to edit `owner_A[a]`."""
+    """Neurons that may share edits: neuron a belongs to edit `owner_A[a]`."""
 
     neurons: NeuronBank
     owner_A: Tensor
