@@ -100,14 +100,11 @@ def test_what_a_wave_leaves_in_the_store(parts: LocalParts, facts: list[Edit]) -
     bundle = load_bundle(storage, trained["bundle"])
     assert {name: tuple(tensor.shape) for name, tensor in bundle.items()} == {
         "down": (3, 4, 64),
-        "down.scale": (3, 4, 1),
         "up": (3, 32, 4),
-        "up.scale": (3, 1, 4),
         "key": (3, 2, 64),
         "text": (3, 256),
     }
-    # 8-bit experts with scales in float32, keys in half precision.
-    assert trained["bytes_per_edit"] == 4 * 64 + 32 * 4 + 4 * (4 + 4) + 2 * 2 * 64 + 256
+    assert trained["bytes_per_edit"] == 2 * (4 * 64 + 32 * 4 + 2 * 64) + 256  # half precision
     # Every step of the edit's own prompt, then of all its ways of asking where it was lost in one.
     assert [len(curve) in (20, 40) for curve in trained["losses"]] == [True] * 3
     assert all(curve[-1] < curve[0] for curve in trained["losses"])
