@@ -121,6 +121,22 @@ def test_progress_is_told_in_edits_and_probes(parts: LocalParts, facts: list[Edi
         assert max(done for done, _ in mine) == 4  # the batch size
 
 
+def test_edits_in_the_smallest_form_are_learned_and_reached(
+    make_parts: MakeParts, facts: list[Edit]
+) -> None:
+    parts = make_parts(expert={"bits": 8}, router={"raw_keys": False})
+    done = run_wave(wave_of(parts, facts[:3]), parts, parts.store.storage)
+    report = done.evaluated["report"]
+    assert (report["reliability"], report["routing"]["prompt_to_own_edit"]) == (1.0, 1.0)
+    bundle = load_bundle(parts.store.storage, parts.store.ledger.snapshot().entries[0].bundle)
+    assert {name for name, tensor in bundle.items() if tensor.dtype == torch.int8} == {
+        "down",
+        "up",
+        "code",
+    }
+    assert "key" not in bundle
+
+
 def test_a_wave_is_measured_on_top_of_what_is_committed(
     parts: LocalParts, facts: list[Edit]
 ) -> None:
