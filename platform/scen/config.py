@@ -46,7 +46,7 @@ class ExpertConfig(_Part):
     """Adam's learning rate."""
     rank: int = Field(4, ge=1)
     """Rank of a scen-lr expert."""
-    bits: Literal[8, 16] = 8
+    bits: Literal[8, 16] = 16
     """scen-lr: bits of each number of a stored expert; 8 are int8 with a scale per rank, 16 are
     float16."""
     stop_loss: float = Field(0.003, ge=0)

@@ -154,9 +154,9 @@ def bench(base: Base, args: argparse.Namespace) -> None:
                  of_paper=round(paper / least), keys_alike=alike)  # fmt: skip
 
 
-def tell_sizes(hidden: int, inner: int, args: argparse.Namespace) -> None:
+def tell_sizes(args: argparse.Namespace) -> None:
     """A line per rank and number type, for bundles of random tensors at these sizes."""
-    count = 64
+    (hidden, inner), count = args.shape, 64
     for rank in args.ranks:
         for bits in BITS:
             experts = {"down": torch.randn(count, rank, inner).half(),
@@ -191,7 +191,7 @@ def main() -> None:
     """Print the lines."""
     args = parse()
     if args.shape:
-        tell_sizes(*args.shape, args)
+        tell_sizes(args)
     else:
         bench(load_base(args.base), args)
 

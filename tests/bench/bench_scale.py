@@ -36,7 +36,7 @@ from bench.scale_stream import ScaleRun, route_by_size, score
 STAGES = ("stream", "score", "routing", "neurons")
 Line = Mapping[str, float]
 _LEAST = 2  # points of a fit
-PANELS = {
+PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "seconds": {
         "stream": ("seconds_per_edit", "train_seconds_per_edit"),
         "neurons": ("cold_start_s", "swap_s", "revoke_s", "commit_s"),

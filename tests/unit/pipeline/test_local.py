@@ -100,14 +100,11 @@ def test_what_a_wave_leaves_in_the_store(parts: LocalParts, facts: list[Edit]) -
     bundle = load_bundle(storage, trained["bundle"])
     assert {name: tuple(tensor.shape) for name, tensor in bundle.items()} == {
         "down": (3, 4, 64),
-        "down.scale": (3, 4, 1),
         "up": (3, 32, 4),
-        "up.scale": (3, 1, 4),
         "key": (3, 2, 64),
         "text": (3, 256),
     }
-    # 8-bit experts with scales in float32, keys in half precision.
-    assert trained["bytes_per_edit"] == 4 * 64 + 32 * 4 + 4 * (4 + 4) + 2 * 2 * 64 + 256
+    assert trained["bytes_per_edit"] == 2 * (4 * 64 + 32 * 4 + 2 * 64) + 256  # half precision
     # Every step of the edit's own prompt, then of all its ways of asking where it was lost in one.
     assert [len(curve) in (20, 40) for curve in trained["losses"]] == [True] * 3
     assert all(curve[-1] < curve[0] for curve in trained["losses"])
@@ -122,6 +119,22 @@ def test_progress_is_told_in_edits_and_probes(parts: LocalParts, facts: list[Edi
         assert sum(done for done, _ in mine) == total
         assert {of for _, of in mine} == {total}
         assert max(done for done, _ in mine) == 4  # the batch size
+
+
+def test_edits_in_the_smallest_form_are_learned_and_reached(
+    make_parts: MakeParts, facts: list[Edit]
+) -> None:
+    parts = make_parts(expert={"bits": 8}, router={"raw_keys": False})
+    done = run_wave(wave_of(parts, facts[:3]), parts, parts.store.storage)
+    report = done.evaluated["report"]
+    assert (report["reliability"], report["routing"]["prompt_to_own_edit"]) == (1.0, 1.0)
+    bundle = load_bundle(parts.store.storage, parts.store.ledger.snapshot().entries[0].bundle)
+    assert {name for name, tensor in bundle.items() if tensor.dtype == torch.int8} == {
+        "down",
+        "up",
+        "code",
+    }
+    assert "key" not in bundle
 
 
 def test_a_wave_is_measured_on_top_of_what_is_committed(
