@@ -19,7 +19,7 @@ from scen.ledger.ledger import Ledger
 from scen.model.template import Template
 from scen.model.weights import EMBEDDED_NAME
 from scen.records import digest_bytes
-from scen.report.waves import Answers, measured_rows
+from scen.report.waves import Answers, measured_outcomes
 from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.method import StoreMethod
 
@@ -158,7 +158,7 @@ class Exporter:
             for batch in _batches(entries):
                 tensors = rows.read([Place(e.bundle, e.row) for e in batch], ("down", "up"))
                 answers = Answers()
-                answers.add(None, measured_rows(self.storage, batch[0].wave_key))
+                answers.add(None, measured_outcomes(self.storage, batch[0].wave_key))
                 for entry, down_rF, up_Dr in zip(
                     batch, tensors["down"], tensors["up"], strict=True
                 ):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from scen.config import Config
-from scen.evaluation.metrics import rivals, summarise
+from scen.evaluation.metrics import runners_up, summarise
 from scen.evaluation.run_eval import latency_metrics
 from scen.ledger.actions import WaveCommit
 from scen.ledger.state import Snapshot
@@ -72,7 +72,7 @@ class LocalParts:
         return {
             "report": asdict(summarise(outcomes)),
             "per_edit_path": self._keep_lines(wave, "per_edit", outcome_lines(outcomes)),
-            "rivals": rivals(outcomes),
+            "rivals": runners_up(outcomes),
             "threshold": self.store.threshold,
             "latency": latency_metrics(work.times()),
             "memory": memory_peaks([*system, *work.memory()]),

@@ -6,7 +6,14 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from scen.evaluation.metrics import EvalReport, Outcome, flatten_report, rivals, share, summarise
+from scen.evaluation.metrics import (
+    EvalReport,
+    Outcome,
+    flatten_report,
+    runners_up,
+    share,
+    summarise,
+)
 from scen.evaluation.probes import Probe
 
 
@@ -149,10 +156,10 @@ def test_flat_names_for_a_tracker(report: EvalReport) -> None:
     assert len(flat) == 6 + 4 + 5 + 4
 
 
-def test_rivals_are_of_own_prompts() -> None:
-    mixed = [replace(told("a", "yes", "a"), rival="b"), told("c", "no", None)]
-    mixed.append(replace(reworded("d", "orig", "yes", "d"), rival="e"))
-    assert rivals(mixed) == [("a", "b")]
+def test_runners_up_are_of_own_prompts() -> None:
+    mixed = [replace(told("a", "yes", "a"), runner_up="b"), told("c", "no", None)]
+    mixed.append(replace(reworded("d", "orig", "yes", "d"), runner_up="e"))
+    assert runners_up(mixed) == [("a", "b")]
 
 
 @pytest.mark.parametrize("source", ["gpt (v2)", "a/../b", "#1, 50%", "é" * 300])
