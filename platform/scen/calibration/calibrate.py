@@ -36,7 +36,7 @@ from scen.calibration.router_set import (
     names_subject,
     question_templates,
 )
-from scen.data.asking import Ask, wordings
+from scen.data.asking import Topic, wordings
 from scen.errors import ConfigError, InputError
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
@@ -220,7 +220,7 @@ def _knows_wordings(base: Base) -> bool:
     """False if the tokenizer does not cover the ways of asking, which are English: they would all
     look alike."""
     unknown = base.tokenizer.unk_token_id
-    rng, about = random.Random(0), Ask("Who?")
+    rng, about = random.Random(0), Topic("Who?")
     samples = [wordings("fit").ask(way, about, rng) for way in wordings("fit").ways]
     ids = [
         token

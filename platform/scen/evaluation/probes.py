@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scen.data.asking import Ask, Asked, Turn, wordings
+from scen.data.asking import Rewording, Topic, Turn, wordings
 from scen.records import Edit
 
 ProbeKind = Literal[
@@ -86,11 +86,11 @@ def _spread(
             yield rng.choice(edits), way
 
 
-def _ask_in(way: str, edit: Edit, rng: random.Random) -> Asked | None:
-    return wordings("test").ask(way, Ask(edit.prompt, edit.subject), rng)
+def _ask_in(way: str, edit: Edit, rng: random.Random) -> Rewording | None:
+    return wordings("test").ask(way, Topic(edit.prompt, edit.subject), rng)
 
 
-def _asking_probe(edit: Edit, asked: Asked) -> Probe:
+def _asking_probe(edit: Edit, asked: Rewording) -> Probe:
     if asked.wants_answer:
         return Probe("asking", asked.text, asked.way, edit.id, edit.target, asked.before)
     return Probe("task", asked.text, asked.way, edit.id, None, asked.before)

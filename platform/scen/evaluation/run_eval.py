@@ -211,7 +211,7 @@ def force_rows(
     """Teacher-forced accuracy of each row before and after; None for rows without a target."""
     accuracy: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
     targeted = [i for i, row in enumerate(rows) if row.target]
-    if not edited.sync.anyone(bool(targeted)):
+    if not edited.sync.any_rank(bool(targeted)):
         return accuracy
     if not targeted:  # a no-op forward, so that ranks stay in lockstep
         idle = EncodedEdit(rows[0].prompt, (edited.pad_id,) * 2, 0)

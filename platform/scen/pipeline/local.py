@@ -17,7 +17,7 @@ from scen.pipeline.admit import Admission, admit
 from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork, json_lines, outcome_lines
 from scen.pipeline.gate import broken_bounds, commit_wave
 from scen.pipeline.plan import Journal, Wave
-from scen.pipeline.track import SystemWatch, WaveDiary, memory_peaks
+from scen.pipeline.track import SystemWatch, WaveTracking, memory_peaks
 from scen.pipeline.work import SharedWork, TrainingWork
 from scen.records import digest_bytes
 from scen.routing.keys import read_prompt_keys
@@ -106,8 +106,8 @@ class LocalParts:
         self, wave: Wave, journal: Journal, results: dict[str, Any], version: int
     ) -> dict[str, Any]:
         """Track this wave, and earlier waves that are not tracked yet."""
-        diary = WaveDiary(self.store.storage, self.tracker, self.store.base.name)
-        return diary.track(wave, journal, results, version)
+        tracking = WaveTracking(self.store.storage, self.tracker, self.store.base.name)
+        return tracking.track(wave, journal, results, version)
 
     def _keep_lines(self, wave: Wave, name: str, lines: bytes) -> str:
         """Write a file next to the wave's journal and return its path. The name has a digest of the

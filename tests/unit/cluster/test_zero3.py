@@ -69,18 +69,18 @@ def test_a_file_that_does_not_split_a_base(tmp_path: Path, content: str | None, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
-def test_two_ranks_that_share_a_base_train_and_answer_as_with_the_whole(
-    tmp_path: Path, kind: str
-) -> None:
-    folder, out = write_tiny_base(tmp_path / "base", kind=kind), tmp_path / "out.json"
+def test_two_ranks_that_share_a_base_train_and_answer_as_with_the_whole(tmp_path: Path) -> None:
+    kinds, out = ("llama", "gemma3_text"), tmp_path / "out.json"
+    folders = [str(write_tiny_base(tmp_path / kind, kind=kind)) for kind in kinds]
     script = Path(__file__).parent / "zero3_ranks.py"
-    command = [sys.executable, "-P", str(script), str(folder), str(out)]
+    command = [sys.executable, "-P", str(script), str(out), *folders]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    ranks = json.loads(out.read_text())
-    whole, sharded = ranks["whole"], ranks["sharded"]
-    assert sharded["tokens"] == whole["tokens"]
-    for some, others in zip(sharded["losses"], whole["losses"], strict=True):
-        assert some == pytest.approx(others, rel=1e-4)
-    assert sharded["bytes"] < 0.6 * whole["bytes"]
+    results = json.loads(out.read_text())
+    assert list(results) == folders
+    for ranks in results.values():
+        whole, sharded = ranks["whole"], ranks["sharded"]
+        assert sharded["tokens"] == whole["tokens"]
+        for ours, theirs in zip(sharded["losses"], whole["losses"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)
+        assert sharded["bytes"] < 0.6 * whole["bytes"]

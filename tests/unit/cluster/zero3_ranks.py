@@ -1,5 +1,5 @@
-"""Two ranks of one process group share a base by ZeRO-3, train unequal edits and answer. Run as a
-script with the base's folder and a file for the results of rank 0."""
+"""Two ranks of one process group share each base by ZeRO-3, train unequal edits and answer. Run as
+a script with a file for the results of rank 0, by the bases' folders, and these folders."""
 
 import json
 import os
@@ -42,15 +42,17 @@ def share(base: Base, rank: int, sync: RankSync = NO_SYNC) -> dict[str, Any]:
     return {"losses": fitted.losses, "tokens": tokens, "bytes": shard_bytes(base)}
 
 
-def run(rank: int, folder: str, out: str) -> None:
+def run(rank: int, out: str, *folders: str) -> None:
     names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ.update(names)
     dist.init_process_group("gloo", init_method=f"file://{out}.group", rank=rank, world_size=2)
-    whole = share(load(folder), rank)
-    base, sync = load_sharded(lambda: load(folder), read_deepspeed(None))
-    sharded = share(base, rank, sync)
+    results = {}
+    for folder in folders:
+        whole = share(load(folder), rank)
+        base, sync = load_sharded(lambda folder=folder: load(folder), read_deepspeed(None))  # type: ignore[misc]
+        results[folder] = {"whole": whole, "sharded": share(base, rank, sync)}
     if rank == 0:
-        Path(out).write_text(json.dumps({"whole": whole, "sharded": sharded}))
+        Path(out).write_text(json.dumps(results))
     dist.barrier()
     dist.destroy_process_group()
 
