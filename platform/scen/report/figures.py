@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from scen.evaluation.metrics import EvalReport, flatten_report, of_kind
 from scen.fs import Storage
 from scen.ledger.view import LogEntry
+from scen.pipeline.wave_facts import WaveFacts, frequent_sources, wave_losses, wave_outcomes
 from scen.report.store import StoreFacts, evaluation_outcomes
 from scen.report.verdict import clip, counted, number, percent
-from scen.report.waves import WaveFacts, frequent_sources, wave_losses, wave_outcomes
 from scen.tracking.figures import (
     BLUE,
     ORANGE,

@@ -20,7 +20,7 @@ from scen.ledger.ledger import open_ledger
 from scen.ledger.manifest import StoreManifest
 from scen.ledger.state import Snapshot
 from scen.ledger.view import LogEntry, LogFilter
-from scen.report.waves import (
+from scen.pipeline.wave_facts import (
     Answers,
     WaveFacts,
     WaveReader,
@@ -144,7 +144,8 @@ def evaluation_outcomes(
     return [
         outcome
         for outcome in read_outcomes(storage, path)
-        if (edit_id := outcome.probe.edit_id) not in entries or entries[edit_id].stream in streams
+        if (edit_id := outcome.probe.edit_id or "") not in entries
+        or entries[edit_id].stream in streams
     ]
 
 

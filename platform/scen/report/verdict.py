@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from scen.evaluation.metrics import EvalReport
+from scen.pipeline.wave_facts import worst
 from scen.report.store import StoreFacts
-from scen.report.waves import worst
 
 MADE_BY = "scen report"
 

@@ -139,9 +139,8 @@ def _by_source(name: str, outcomes: Outcomes) -> dict[str, Outcomes]:
     sources = group(outcomes)
     common = sorted(sorted(sources, key=lambda s: -len(sources[s]))[:_MOST_SOURCES])
     rest = [o for o in outcomes if o.probe.source not in common]
-    return {f"{name}, {source}": sources[source] for source in common} | {
-        f"{name}, other sources": rest
-    }
+    by_source: dict[str, Outcomes] = {f"{name}, {s}": sources[s] for s in common}
+    return by_source | {f"{name}, other sources": rest}
 
 
 def _age_group(name: str, outcomes: Outcomes) -> AgeGroup:

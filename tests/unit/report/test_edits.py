@@ -4,7 +4,7 @@ from typing import Any
 
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe, ProbeKind
-from scen.report.waves import Answers, answered_by, worst
+from scen.pipeline.wave_facts import Answers, answered_by, worst
 
 
 def outcome(

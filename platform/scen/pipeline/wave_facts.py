@@ -184,7 +184,11 @@ class Answers:
             if edit_id is None:
                 continue
             if kind in ("reliability", "retention"):
-                answer = {"before": o.before, "after": o.after, "routed_to": o.routed_to}
+                answer: dict[str, Any] = {
+                    "before": o.before,
+                    "after": o.after,
+                    "routed_to": o.routed_to,
+                }
                 answer |= {"score": o.score, "exact": o.is_exact, "measured_at": version}
                 self._of(edit_id).update(answer)
             elif kind == "generality":
