@@ -69,12 +69,12 @@ def asking_probes(
         pairs = list(itertools.product(edits, ways))
     else:
         pairs = list(itertools.islice(_spread(edits, ways, rng), limit))
-    candidates = ((edit, _ask_in(way, edit, rng)) for edit, way in pairs)
-    return [
-        _asking_probe(edit, asked)
-        for edit, asked in candidates
-        if asked is not None and (has_roles or not asked.before)
-    ]
+    probes = []
+    for edit, way in pairs:
+        asked = wordings("test").ask(way, Topic(edit.prompt, edit.subject), rng)
+        if asked is not None and (has_roles or not asked.before):
+            probes.append(_asking_probe(edit, asked))
+    return probes
 
 
 def _spread(
@@ -84,10 +84,6 @@ def _spread(
     while edits:
         for way in rng.sample(ways, len(ways)):
             yield rng.choice(edits), way
-
-
-def _ask_in(way: str, edit: Edit, rng: random.Random) -> Rewording | None:
-    return wordings("test").ask(way, Topic(edit.prompt, edit.subject), rng)
 
 
 def _asking_probe(edit: Edit, asked: Rewording) -> Probe:
