@@ -194,7 +194,7 @@ def test_a_version_is_measured(opened: scen.Store) -> None:
     assert [(row.row, row.field) for row in some.rejections] == [(2, "target")]
 
 
-def test_the_log_tells_who_did_what_and_why(opened: scen.Store) -> None:
+def test_the_log_has_who_did_what_and_why(opened: scen.Store) -> None:
     commits = opened.log()
     assert [(c.version, c.action, c.why, c.num_edits) for c in commits] == [
         (1, "commit", "the first", 2),

@@ -19,7 +19,7 @@ def test_later_words_win(tmp_path: Path) -> None:
     assert (config.waves.size, config.router.theta) == (9, 0.7)
 
 
-def test_paper_mode_has_the_paper_s_settings_unless_told_otherwise() -> None:
+def test_paper_mode_defaults_to_the_paper_s_settings() -> None:
     paper = load_config(fixed={"method": "scen"})
     assert (paper.expert.steps, paper.expert.lr, paper.expert.stop_loss) == (10, 1e-4, 0)
     assert (paper.router.neuron_steps, paper.router.theta) == (20, 0.65)
@@ -65,7 +65,7 @@ def test_a_file_in_another_encoding_or_a_folder_is_refused(tmp_path: Path) -> No
         load_config(tmp_path)
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as refused:
         load_config(overrides=["expert.steps=0", "waves.sizes=3"])
     assert "expert.steps: " in str(refused.value)

@@ -68,7 +68,9 @@ def test_eval_prints_one_object_with_every_figure(
     assert len(lines) == 3 + 3 + 4
 
 
-def test_ask_tells_answer_route_and_version(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_prints_answer_route_and_version(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     prompt = str(ROWS[1]["prompt"])
     found = told(capsys, "ask", prompt, "--store", store, "--base-answer")
     assert (found["route"], found["edit_id"], found["version"]) == ("edit", "e1", 1)

@@ -22,7 +22,7 @@ def test_without_a_file_nothing_stays_gathered() -> None:
 
 
 @pytest.mark.parametrize("name", ["zero3.json", "zero3_offload.json"])
-def test_the_files_that_come_along(name: str) -> None:
+def test_the_packaged_files_are_valid(name: str) -> None:
     found = read_deepspeed(str(CONFIGS / "deepspeed" / name))["zero_optimization"]
     assert found["stage"] == 3
     assert ("offload_param" in found) is ("offload" in name)
