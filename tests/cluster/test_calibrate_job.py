@@ -22,7 +22,7 @@ from scen.snapshot.method import find_profile
 from scen_jobs.__main__ import main
 
 pytestmark = [pytest.mark.cluster, pytest.mark.e2e, pytest.mark.timeout(1200)]
-EDITS, TALK = 22, 24
+EDITS, TALK = 24, 40
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(head: Head, edits: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Calibration on the first edits, for a base that has hardly been trained."""
     home = tmp_path_factory.mktemp("calibrated")
-    folder = write_synthetic_base(home / "base", World.drawn(), steps=20)
+    folder = write_synthetic_base(home / "base", World.drawn(), steps=60)
     talk, out = home / "talk.txt", home / "profile.json"
     talk.write_text("\n".join(small_talk()[:TALK]))
     base = BaseConfig(name=str(folder), template="raw", dtype="float32", device="cpu")
