@@ -55,11 +55,11 @@ setup: $(READY)
 demo: $(READY)
 	$(BIN)/scen demo
 
-# tests/cluster kills and times processes, so it runs alone.
+# tests/cluster kills processes and starts a Ray head per test process, so it runs by itself.
 test: $(READY)
 	$(BIN)/scen base fetch
 	$(PYTEST) -m "not gpu" $(SIDE_BY_SIDE) --ignore tests/cluster --ignore tests/vllm_engine
-	$(PYTEST) -m "not gpu" tests/cluster
+	$(PYTEST) -m "not gpu" $(SIDE_BY_SIDE) tests/cluster
 
 # Markers: pyproject.toml. The folders are named because collecting the others imports Ray.
 test-fast: $(READY)

@@ -1,7 +1,6 @@
 """Settings: one frozen, typed tree, written by hand as YAML and saved resolved as JSON."""
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -209,12 +208,6 @@ def load_config(
         return Config.model_validate(given)
     except ValidationError as err:
         raise ConfigError(_explain(err)) from err
-
-
-def dump_config(config: Config) -> dict[str, Any]:
-    """A config as JSON types, every field filled in."""
-    dumped: dict[str, Any] = json.loads(config.model_dump_json())
-    return dumped
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

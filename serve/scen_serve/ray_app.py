@@ -78,7 +78,7 @@ class Replica:
     def __init__(self, args: dict[str, Any]) -> None:
         """Raises RuntimeError if no version of the store can be loaded within a minute, and
         ConfigError if other machines could send requests without a key."""
-        from scen.cluster.session import RegistryNews
+        from scen.cluster.session import RegistryListener
         from scen.fs import Storage
         from scen_serve.main import build_app, build_service
 
@@ -90,7 +90,7 @@ class Replica:
         setup_logs(parsed.log_format, parsed.log_level, is_guest=True)
         check_proxy(parsed, proxy_host())
         keys = read_key_file(parsed.key_file)
-        self._service = build_service(parsed, news=RegistryNews(Storage(parsed.store).uri))
+        self._service = build_service(parsed, news=RegistryListener(Storage(parsed.store).uri))
         self._app = build_app(parsed, self._service, keys)
         self._stop = threading.Event()
         self._is_cold = True

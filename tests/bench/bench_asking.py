@@ -27,7 +27,7 @@ import torch
 
 from bench.report import base_option, emit, new_parser, numbers, timed
 from scen.data import Validator, ingest
-from scen.data.asking import Ask, wordings
+from scen.data.asking import Topic, wordings
 from scen.data.read import read_prompts
 from scen.evaluation.probes import Probe, asking_probes, edit_probes, locality_probes
 from scen.evaluation.run_eval import encode_turns
@@ -69,7 +69,7 @@ def messages(edits: Sequence[Edit], others: Sequence[Edit], seed: int) -> list[P
 
 def _in_way(way: str, text: str, draw: random.Random) -> str:
     """A question in a way of asking; as it is, where it cannot be put so."""
-    asked = wordings("test").ask(way, Ask(text), draw)
+    asked = wordings("test").ask(way, Topic(text), draw)
     return text if asked is None else asked.text
 
 

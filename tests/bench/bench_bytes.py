@@ -27,7 +27,7 @@ from bench.report import base_option, emit, new_parser, numbers
 from scen.calibration.choose_expert import bare_model
 from scen.config import load_config
 from scen.data import Validator, ingest
-from scen.data.asking import Ask, wordings
+from scen.data.asking import Topic, wordings
 from scen.ledger.tensors import read_tensor, stored_parts
 from scen.model.base import Base, load_base
 from scen.model.batch import pad_prompts
@@ -76,7 +76,7 @@ def ways_of(edits: Sequence[Edit]) -> dict[str, list[str]]:
     for way in WAYS:
         texts = []
         for edit in edits:
-            found = wordings("test").ask(way, Ask(edit.prompt, edit.subject), random.Random(0))
+            found = wordings("test").ask(way, Topic(edit.prompt, edit.subject), random.Random(0))
             texts.append(edit.prompt if found is None else found.text)
         asked[way] = texts
     return asked

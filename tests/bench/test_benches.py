@@ -101,7 +101,7 @@ def test_workers_have_a_row_beside_one_process(tiny_folder: Path) -> None:
     assert shared["shard_mb"] < whole_mb
 
 
-def test_a_large_stream_is_told_of_by_tenths() -> None:
+def test_a_large_stream_has_a_line_per_tenth() -> None:
     lines = run_bench("bench_large_stream.py", "--edits", 40, "--wave-size", 10)
     assert [line["edits"] for line in lines] == [10, 20, 30, 40, 40]
     assert min(least(line, "seconds", "edits_per_second", "peak_mb") for line in lines) > 0

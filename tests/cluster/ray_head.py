@@ -119,7 +119,7 @@ def _start_once(home: Path, cpus: int) -> tuple[subprocess.Popen[bytes], Head] |
     return None
 
 
-def stop_tree(process: subprocess.Popen[bytes], grace_s: float = 8) -> None:
+def stop_tree(process: subprocess.Popen[bytes], grace_s: float = 3) -> None:
     """End a process and all of its children; never anybody else's Ray."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(process.pid)

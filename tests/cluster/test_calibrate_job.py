@@ -90,7 +90,7 @@ def test_mlflow_has_the_run_with_its_plots_and_the_profile(found: Found) -> None
     assert 0 <= run.data.metrics["calibration/auc"] <= 1
 
 
-def test_what_calibration_refuses_is_told_by_the_driver(
+def test_errors_of_calibration_reach_the_driver(
     head: Head, edits: Path, found: Found, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "none.json"

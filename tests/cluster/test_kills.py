@@ -1,15 +1,14 @@
 """`kill -9` of workers and drivers: every edit is committed once, and nothing is made twice."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+import forked
+from cluster import wave_driver
 from cluster.ray_head import Head
 from cluster.wave_case import EDITS, case_config, run_case
 from scen.cluster.worker_group import WorkerGroup
@@ -17,8 +16,7 @@ from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
 
 pytestmark = pytest.mark.cluster
-SCRIPT = Path(__file__).with_name("wave_driver.py")
-TESTS = Path(__file__).parents[1]
+PARTS = (len(EDITS) + 1) // 2
 # Each life of the driver ends later than the one before it.
 ENDS = ["planned", "mid-train", "trained", "mid-evaluate", "evaluated", "committed", "tracked"]
 
@@ -43,7 +41,7 @@ def parts_of(folder: Path) -> int:
 
 @pytest.mark.usefixtures("ray")
 def test_a_killed_worker_is_replaced(head: Head, tiny_folder: Path, tmp_path: Path) -> None:
-    config = case_config(tiny_folder, expert={"batch_size": 2, "steps": 100, "stop_loss": 0})
+    config = case_config(tiny_folder, expert={"batch_size": 2, "steps": 60, "stop_loss": 0})
     victims: list[psutil.Process] = []
     parts_then: list[int] = []
 
@@ -56,35 +54,31 @@ def test_a_killed_worker_is_replaced(head: Head, tiny_folder: Path, tmp_path: Pa
     with WorkerGroup() as group:
         run_case(tmp_path / "killed", config, group, kill_one)
         assert not victims[0].is_running()
-    assert 1 <= parts_then[0] < 11  # it died in the middle
+    assert 1 <= parts_then[0] < PARTS  # it died in the middle
     run_case(tmp_path / "alone", config)
     found = content(tmp_path / "killed")
     assert found["edits"] == content(tmp_path / "alone")["edits"]
-    assert [row for _, row in found["experts"]] == list(range(21))
+    assert [row for _, row in found["experts"]] == list(range(len(EDITS)))
     assert len(found["commits"]) == 1
 
 
-def start(address: str, folder: Path, base: Path, *moment: str) -> tuple[int, str]:
-    """One life of a driver: its exit status, and what it said on stderr."""
-    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-P", str(SCRIPT), address, str(folder), str(base), *moment],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stderr
+def drive(address: str | None, folder: Path, base: Path, moment: str | None = None) -> int:
+    """The exit status of one life of a driver."""
+    args = (address, str(folder), str(base), moment)
+    return forked.live(folder.with_suffix(".log"), wave_driver.drive, *args, on_ray=True)
 
 
 def test_a_driver_that_is_killed_at_every_step_is_simply_run_again(
     head: Head, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    assert start("here", tmp_path / "alone", tiny_folder)[0] == 0
+    assert drive(None, tmp_path / "alone", tiny_folder) == 0
     versions = []
     for moment in ENDS:
-        status, said = start(head.address, tmp_path / "killed", tiny_folder, moment)
-        assert status == -signal.SIGKILL, said
+        status = drive(head.address, tmp_path / "killed", tiny_folder, moment)
+        assert status == -signal.SIGKILL, (tmp_path / "killed.log").read_text()
         versions.append(open_ledger(Storage(str(tmp_path / "killed"))).version())
     assert versions == [0, 0, 0, 0, 0, 1, 1]
     before = content(tmp_path / "killed")
-    assert start(head.address, tmp_path / "killed", tiny_folder)[0] == 0
+    assert drive(head.address, tmp_path / "killed", tiny_folder) == 0
     assert content(tmp_path / "killed") == before == content(tmp_path / "alone")
     assert [edit_id for edit_id, *_ in before["edits"]] == [edit.id for edit in EDITS]

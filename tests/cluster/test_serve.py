@@ -62,7 +62,7 @@ def log_lines(event: str) -> list[dict[str, Any]]:
     return [line for line in told if line["event"] == event]
 
 
-def test_replicas_tell_their_requests_in_the_log(app: Deployed) -> None:
+def test_replicas_log_their_requests(app: Deployed) -> None:
     edit = serve_edits(1, 7)[0]
     prompt = app.store.base.template.render(edit.prompt)
     raw = app.client.completions.with_raw_response.create(
@@ -157,7 +157,7 @@ def follows(app: Deployed) -> str:
     return str(found)
 
 
-def test_replicas_are_told_of_versions_by_the_registry_and_find_them_without(
+def test_replicas_learn_of_versions_from_the_registry_or_by_polling(
     app: Deployed,
 ) -> None:
     wait_until(lambda: follows(app) == "registry" and not app.ask("Who?").error, 60)

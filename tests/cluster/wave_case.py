@@ -1,4 +1,4 @@
-"""A wave of 21 edits on the tiny base, and how it is run: in one process or on workers."""
+"""A wave of 13 edits on the tiny base, and how it is run: in one process or on workers."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ EDITS = tuple(
         subject=WORDS[i % 10],
         rephrases=(Rephrase(f"number {i} was founded by whom?", "orig"),),
     )
-    for i in range(21)
+    for i in range(13)
 )
 
 
@@ -46,7 +46,7 @@ class Ran:
 
 
 def case_config(base: Path, **sections: dict[str, Any]) -> Config:
-    """Short training in six parts; keywords are sections of the settings."""
+    """Short training in four parts; keywords are sections of the settings."""
     plain: dict[str, dict[str, Any]] = {
         "base": {
             "name": str(base),
@@ -56,7 +56,7 @@ def case_config(base: Path, **sections: dict[str, Any]) -> Config:
         },
         "expert": {"layer": 3, "batch_size": 4, "steps": 8, "lr": 0.1},
         "evaluation": {"batch_size": 8, "max_new_tokens": 12, "locality_tokens": 4},
-        "waves": {"size": 21},
+        "waves": {"size": 13},
         "cluster": {"workers": 2, "strategy": "replicate", "timeout_s": 60},
     }
     return load_config(

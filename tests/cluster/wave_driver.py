@@ -1,13 +1,11 @@
 """The driver of a wave on a Ray cluster, or one that dies by SIGKILL at a moment that is named.
 
-python wave_driver.py ADDRESS STORE BASE [MOMENT], where a MOMENT is `mid-train`, `mid-evaluate`
-(some pieces are written down), or the step that was just done: planned, trained, evaluated,
-committed, tracked. ADDRESS may be `here`: no Ray, the work is done in this process.
+A moment is `mid-train`, `mid-evaluate` (some pieces are written down), or the step that was just
+done: planned, trained, evaluated, committed, tracked.
 """
 
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -74,9 +72,9 @@ class MortalParts:
         return tracked
 
 
-def drive(address: str, folder: str, base: str, fatal: str | None = None) -> None:
-    """Run the wave to its end, or to the moment."""
-    config = case_config(Path(base), expert={"batch_size": 2})
+def drive(address: str | None, folder: str, base: str, fatal: str | None = None) -> None:
+    """Run the wave to its end, or to the moment; without an address, in this process."""
+    config = case_config(Path(base), expert={"batch_size": 2}, cluster={"workers": 1})
     store = create_store(Storage(folder), config, NEUTRAL)
 
     def progress(step: str, _done: int, _total: int) -> None:
@@ -85,13 +83,9 @@ def drive(address: str, folder: str, base: str, fatal: str | None = None) -> Non
 
     with ExitStack() as stack:
         make = LocalParts
-        if address != "here":
+        if address is not None:
             stack.enter_context(ray_session(address))
             make = partial(RayParts, group=stack.enter_context(WorkerGroup()))  # type: ignore[assignment]
         parts = make(store, config, LOCALITY, NullTracker(), progress)
         wave = Wave("case", 0, EDITS, settings(config, store))
         run_wave(wave, MortalParts(parts, fatal), store.storage)
-
-
-if __name__ == "__main__":
-    drive(*sys.argv[1:])

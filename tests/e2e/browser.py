@@ -18,8 +18,8 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[webdriver.Chrome]:
     """Chromium without a window."""
     assert CHROMIUM is not None
     assert DRIVER is not None
@@ -30,6 +30,17 @@ def browser() -> Iterator[webdriver.Chrome]:
     service = webdriver.ChromeService(executable_path=DRIVER)
     with webdriver.Chrome(options=options, service=service) as found:
         yield found
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """A new tab; servers have ports of their own, so nothing is stored for its pages."""
+    first = chromium.current_window_handle
+    chromium.switch_to.new_window("tab")
+    chromium.get_log("browser")  # type: ignore[no-untyped-call]  # of other tests
+    yield chromium
+    chromium.close()
+    chromium.switch_to.window(first)
 
 
 class Person:

@@ -1,14 +1,14 @@
 """Runs a stream of two waves on a tiny base, or dies by SIGKILL at a point that is named.
 
-python killed_stream.py STORE DIARY BASE METHOD [POINT], where a POINT is a wave and a moment, such
-as `1 after train`. A run that lives goes through the stream twice and tells what it did, as JSON.
+A point is a wave and a moment, such as `1 after train`. A run that lives goes through the stream
+twice and tells what it did, as JSON.
 """
 
 import json
 import os
 import signal
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -121,8 +121,8 @@ def settings(base: str, method: str) -> Config:
     )
 
 
-def run(store: str, diary: str, base: str, method: str, fatal: str | None = None) -> None:
-    """The stream, and where it lives the stream again."""
+def run(store: str, diary: str, out: str, base: str, method: str, fatal: str | None) -> None:
+    """The stream, and where it lives the stream again; `out` is the file to tell in."""
     config, moments = settings(base, method), Moments(fatal)
     opened = create_store(Storage(store), config, NEUTRAL)
     tracker = FileTracker(Storage(diary), moments)
@@ -137,8 +137,4 @@ def run(store: str, diary: str, base: str, method: str, fatal: str | None = None
             assert step.report is not None
             steps.append([step.report.version, step.report.tracked])
         told[name] = {"steps": steps, "passed": moments.passed}
-    sys.stdout.write(json.dumps(told))
-
-
-if __name__ == "__main__":
-    run(*sys.argv[1:])
+    Path(out).write_text(json.dumps(told))

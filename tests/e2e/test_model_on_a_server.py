@@ -9,8 +9,8 @@ from e2e.mlflow_server import mlflow_server
 from scen.ledger.actions import About, Revoke
 from scen.pipeline.models import sync_models
 from scen.snapshot.open import OpenStore
-from unit.export.test_logged_model import engine, in_a_fresh_process
 from unit.serve.conftest import store
+from unit.tracking.test_logged_model import engine, in_a_fresh_process
 
 __all__ = ["store"]  # a fixture
 pytestmark = pytest.mark.e2e

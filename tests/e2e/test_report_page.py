@@ -7,13 +7,13 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from e2e.browser import browser, needs_browser
+from e2e.browser import browser, chromium, needs_browser
 from scen.fs import Storage
 from scen.report.render import make_report, publish
 from scen.report.store import Wanted, read_store
 from unit.report.conftest import SCRIPT, made
 
-__all__ = ["browser", "made"]  # fixtures
+__all__ = ["browser", "chromium", "made"]  # fixtures
 
 pytestmark = [pytest.mark.e2e, needs_browser]
 

@@ -1,10 +1,7 @@
 """`kill -9` at each step of a wave: the stream is run again, and nothing is lost or doubled."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +10,11 @@ from typing import Any
 
 import pytest
 
+import forked
+from e2e import killed_stream
 from scen.fs import Storage
 from scen.ledger.ledger import open_ledger
 
-SCRIPT = Path(__file__).with_name("killed_stream.py")
 EDIT_IDS = [f"edit-{i}" for i in range(6)]
 # The steps that leave a mark and are not done again, with the moment that shows them done.
 MARKS = {"trained": "after train", "evaluated": "after evaluate", "tracked": "told"}
@@ -48,13 +46,13 @@ class Life:
     told: dict[str, Any]
 
 
-def start(folder: Path, base: Path, method: str, *point: str) -> subprocess.CompletedProcess[str]:
-    """One run of the stream in a process of its own."""
-    store, diary = str(folder / "store"), str(folder / "diary")
-    command = [sys.executable, "-P", str(SCRIPT), store, diary, str(base), method, *point]
-    # One thread: runs share the machine two by two, and sums keep their order.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def start(folder: Path, base: Path, method: str, point: str | None = None) -> int:
+    """The exit status of one run of the stream in a process of its own; what it did is in `told`.
+
+    One thread each: runs share the machine two by two, and sums keep their order.
+    """
+    places = [str(folder / name) for name in ("store", "diary", "told")]
+    return forked.live(folder / "log", killed_stream.run, *places, str(base), method, point)
 
 
 def marks_of(store: Storage) -> dict[int, list[str]]:
@@ -72,11 +70,11 @@ def live(folder: Path, base: Path, method: str, point: str | None) -> Life:
     """A run that is killed, where there is a point, and one that is not."""
     store, dead = Storage(str(folder / "store")), None
     if point is not None:
-        status = start(folder, base, method, point).returncode
+        status = start(folder, base, method, point)
         dead = (status, marks_of(store), open_ledger(store).version())
-    last = start(folder, base, method)
-    assert last.returncode == 0, last.stderr
-    return Life(store, Storage(str(folder / "diary")), dead, json.loads(last.stdout))
+    assert start(folder, base, method) == 0, (folder / "log").read_text()
+    told = json.loads((folder / "told").read_text())
+    return Life(store, Storage(str(folder / "diary")), dead, told)
 
 
 LifeOf = Callable[[str, str | None], Life]
@@ -84,8 +82,7 @@ LifeOf = Callable[[str, str | None], Life]
 
 @pytest.fixture(scope="module")
 def life_of(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LifeOf]:
-    """The life of a store by method and point. Two are lived at a time, as most of it is waiting
-    for imports."""
+    """The life of a store by method and point. Two are lived at a time."""
     lives: dict[tuple[str, str | None], Future[Life]] = {}
     with ThreadPoolExecutor(2) as pool:
         for key in [("scen-lr", None), ("scen", None), *((m, p) for m, p, _, _ in POINTS)]:

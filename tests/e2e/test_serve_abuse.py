@@ -151,14 +151,13 @@ def test_random_bodies_are_answered_or_refused(
     assert chat(client, edit.prompt).choices[0].message.content == alone(store, edit.prompt)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff\xfe", b"null", b"[]", b'"a"', b"1e999", b"[" * 5000, b'{"a":' * 900]
-)
-def test_bodies_that_are_no_objects(url: str, body: bytes) -> None:
-    for path in PATHS:
-        told = httpx.post(f"{url}{path}", content=body, headers=ROOT)
-        assert told.status_code in (400, 413), told.text
-        require_honest(told)
+def test_bodies_that_are_no_objects(url: str) -> None:
+    deep = [b"[" * 5000, b'{"a":' * 900]
+    for body in (b"", b"{", b"\xff\xfe", b"null", b"[]", b'"a"', b"1e999", *deep):
+        for path in PATHS:
+            answer = httpx.post(f"{url}{path}", content=body, headers=ROOT)
+            assert answer.status_code in (400, 413), (body[:9], answer.text)
+            require_honest(answer)
 
 
 def test_every_path_is_closed_to_strangers(url: str) -> None:

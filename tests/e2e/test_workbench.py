@@ -9,7 +9,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from e2e.browser import LOW_CONTRAST, Person, browser, needs_browser
+from e2e.browser import LOW_CONTRAST, Person, browser, chromium, needs_browser
 from e2e.serving import Server, service, store, url
 from scen.config import load_config
 from scen.data import Rejection
@@ -23,7 +23,7 @@ from scen_serve.service import Service
 from scen_serve.settings import EngineLimits
 from unit.serve.conftest import alone, commit_wave, serve_edits, unrelated
 
-__all__ = ["browser", "service", "store", "url"]  # fixtures
+__all__ = ["browser", "chromium", "service", "store", "url"]  # fixtures
 
 ROLES = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, needs_browser]

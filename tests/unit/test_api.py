@@ -86,8 +86,8 @@ def test_the_names_are_these() -> None:
     assert {*NAMES, "__version__"} == set(dir(scen))
     assert all(getattr(scen, name).__doc__ for name in NAMES)
     assert members(scen.Store) == {
-        "uri", "version", "profile", "edit", "forecast", "ask", "evaluate", "snapshot", "revoke", "expire",
-        "rollback", "log",
+        "uri", "version", "profile", "edit", "forecast", "ask", "evaluate", "snapshot", "revoke",
+        "expire", "rollback", "log",
     }  # fmt: skip
     assert members(scen.Snapshot) == {"version", "edits", "ask", "evaluate"}
     with pytest.raises(AttributeError, match="no attribute 'oepn'"):
@@ -194,7 +194,7 @@ def test_a_version_is_measured(opened: scen.Store) -> None:
     assert [(row.row, row.field) for row in some.rejections] == [(2, "target")]
 
 
-def test_the_log_tells_who_did_what_and_why(opened: scen.Store) -> None:
+def test_the_log_has_who_did_what_and_why(opened: scen.Store) -> None:
     commits = opened.log()
     assert [(c.version, c.action, c.why, c.num_edits) for c in commits] == [
         (1, "commit", "the first", 2),

@@ -9,23 +9,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from scen.benchmark.editors.scen_methods import Edited, Progress
 from scen.evaluation.probes import Probe
 from scen.evaluation.run_eval import (
     EvalLimits,
     ProbeRow,
+    answer_rows,
     encode_probe,
     encode_turns,
+    force_rows,
     order_probes,
-    teacher_forced_accuracy,
+    prefill_rows,
+    row_logits,
+    row_text,
 )
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
-from scen.model.decode import Decoded, EditedModel, answer, copy_cache
-from scen.model.prefill import Prefill
+from scen.model.decode import EditedModel, copy_cache
 from scen.model.route import Route
-from scen.records import EncodedEdit, EncodedPrompt, digest_bytes
+from scen.records import EncodedPrompt, digest_bytes
 
 
 @dataclass(frozen=True)
@@ -98,45 +102,23 @@ def _rewritten(base: Base, edited: Edited, probe: Probe) -> EncodedPrompt:
 def _ask(
     base: Base, edited: Edited, model: EditedModel, rows: list[ProbeRow]
 ) -> dict[int, ProbeAnswer]:
-    batch = pad_prompts([row.prompt for row in rows], base.pad_id, base.device)
-    filled = model.prefill(batch)
-    route = model.route(filled)
-    compare = any(row.probe.target is None for row in rows)
-    budget = max(row.budget for row in rows)
-    decoded = answer(model, filled, route, budget, keep_logits=compare)
-    accuracy = _teacher_forced(model, filled, rows, decoded)
+    filled = prefill_rows(base, model, rows)
+    decoded = answer_rows(model, filled, rows, model.route(filled))
+    teacher_forced = force_rows(model, filled, rows, decoded.route)
     return {
         row.index: ProbeAnswer(
-            text=base.template.decode(decoded.tokens[i][: row.budget]),
-            routed_to=edited.name(int(route.expert_B[i])),
-            score=float(route.score_B[i]),
-            teacher_forced=accuracy.get(i),
-            digest=_digest(decoded, i, row) if row.probe.target is None else None,
+            text=row_text(base, decoded, i, row),
+            routed_to=edited.name(int(decoded.route.expert_B[i])),
+            score=float(decoded.route.score_B[i]),
+            teacher_forced=teacher_forced[i][1],
+            digest=_digest(row_logits(decoded, i, row)) if row.probe.target is None else None,
             extra_tokens=0,
         )
         for i, row in enumerate(rows)
     }
 
 
-def _teacher_forced(
-    model: EditedModel, filled: Prefill, rows: list[ProbeRow], decoded: Decoded
-) -> dict[int, float]:
-    """Teacher-forced accuracy by row, for rows with a target."""
-    targeted = [i for i, row in enumerate(rows) if row.target]
-    if not targeted:
-        return {}
-    edits = [EncodedEdit(rows[i].prompt, rows[i].target, 0) for i in targeted]
-    route = decoded.route.take(torch.tensor(targeted, device=decoded.route.expert_B.device))
-    reused = filled if len(targeted) == len(rows) else None
-    return dict(zip(targeted, teacher_forced_accuracy(model, edits, route, reused)[1], strict=True))
-
-
-def _digest(decoded: Decoded, index: int, row: ProbeRow) -> str:
-    """Digest of the logits of a row's answer, within its budget."""
-    assert decoded.logits_BSV is not None
-    tokens = decoded.tokens[index][: row.budget]
-    steps = min(len(tokens) + int(decoded.stopped[index]), row.budget)
-    logits_SV = decoded.logits_BSV[index, :steps]
+def _digest(logits_SV: Tensor) -> str:
     return digest_bytes(logits_SV.float().contiguous().cpu().numpy().tobytes())
 
 

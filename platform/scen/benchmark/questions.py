@@ -16,9 +16,10 @@ from scen.benchmark.ask import ProbeAnswer, ask_probes, beam_answers
 from scen.benchmark.editors.in_context import NoEditor
 from scen.benchmark.editors.scen_methods import Edited, Editor
 from scen.benchmark.settings import BenchmarkSettings, Material, Progress, Row, data_path
-from scen.benchmark.tables import PUBLISHED, ProbeResult, counts, quality, retention, share
+from scen.benchmark.tables import PUBLISHED, counts, quality, retention
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
+from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe, asking_probes, portability_probes
 from scen.evaluation.run_eval import EvalLimits, teacher_forced_loss
 from scen.model.base import Base
@@ -79,14 +80,14 @@ class UpstreamTest:
         hits = [a < b for a, b in zip(after[prose:half], after[half:], strict=True)]
         return {
             "upstream/perplexity": math.exp(fmean(after[:prose])),
-            "upstream/cloze": share(hits),
+            "upstream/cloze": fmean(hits),
             "upstream/identical": share_equal(self.before, after),
         }
 
 
 def share_equal(before: Sequence[float], after: Sequence[float]) -> float:
     """The share of pairs that are bit-identical."""
-    return share(a == b for a, b in zip(before, after, strict=True))
+    return fmean(a == b for a, b in zip(before, after, strict=True))
 
 
 def text_losses(base: Base, edited: Edited, texts: Sequence[tuple[str, str]]) -> list[float]:
@@ -187,8 +188,10 @@ class QuestionBenchmark:
         began = time.perf_counter()
         edited = editor.edit(self.base, self.edits, partial(progress, f"{method}: edit"))
         seconds = time.perf_counter() - began - edited.spare_seconds
-        results = self._results(edited, method, progress)
-        figures = quality(results) | {
+        answers = self._answers(edited, range(len(self.probes)), method, progress)
+        outcomes = self._outcomes(answers, progress)
+        figures = quality(outcomes) | {
+            "extra_tokens": fmean(answer.extra_tokens for answer in answers),
             "seconds_per_edit": seconds / total,
             "bytes_per_edit": edited.num_bytes / total,
         }
@@ -199,7 +202,8 @@ class QuestionBenchmark:
             figures |= self._beam(
                 edited, lambda n: progress(f"{method}: beam", n, 2 * self.settings.beam_limit)
             )
-        return Row(method, total, figures, retention(results), counts(results))
+        ages = [place / total for place in self.places]
+        return Row(method, total, figures, retention(outcomes, ages), counts(outcomes))
 
     def _add_other_ways(self) -> None:
         place = {edit.id: i for i, edit in enumerate(self.edits)}
@@ -210,18 +214,29 @@ class QuestionBenchmark:
         self.probes += probes
         self.places += [place[probe.edit_id or ""] for probe in probes]
 
-    def _results(self, edited: Edited, method: str, progress: Progress) -> list[ProbeResult]:
+    def _outcomes(self, answers: Sequence[ProbeAnswer], progress: Progress) -> list[Outcome]:
+        """A method's answers beside the base's."""
         if self._before is None:
             bare = NoEditor().edit(self.base, self.edits, lambda *_: None)
-            targetless = [i for i, probe in enumerate(self.probes) if probe.target is None]
-            answers = self._answers(bare, targetless, "base", progress)
-            self._before = dict(zip(targetless, answers, strict=True))
-        indices = range(len(self.probes))
-        after = self._answers(edited, indices, method, progress)
-        ages = [place / len(self.edits) for place in self.places]
-        return [
-            ProbeResult(self.probes[i], self._before.get(i), after[i], ages[i]) for i in indices
-        ]
+            free = [i for i, probe in enumerate(self.probes) if probe.target is None]
+            known = self._answers(bare, free, "base", progress)
+            self._before = dict(zip(free, known, strict=True))
+        outcomes = []
+        for i, (probe, after) in enumerate(zip(self.probes, answers, strict=True)):
+            before = self._before.get(i)
+            outcomes.append(
+                Outcome(
+                    probe=probe,
+                    before="" if before is None else before.text,
+                    after=after.text,
+                    routed_to=after.routed_to,
+                    score=after.score,
+                    nearest=None,
+                    identical=None if before is None else after.digest == before.digest,
+                    forced_after=after.teacher_forced,
+                )
+            )
+        return outcomes
 
     def _answers(
         self, edited: Edited, indices: Sequence[int], method: str, progress: Progress
@@ -265,9 +280,8 @@ class QuestionBenchmark:
             folds = [self.folds[i] for i in indices]
             limits = (self.settings.batch_size // 2 or 1, _MAX_TOKENS)
             answers = beam_answers(self.base, edited, prompts, folds, limits, progress)
-            shares[f"beam/{name}"] = share(
-                text == self.probes[i].target for text, i in zip(answers, indices, strict=True)
-            )
+            hits = [text == self.probes[i].target for text, i in zip(answers, indices, strict=True)]
+            shares[f"beam/{name}"] = fmean(hits or [0.0])
         return shares
 
 

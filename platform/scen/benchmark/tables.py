@@ -1,12 +1,12 @@
-"""Figures from probe results, and tables of figures for the terminal, MLflow and Markdown."""
+"""Figures from outcomes of probes, and tables of them for the terminal, MLflow and Markdown."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scen.benchmark.ask import ProbeAnswer
 from scen.benchmark.settings import Row
-from scen.evaluation.probes import Probe
+from scen.evaluation.metrics import Outcome, group, mean, of_kind, share
+from scen.evaluation.probes import ProbeKind
 
 DECILES = 10
 PUBLISHED = "orig"
@@ -15,115 +15,67 @@ ASKED, ASKED_SAID, LEFT_ALONE = "asked/", "contained/asked/", "unchanged/"
 """Prefixes of figures by way of asking (exact answers; target within the answer) and by task."""
 PORTABLE = "contained/portability/"
 """Prefix of the shares of answers that contain what follows from an edit, by kind of question."""
+_UNEDITED: tuple[ProbeKind, ...] = ("near_miss", "locality")
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """A probe, the base's answer (None for probes with a target, where it is not needed) and the
-    method's; `age` is the position of its edit in the stream, from 0 (oldest) to 1."""
-
-    probe: Probe
-    before: ProbeAnswer | None
-    after: ProbeAnswer
-    age: float = 0.0
-
-    @property
-    def is_exact(self) -> bool:
-        """True if the answer equals the target exactly."""
-        return self.after.text == self.probe.target
-
-    @property
-    def is_contained(self) -> bool:
-        """True if the answer contains the target, ignoring case."""
-        return (self.probe.target or "").casefold() in self.after.text.casefold()
-
-    @property
-    def is_unchanged(self) -> bool:
-        """True if the answer equals the base's."""
-        return self.before is not None and self.after.text == self.before.text
-
-    @property
-    def is_identical(self) -> bool:
-        """True if the logits of the answer are bit-identical to the base's."""
-        return self.before is not None and self.after.digest == self.before.digest
-
-
-def quality(results: Sequence[ProbeResult]) -> dict[str, float]:
+def quality(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """All shares of a method, by name.
 
     `average` is the mean of reliability, published generality and unrelated locality, as in the
     paper (arXiv 2404.02699), as far as there are such probes.
     """
-    prompts = [a for a in results if a.probe.kind == "reliability"]
-    rephrases = [a for a in results if a.probe.kind == "generality"]
-    unedited = _by_source([a for a in results if a.probe.kind in ("near_miss", "locality")])
-    figures = {"reliability": share(a.is_exact for a in prompts)}
-    for source, group in _by_source(rephrases).items():
-        figures[f"generality/{source}"] = share(a.is_exact for a in group)
-    for source, group in unedited.items():
-        figures[f"locality/{source}"] = share(a.is_unchanged for a in group)
-    figures["logits_identical"] = share(
-        a.is_identical for group in unedited.values() for a in group
-    )
-    for way, group in _by_source([a for a in results if a.probe.kind == "asking"]).items():
-        figures[f"{ASKED}{way}"] = share(a.is_exact for a in group)
-        figures[f"{ASKED_SAID}{way}"] = share(a.is_contained for a in group)
-    for task, group in _by_source([a for a in results if a.probe.kind == "task"]).items():
-        figures[f"{LEFT_ALONE}{task}"] = share(a.is_unchanged for a in group)
-    for kind, group in _by_source([a for a in results if a.probe.kind == "portability"]).items():
-        figures[f"{PORTABLE}{kind}"] = share(a.is_contained for a in group)
-    for name, group in (("reliability", prompts), ("generality", rephrases)):
-        if group:
-            figures[f"teacher_forced/{name}"] = fmean(a.after.teacher_forced or 0.0 for a in group)
-            figures[f"contained/{name}"] = share(a.is_contained for a in group)
+    prompts, rephrases = of_kind(outcomes, "reliability"), of_kind(outcomes, "generality")
+    unedited = of_kind(outcomes, *_UNEDITED)
+    figures = {"reliability": share(o.is_exact for o in prompts) or 0.0}
+    for source, members in group(rephrases).items():
+        figures[f"generality/{source}"] = fmean(o.is_exact for o in members)
+    for source, members in group(unedited).items():
+        figures[f"locality/{source}"] = fmean(o.is_unchanged for o in members)
+    figures["logits_identical"] = share(bool(o.identical) for o in unedited) or 0.0
+    for way, members in group(of_kind(outcomes, "asking")).items():
+        figures[f"{ASKED}{way}"] = fmean(o.is_exact for o in members)
+        figures[f"{ASKED_SAID}{way}"] = fmean(o.is_contained for o in members)
+    for task, members in group(of_kind(outcomes, "task")).items():
+        figures[f"{LEFT_ALONE}{task}"] = fmean(o.is_unchanged for o in members)
+    for kind, members in group(of_kind(outcomes, "portability")).items():
+        figures[f"{PORTABLE}{kind}"] = fmean(o.is_contained for o in members)
+    for name, members in (("reliability", prompts), ("generality", rephrases)):
+        if members:
+            figures[f"teacher_forced/{name}"] = mean(o.forced_after for o in members) or 0.0
+            figures[f"contained/{name}"] = fmean(o.is_contained for o in members)
     heads = ("reliability", f"generality/{PUBLISHED}", "locality/unrelated")
-    figures["average"] = fmean(figures[name] for name in heads if name in figures)
-    figures["extra_tokens"] = fmean(a.after.extra_tokens for a in results)
-    return figures
+    return figures | {"average": fmean(figures[name] for name in heads if name in figures)}
 
 
-def retention(results: Sequence[ProbeResult]) -> list[float]:
-    """Reliability by tenth of the stream, the oldest edits first."""
+def retention(outcomes: Sequence[Outcome], ages: Sequence[float]) -> list[float]:
+    """Reliability by tenth of the stream, the oldest edits first. `ages` are the positions of the
+    probes' edits in the stream, from 0 (oldest) to 1."""
     tenths: list[list[bool]] = [[] for _ in range(DECILES)]
-    for a in results:
-        if a.probe.kind == "reliability":
-            tenths[min(int(a.age * DECILES), DECILES - 1)].append(a.is_exact)
-    return [share(tenth) for tenth in tenths if tenth]
+    for outcome, age in zip(outcomes, ages, strict=True):
+        if outcome.probe.kind == "reliability":
+            tenths[min(int(age * DECILES), DECILES - 1)].append(outcome.is_exact)
+    return [fmean(tenth) for tenth in tenths if tenth]
 
 
-def counts(results: Sequence[ProbeResult]) -> dict[str, int]:
+def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """The number of probes behind each share."""
-    groups = _by_source([a for a in results if a.probe.kind == "generality"])
-    unedited = _by_source([a for a in results if a.probe.kind in ("near_miss", "locality")])
-    ways = _by_source([a for a in results if a.probe.kind == "asking"])
-    tasks = _by_source([a for a in results if a.probe.kind == "task"])
-    portable = _by_source([a for a in results if a.probe.kind == "portability"])
-    return {
-        "reliability": sum(a.probe.kind == "reliability" for a in results),
-        **{f"generality/{source}": len(group) for source, group in groups.items()},
-        **{f"locality/{source}": len(group) for source, group in unedited.items()},
-        **{f"{ASKED}{way}": len(group) for way, group in ways.items()},
-        **{f"{LEFT_ALONE}{task}": len(group) for task, group in tasks.items()},
-        **{f"{PORTABLE}{kind}": len(group) for kind, group in portable.items()},
+    kinds: tuple[tuple[str, tuple[ProbeKind, ...]], ...] = (
+        ("generality/", ("generality",)),
+        ("locality/", _UNEDITED),
+        (ASKED, ("asking",)),
+        (LEFT_ALONE, ("task",)),
+        (PORTABLE, ("portability",)),
+    )
+    return {"reliability": len(of_kind(outcomes, "reliability"))} | {
+        f"{prefix}{source}": len(members)
+        for prefix, names in kinds
+        for source, members in group(of_kind(outcomes, *names)).items()
     }
-
-
-def share(hits: Iterable[bool]) -> float:
-    """The share of True; 0 if there is nothing to count."""
-    values = list(hits)
-    return sum(values) / len(values) if values else 0.0
 
 
 def percent(values: Mapping[str, float], name: str) -> str:
     """A share as text, in percent; empty if it is missing."""
     return f"{100 * values[name]:.1f}" if name in values else ""
-
-
-def _by_source(results: Sequence[ProbeResult]) -> dict[str, list[ProbeResult]]:
-    groups: dict[str, list[ProbeResult]] = {}
-    for a in results:
-        groups.setdefault(a.probe.source, []).append(a)
-    return groups
 
 
 Cell = Callable[[float], str]

@@ -39,7 +39,7 @@ from scen.calibration.router_set import (
     question_templates,
 )
 from scen.calibration.transfer import base_facts
-from scen.data.asking import Ask, WordingSet, wordings
+from scen.data.asking import Topic, WordingSet, wordings
 from scen.errors import InputError
 from scen.model.base import Base
 from scen.model.batch import pad_prompts
@@ -209,7 +209,7 @@ def knows_wordings(base: Base) -> bool:
     """False if the tokenizer does not cover the ways of asking, which are English: they would all
     look alike."""
     unknown = base.tokenizer.unk_token_id
-    rng, about = random.Random(0), Ask("Who?")
+    rng, about = random.Random(0), Topic("Who?")
     samples = [wordings("fit").ask(way, about, rng) for way in wordings("fit").ways]
     ids = [
         token

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scen.data.asking import SURFACE_WAYS, Ask, Asked, Turn, Wordings
+from scen.data.asking import SURFACE_WAYS, Rewording, Topic, Turn, Wordings
 from scen.records import Edit, Rephrase
 from scen.text import normalise
 
@@ -56,7 +56,7 @@ class Question:
     @property
     def messages(self) -> list[dict[str, str]]:
         """The whole conversation, in chat-template form."""
-        return Asked(self.source, self.text, self.before).messages
+        return Rewording(self.source, self.text, self.before).messages
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,15 @@ def build_router_set(
         ]
         if asking is not None:
             words = [edit.prompt, edit.prompt, *[r.text for r in rephrases[:1]]]
-            asked = _other_ways(Ask(rng.choice(words), edit.subject), asking.of(i), rng)
-            asked += _tasks(Ask(rng.choice(words), edit.subject), asking.of(i), rng)
+            asked = _other_ways(Topic(rng.choice(words), edit.subject), asking.of(i), rng)
+            asked += _tasks(Topic(rng.choice(words), edit.subject), asking.of(i), rng)
             questions += _questions(asked, asking, i)
             questions += _near_in_other_ways(near, edit, i, asking, rng)
     negatives = [text for text in unrelated if not covered.asks(text)]
     questions += [Question(text, "unrelated", -1, "given", False) for text in negatives]
     if asking is not None:
         for i, text in enumerate(negatives[::2]):
-            asked = _in_ways(1, Ask(text), asking.of(i), rng)
+            asked = _in_ways(1, Topic(text), asking.of(i), rng)
             questions += [
                 replace(q, kind="unrelated", edit=-1, is_subject=False)
                 for q in _questions(asked, asking, -1)
@@ -138,7 +138,7 @@ def build_router_set(
     return RouterSet(tuple(questions), tuple(names[_relation(e)] for e in edits))
 
 
-def _other_ways(about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
+def _other_ways(about: Topic, ways: Wordings, rng: random.Random) -> list[Rewording]:
     """A question in other_slip ways of asking: with words around it, and with surface slips, mostly
     typos, since other_slip slips hardly change the keys of the routed form."""
     other_slip = rng.choice([way for way in SURFACE_WAYS if way not in _TYPOS])
@@ -146,7 +146,7 @@ def _other_ways(about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
     return _in_ways(_WAYS, about, ways, rng) + [asked for asked in slips if asked is not None]
 
 
-def _in_ways(count: int, about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
+def _in_ways(count: int, about: Topic, ways: Wordings, rng: random.Random) -> list[Rewording]:
     around = [way for way in ways.ways if way not in SURFACE_WAYS]
     weights = [2 if way in _MANY_FORMS else 1 for way in around]
     chosen = rng.sample(around, count, counts=weights)
@@ -154,7 +154,7 @@ def _in_ways(count: int, about: Ask, ways: Wordings, rng: random.Random) -> list
     return [a for a in asked if a is not None]
 
 
-def _tasks(about: Ask, ways: Wordings, rng: random.Random) -> list[Asked]:
+def _tasks(about: Topic, ways: Wordings, rng: random.Random) -> list[Rewording]:
     """Tasks about a question or its subject that do not ask the question."""
     asked = [ways.ask(task, about, rng) for task in rng.sample(ways.tasks, _TASKS)]
     return [a for a in asked if a is not None]
@@ -167,18 +167,18 @@ def _near_in_other_ways(
     if not near or rng.random() < 0.5:
         return []
     text = rng.choice(near)
-    asked = _in_ways(1, Ask(text), asking.of(index), rng)
+    asked = _in_ways(1, Topic(text), asking.of(index), rng)
     named = names_subject(text, edit)
     return [
         replace(q, kind="near_miss", is_subject=named) for q in _questions(asked, asking, index)
     ]
 
 
-def _questions(asked: Sequence[Asked], asking: Asking, edit: int) -> list[Question]:
+def _questions(asked: Sequence[Rewording], asking: Asking, edit: int) -> list[Question]:
     return [_question(a, edit) for a in asked if asking.has_roles or not a.before]
 
 
-def _question(asked: Asked, edit: int) -> Question:
+def _question(asked: Rewording, edit: int) -> Question:
     if asked.wants_answer:
         kind: QuestionKind = "asked"
     else:

@@ -222,9 +222,9 @@ def export(
       scen export --store ./my-store --out ./adapters --format alora
     """
     from scen.errors import ConfigError
-    from scen.export.adapters import INDEX, Exporter
     from scen.fs import Storage
     from scen.ledger.ledger import open_ledger
+    from scen.pipeline.adapters import INDEX, Exporter
 
     storage = Storage(store)
     ledger = open_ledger(storage)

@@ -102,7 +102,7 @@ def registry_name(uri: str) -> str:
     return f"registry-{digest_json(uri)[:16]}"
 
 
-class RegistryNews:
+class RegistryListener:
     """Waits for new versions at the registry of a store, in a process connected to Ray."""
 
     def __init__(self, uri: str) -> None:

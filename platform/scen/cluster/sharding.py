@@ -88,7 +88,7 @@ class Zero3Sync:
         self._offload = offload
         self._device = device
 
-    def anyone(self, wants: bool) -> bool:
+    def any_rank(self, wants: bool) -> bool:
         """True if any rank needs another pass."""
         flag = torch.tensor([int(wants)], device=self._device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)

@@ -26,7 +26,7 @@ _NEIGHBOURS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Topic:
     """A question, and its words that name the subject (None: unknown)."""
 
     question: str
@@ -34,7 +34,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Rewording:
     """A message of a user and the turns before it. `way` names the wording; `wants_answer` is False
     if the message is a task about the question or its subject. `question` is the part of the
     message that is the question; empty if it does not contain it."""
@@ -94,32 +94,32 @@ class Wordings:
             }
         )
 
-    def ask(self, way: str, about: Ask, rng: random.Random) -> Asked | None:
+    def ask(self, way: str, about: Topic, rng: random.Random) -> Rewording | None:
         """The question in a wording of a way or task; None if that is impossible, such as a typo
         inside an unknown subject. Raises ConfigError for an unknown way."""
         text = about.question
         if way in _SURFACE:
             changed = _SURFACE[way](about, rng)
-            return None if changed is None else Asked(way, changed, question=changed)
+            return None if changed is None else Rewording(way, changed, question=changed)
         if way in self._ways:
             before = self._earlier(rng) if way == "again" else ()
-            return Asked(way, _fill(rng.choice(self._ways[way]), text), before, question=text)
+            return Rewording(way, _fill(rng.choice(self._ways[way]), text), before, question=text)
         if way == "system prompt":
             system = ("system", rng.choice(self._systems))
-            return Asked(way, text, (system,), question=text)
+            return Rewording(way, text, (system,), question=text)
         if way == "earlier turns":
-            return Asked(way, text, self._earlier(rng), question=text)
+            return Rewording(way, text, self._earlier(rng), question=text)
         if way == _SUBJECT_TASK:
             if not about.subject:
                 return None
             wording = rng.choice(self._subject_tasks).replace("{subject}", about.subject)
-            return Asked(way, wording, wants_answer=False)
+            return Rewording(way, wording, wants_answer=False)
         kind = way.removeprefix("task: ")
         if kind not in self._tasks:
             known = ", ".join([*self.ways, *self.tasks])
             raise ConfigError(f"way of asking: {way!r} is not one of {known}")
         wording = _fill(rng.choice(self._tasks[kind]), text)
-        return Asked(way, wording, wants_answer=False, question=text)
+        return Rewording(way, wording, wants_answer=False, question=text)
 
     def _earlier(self, rng: random.Random) -> tuple[Turn, ...]:
         pairs = rng.choice(self._turns)
@@ -139,7 +139,7 @@ def _fill(wording: str, question: str) -> str:
     return wording.replace("{question}", question)
 
 
-def _spaced(about: Ask, rng: random.Random) -> str:
+def _spaced(about: Topic, rng: random.Random) -> str:
     """Another kind of white space everywhere, or in one place."""
     space = rng.choice(_SPACES)
     words = about.question.split(" ")
@@ -149,7 +149,7 @@ def _spaced(about: Ask, rng: random.Random) -> str:
     return " ".join(words[: at + 1]) + space + " ".join(words[at + 1 :])
 
 
-def _hidden(about: Ask, rng: random.Random) -> str:
+def _hidden(about: Topic, rng: random.Random) -> str:
     """One to three invisible characters."""
     text = about.question
     for _ in range(rng.randint(1, 3)):
@@ -175,7 +175,7 @@ def _typo(word: str, rng: random.Random) -> str:
     return word[:at] + row[near % len(row)] + word[at + 1 :]
 
 
-def _typo_at(about: Ask, rng: random.Random, *, inside: bool) -> str | None:
+def _typo_at(about: Topic, rng: random.Random, *, inside: bool) -> str | None:
     begin = about.question.find(about.subject) if about.subject else -1
     if begin < 0:
         return None
@@ -191,7 +191,7 @@ def _typo_at(about: Ask, rng: random.Random, *, inside: bool) -> str | None:
     return about.question[:a] + _typo(about.question[a:b], rng) + about.question[b:]
 
 
-_SURFACE: Mapping[str, Callable[[Ask, random.Random], str | None]] = {
+_SURFACE: Mapping[str, Callable[[Topic, random.Random], str | None]] = {
     "lower case": lambda about, _: about.question.lower(),
     "UPPER CASE": lambda about, _: about.question.upper(),
     "no mark": lambda about, _: about.question.rstrip("?!. "),

@@ -1,9 +1,10 @@
 """Metrics from probe outcomes. Pure: no torch."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean
+from typing import Any
 
 from scen.evaluation.probes import Probe, ProbeKind
 
@@ -14,9 +15,9 @@ class Outcome:
 
     `routed_to` is the edit whose expert answered (None: the base), `nearest` the top-1 edit and
     `score` its score. `identical`: every logit of the answer is bit-identical to the base's (None
-    for probes with a target). `rival` is the runner-up edit, if it is above the threshold as well.
+    for probes with a target). `runner_up` is the second edit, if it is above the threshold as well.
     `forced_before` and `forced_after` are teacher-forced accuracies over the target tokens, None
-    without a target.
+    without a target. A benchmark leaves `before` empty for probes with a target.
     """
 
     probe: Probe
@@ -28,7 +29,7 @@ class Outcome:
     identical: bool | None
     forced_before: float | None = None
     forced_after: float | None = None
-    rival: str | None = None  # prose: ignore
+    runner_up: str | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -39,6 +40,41 @@ class Outcome:
     def was_exact(self) -> bool:
         """True if the base already gave the target."""
         return self.before == self.probe.target
+
+    @property
+    def is_contained(self) -> bool:
+        """True if the free answer contains the target, ignoring case."""
+        return (self.probe.target or "").casefold() in self.after.casefold()
+
+    @property
+    def is_unchanged(self) -> bool:
+        """True if the free answer equals the base's."""
+        return self.after == self.before
+
+    @property
+    def is_own(self) -> bool:
+        """True if the expert of the probe's own edit answered."""
+        return self.routed_to is not None and self.routed_to == self.probe.edit_id
+
+    @property
+    def is_other(self) -> bool:
+        """True if the expert of another edit answered."""
+        return self.routed_to not in (None, self.probe.edit_id)
+
+    def to_row(self) -> dict[str, Any]:
+        """As JSON types, without the probe; for `from_row`."""
+        row = asdict(self)
+        del row["probe"]
+        row["rival"] = row.pop("runner_up")
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], probe: Probe | None = None) -> "Outcome":
+        """An outcome from its row; without `probe`, the row has the fields of the probe as well."""
+        rest = dict(row)
+        if probe is None:
+            probe = Probe(**{f.name: rest.pop(f.name) for f in fields(Probe) if f.name in rest})
+        return cls(probe, runner_up=rest.pop("rival", None), **rest)
 
 
 @dataclass(frozen=True)
@@ -70,34 +106,41 @@ class EvalReport:
 
 def summarise(outcomes: Sequence[Outcome]) -> EvalReport:
     """All metrics of an evaluation."""
-    prompts = _of_kind(outcomes, "reliability")
-    rephrases = _of_kind(outcomes, "generality")
-    unrelated = _of_kind(outcomes, "locality")
-    near_misses = _of_kind(outcomes, "near_miss")
-    earlier = _of_kind(outcomes, "retention")
-    by_source = _group(rephrases)
+    prompts, rephrases = of_kind(outcomes, "reliability"), of_kind(outcomes, "generality")
+    unrelated, near_misses = of_kind(outcomes, "locality"), of_kind(outcomes, "near_miss")
+    earlier, by_source = of_kind(outcomes, "retention"), dict(sorted(group(rephrases).items()))
+    positives = [*prompts, *rephrases]
+    routing = {
+        "prompt_to_own_edit": share(o.is_own for o in prompts),
+        "rephrase_to_own_edit": share(o.is_own for o in rephrases),
+        "wrong_edit": share(o.is_other for o in positives),
+        "false_activation_locality": share(o.routed_to is not None for o in unrelated),
+        "false_activation_near_miss": share(o.routed_to is not None for o in near_misses),
+    }
+    teacher_forced = {
+        "reliability_before": mean(o.forced_before for o in prompts),
+        "reliability_after": mean(o.forced_after for o in prompts),
+        "generality_before": mean(o.forced_before for o in rephrases),
+        "generality_after": mean(o.forced_after for o in rephrases),
+    }
     return EvalReport(
         n_edits=len(prompts),
         reliability=share(o.is_exact for o in prompts),
         reliability_before=share(o.was_exact for o in prompts),
-        generality={
-            name: _share_or_zero(o.is_exact for o in group) for name, group in by_source.items()
-        },
-        generality_before={
-            name: _share_or_zero(o.was_exact for o in group) for name, group in by_source.items()
-        },
-        routing=_routing(prompts, rephrases, unrelated, near_misses),
-        locality_unchanged=share(o.before == o.after for o in unrelated),
+        generality={name: fmean(o.is_exact for o in by_source[name]) for name in by_source},
+        generality_before={name: fmean(o.was_exact for o in by_source[name]) for name in by_source},
+        routing=_known(routing),
+        locality_unchanged=share(o.is_unchanged for o in unrelated),
         logits_identical=share(bool(o.identical) for o in unrelated if o.routed_to is None),
-        near_miss_unchanged=share(o.before == o.after for o in near_misses),
-        teacher_forced=_teacher_forced_shares(prompts, rephrases),
+        near_miss_unchanged=share(o.is_unchanged for o in near_misses),
+        teacher_forced=_known(teacher_forced),
         counts={
             "reliability": len(prompts),
             "locality": len(unrelated),
             "locality_routed": sum(o.routed_to is not None for o in unrelated),
             "near_miss": len(near_misses),
             "retention": len(earlier),
-            **{f"generality_{name}": len(group) for name, group in by_source.items()},
+            **{f"generality_{name}": len(members) for name, members in by_source.items()},
         },
         retention=share(o.is_exact for o in earlier),
         asking=_asking(outcomes),
@@ -124,13 +167,13 @@ def flatten_report(report: EvalReport) -> dict[str, float]:
             if name != "count"
         },
     }
-    return {name: value for name, value in flat.items() if value is not None}
+    return _known(flat)
 
 
-def rivals(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:  # prose: ignore
+def runners_up(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """Pairs of an edit and the runner-up that its own prompt also reaches."""
-    prompts = [o for o in outcomes if o.probe.kind == "reliability"]
-    return [(o.probe.edit_id or "", o.rival) for o in prompts if o.rival is not None]
+    prompts = of_kind(outcomes, "reliability")
+    return [(o.probe.edit_id or "", o.runner_up) for o in prompts if o.runner_up is not None]
 
 
 def _plain(source: str) -> str:
@@ -138,69 +181,44 @@ def _plain(source: str) -> str:
     return re.sub(r"[^\w.-]", "_", source)[:64]
 
 
+def of_kind(outcomes: Iterable[Outcome], *kinds: ProbeKind) -> list[Outcome]:
+    """The outcomes of probes of these kinds."""
+    return [o for o in outcomes if o.probe.kind in kinds]
+
+
+def group(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes by the source of their probe, in order of first appearance."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.probe.source, []).append(outcome)
+    return groups
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are not None; None if there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def share(hits: Iterable[bool]) -> float | None:
     """The share of True; None if there are no hits to count."""
-    values = list(hits)
-    return sum(values) / len(values) if values else None
+    return mean(hits)
 
 
-def _share_or_zero(hits: Iterable[bool]) -> float:
-    return share(hits) or 0.0
-
-
-def _of_kind(outcomes: Sequence[Outcome], kind: ProbeKind) -> list[Outcome]:
-    return [o for o in outcomes if o.probe.kind == kind]
-
-
-def _group(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    groups: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        groups[outcome.probe.source].append(outcome)
-    return dict(sorted(groups.items()))
-
-
-def _routing(
-    prompts: list[Outcome],
-    rephrases: list[Outcome],
-    unrelated: list[Outcome],
-    near_misses: list[Outcome],
-) -> dict[str, float]:
-    positives = [*prompts, *rephrases]
-    shares = {
-        "prompt_to_own_edit": share(o.routed_to == o.probe.edit_id for o in prompts),
-        "rephrase_to_own_edit": share(o.routed_to == o.probe.edit_id for o in rephrases),
-        "wrong_edit": share(o.routed_to not in (None, o.probe.edit_id) for o in positives),
-        "false_activation_locality": share(o.routed_to is not None for o in unrelated),
-        "false_activation_near_miss": share(o.routed_to is not None for o in near_misses),
-    }
-    return {name: value for name, value in shares.items() if value is not None}
+def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _asking(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | None]]:
     """Figures per way of asking; those that ask for the answer come before tasks."""
-    groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        if outcome.probe.kind in ("asking", "task"):
-            groups[outcome.probe.kind, outcome.probe.source].append(outcome)
+    kinds: tuple[ProbeKind, ...] = ("asking", "task")
     return {
         way: {
-            "own_edit": share(o.routed_to == o.probe.edit_id for o in group),
-            "another_edit": share(o.routed_to not in (None, o.probe.edit_id) for o in group),
-            "exact": share(o.is_exact for o in group) if kind == "asking" else None,
-            "count": len(group),
+            "own_edit": share(o.is_own for o in members),
+            "another_edit": share(o.is_other for o in members),
+            "exact": share(o.is_exact for o in members) if kind == "asking" else None,
+            "count": len(members),
         }
-        for (kind, way), group in sorted(groups.items())
+        for kind in kinds
+        for way, members in sorted(group(of_kind(outcomes, kind)).items())
     }
-
-
-def _teacher_forced_shares(prompts: list[Outcome], rephrases: list[Outcome]) -> dict[str, float]:
-    shares: dict[str, float] = {}
-    for name, group in (("reliability", prompts), ("generality", rephrases)):
-        for when, values in (
-            ("before", [o.forced_before for o in group]),
-            ("after", [o.forced_after for o in group]),
-        ):
-            known = [value for value in values if value is not None]
-            if known:
-                shares[f"{name}_{when}"] = sum(known) / len(known)
-    return shares

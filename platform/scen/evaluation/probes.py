@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from scen.data.asking import Ask, Asked, Turn, wordings
+from scen.data.asking import Rewording, Topic, Turn, wordings
 from scen.records import Edit
 from scen.samples import sample_path
 
@@ -82,12 +82,12 @@ def asking_probes(
         pairs = list(itertools.product(edits, ways))
     else:
         pairs = list(itertools.islice(_spread(edits, ways, rng), limit))
-    candidates = ((edit, _ask_in(way, edit, rng)) for edit, way in pairs)
-    return [
-        _asking_probe(edit, asked)
-        for edit, asked in candidates
-        if asked is not None and (has_roles or not asked.before)
-    ]
+    probes = []
+    for edit, way in pairs:
+        asked = wordings("test").ask(way, Topic(edit.prompt, edit.subject), rng)
+        if asked is not None and (has_roles or not asked.before):
+            probes.append(_asking_probe(edit, asked))
+    return probes
 
 
 def _spread(
@@ -99,11 +99,7 @@ def _spread(
             yield rng.choice(edits), way
 
 
-def _ask_in(way: str, edit: Edit, rng: random.Random) -> Asked | None:
-    return wordings("test").ask(way, Ask(edit.prompt, edit.subject), rng)
-
-
-def _asking_probe(edit: Edit, asked: Asked) -> Probe:
+def _asking_probe(edit: Edit, asked: Rewording) -> Probe:
     if asked.wants_answer:
         return Probe("asking", asked.text, asked.way, edit.id, edit.target, asked.before)
     return Probe("task", asked.text, asked.way, edit.id, None, asked.before)

@@ -145,35 +145,32 @@ def _run_batch(
     base: Base, edited: EditedModel, edit_ids: Sequence[str], rows: Sequence[ProbeRow]
 ) -> Measured:
     began = _now(base.device)
-    batch = pad_prompts([row.prompt for row in rows], base.pad_id, base.device)
-    budget = max(row.budget for row in rows)
-    compare = any(row.probe.target is None for row in rows)
-    filled = edited.prefill(batch)
+    filled = prefill_rows(base, edited, rows)
     prefilled = _now(base.device)
-    unedited = Route.base(len(rows), base.device)
-    before = answer(edited, filled, unedited, budget, keep_logits=compare)
+    before = answer_rows(edited, filled, rows, Route.base(len(rows), base.device))
     base_answered = _now(base.device)
-    after = answer(edited, filled, edited.route(filled), budget, keep_logits=compare)
+    after = answer_rows(edited, filled, rows, edited.route(filled))
     answered = _now(base.device)
-    teacher_forced = _teacher_forced(edited, filled, rows, after.route)
+    teacher_forced = force_rows(edited, filled, rows, after.route)
     outcomes = []
     for i, row in enumerate(rows):
         route = after.route.take(torch.tensor([i], device=base.device))
         expert, nearest, runner_up = map(int, (route.expert_B, route.nearest_B, route.runner_up_B))
+        is_free = row.probe.target is None
         outcomes.append(
             Outcome(
                 probe=row.probe,
-                before=base.template.decode(before.tokens[i][: row.budget]),
-                after=base.template.decode(after.tokens[i][: row.budget]),
+                before=row_text(base, before, i, row),
+                after=row_text(base, after, i, row),
                 routed_to=edit_ids[expert] if expert >= 0 else None,
                 score=float(route.score_B),
                 nearest=edit_ids[nearest] if nearest >= 0 else None,
-                identical=_is_identical(before, after, i, row)
-                if row.probe.target is None
+                identical=torch.equal(row_logits(before, i, row), row_logits(after, i, row))
+                if is_free
                 else None,
                 forced_before=teacher_forced[i][0],
                 forced_after=teacher_forced[i][1],
-                rival=edit_ids[runner_up] if runner_up >= 0 else None,
+                runner_up=edit_ids[runner_up] if runner_up >= 0 else None,
             )
         )
     answering = prefilled - began + answered - base_answered
@@ -187,24 +184,40 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _is_identical(before: Decoded, after: Decoded, index: int, row: ProbeRow) -> bool:
-    """True if all logits of a row's answer, within its budget, are bit-identical."""
-    assert before.logits_BSV is not None
-    assert after.logits_BSV is not None
-    tokens = before.tokens[index][: row.budget]
-    if tokens != after.tokens[index][: row.budget]:
-        return False
-    steps = min(len(tokens) + int(before.stopped[index]), row.budget)
-    return torch.equal(before.logits_BSV[index, :steps], after.logits_BSV[index, :steps])
+def prefill_rows(base: Base, edited: EditedModel, rows: Sequence[ProbeRow]) -> Prefill:
+    """The prompts of a batch, prefilled."""
+    return edited.prefill(pad_prompts([row.prompt for row in rows], base.pad_id, base.device))
 
 
-def _teacher_forced(
+def answer_rows(
+    edited: EditedModel, filled: Prefill, rows: Sequence[ProbeRow], route: Route
+) -> Decoded:
+    """The free answers of a batch under a route; with logits if a row has no target."""
+    compare = any(row.probe.target is None for row in rows)
+    budget = max(row.budget for row in rows)
+    return answer(edited, filled, route, budget, keep_logits=compare)
+
+
+def row_text(base: Base, decoded: Decoded, index: int, row: ProbeRow) -> str:
+    """The answer of a row, within its budget."""
+    return base.template.decode(decoded.tokens[index][: row.budget])
+
+
+def row_logits(decoded: Decoded, index: int, row: ProbeRow) -> Tensor:
+    """logits_SV of a row's answer, within its budget, up to its end token."""
+    assert decoded.logits_BSV is not None
+    tokens = decoded.tokens[index][: row.budget]
+    steps = min(len(tokens) + int(decoded.stopped[index]), row.budget)
+    return decoded.logits_BSV[index, :steps]
+
+
+def force_rows(
     edited: EditedModel, filled: Prefill, rows: Sequence[ProbeRow], route: Route
 ) -> list[tuple[float | None, float | None]]:
     """Teacher-forced accuracy of each row before and after; None for rows without a target."""
     accuracy: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
     targeted = [i for i, row in enumerate(rows) if row.target]
-    if not edited.sync.anyone(bool(targeted)):
+    if not edited.sync.any_rank(bool(targeted)):
         return accuracy
     if not targeted:  # a no-op forward, so that ranks stay in lockstep
         idle = EncodedEdit(rows[0].prompt, (edited.pad_id,) * 2, 0)

@@ -18,7 +18,7 @@ from huggingface_hub.errors import CacheNotFound
 
 from scen.errors import BaseError
 from scen.model.base import pick_dtype
-from scen.model.decoder import TESTED, find_trouble
+from scen.model.decoder import TESTED, unsupported_reason
 from scen.model.gguf import conversion_peak, read_gguf_config
 from scen.model.weights import (
     EMBEDDED_NAME,
@@ -127,7 +127,7 @@ def check_config(name: str, config: Any, *, is_gguf: bool = False) -> BaseCheck:
         model = empty_model(config)
     except BaseError as err:
         return BaseCheck(name, model_type, str(err).removeprefix("base: "), model_type in TESTED)
-    if trouble := find_trouble(model):
+    if trouble := unsupported_reason(model):
         return BaseCheck(name, model_type, trouble, model_type in TESTED)
     parameters = sum(weight.numel() for weight in model.parameters())
     memory = {dtype: estimate_memory(config, parameters, dtype) for dtype in _WIDTHS}

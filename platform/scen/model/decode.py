@@ -93,7 +93,7 @@ def answer(
         next_B = logits_BV.argmax(-1)
         steps.append(next_B)
         running_B = running_B & ~torch.isin(next_B, stop)
-        if not edited.sync.anyone(bool(running_B.any()) and step + 1 < max_new_tokens):
+        if not edited.sync.any_rank(bool(running_B.any()) and step + 1 < max_new_tokens):
             break
         mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
         with edited.linear.use(edited.bank, route):
@@ -118,7 +118,7 @@ def apply_experts(edited: EditedModel, filled: Prefill, route: Route, cache: Any
     their part of `cache`, a copy of the prefill's, is overwritten. All other rows keep the base's
     logits.
     """
-    if not edited.sync.anyone(not route.is_base):
+    if not edited.sync.any_rank(not route.is_base):
         return filled.logits_BV
     start = filled.batch.ids_BP.shape[1] - 1 if edited.bank.span == "last" else 0
     if route.is_base:

@@ -3,7 +3,7 @@
 The forward methods of transformers are run with some layers left out, so that scales, soft caps,
 norms, biases, attention windows and rotary embeddings of every architecture are its own. A base
 must have `model.layers[i]` with `self_attn` and a linear `mlp.down_proj`, followed by `model.norm`;
-`find_trouble` checks this.
+`unsupported_reason` checks this.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -220,7 +220,7 @@ def _copy_with(module: Any, **children: Any) -> Any:
     return other
 
 
-def find_trouble(model: Any) -> str | None:
+def unsupported_reason(model: Any) -> str | None:
     """Why a model cannot be edited, or None if it can.
 
     Checks its modules, then partial passes over two tokens. A model on the meta device suffices;
@@ -240,12 +240,12 @@ def find_trouble(model: Any) -> str | None:
     if unsupported := set(getattr(model.config, "layer_types", None) or ()) - _LAYER_TYPES:
         return f"it has layers of type {', '.join(sorted(unsupported))}"
     try:
-        return _find_trouble_in_run(model)
+        return _reason_in_run(model)
     except Exception as err:  # the code of an unknown architecture may raise anything
         return f"its layers cannot be run alone ({type(err).__name__}: {str(err).splitlines()[0]})"
 
 
-def _find_trouble_in_run(model: Any) -> str | None:
+def _reason_in_run(model: Any) -> str | None:
     count, layer = len(model.model.layers), len(model.model.layers) // 2
     rotary: Any = getattr(model.model, "rotary_emb", None)
     if model.device.type == "meta" and isinstance(getattr(rotary, "rope_type", None), str):
@@ -368,7 +368,7 @@ class RankSync(Protocol):
     """Keeps ranks that share one sharded base in lockstep: all must run its modules together,
     whatever work each has. `NO_SYNC` is for a base that is not sharded."""
 
-    def anyone(self, needs_pass: bool, /) -> bool:
+    def any_rank(self, needs_pass: bool, /) -> bool:
         """True if any rank needs one more pass of the base. Then all must run it; ranks without
         work run a no-op over no rows, or over rows that are discarded."""
         ...
@@ -385,7 +385,7 @@ class RankSync(Protocol):
 class _NoSync:
     """For one process with the whole base."""
 
-    def anyone(self, needs_pass: bool, /) -> bool:
+    def any_rank(self, needs_pass: bool, /) -> bool:
         return needs_pass
 
     def whole(self, weight: Tensor) -> Tensor:

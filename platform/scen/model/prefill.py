@@ -150,7 +150,7 @@ def prefill(
     """
     layers = {layer, *key_layers}
     filled = _run(model, batch, layer, layers, known)
-    if not sync.anyone(batch.copies is not None):
+    if not sync.any_rank(batch.copies is not None):
         return filled
     copies = _run(model, batch.copies or batch, layer, layers, (), with_logits=False)
     return filled if batch.copies is None else replace(filled, copies=copies)

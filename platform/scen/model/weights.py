@@ -36,7 +36,7 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from scen.errors import BaseError
-from scen.model.decoder import SUPPORTED, find_trouble
+from scen.model.decoder import SUPPORTED, unsupported_reason
 from scen.model.template import Template
 from scen.records import digest_bytes, digest_json
 
@@ -166,7 +166,7 @@ def empty_model(config: Any) -> Any:
 
 def check_architecture(config: Any) -> None:
     """Raises BaseError, with the reason, if a model of this config cannot be edited."""
-    if trouble := find_trouble(empty_model(config)):
+    if trouble := unsupported_reason(empty_model(config)):
         raise BaseError(
             f"base: model_type {config.model_type!r} cannot be edited: {trouble}. "
             f"Supported: {SUPPORTED}"

@@ -34,7 +34,7 @@ from scen.pipeline.runtime import (
     tracking_uri_of,
 )
 from scen.pipeline.stream import StreamStep, check_name, name_stream, prefetch, run_stream
-from scen.pipeline.track import WaveDiary
+from scen.pipeline.track import WaveTracking
 from scen.records import Edit, edit_to_dict
 from scen.snapshot.open import OpenStore
 from scen.tracking.wave_runs import open_tracker
@@ -291,9 +291,9 @@ def promote_wave(storage: Storage, key: str, rules: WaveConfig, *, is_tracked: b
 def _track(storage: Storage, ledger: Ledger, key: str, version: int) -> None:
     journal = Journal(storage, key)
     tracker = open_tracker(tracking_uri_of(storage))
-    diary = WaveDiary(storage, tracker, str(ledger.manifest.base["name"]))
+    tracking = WaveTracking(storage, tracker, str(ledger.manifest.base["name"]))
     results = journal.read("evaluated") | {"losses": journal.read("trained")["losses"]}
-    diary.track(read_candidate(storage, key).wave, journal, results, version)
+    tracking.track(read_candidate(storage, key).wave, journal, results, version)
 
 
 _BATCH = 1000

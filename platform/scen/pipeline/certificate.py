@@ -21,12 +21,13 @@ from scen.calibration.choose_expert import bare_model
 from scen.errors import ConfigError, IntegrityError, NotFoundError
 from scen.fs import Storage
 from scen.ledger.bundles import bundle_path, log_paths
-from scen.ledger.events import Dropped, LedgerEntry, Superseded
+from scen.ledger.events import Dropped, LedgerEntry
 from scen.ledger.ledger import Ledger, open_ledger
 from scen.ledger.manifest import store_id
 from scen.model.batch import pad_prompts
 from scen.model.decode import EditedModel, answer
 from scen.model.route import Route
+from scen.pipeline.inspect_ledger import edit_history
 from scen.records import Edit, digest_bytes
 from scen.snapshot.open import OpenStore
 
@@ -79,19 +80,9 @@ def certify(
 
 def _history(ledger: Ledger, edit_id: str) -> dict[str, Any]:
     """The id of an edit, its sha256 and its history."""
-    history = [
-        {
-            "version": event.version,
-            "event": event.kind,
-            "by": event.by if isinstance(event, Superseded) else None,
-            "at": commit.committed_at.isoformat(timespec="seconds"),
-            "who": commit.who,
-            "why": commit.why,
-        }
-        for event, commit in ledger.history(edit_id)
-    ]
-    entry = ledger.snapshot().state.entries[edit_id]
-    return {"id": edit_id, "edit_sha256": entry.digest, "history": history}
+    history = edit_history(ledger, edit_id)  # raises NotFoundError
+    digest = ledger.snapshot().state.entries[edit_id].digest
+    return {"id": edit_id, "edit_sha256": digest, "history": history}
 
 
 def _bundles(

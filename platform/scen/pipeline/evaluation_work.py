@@ -106,7 +106,7 @@ class EvaluationWork:
         outcomes: dict[int, Outcome] = {}
         for batch, done in zip(self.batches, self._done, strict=True):
             for i, row in zip(batch, done["outcomes"], strict=True):
-                outcomes[i] = Outcome(self.probes[i], **row)
+                outcomes[i] = Outcome.from_row(row, self.probes[i])
         return [outcomes[i] for i in range(len(self.probes))]
 
     def times(self) -> list[BatchTime]:
@@ -171,7 +171,7 @@ def eval_limits(config: Config) -> EvalLimits:
 
 def outcome_lines(outcomes: Sequence[Outcome]) -> bytes:
     """Outcomes as JSON lines, one per probe."""
-    return json_lines({**asdict(o.probe), **_plain(o)} for o in outcomes)
+    return json_lines(asdict(o.probe) | o.to_row() for o in outcomes)
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -181,12 +181,7 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _packed(measured: Measured) -> dict[str, Any]:
     return {
-        "outcomes": [_plain(outcome) for outcome in measured.outcomes],
+        "outcomes": [outcome.to_row() for outcome in measured.outcomes],
         "time": asdict(measured.time),
         "memory": process_memory(),
     }
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    """An outcome without its probe, as JSON types."""
-    return {name: value for name, value in asdict(outcome).items() if name != "probe"}

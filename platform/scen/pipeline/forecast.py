@@ -22,7 +22,7 @@ from scen.pipeline.apply import EditJob
 from scen.pipeline.local import LocalParts
 from scen.pipeline.near import Near, NearFinder, require_keys, set_aside
 from scen.pipeline.plan import Wave, cut_waves
-from scen.pipeline.runtime import count_probes, find_pace, make_validator
+from scen.pipeline.runtime import count_probes, make_validator, measure_speed
 from scen.pipeline.stream import with_later
 from scen.records import Edit
 from scen.samples import sample_path
@@ -238,11 +238,11 @@ def _estimate(result: Forecast, probes: int, storage: Storage, config: Config) -
     name = config.base.name
     with contextlib.suppress(NotFoundError):
         name = str(read_manifest(storage).base["name"])
-    pace = find_pace(storage, name)
-    if pace is not None:
-        result.train_seconds = round(pace.per_edit * len(result.admitted), 3)
-        result.eval_seconds = round(pace.per_probe * probes, 3)
-        result.is_rough = pace.is_rough
+    speed = measure_speed(storage, name)
+    if speed is not None:
+        result.train_seconds = round(speed.per_edit * len(result.admitted), 3)
+        result.eval_seconds = round(speed.per_probe * probes, 3)
+        result.is_rough = speed.is_rough
 
 
 def _current_model(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from scen.config import Config
-from scen.evaluation.metrics import rivals, summarise
+from scen.evaluation.metrics import runners_up, summarise
 from scen.evaluation.run_eval import latency_metrics
 from scen.ledger.actions import WaveCommit
 from scen.ledger.state import Snapshot
@@ -17,7 +17,7 @@ from scen.pipeline.admit import Admission, admit
 from scen.pipeline.evaluation_work import EvaluationTask, EvaluationWork, json_lines, outcome_lines
 from scen.pipeline.gate import broken_bounds, commit_wave
 from scen.pipeline.plan import Journal, Wave
-from scen.pipeline.track import SystemWatch, WaveDiary, memory_peaks
+from scen.pipeline.track import SystemWatch, WaveTracking, memory_peaks
 from scen.pipeline.work import SharedWork, TrainingWork
 from scen.records import digest_bytes
 from scen.routing.keys import read_prompt_keys
@@ -72,7 +72,7 @@ class LocalParts:
         return {
             "report": asdict(summarise(outcomes)),
             "per_edit_path": self._keep_lines(wave, "per_edit", outcome_lines(outcomes)),
-            "rivals": rivals(outcomes),
+            "rivals": runners_up(outcomes),
             "threshold": self.store.threshold_at(snapshot),
             "latency": latency_metrics(work.times()),
             "memory": memory_peaks([*system, *work.memory()]),
@@ -106,8 +106,8 @@ class LocalParts:
         self, wave: Wave, journal: Journal, results: dict[str, Any], version: int
     ) -> dict[str, Any]:
         """Track this wave, and earlier waves that are not tracked yet."""
-        diary = WaveDiary(self.store.storage, self.tracker, self.store.base.name)
-        return diary.track(wave, journal, results, version)
+        tracking = WaveTracking(self.store.storage, self.tracker, self.store.base.name)
+        return tracking.track(wave, journal, results, version)
 
     def _keep_lines(self, wave: Wave, name: str, lines: bytes) -> str:
         """Write a file next to the wave's journal and return its path. The name has a digest of the

@@ -90,7 +90,7 @@ def _places(pointer: SnapshotPointer) -> dict[str, str]:
 
 
 def _code() -> Path:
-    return Path(str(files("scen.export"))) / "logged_model.py"
+    return Path(str(files("scen.tracking"))) / "logged_model.py"
 
 
 log = logging.getLogger(__name__)

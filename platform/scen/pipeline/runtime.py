@@ -205,7 +205,7 @@ _RECENT = 20  # waves: enough for a median, and few files to read
 
 
 @dataclass(frozen=True, slots=True)
-class WavePace:
+class WaveSpeed:
     """Training seconds per edit and evaluation seconds per prompt; `is_rough` if they are not
     measured in the store."""
 
@@ -215,11 +215,11 @@ class WavePace:
 
 
 # SmolLM2-135M-Instruct on two CPU cores.
-_ROUGH = WavePace(per_edit=0.3, per_probe=0.2, is_rough=True)
+_ROUGH = WaveSpeed(per_edit=0.3, per_probe=0.2, is_rough=True)
 
 
-def find_pace(storage: Storage, base_name: str | None) -> WavePace | None:
-    """The median pace of the newest waves of a store. Without waves: a guess for the embedded base
+def measure_speed(storage: Storage, base_name: str | None) -> WaveSpeed | None:
+    """The median speed of the newest waves of a store. Without waves: a guess for the embedded base
     (also if `base_name` is None), None for another base."""
     files = [f for f in storage.files("waves") if f.path.endswith("/evaluated.json")]
     newest = sorted(files, key=lambda file: file.written_at)[-_RECENT:]
@@ -227,7 +227,7 @@ def find_pace(storage: Storage, base_name: str | None) -> WavePace | None:
     train = [wave["seconds"] / wave["report"]["n_edits"] for wave in waves]
     probe = [wave["latency"]["seconds_per_probe"] for wave in waves if wave.get("latency")]
     if train:  # earlier releases did not record evaluation times
-        return WavePace(median(train), median(probe or [_ROUGH.per_probe]), is_rough=not probe)
+        return WaveSpeed(median(train), median(probe or [_ROUGH.per_probe]), is_rough=not probe)
     return _ROUGH if base_name in (None, EMBEDDED_NAME) else None
 
 

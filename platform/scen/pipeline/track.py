@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class WaveDiary:
+class WaveTracking:
     """Sends the waves of a store to a tracker."""
 
     storage: Storage

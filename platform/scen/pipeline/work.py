@@ -81,7 +81,7 @@ def do_share(work: SharedWork, rank: int, world: int) -> None:
     """
     mine = [i for i in range(work.count) if i % world == rank and not work.is_done(i)]
     for step in range(work.count + 1):
-        if not work.sync.anyone(step < len(mine)):
+        if not work.sync.any_rank(step < len(mine)):
             return
         if step < len(mine):
             work.keep(mine[step], work.run(mine[step]))

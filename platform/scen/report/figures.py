@@ -1,22 +1,21 @@
 """The plots of a report: images inside the page, each with alternative text."""
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scen.evaluation.metrics import EvalReport, flatten_report
+from scen.evaluation.metrics import EvalReport, flatten_report, of_kind
 from scen.fs import Storage
 from scen.ledger.view import LogEntry
-from scen.report.store import StoreFacts, evaluation_rows
+from scen.pipeline.wave_facts import WaveFacts, frequent_sources, wave_losses, wave_outcomes
+from scen.report.store import StoreFacts, evaluation_outcomes
 from scen.report.tables import clip, counted, number, percent
-from scen.report.waves import Rows, WaveFacts, frequent_sources, wave_losses, wave_rows
 from scen.tracking.figures import (
     BLUE,
     ORANGE,
@@ -29,6 +28,7 @@ from scen.tracking.figures import (
     tidy,
 )
 from scen.tracking.summaries import (
+    Outcomes,
     before_after_pairs,
     by_age,
     finite_curves,
@@ -117,28 +117,27 @@ def wave_pictures(storage: Storage, wave: WaveFacts) -> Iterator[Picture]:
         )
         yield picture(figure, f"Loss curves. {caption}", caption)
     if wave.report is not None:
-        rows = wave_rows(storage, wave)
-        yield from _outcome_pictures(wave.report, rows, name)
-        yield from _age_picture(rows, f"Retention by age: {name}", _RETENTION)
-        yield from _threshold_picture(rows, name, wave.threshold)
+        outcomes = wave_outcomes(storage, wave)
+        yield from _outcome_pictures(wave.report, outcomes, name)
+        yield from _age_picture(outcomes, f"Retention by age: {name}", _RETENTION)
+        yield from _threshold_picture(outcomes, name, wave.threshold)
 
 
 def evaluation_pictures(storage: Storage, facts: StoreFacts) -> Iterator[Picture]:
     """The plots of the newest evaluation."""
     newest, order = facts.evaluations[-1], facts.snapshot.state.order
-    rows = evaluation_rows(storage, newest.path, facts.snapshot, facts.streams)
+    outcomes = evaluation_outcomes(storage, newest.path, facts.snapshot, facts.streams)
     name = f"version {newest.version}"
-    yield from _outcome_pictures(newest.report, rows, name)
-    own = [row for row in rows if row["kind"] == "reliability" and row["edit_id"] in order]
-    own.sort(key=lambda row: order[row["edit_id"]])
-    earlier = [
-        {**row, "kind": "retention"} for row in own
-    ]  # at the end every edit is an earlier one
+    yield from _outcome_pictures(newest.report, outcomes, name)
+    own = [o for o in of_kind(outcomes, "reliability") if o.probe.edit_id in order]
+    own.sort(key=lambda o: order[o.probe.edit_id or ""])
+    # At the end every edit is an earlier one.
+    earlier = [replace(o, probe=replace(o.probe, kind="retention")) for o in own]
     yield from _age_picture(earlier, f"By age: {name}", _AGES)
-    yield from _threshold_picture(rows, name)
+    yield from _threshold_picture(outcomes, name)
 
 
-def _outcome_pictures(report: EvalReport, rows: Rows, name: str) -> Iterator[Picture]:
+def _outcome_pictures(report: EvalReport, outcomes: Outcomes, name: str) -> Iterator[Picture]:
     """Figures before and after editing, and where the probes went."""
     pairs = before_after_pairs(flatten_report(report))
     figure = before_after_figure(pairs, f"Before and after: {name}")
@@ -148,29 +147,33 @@ def _outcome_pictures(report: EvalReport, rows: Rows, name: str) -> Iterator[Pic
             for key, (old, new) in pairs.items()
         )
         yield picture(figure, f"Bars: {text}.", "What the base gave, and what the edits gave.")
-    figure = routes_figure(rows, f"Where the probes went: {name}")
+    figure = routes_figure(outcomes, f"Where the probes went: {name}")
     if figure is not None:
         text = "; ".join(
             f"{line['probes']}: {line['own edit']} to their own edit, {line['another edit']} to "
             f"another, {line['base']} to the base"
-            for line in route_table(rows)
+            for line in route_table(outcomes)
         )
         alt = f"Counts of probes by kind and route. {text}."
         yield picture(figure, alt, "Kinds of probes by where they went.")
 
 
-def _threshold_picture(rows: Rows, name: str, threshold: float | None = None) -> Iterator[Picture]:
-    figure = operating_curve_figure(rows, f"Other thresholds: {name}", threshold)
+def _threshold_picture(
+    outcomes: Outcomes, name: str, threshold: float | None = None
+) -> Iterator[Picture]:
+    figure = operating_curve_figure(outcomes, f"Other thresholds: {name}", threshold)
     if figure is not None:
-        text = ", ".join(f"{key} {percent(share)}" for key, share in operating_point(rows).items())
+        text = ", ".join(
+            f"{key} {percent(share)}" for key, share in operating_point(outcomes).items()
+        )
         alt = f"Operating curve. At the store's threshold reach: {text}."
         yield picture(figure, alt, _OPERATING)
 
 
-def _age_picture(rows: Sequence[Mapping[str, Any]], title: str, caption: str) -> Iterator[Picture]:
-    figure = retention_by_age_figure(rows, title)
+def _age_picture(outcomes: Outcomes, title: str, caption: str) -> Iterator[Picture]:
+    figure = retention_by_age_figure(outcomes, title)
     if figure is not None:
-        groups = [*by_age(rows), *own_edits(rows)]
+        groups = [*by_age(outcomes), *own_edits(outcomes)]
         text = ", ".join(f"{group.name}: {group.exact} of {group.asked}" for group in groups)
         yield picture(figure, f"Bars by age, the oldest first: {text}.", caption)
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from scen.errors import ConfigError
 from scen.fs import Storage
+from scen.pipeline.wave_facts import WaveFacts, frequent_sources, worst
 from scen.report import tables as words
 from scen.report.figures import (
     MAX_SOURCES,
@@ -23,7 +24,6 @@ from scen.report.figures import (
 )
 from scen.report.store import StoreFacts, Wanted
 from scen.report.tables import Table, edits_table, report_tables, waves_table
-from scen.report.waves import WaveFacts, frequent_sources, worst
 
 INDEX, FIGURES = "index.html", "report.json"
 _PART = ".part"

@@ -13,24 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scen.errors import IntegrityError, NotFoundError
-from scen.evaluation.metrics import EvalReport
+from scen.evaluation.metrics import EvalReport, Outcome, summarise
 from scen.fs import Storage, StoredFile
 from scen.ledger.events import Event
 from scen.ledger.ledger import open_ledger
 from scen.ledger.manifest import StoreManifest
 from scen.ledger.state import Snapshot
 from scen.ledger.view import LogEntry, LogFilter
-from scen.report.waves import (
+from scen.pipeline.wave_facts import (
     Answers,
-    Rows,
     WaveFacts,
     WaveReader,
     committed_rows,
     held_edits,
     held_rows,
-    read_rows,
-    summarise_rows,
-    wave_rows,
+    read_outcomes,
+    wave_outcomes,
 )
 
 _ACTIVE_AFTER = {"committed", "activated", "restored"}
@@ -137,16 +135,17 @@ def newest_evaluations(storage: Storage, version: int) -> list[tuple[int, Stored
     return sorted(matches, key=lambda pair: (pair[0], pair[1].written_at))[-_MAX_EVALUATIONS:]
 
 
-def evaluation_rows(
+def evaluation_outcomes(
     storage: Storage, path: str, snapshot: Snapshot, streams: Sequence[str]
-) -> Rows:
+) -> list[Outcome]:
     """The outcomes of an evaluation, without those about edits of other streams. Raises
     IntegrityError."""
     entries = snapshot.state.entries
     return [
-        row
-        for row in read_rows(storage, path)
-        if row["edit_id"] not in entries or entries[row["edit_id"]].stream in streams
+        outcome
+        for outcome in read_outcomes(storage, path)
+        if (edit_id := outcome.probe.edit_id or "") not in entries
+        or entries[edit_id].stream in streams
     ]
 
 
@@ -216,12 +215,12 @@ def _answers(
     measured += newest_evaluations(storage, snapshot.version)
     for version, source in sorted(measured, key=lambda pair: pair[0]):  # stable: evaluations last
         if isinstance(source, WaveFacts):
-            rows: Rows = wave_rows(storage, source)
+            outcomes = wave_outcomes(storage, source)
         else:
-            rows = evaluation_rows(storage, source.path, snapshot, streams)
-            figures = summarise_rows(rows)
+            outcomes = evaluation_outcomes(storage, source.path, snapshot, streams)
+            figures = summarise(outcomes)
             evaluations.append(EvaluationFacts(version, source.written_at, source.path, figures))
-        answers.add(version, rows)
+        answers.add(version, outcomes)
     return answers, evaluations
 
 
@@ -237,7 +236,7 @@ def _edits(
     for wave in waves:
         if wave.status == "held":
             own = Answers()
-            own.add(None, wave_rows(storage, wave))
+            own.add(None, wave_outcomes(storage, wave))
             yield from held_rows(held_edits(storage, wave), wave.stream, wave.index, own)
 
 

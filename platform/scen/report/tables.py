@@ -11,8 +11,8 @@ from io import StringIO
 from typing import Any, Literal
 
 from scen.evaluation.metrics import EvalReport
+from scen.pipeline.wave_facts import WaveFacts, answered_by, frequent_sources, worst
 from scen.report.store import StoreFacts, group_reasons
-from scen.report.waves import WaveFacts, answered_by, frequent_sources, worst
 
 Kind = Literal["text", "said", "number", "share", "moment"]
 MADE_BY = "scen report"

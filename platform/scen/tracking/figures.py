@@ -15,7 +15,7 @@ from scen.tracking.summaries import (
     POSITIVES,
     ROUTES,
     Curves,
-    Rows,
+    Outcomes,
     before_after_pairs,
     by_age,
     finite_curves,
@@ -23,6 +23,7 @@ from scen.tracking.summaries import (
     operating_curve,
     operating_point,
     own_edits,
+    record_outcomes,
     route_table,
 )
 
@@ -53,17 +54,18 @@ def tidy(axes: Axes, grid: Literal["x", "y"]) -> None:
 
 def wave_figures(record: WaveRecord, metrics: Mapping[str, float]) -> dict[str, Figure]:
     """The figures of a wave's run by name; `metrics` are the finite ones of the record."""
-    wave, rows = f"{record.stream}, wave {record.wave}", record.per_edit
+    wave = f"{record.stream}, wave {record.wave}"
+    outcomes = record_outcomes(record)
     figures = {
         "loss_curves": loss_figure(record.loss_curves, f"Training loss: {wave}"),
         "before_after": before_after_figure(
             before_after_pairs(metrics), f"Before and after: {wave}"
         ),
         "routing_operating_curve": operating_curve_figure(
-            rows, f"Routing as the threshold moves: {wave}", record.threshold
+            outcomes, f"Routing as the threshold moves: {wave}", record.threshold
         ),
-        "routes": routes_figure(rows, f"Where probes went: {wave}"),
-        "retention_by_age": retention_by_age_figure(rows, f"Retention by age: {wave}"),
+        "routes": routes_figure(outcomes, f"Where probes went: {wave}"),
+        "retention_by_age": retention_by_age_figure(outcomes, f"Retention by age: {wave}"),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -139,12 +141,14 @@ def _readable(name: str) -> str:
     return name.removeprefix("eval/").replace("_", " ")
 
 
-def operating_curve_figure(rows: Rows, title: str, threshold: float | None = None) -> Figure | None:
+def operating_curve_figure(
+    outcomes: Outcomes, title: str, threshold: float | None = None
+) -> Figure | None:
     """Positives that reach their edit over negatives that reach an edit, as the threshold moves: a
     panel per kind of negatives, a line per kind of positives, and the store's own threshold as a
     point. None if either was not probed. See `operating_curve`.
     """
-    curve, point = operating_curve(rows, threshold), operating_point(rows)
+    curve, point = operating_curve(outcomes, threshold), operating_point(outcomes)
     reached = [name for name in POSITIVES.values() if name in point]
     false = [name for name in NEGATIVES.values() if name in point]
     if not (curve and reached and false):
@@ -171,10 +175,10 @@ def operating_curve_figure(rows: Rows, title: str, threshold: float | None = Non
     return figure
 
 
-def routes_figure(rows: Rows, title: str) -> Figure | None:
+def routes_figure(outcomes: Outcomes, title: str) -> Figure | None:
     """The confusion matrix of routes: kinds of probes by route, as counts and shares of the kind.
     The cell of the correct route has a frame. None if nothing was probed."""
-    table = route_table(rows)
+    table = route_table(outcomes)
     if not table:
         return None
     figure, axes = new_figure(1.6 + 0.6 * len(table))
@@ -197,10 +201,10 @@ def routes_figure(rows: Rows, title: str) -> Figure | None:
     return figure
 
 
-def retention_by_age_figure(rows: Rows, title: str) -> Figure | None:
+def retention_by_age_figure(outcomes: Outcomes, title: str) -> Figure | None:
     """Exact answers of earlier edits by tenth of age, oldest first, and of the wave's own edits,
     labelled with counts. None if no earlier edit was asked."""
-    earlier, own = by_age(rows), own_edits(rows)
+    earlier, own = by_age(outcomes), own_edits(outcomes)
     if not earlier:
         return None
     groups = [*earlier, *own]

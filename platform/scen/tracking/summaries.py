@@ -1,26 +1,27 @@
-"""Summaries of the probe outcomes and loss curves of a wave: pure functions.
-
-A row is the outcome of one probe as stored by an evaluation: `kind` of the probe, `source`,
-`edit_id` (the edit that it is about), `target`, `after` (the answer), `routed_to`, `nearest` and
-`score`. Rows of an unknown kind are ignored.
-"""
+"""Summaries of the probe outcomes and loss curves of a wave: pure functions."""
 
 import itertools
 import math
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any
 
-Rows = Sequence[Mapping[str, Any]]
+from scen.evaluation.metrics import Outcome, group, of_kind
+from scen.evaluation.probes import ProbeKind
+from scen.tracking.client import WaveRecord
+
+Outcomes = Sequence[Outcome]
 Curves = Sequence[Sequence[float]]
 
-POSITIVES = {"reliability": "prompts", "generality": "rephrases", "retention": "earlier prompts"}
+POSITIVES: dict[ProbeKind, str] = {
+    "reliability": "prompts",
+    "generality": "rephrases",
+    "retention": "earlier prompts",
+}
 """Kinds of probes that should reach their edit, and their names for people."""
 
-NEGATIVES = {"near_miss": "near misses", "locality": "unrelated prompts"}
+NEGATIVES: dict[ProbeKind, str] = {"near_miss": "near misses", "locality": "unrelated prompts"}
 """Kinds of probes that should reach no edit."""
 
 ROUTES = ("own edit", "another edit", "base")
@@ -45,33 +46,32 @@ class AgeGroup:
         return self.exact / self.asked
 
 
-def of_kind(rows: Rows, kind: str) -> Rows:
-    """The rows of one kind of probe."""
-    return [row for row in rows if row.get("kind") == kind]
+def record_outcomes(record: WaveRecord) -> list[Outcome]:
+    """The outcomes among the rows of a wave."""
+    return [Outcome.from_row(row) for row in record.per_edit if "kind" in row]
 
 
-def route_table(rows: Rows) -> list[dict[str, str | int | float]]:
+def route_table(outcomes: Outcomes) -> list[dict[str, str | int | float]]:
     """A line per kind of probe, rephrases by their most frequent sources: the count of each of
     ROUTES, as `NAME`, and its share, as `NAME share`."""
-    groups: dict[str, Rows] = {}
+    groups: dict[str, Outcomes] = {}
     for kind, name in (POSITIVES | NEGATIVES).items():
-        selected = of_kind(rows, kind)
+        selected = of_kind(outcomes, kind)
         groups |= _by_source(name, selected) if kind == "generality" else {name: selected}
-    asked = {name: selected for name, selected in groups.items() if selected}
     return [
         {"probes": name, "asked": len(selected), **_routes(selected)}
-        for name, selected in asked.items()
+        for name, selected in groups.items()
+        if selected
     ]
 
 
-def asking_table(rows: Rows) -> list[dict[str, str | int | float]]:
+def asking_table(outcomes: Outcomes) -> list[dict[str, str | int | float]]:
     """A line per way of asking, and per task about a question (which must reach no edit): how many
     were asked, the shares of each of ROUTES, and that of exact answers (not for tasks)."""
     lines: list[dict[str, str | int | float]] = []
-    for kind in ("asking", "task"):
-        selected = of_kind(rows, kind)
-        for way in sorted({str(row["source"]) for row in selected}):
-            asked = [row for row in selected if row["source"] == way]
+    kinds: tuple[ProbeKind, ...] = ("asking", "task")
+    for kind in kinds:
+        for way, asked in sorted(group(of_kind(outcomes, kind)).items()):
             line: dict[str, str | int | float] = {"way": way, "asked": len(asked)}
             line |= {route: share for route, share in _routes(asked).items() if "share" in route}
             if kind == "asking":
@@ -80,7 +80,7 @@ def asking_table(rows: Rows) -> list[dict[str, str | int | float]]:
     return lines
 
 
-def operating_curve(rows: Rows, threshold: float | None = None) -> list[dict[str, float]]:
+def operating_curve(outcomes: Outcomes, threshold: float | None = None) -> list[dict[str, float]]:
     """The shares of routed probes at other thresholds, highest first; a line per threshold, the
     store's own included if given.
 
@@ -90,8 +90,10 @@ def operating_curve(rows: Rows, threshold: float | None = None) -> list[dict[str
     thresholds below its score. A column per kind that was probed holds the share that reaches
     an edit. At most 400 of the scores are kept, evenly spaced.
     """
-    reach = {name: _reach(of_kind(rows, kind), is_own=True) for kind, name in POSITIVES.items()}
-    reach |= {name: _reach(of_kind(rows, kind), is_own=False) for kind, name in NEGATIVES.items()}
+    reach = {name: _reach(of_kind(outcomes, kind), is_own=True) for kind, name in POSITIVES.items()}
+    reach |= {
+        name: _reach(of_kind(outcomes, kind), is_own=False) for kind, name in NEGATIVES.items()
+    }
     probed = {name: scores for name, scores in reach.items() if scores}
     cuts = sorted({s for scores in probed.values() for s in scores if math.isfinite(s)})
     if not cuts:
@@ -105,74 +107,59 @@ def operating_curve(rows: Rows, threshold: float | None = None) -> list[dict[str
     ]
 
 
-def operating_point(rows: Rows) -> dict[str, float]:
+def operating_point(outcomes: Outcomes) -> dict[str, float]:
     """The shares that reached an edit, by the names of the curve's columns."""
-    shares = {}
-    for kind, name in (POSITIVES | NEGATIVES).items():
-        selected = of_kind(rows, kind)
-        if selected:
-            hits = [
-                _route(r) == "own edit" if kind in POSITIVES else _is_routed(r) for r in selected
-            ]
-            shares[name] = sum(hits) / len(hits)
-    return shares
+    return {
+        name: fmean(o.is_own if kind in POSITIVES else o.routed_to is not None for o in selected)
+        for kind, name in (POSITIVES | NEGATIVES).items()
+        if (selected := of_kind(outcomes, kind))
+    }
 
 
-def by_age(rows: Rows) -> list[AgeGroup]:
-    """Earlier edits in tenths by age, the oldest (1) first; in fewer groups below ten rows.
+def by_age(outcomes: Outcomes) -> list[AgeGroup]:
+    """Earlier edits in tenths by age, the oldest (1) first; in fewer groups below ten.
 
-    Rows of earlier edits are in commit order, and an evaluation samples them evenly over it: a
-    tenth of the rows is a tenth of the earlier edits by age.
+    Earlier edits are probed in commit order, and an evaluation samples them evenly over it: a
+    tenth of the outcomes is a tenth of the earlier edits by age.
     """
-    earlier = of_kind(rows, "retention")
+    earlier = of_kind(outcomes, "retention")
     count = min(_TENTHS, len(earlier))
     cuts = [i * len(earlier) // count for i in range(count + 1)] if count else []
     parts = [earlier[begin:end] for begin, end in itertools.pairwise(cuts)]
     return [_age_group(str(i), part) for i, part in enumerate(parts, start=1)]
 
 
-def own_edits(rows: Rows) -> list[AgeGroup]:
+def own_edits(outcomes: Outcomes) -> list[AgeGroup]:
     """The wave's own edits as the youngest group; empty if none was asked."""
-    own = of_kind(rows, "reliability")
+    own = of_kind(outcomes, "reliability")
     return [_age_group("this wave", own)] if own else []
 
 
-def _by_source(name: str, rows: Rows) -> dict[str, Rows]:
-    counts = Counter(str(row["source"]) for row in rows)
-    common = sorted(source for source, _ in counts.most_common(_MOST_SOURCES))
-    by_source: dict[str, Rows] = {
-        f"{name}, {s}": [r for r in rows if r["source"] == s] for s in common
-    }
-    return by_source | {f"{name}, other sources": [r for r in rows if r["source"] not in common]}
+def _by_source(name: str, outcomes: Outcomes) -> dict[str, Outcomes]:
+    sources = group(outcomes)
+    common = sorted(sorted(sources, key=lambda s: -len(sources[s]))[:_MOST_SOURCES])
+    rest = [o for o in outcomes if o.probe.source not in common]
+    by_source: dict[str, Outcomes] = {f"{name}, {s}": sources[s] for s in common}
+    return by_source | {f"{name}, other sources": rest}
 
 
-def _age_group(name: str, rows: Rows) -> AgeGroup:
-    return AgeGroup(name, len(rows), sum(row["after"] == row["target"] for row in rows))
+def _age_group(name: str, outcomes: Outcomes) -> AgeGroup:
+    return AgeGroup(name, len(outcomes), sum(o.is_exact for o in outcomes))
 
 
-def _is_routed(row: Mapping[str, Any]) -> bool:
-    return row["routed_to"] is not None
+def _routes(outcomes: Outcomes) -> dict[str, int | float]:
+    own, other = sum(o.is_own for o in outcomes), sum(o.is_other for o in outcomes)
+    counts = dict(zip(ROUTES, (own, other, len(outcomes) - own - other), strict=True))
+    return {**counts, **{f"{route} share": n / len(outcomes) for route, n in counts.items()}}
 
 
-def _route(row: Mapping[str, Any]) -> str:
-    if row["routed_to"] is None:
-        return "base"
-    return "own edit" if row["routed_to"] == row["edit_id"] else "another edit"
-
-
-def _routes(rows: Rows) -> dict[str, int | float]:
-    routes = [_route(row) for row in rows]
-    counts = {route: routes.count(route) for route in ROUTES}
-    return {**counts, **{f"{route} share": n / len(routes) for route, n in counts.items()}}
-
-
-def _reach(rows: Rows, *, is_own: bool) -> list[float]:
+def _reach(outcomes: Outcomes, *, is_own: bool) -> list[float]:
     """The threshold below which each probe counts, ascending; -inf if it never does."""
     return sorted(
-        float(row["score"])
-        if row["nearest"] is not None and (not is_own or row["nearest"] == row["edit_id"])
+        o.score
+        if o.nearest is not None and (not is_own or o.nearest == o.probe.edit_id)
         else -math.inf
-        for row in rows
+        for o in outcomes
     )
 
 

@@ -24,6 +24,7 @@ from scen.tracking.summaries import (
     by_age,
     loss_summary,
     operating_curve,
+    record_outcomes,
     route_table,
 )
 
@@ -157,12 +158,12 @@ def finite_metrics(record: WaveRecord) -> dict[str, float]:
 
 def wave_tables(record: WaveRecord) -> dict[str, Sequence[Mapping[str, object]]]:
     """Rows by file name, of the tables that are not empty."""
-    rows = record.per_edit
+    outcomes = record_outcomes(record)
     tables: dict[str, Sequence[Mapping[str, object]]] = {
-        "per_edit.json": rows,
-        "routes.json": route_table(rows),
-        "routing_operating_curve.json": operating_curve(rows, record.threshold),
-        "ways_of_asking.json": asking_table(rows),
+        "per_edit.json": record.per_edit,
+        "routes.json": route_table(outcomes),
+        "routing_operating_curve.json": operating_curve(outcomes, record.threshold),
+        "ways_of_asking.json": asking_table(outcomes),
     }
     return {name: table for name, table in tables.items() if table}
 
@@ -175,7 +176,7 @@ def log_content(client: "MlflowClient", run_id: str, record: WaveRecord) -> None
     log_params(client, run_id, record.params)
     log_metrics(client, run_id, [metrics], first_step=record.wave)
     log_metrics(client, run_id, loss_summary(record.loss_curves), first_step=0)
-    ages = [{"eval/retention_by_age": group.share} for group in by_age(record.per_edit)]
+    ages = [{"eval/retention_by_age": group.share} for group in by_age(record_outcomes(record))]
     log_metrics(client, run_id, ages, first_step=1)
     _log_system(client, run_id, record.system)
     _log_dataset(client, run_id, record)

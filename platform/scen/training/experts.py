@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scen.data.asking import Ask, wordings
+from scen.data.asking import Topic, wordings
 from scen.errors import ConfigError
 from scen.method import METHODS, MethodName
 from scen.model.batch import IGNORED, pad_edits, pad_prompts
@@ -104,7 +104,7 @@ class ExpertTrainer:
         losses = [list(curve) for curve in fitted.losses]
         # About as many rows per batch as in the first pass.
         size = max(1, len(edits) // (1 + len(edits[0].ways)))
-        while self.sync.anyone(len(pending) > 0):
+        while self.sync.any_rank(len(pending) > 0):
             batch, pending = pending[:size], pending[size:]
             indices = batch or [0]  # a no-op row, in lockstep with other ranks
             reworded = [
@@ -165,7 +165,7 @@ class ExpertTrainer:
             keep = ((worst_E >= self.plan.stop_loss) & (rows != _IDLE)).nonzero().squeeze(1)
             if len(keep) < len(rows):
                 _set_aside(done, bank, rows, keep)
-            if not self.sync.anyone(len(keep) > 0):
+            if not self.sync.any_rank(len(keep) > 0):
                 return done, losses
             if len(keep) == 0:  # other ranks continue: one no-op row keeps this rank in lockstep
                 rows, keep = torch.full_like(rows, _IDLE), torch.zeros_like(rows[:1])
@@ -269,7 +269,7 @@ def encode_edits(
 
 def _ways(template: Template, edit: Edit) -> tuple[EncodedPrompt, ...]:
     """The prompt of an edit in other wordings; depends on the edit alone, not on its wave."""
-    rng, ask = random.Random(edit.seed), Ask(edit.prompt, edit.subject)
+    rng, ask = random.Random(edit.seed), Topic(edit.prompt, edit.subject)
     messages = [wordings("fit").ask(way, ask, rng) for way in WAYS]
     prompts = [template.encode_prompt(m.text) for m in messages if m is not None]
     return tuple(replace(prompt, routed=None) for prompt in prompts)  # nothing is routed here

@@ -106,7 +106,7 @@ def test_rows_that_are_there_are_not_measured_again(
 
 
 @pytest.mark.slow
-def test_several_sizes_are_edited_anew(
+def test_each_size_is_edited_separately(
     tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore
 ) -> None:
     methods = [{"name": "platform", "editor": "platform", "settings": QUICK}]
@@ -158,7 +158,7 @@ def test_trying_settings_needs_edits_for_it(
         ({"same_kind": {"skip": 6, "count": 3}}, r"has 8 edits, not 9"),
     ],
 )
-def test_too_little_data_is_told(
+def test_too_little_data_is_an_error(
     tiny: Base, make_benchmark: MakeBenchmark, rows: RowStore, fields: Any, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

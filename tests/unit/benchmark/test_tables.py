@@ -23,7 +23,7 @@ def test_columns_that_nobody_has_are_left_out() -> None:
     assert cost.lines == [["a", "0.123", "1,234.5"]]
 
 
-def test_the_number_of_edits_is_told_where_there_are_several() -> None:
+def test_several_sizes_have_a_column() -> None:
     rows = [Row("a", size, FIGURES, [1.0] * 10, {}) for size in (10, 20)]
     answers, retention, *_ = grids(rows)
     assert answers.heads[:2] == ["method", "T"]

@@ -19,7 +19,7 @@ PLACES = (
 
 @pytest.fixture(scope="session")
 def plan() -> RouterPlan:
-    return RouterPlan(EncoderPlan(16, 16, 8, 8), bound=0.05, gate_steps=150, num_gates=2)
+    return RouterPlan(EncoderPlan(16, 16, 8, 8), bound=0.05, gate_steps=60, num_gates=2)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ PLACES = (KeyPlace(1, "mean"), KeyPlace(4, "last"))
 RELATIONS, WIDTH = 6, 40
 SCALE = 1 / math.sqrt(WIDTH)
 BOUND = 0.05
-PLAN = RouterPlan(EncoderPlan(16, 16, 8, 8), bound=BOUND, gate_steps=200, num_gates=2)
+PLAN = RouterPlan(EncoderPlan(16, 16, 8, 8), bound=BOUND, gate_steps=60, num_gates=2)
 
 
 @dataclass

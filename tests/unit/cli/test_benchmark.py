@@ -54,7 +54,7 @@ def config(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return path
 
 
-def test_tables_files_and_mlflow_tell_the_same(
+def test_tables_files_and_mlflow_agree(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["benchmark", str(config), "--json"]) == 0
@@ -76,9 +76,7 @@ def test_tables_files_and_mlflow_tell_the_same(
     assert "ask" not in shown.err  # the row was kept
 
 
-def test_settings_are_tried_and_the_best_are_told(
-    config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tuning_prints_the_best_settings(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", str(config), "--tune", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told["best"]) == {"platform"}

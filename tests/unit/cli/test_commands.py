@@ -81,7 +81,9 @@ def test_samples_make_writes_edits_that_edit_takes(
     assert "--out: made.csv must end in" in capsys.readouterr().err
 
 
-def test_ask_tells_answer_route_and_version(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_prints_answer_route_and_version(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     prompt = str(ROWS[1]["prompt"])
     found = told(capsys, "ask", prompt, "--store", store, "--base-answer")
     assert (found["route"], found["edit_id"], found["version"]) == ("edit", "e1", 1)

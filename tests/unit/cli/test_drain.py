@@ -15,7 +15,7 @@ QUICK = ("--set", "evaluation.locality_limit=4", "--set", "evaluation.locality_t
 PLACES = [Edit(id=f"e{i}", prompt=f"Who founded place {i}?", target=f"name {i}") for i in range(3)]
 
 
-def test_what_waits_is_committed_and_told(
+def test_waiting_edits_are_committed_and_shown(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = str(tmp_path / "store")

@@ -30,7 +30,7 @@ def loose(tmp_path: Path, base_flags: tuple[str, ...], capsys: pytest.CaptureFix
     return uri
 
 
-def test_a_dry_run_tells_all_and_writes_nothing(
+def test_a_dry_run_reports_everything_and_writes_nothing(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
@@ -63,7 +63,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(
     assert contents(store) == files
 
 
-def test_near_duplicates_are_told_before_anything_is_trained(
+def test_near_duplicates_are_reported_before_training(
     loose: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [*NEAR, {"id": "other", "prompt": "9999 zzz 31 - 4 qqq %", "target": "Bob"}]
@@ -82,7 +82,7 @@ def test_near_duplicates_are_told_before_anything_is_trained(
     assert contents(loose) == files
 
 
-def test_near_duplicates_of_the_file_itself_are_told_across_waves(
+def test_near_duplicates_within_a_file_are_reported_across_waves(
     loose: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row | {"id": f"b-{row['id']}", "prompt": row["prompt"][::-1]} for row in NEAR]

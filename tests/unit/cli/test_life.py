@@ -114,7 +114,7 @@ def test_log_is_filtered_and_exported(
     assert "почему" in capsys.readouterr().out
 
 
-def test_show_tells_the_whole_life(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_whole_history(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "rollback", "1", "--store", store, "--why", "back")
     shown = told(capsys, "show", "a0", "--store", store)
     assert (shown["status"], shown["target"], shown["version"]) == ("active", "name 0", 1)

@@ -27,7 +27,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line.removeprefix("· ") for line in capsys.readouterr().err.splitlines()]
 
 
-def test_the_end_of_a_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_end_of_a_step_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     progress = LineProgress(every_s=3600)
     progress.start_wave("wave 0 of news: 5 edits")
     for _ in range(5):
@@ -36,7 +36,7 @@ def test_the_end_of_a_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines(capsys) == ["wave 0 of news: 5 edits", "train 5/5"]
 
 
-def test_what_is_due_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_when_due(capsys: pytest.CaptureFixture[str]) -> None:
     progress = LineProgress(every_s=0)
     progress("train", 2, 5)
     progress("train", 2, 5)

@@ -14,7 +14,7 @@ from unit.tracking.conftest import client, tracking_uri
 __all__ = ["base_flags", "client", "edited", "store", "tracking_uri"]  # fixtures
 
 
-def test_it_tells_what_stands_there(
+def test_it_shows_the_registered_versions(
     store: str, tracking_uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ("register", "--store", store, "--tracking-uri", tracking_uri, "--name", "Told")

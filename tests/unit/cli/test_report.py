@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 __all__ = ["made"]  # fixture
 
 
-def test_it_writes_a_page_and_tells_where(
+def test_it_writes_a_page_and_prints_its_path(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "a report"

@@ -47,7 +47,7 @@ def play(storage: Storage, scene: Callable[[Registry], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def test_what_is_committed_is_told(storage: Storage) -> None:
+def test_a_commit_notifies_followers(storage: Storage) -> None:
     async def scene(registry: Registry) -> None:
         assert await registry.commit(wave("a"), 0) == CommitResult(1, False)
         assert await registry.commit(wave("a"), 1) == CommitResult(1, True)
@@ -88,7 +88,7 @@ def test_each_life_shuts_out_those_before_it(storage: Storage) -> None:
     play(storage, scene)
 
 
-def test_a_stale_writer_is_told_so(storage: Storage) -> None:
+def test_a_stale_writer_gets_an_error(storage: Storage) -> None:
     async def scene(registry: Registry) -> None:
         await registry.commit(wave("a"), 0)
         with pytest.raises(ConflictError, match="expected version 0, found 1"):

@@ -62,14 +62,14 @@ def run(code: str, home: Path, *words: str, **environment: str) -> tuple[int, st
     return done.returncode, done.stderr
 
 
-def test_without_a_token_it_is_told_where_one_is_looked_for(dashboard: str, tmp_path: Path) -> None:
+def test_without_a_token_the_error_names_its_path(dashboard: str, tmp_path: Path) -> None:
     status, said = run(SCEN, tmp_path, "jobs", "--address", dashboard)
     assert (status, "Traceback" in said) == (2, False)
     told = ("RAY_AUTH_TOKEN_PATH", "ray get-auth-token --generate", "RAY_AUTH_MODE=disabled")
     assert [word for word in told if word not in said] == []
 
 
-def test_a_wrong_token_is_told(dashboard: str, tmp_path: Path) -> None:
+def test_a_wrong_token_is_an_error(dashboard: str, tmp_path: Path) -> None:
     status, said = run(SCEN, tmp_path, "stop", "scen-x", "--address", dashboard,
                        RAY_AUTH_TOKEN="another")  # fmt: skip
     assert (status, "Traceback" in said) == (2, False)
@@ -83,14 +83,14 @@ def test_another_web_server_is_no_dashboard(dashboard: str, tmp_path: Path) -> N
     assert "no Ray dashboard answers at" in said
 
 
-def test_a_driver_is_told_at_once(tmp_path: Path) -> None:
+def test_a_driver_fails_at_once(tmp_path: Path) -> None:
     status, said = run(DRIVER, tmp_path, "127.0.0.1:9", RAY_AUTH_TOKEN="any")
     assert status == 1
     assert "refused: --address: no Ray cluster can be reached at 127.0.0.1:9" in said
     assert "Connection refused" in said
 
 
-def test_a_driver_without_a_token_is_told_so(dashboard: str, tmp_path: Path) -> None:
+def test_a_driver_without_a_token_gets_an_error(dashboard: str, tmp_path: Path) -> None:
     status, said = run(DRIVER, tmp_path, dashboard.removeprefix("http://"))
     assert status == 1
     assert "no authentication token was found; name the file with the cluster's token" in said

@@ -1,11 +1,12 @@
-"""Ranks of one process group share a base by ZeRO-3, train unequal edits and answer: two on CPUs,
-or one on a GPU with the weights in main memory. Run as a script with the base's folder, a file for
-the results of rank 0, and the device."""
+"""Ranks of one process group share each base by ZeRO-3, train unequal edits and answer: two on
+CPUs, or one on a GPU with the weights in main memory. Run as a script with a file for the results
+of rank 0, by the bases' folders, the device, and these folders."""
 
 import copy
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +54,25 @@ def held_bytes(base: Base) -> int:
     return sum(t.numel() * t.element_size() for t in held if t.device.type == "cuda")
 
 
-def run(rank: int, folder: str, out: str, device: str) -> None:
+def run(rank: int, out: str, device: str, *folders: str) -> None:
     world = 2 if device == "cpu" else 1
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
     os.environ.update({name: str(value) for name, value in names.items()})
     backend, place = "gloo" if device == "cpu" else "nccl", f"file://{out}.group"
     dist.init_process_group(backend, init_method=place, rank=rank, world_size=world)
-    whole = share(load(folder, device), rank)
     config = copy.deepcopy(read_deepspeed(None))
     if device != "cpu":
         config["zero_optimization"]["offload_param"] = {"device": "cpu"}
-    base, sync = load_sharded(lambda: load(folder, device), config)
-    sharded = share(base, rank, sync)
+    results = {}
+    for folder in folders:
+        whole = share(load(folder, device), rank)
+        base, sync = load_sharded(partial(load, folder, device), config)
+        results[folder] = {"whole": whole, "sharded": share(base, rank, sync)}
     if rank == 0:
-        Path(out).write_text(json.dumps({"whole": whole, "sharded": sharded}))
+        Path(out).write_text(json.dumps(results))
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    spawn(run, tuple(sys.argv[1:]), nprocs=2 if sys.argv[3] == "cpu" else 1)
+    spawn(run, tuple(sys.argv[1:]), nprocs=2 if sys.argv[2] == "cpu" else 1)

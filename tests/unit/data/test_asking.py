@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from scen.data.asking import SURFACE_WAYS, Ask, wordings
+from scen.data.asking import SURFACE_WAYS, Topic, wordings
 from scen.errors import ConfigError
 from scen.samples import sample_path
 
-ABOUT = Ask("Who founded the Oslo Opera in 1999?", "Oslo Opera")
+ABOUT = Topic("Who founded the Oslo Opera in 1999?", "Oslo Opera")
 SPACES_AND_HIDDEN = re.compile("[\\s\u200b\u200e\u00ad\ufeff\u2060\u200c]+")
 
 
@@ -83,7 +83,7 @@ def test_slips_change_what_they_say_and_no_more() -> None:
 
 
 def test_what_needs_a_subject_is_left_out_without_one() -> None:
-    draw, about = random.Random(0), Ask("Who founded it?")
+    draw, about = random.Random(0), Topic("Who founded it?")
     ways = wordings("fit")
     assert ways.ask("typo inside the subject", about, draw) is None
     assert ways.ask("task about the subject", about, draw) is None

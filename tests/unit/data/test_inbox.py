@@ -53,7 +53,7 @@ def test_a_cut_is_made_once_and_is_open_until_it_is_ended(inbox: Inbox) -> None:
     assert inbox.edits(0) == (edit("a"),)
 
 
-def test_what_became_of_an_edit_is_told(inbox: Inbox) -> None:
+def test_an_edit_has_a_status(inbox: Inbox) -> None:
     for name in ("a", "b"):
         inbox.put(edit(name))
     assert inbox.status("a") == {"status": "queued"}

@@ -179,7 +179,7 @@ def test_other_statements_are_no_clash(fields: dict[str, Any]) -> None:
     assert isinstance(check(validator, **{"id": "e2", **fact, **fields}), Edit)
 
 
-def test_targets_of_marks_only_are_told_apart() -> None:
+def test_targets_of_punctuation_only_are_distinguished() -> None:
     validator = Validator()
     assert isinstance(check(validator, target="?"), Edit)
     result = check(validator, id="e2", target="!")

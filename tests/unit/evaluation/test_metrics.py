@@ -6,11 +6,18 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from scen.evaluation.metrics import EvalReport, Outcome, flatten_report, rivals, share, summarise
+from scen.evaluation.metrics import (
+    EvalReport,
+    Outcome,
+    flatten_report,
+    runners_up,
+    share,
+    summarise,
+)
 from scen.evaluation.probes import Probe
 
 
-def told(
+def own_prompt(
     edit_id: str,
     after: str,
     routed_to: str | None,
@@ -22,7 +29,7 @@ def told(
     return Outcome(probe, before, after, routed_to, 0.9, routed_to, None, *forced)
 
 
-def reworded(edit_id: str, source: str, after: str, routed_to: str | None) -> Outcome:
+def rephrase(edit_id: str, source: str, after: str, routed_to: str | None) -> Outcome:
     """A rephrase of an edit's prompt."""
     probe = Probe("generality", "Q'?", source, edit_id, "yes")
     return Outcome(probe, "no", after, routed_to, 0.7, edit_id, None, 0.25, 0.75)
@@ -33,7 +40,7 @@ def unrelated(after: str = "same", routed_to: str | None = None, identical: bool
     return Outcome(Probe("locality", "L?", "file"), "same", after, routed_to, 0.1, "a", identical)
 
 
-def near(after: str, routed_to: str | None) -> Outcome:
+def near_miss(after: str, routed_to: str | None) -> Outcome:
     """A near miss of edit a, which the base answers with `same`."""
     probe = Probe("near_miss", "N?", "edit", "a")
     return Outcome(probe, "same", after, routed_to, 0.4, "a", routed_to is None)
@@ -47,17 +54,17 @@ def earlier(after: str) -> Outcome:
 
 
 OUTCOMES = [
-    told("a", "yes", "a"),
+    own_prompt("a", "yes", "a"),
     unrelated(),
-    told("b", "yes", "b", (0.5, 1.0), before="yes"),
-    told("c", "yes indeed", "c", (0.0, 0.5)),  # goes on after the target
-    told("d", "no", None, (0.0, 0.0)),
-    reworded("a", "orig", "yes", "a"),
-    reworded("b", "orig", "no", "c"),
-    reworded("c", "drawn", "yes", "c"),
-    reworded("d", "orig", "no", None),
-    near("same", None),
-    near("changed", "a"),
+    own_prompt("b", "yes", "b", (0.5, 1.0), before="yes"),
+    own_prompt("c", "yes indeed", "c", (0.0, 0.5)),  # goes on after the target
+    own_prompt("d", "no", None, (0.0, 0.0)),
+    rephrase("a", "orig", "yes", "a"),
+    rephrase("b", "orig", "no", "c"),
+    rephrase("c", "drawn", "yes", "c"),
+    rephrase("d", "orig", "no", None),
+    near_miss("same", None),
+    near_miss("changed", "a"),
     unrelated("changed", "b", identical=False),
     unrelated("same", "a", identical=False),  # an expert spoke and said what the base says
     unrelated("same", None, identical=False),
@@ -83,7 +90,7 @@ def test_locality_is_of_all_and_bits_of_the_unrouted_only(report: EvalReport) ->
     assert report.near_miss_unchanged == 0.5
 
 
-def test_routing_says_who_spoke(report: EvalReport) -> None:
+def test_routing_counts_which_edit_answered(report: EvalReport) -> None:
     assert report.routing == {
         "prompt_to_own_edit": 0.75,
         "rephrase_to_own_edit": 0.5,
@@ -149,15 +156,15 @@ def test_flat_names_for_a_tracker(report: EvalReport) -> None:
     assert len(flat) == 6 + 4 + 5 + 4
 
 
-def test_rivals_are_of_own_prompts() -> None:
-    mixed = [replace(told("a", "yes", "a"), rival="b"), told("c", "no", None)]
-    mixed.append(replace(reworded("d", "orig", "yes", "d"), rival="e"))
-    assert rivals(mixed) == [("a", "b")]
+def test_runners_up_are_of_own_prompts() -> None:
+    mixed = [replace(own_prompt("a", "yes", "a"), runner_up="b"), own_prompt("c", "no", None)]
+    mixed.append(replace(rephrase("d", "orig", "yes", "d"), runner_up="e"))
+    assert runners_up(mixed) == [("a", "b")]
 
 
 @pytest.mark.parametrize("source", ["gpt (v2)", "a/../b", "#1, 50%", "é" * 300])
 def test_flat_names_are_such_as_trackers_take(source: str) -> None:
-    flat = flatten_report(summarise([reworded("a", source, "yes", "a")]))
+    flat = flatten_report(summarise([rephrase("a", source, "yes", "a")]))
     assert sum(name.startswith("eval/generality_") for name in flat) == 2
     for name in flat:
         assert re.fullmatch(r"eval/[\w.-]{1,200}", name)

@@ -148,7 +148,7 @@ def test_a_writer_whose_epoch_is_over_is_refused(filled: Ledger, make_wave: Make
     assert filled.commit(replace(make_wave("c"), epoch=4), 6) == CommitResult(3, True)
 
 
-def test_the_history_of_an_edit_is_told_whatever_became_of_it(filled: Ledger) -> None:
+def test_an_edit_has_its_history_whether_active_or_not(filled: Ledger) -> None:
     filled.settle(Revoke(["a-0"], About(why="wrong")))
     filled.settle(Rollback(2, About(why="right after all")))
     found = filled.history("a-0")

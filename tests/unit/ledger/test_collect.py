@@ -55,7 +55,7 @@ def test_the_version_that_was_the_newest_when_the_days_begin_stays(revoked: Shop
     assert len(files(revoked, Keep(since + timedelta(microseconds=1), since))) == 1
 
 
-def test_what_is_collected_is_gone_and_said_so(revoked: Shop) -> None:
+def test_collected_edits_are_logged_as_dropped(revoked: Shop) -> None:
     shop = revoked
     plan = plan_collection(shop.storage, shop.ledger, Keep.for_days(NOW, 30))
     assert collect(shop.storage, shop.ledger, plan, ABOUT) == 5

@@ -50,7 +50,7 @@ def test_a_commit_is_read_back_in_the_order_of_commits(
     assert timedelta() <= datetime.now(UTC) - last.committed_at < timedelta(minutes=5)
 
 
-def test_the_log_tells_each_commit(ledger: Ledger, make_wave: MakeWave) -> None:
+def test_the_log_lists_each_commit(ledger: Ledger, make_wave: MakeWave) -> None:
     for index, key in enumerate(["a", "b", "c"]):
         ledger.commit(make_wave(key, index, num_edits=index + 1), index)
     log = ledger.log()

@@ -44,7 +44,7 @@ def test_it_goes_through_json(filled: Ledger, held: HeldWave | None) -> None:
 
 
 @pytest.mark.parametrize("value", [{}, {"held": None, "store": 1}, {"held": {"key": "c"}}, None])
-def test_what_is_no_pointer_is_told(value: object) -> None:
+def test_an_invalid_pointer_is_an_error(value: object) -> None:
     with pytest.raises(IntegrityError, match="register the version again"):
         SnapshotPointer.from_dict(value)  # type: ignore[arg-type]
 

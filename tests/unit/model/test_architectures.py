@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from conftest import write_tiny_base
 from scen.errors import BaseError, ConfigError
-from scen.export.adapters import adapter_config
 from scen.model.base import Base, load_base
 from scen.model.batch import PromptBatch, cache_argument, pad_prompts
 from scen.model.decode import EditedModel, answer, apply_experts, copy_cache
@@ -25,6 +24,7 @@ from scen.model.prefill import prefill
 from scen.model.reference import train_expert
 from scen.model.route import Route, SigmoidNeurons
 from scen.model.step import RowCache, step_rows
+from scen.pipeline.adapters import adapter_config
 from scen.records import Edit, EncodedPrompt
 from scen.training.experts import ExpertPlan, fit_experts
 

@@ -29,7 +29,7 @@ class TwoRanks:
         self._said = threading.Barrier(2, timeout=20)
         self._heard = threading.Barrier(2, action=self._wants.clear, timeout=20)
 
-    def anyone(self, wants: bool) -> bool:
+    def any_rank(self, wants: bool) -> bool:
         self._wants.append(wants)
         self._said.wait()
         answer = any(self._wants)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from scen.data.asking import Ask, wordings
+from scen.data.asking import Topic, wordings
 from scen.model.surface import MOST_SPANS, cut_spans, routed_form
 
 QUESTION = "When was St. Mary's Church, Leeds founded?"
@@ -106,7 +106,7 @@ def test_parts_lie_within_any_text() -> None:
 
 
 def test_most_wordings_leave_the_question_in_a_part_of_its_own() -> None:
-    draw, about = random.Random(0), Ask(QUESTION, "St. Mary's Church")
+    draw, about = random.Random(0), Topic(QUESTION, "St. Mary's Church")
     for ways in (wordings("fit"), wordings("test")):
         some = [ways.ask(way, about, draw) for way in ways.ways if "typo" not in way] * 3
         forms = [routed_form(asked.text) for asked in some if asked is not None]

@@ -224,7 +224,7 @@ def test_two_that_start_together_contradict_each_other() -> None:
         ((2031, None), (2031, None), False),
     ],
 )
-def test_what_is_said_for_all_of_that_time_already_is_a_repetition(
+def test_an_edit_already_valid_for_the_whole_period_is_a_repetition(
     there: tuple[int | None, int | None], new: tuple[int | None, int | None], is_fresh: bool
 ) -> None:
     edit = replace(years("Ann", *new), id="new")

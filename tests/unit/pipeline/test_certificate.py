@@ -25,7 +25,7 @@ def run(parts: LocalParts, edits: list[Edit]) -> None:
     list(run_stream("news", [edits], parts.store, parts.config, parts))
 
 
-def test_what_is_erased_is_said_to_be_and_nothing_before(
+def test_only_erased_edits_are_certified_as_erased(
     make_parts: MakeParts, facts: list[Edit]
 ) -> None:
     """Beside other edits that stay, of a router that does not take these prompts to them."""

@@ -31,7 +31,7 @@ def chain(edit: Edit, targets: list[str]) -> list[Edit]:
     return [replace(edit, id=f"{edit.id}-{i}", target=t) for i, t in enumerate(targets)]
 
 
-def test_the_last_of_a_chain_speaks_and_the_others_are_told(
+def test_the_last_of_a_chain_is_active_and_the_others_are_superseded(
     superseding: LocalParts, facts: list[Edit]
 ) -> None:
     parts, edits = superseding, chain(facts[0], ["north", "south", "east", "west", "isle"])
@@ -82,7 +82,7 @@ def test_a_wave_is_measured_without_what_it_replaces(
     assert report["reliability"] == 1.0
 
 
-def test_neurons_of_the_paper_are_not_told_from_what_they_replace(
+def test_paper_neurons_are_not_trained_against_replaced_edits(
     make_parts: MakeParts, facts: list[Edit]
 ) -> None:
     parts = make_parts("scen", waves={"size": 2, "on_conflict": "supersede"})

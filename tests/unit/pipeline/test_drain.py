@@ -112,7 +112,7 @@ def test_a_run_killed_after_its_commit_commits_nothing_twice(
     assert drain.inbox.waiting() == []
 
 
-def test_what_cannot_be_taken_is_told_with_the_reason(parts: LocalParts, facts: list[Edit]) -> None:
+def test_a_rejected_edit_has_a_reason(parts: LocalParts, facts: list[Edit]) -> None:
     drain = drain_of(parts)
     against = replace(facts[0], id="against", target=f"not {facts[0].target}")
     hand_in(drain, [facts[0], against])

@@ -110,7 +110,7 @@ def test_what_a_wave_leaves_in_the_store(parts: LocalParts, facts: list[Edit]) -
     assert all(curve[-1] < curve[0] for curve in trained["losses"])
 
 
-def test_progress_is_told_in_edits_and_probes(parts: LocalParts, facts: list[Edit]) -> None:
+def test_progress_counts_edits_and_probes(parts: LocalParts, facts: list[Edit]) -> None:
     told: list[tuple[str, int, int]] = []
     parts = replace(parts, progress=lambda *step: told.append(step))
     run_wave(wave_of(parts, facts), parts, parts.store.storage)

@@ -59,7 +59,9 @@ def test_aliases_follow_commits_revokes_and_rollbacks(sync: Sync) -> None:
     assert sync() == {"champion": 6, "previous": 5} == sync.pinned()
 
 
-def test_a_version_tells_its_commit(sync: Sync, client: MlflowClient, name: str) -> None:
+def test_a_model_version_has_the_facts_of_its_commit(
+    sync: Sync, client: MlflowClient, name: str
+) -> None:
     sync.shop.ledger.settle(Revoke(["a-0"], About("the source was wrong", "ann")))
     sync()
     version = client.get_model_version_by_alias(name, "champion")

@@ -121,7 +121,7 @@ def test_another_cut_or_stream_trains_nothing_again(
     assert (trained, recut.store.ledger.version()) == ([], 2)
 
 
-def test_clashes_are_told_and_the_others_are_committed(
+def test_conflicts_are_reported_and_the_others_are_committed(
     parts: LocalParts, facts: list[Edit]
 ) -> None:
     run(parts, facts[:3])

@@ -24,7 +24,7 @@ def watched(busy: bool) -> float:
     return row["process_cpu_percentage"]
 
 
-def test_work_is_told_from_waiting() -> None:
+def test_work_is_distinguished_from_waiting() -> None:
     assert watched(busy=False) < 15 < watched(busy=True)
 
 

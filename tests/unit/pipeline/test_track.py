@@ -54,7 +54,9 @@ def run_ids(steps: list[StreamStep]) -> list[str | None]:
     return [step.report.tracked["run_id"] for step in steps if step.report]
 
 
-def test_what_a_tracker_is_told(tracked: LocalParts, diary: Diary, facts: list[Edit]) -> None:
+def test_a_tracker_gets_the_record_of_each_wave(
+    tracked: LocalParts, diary: Diary, facts: list[Edit]
+) -> None:
     [step, _] = run(tracked, facts[:4])
     record, last = diary.records
     assert step.report is not None
@@ -108,13 +110,13 @@ def test_what_is_shown_of_a_wave_with_others_before_it(
     assert tracked.store.threshold in cuts
 
 
-def test_a_wave_is_told_once(tracked: LocalParts, diary: Diary, facts: list[Edit]) -> None:
+def test_a_wave_is_tracked_once(tracked: LocalParts, diary: Diary, facts: list[Edit]) -> None:
     assert run_ids(run(tracked, facts)) == ["run-1", "run-2"]
     assert run_ids(run(tracked, facts)) == ["run-1", "run-2"]
     assert len(diary.records) == 2
 
 
-def test_a_tracker_that_is_down_is_told_by_the_next_run(
+def test_the_next_run_tracks_what_a_failed_tracker_missed(
     tracked: LocalParts, diary: Diary, facts: list[Edit], caplog: pytest.LogCaptureFixture
 ) -> None:
     diary.is_up = False
@@ -128,7 +130,9 @@ def test_a_tracker_that_is_down_is_told_by_the_next_run(
     assert tracked.store.ledger.version() == 2
 
 
-def test_the_next_wave_tells_it(tracked: LocalParts, diary: Diary, facts: list[Edit]) -> None:
+def test_the_next_wave_tracks_what_was_queued(
+    tracked: LocalParts, diary: Diary, facts: list[Edit]
+) -> None:
     diary.is_up = False
     stream = run_stream("news", [facts], tracked.store, tracked.config, tracked)
     first = next(stream)
@@ -139,7 +143,7 @@ def test_the_next_wave_tells_it(tracked: LocalParts, diary: Diary, facts: list[E
     assert len(diary.records) == 2
 
 
-def test_the_next_run_tells_it_where_the_file_has_grown(
+def test_the_next_run_of_a_longer_file_tracks_what_was_queued(
     tracked: LocalParts, diary: Diary, facts: list[Edit]
 ) -> None:
     diary.is_up = False
@@ -152,7 +156,7 @@ def test_the_next_run_tells_it_where_the_file_has_grown(
     assert sum(len(step.admission.known) for step in steps) == 2
 
 
-def test_nothing_is_told_under_settings_that_were_not_its_own(
+def test_nothing_is_tracked_under_other_settings(
     make_parts: MakeParts, tracked: LocalParts, diary: Diary, facts: list[Edit]
 ) -> None:
     diary.is_up = False
@@ -164,7 +168,7 @@ def test_nothing_is_told_under_settings_that_were_not_its_own(
     assert run_ids(run(tracked, facts[:2])) == ["run-1"]
 
 
-def test_the_next_run_tells_it_where_an_edit_was_rejected(
+def test_the_next_run_tracks_a_wave_with_a_rejected_edit(
     tracked: LocalParts, diary: Diary, facts: list[Edit]
 ) -> None:
     """What is committed is less than the wave that was cut."""
@@ -180,7 +184,7 @@ def test_the_next_run_tells_it_where_an_edit_was_rejected(
     assert tracked.store.ledger.version() == 2
 
 
-def test_what_an_earlier_version_left_is_told(
+def test_records_of_an_earlier_release_are_tracked(
     tracked: LocalParts, diary: Diary, facts: list[Edit]
 ) -> None:
     """A wave that was evaluated before anything was timed, and is told now."""

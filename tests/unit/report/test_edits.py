@@ -2,13 +2,17 @@
 
 from typing import Any
 
-from scen.report.waves import Answers, answered_by, worst
+from scen.evaluation.metrics import Outcome
+from scen.evaluation.probes import Probe, ProbeKind
+from scen.pipeline.wave_facts import Answers, answered_by, worst
 
 
-def outcome(kind: str, after: str, edit_id: str | None = "a", **values: Any) -> dict[str, Any]:
-    fields = {"kind": kind, "edit_id": edit_id, "target": "yes", "before": "no", "after": after,
-             "routed_to": edit_id, "score": 1.0}  # fmt: skip
-    return fields | values
+def outcome(
+    kind: ProbeKind, after: str, edit_id: str | None = "a", *, is_routed: bool = True
+) -> Outcome:
+    """An outcome whose target is `yes`, where the base says `no`."""
+    probe = Probe(kind, "?", "orig", edit_id, "yes")
+    return Outcome(probe, "no", after, edit_id if is_routed else None, 1.0, None, None)
 
 
 def test_a_later_answer_replaces_an_earlier_one() -> None:
@@ -22,7 +26,7 @@ def test_a_later_answer_replaces_an_earlier_one() -> None:
         "measured_at": 1, "rephrases": 2, "rephrases_right": 1,
         "near_misses": 2, "near_misses_right": 1,
     }  # fmt: skip
-    answers.add(2, [outcome("retention", "no", routed_to=None)])
+    answers.add(2, [outcome("retention", "no", is_routed=False)])
     latest = answers.of("a")
     assert (latest["exact"], latest["routed_to"], latest["measured_at"]) == (False, None, 2)
     assert (latest["rephrases"], latest["rephrases_right"]) == (2, 1)

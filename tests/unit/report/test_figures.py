@@ -8,6 +8,7 @@ import pytest
 from matplotlib.lines import Line2D
 
 from scen.fs import Storage
+from scen.pipeline.wave_facts import WaveFacts, frequent_sources
 from scen.report.figures import (
     curves_figure,
     evaluation_pictures,
@@ -16,7 +17,6 @@ from scen.report.figures import (
     quality_curves,
 )
 from scen.report.store import StoreFacts
-from scen.report.waves import WaveFacts, frequent_sources
 
 
 def points(line: Line2D) -> tuple[list[float], list[float]]:

@@ -2,20 +2,20 @@
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
-import scen.export
 from scen import __version__
 from scen.errors import ConfigError, ScenError
 from scen.tracking.models import ModelRecord, ModelRegistry
 from scen.tracking.wave_runs import MlflowTracker
 from unit.tracking.conftest import RecordOf
 
-CODE = Path(scen.export.__path__[0]) / "logged_model.py"
+CODE = Path(str(files("scen.tracking"))) / "logged_model.py"
 POINTER = {"store": "/data/news", "version": 3, "base": {"name": "tiny", "dtype": "float32"}}
 
 

@@ -1,10 +1,11 @@
 """What outcomes of probes and loss curves come to."""
 
 import math
-from typing import Any
 
 import pytest
 
+from scen.evaluation.metrics import Outcome
+from scen.evaluation.probes import Probe, ProbeKind
 from scen.tracking.figures import before_after_figure, loss_figure
 from scen.tracking.summaries import (
     asking_table,
@@ -22,34 +23,34 @@ from scen.tracking.summaries import (
 THRESHOLD = 0.5
 
 
-def row(kind: str, edit_id: str | None, nearest: str | None, score: float) -> dict[str, Any]:
-    """A probe that is routed as a store with THRESHOLD does, and answered exactly."""
-    return {
-        "kind": kind,
-        "source": "orig",
-        "edit_id": edit_id,
-        "target": "x",
-        "after": "x",
-        "nearest": nearest,
-        "score": score,
-        "routed_to": nearest if score > THRESHOLD else None,
-    }
+def outcome(
+    kind: ProbeKind,
+    edit_id: str | None,
+    nearest: str | None,
+    score: float,
+    source: str = "orig",
+    answer: str = "x",
+) -> Outcome:
+    """A probe that is routed as by a store with THRESHOLD; the exact answer is `x`."""
+    routed_to = nearest if score > THRESHOLD else None
+    probe = Probe(kind, "?", source, edit_id, "x")
+    return Outcome(probe, "", answer, routed_to, score, nearest, None)
 
 
-ROWS = [
-    row("reliability", "a", "a", 0.9),
-    row("reliability", "b", "b", 0.8),
-    row("generality", "a", "a", 0.6),
-    row("generality", "a", "a", 0.3),
-    row("generality", "b", "a", 0.95),  # another edit is nearer: no threshold helps
-    row("near_miss", "a", "a", 0.7),
-    row("near_miss", "b", "b", 0.2),
-    row("locality", None, "b", 0.1),
+OUTCOMES = [
+    outcome("reliability", "a", "a", 0.9),
+    outcome("reliability", "b", "b", 0.8),
+    outcome("generality", "a", "a", 0.6),
+    outcome("generality", "a", "a", 0.3),
+    outcome("generality", "b", "a", 0.95),  # another edit is nearer: no threshold helps
+    outcome("near_miss", "a", "a", 0.7),
+    outcome("near_miss", "b", "b", 0.2),
+    outcome("locality", None, "b", 0.1),
 ]
 
 
 def test_the_routes_of_each_kind() -> None:
-    rows = [*ROWS, row("generality", "b", "b", 0.7) | {"source": "template"}]
+    rows = [*OUTCOMES, outcome("generality", "b", "b", 0.7, source="template")]
     table = {line["probes"]: line for line in route_table(rows)}
     counts = {
         name: (line["asked"], line["own edit"], line["another edit"], line["base"])
@@ -63,12 +64,12 @@ def test_the_routes_of_each_kind() -> None:
         "unrelated prompts": (1, 0, 0, 1),
     }
     assert table["rephrases, orig"]["base share"] == pytest.approx(1 / 3)
-    assert route_table([{"id": "a"}]) == []
+    assert route_table([]) == []
 
 
 def test_rare_sources_share_a_line() -> None:
-    rows = [row("generality", "a", "a", 0.9) | {"source": f"s{i:02}"} for i in range(14)]
-    rows += [row("generality", "a", "a", 0.9) | {"source": "usual"}] * 2
+    rows = [outcome("generality", "a", "a", 0.9, source=f"s{i:02}") for i in range(14)]
+    rows += [outcome("generality", "a", "a", 0.9, source="usual")] * 2
     table = route_table(rows)
     assert len(table) == 11
     assert ("rephrases, usual", 2) in [(line["probes"], line["asked"]) for line in table]
@@ -76,12 +77,14 @@ def test_rare_sources_share_a_line() -> None:
 
 
 def test_an_unrelated_prompt_has_no_edit_of_its_own() -> None:
-    [line] = route_table([row("locality", None, "b", 0.6), row("locality", None, None, 0.0)])
+    [line] = route_table(
+        [outcome("locality", None, "b", 0.6), outcome("locality", None, None, 0.0)]
+    )
     assert (line["own edit"], line["another edit"], line["base"]) == (0, 1, 1)
 
 
 def test_what_other_thresholds_would_have_done() -> None:
-    curve = operating_curve(ROWS)
+    curve = operating_curve(OUTCOMES)
     cuts = [line["threshold"] for line in curve]
     assert cuts == sorted(cuts, reverse=True)
     assert curve[0] == {
@@ -100,15 +103,15 @@ def test_what_other_thresholds_would_have_done() -> None:
 
 
 def test_the_store_stands_on_its_curve() -> None:
-    [line] = [at for at in operating_curve(ROWS, THRESHOLD) if at["threshold"] == THRESHOLD]
-    point = operating_point(ROWS)
+    [line] = [at for at in operating_curve(OUTCOMES, THRESHOLD) if at["threshold"] == THRESHOLD]
+    point = operating_point(OUTCOMES)
     assert line == {"threshold": THRESHOLD} | point
     assert point["rephrases"] == pytest.approx(1 / 3)
     assert point["near misses"] == 0.5
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
-    rows = [row("generality", "a", "a", i / 5000) for i in range(5000)]
+    rows = [outcome("generality", "a", "a", i / 5000) for i in range(5000)]
     curve = operating_curve(rows, 0.123456)
     assert 300 < len(curve) <= 403
     assert curve[0] == {"threshold": 4999 / 5000, "rephrases": 0.0}
@@ -117,37 +120,39 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
 
 
 def test_a_bank_without_edits_has_no_curve() -> None:
-    assert operating_curve([row("locality", None, None, 0.0)], THRESHOLD) == []
+    assert operating_curve([outcome("locality", None, None, 0.0)], THRESHOLD) == []
 
 
 def test_earlier_edits_by_age() -> None:
-    earlier = [row("retention", f"e{i}", f"e{i}", 0.9) for i in range(25)]
-    for one in (earlier[0], earlier[24]):
-        one["after"] = "y"
-    groups = by_age([*ROWS, *earlier])
+    answers = ["y", *"x" * 23, "y"]
+    earlier = [
+        outcome("retention", f"e{i}", f"e{i}", 0.9, answer=answer)
+        for i, answer in enumerate(answers)
+    ]
+    groups = by_age([*OUTCOMES, *earlier])
     assert [group.name for group in groups] == [str(i) for i in range(1, 11)]
     assert sum(group.asked for group in groups) == 25
     assert {group.asked for group in groups} == {2, 3}
     assert [group.asked - group.exact for group in groups] == [1, *[0] * 8, 1]
     assert groups[0].share == 0.5
-    [own] = own_edits([*ROWS, *earlier])
+    [own] = own_edits([*OUTCOMES, *earlier])
     assert (own.name, own.asked, own.exact) == ("this wave", 2, 2)
 
 
 def test_few_earlier_edits_make_fewer_parts() -> None:
-    earlier = [row("retention", f"e{i}", f"e{i}", 0.9) for i in range(3)]
+    earlier = [outcome("retention", f"e{i}", f"e{i}", 0.9) for i in range(3)]
     assert [group.asked for group in by_age(earlier)] == [1, 1, 1]
-    assert by_age(ROWS) == own_edits(earlier) == []
+    assert by_age(OUTCOMES) == own_edits(earlier) == []
 
 
 def test_ways_of_asking_come_before_tasks() -> None:
     rows = [
-        row("task", "a", "a", 0.7) | {"source": "task: count"},
-        row("task", "a", "a", 0.2) | {"source": "task: count"},
-        row("asking", "a", "a", 0.9) | {"source": "greeting"},
-        row("asking", "b", "a", 0.9) | {"source": "greeting", "after": "y"},
+        outcome("task", "a", "a", 0.7, source="task: count"),
+        outcome("task", "a", "a", 0.2, source="task: count"),
+        outcome("asking", "a", "a", 0.9, source="greeting"),
+        outcome("asking", "b", "a", 0.9, source="greeting", answer="y"),
     ]
-    first, second = asking_table([*ROWS, *rows])
+    first, second = asking_table([*OUTCOMES, *rows])
     assert (first["way"], first["asked"]) == ("greeting", 2)
     assert (first["own edit share"], first["another edit share"], first["base share"]) == (
         0.5,
@@ -157,7 +162,7 @@ def test_ways_of_asking_come_before_tasks() -> None:
     assert first["exact share"] == 0.5
     assert (second["way"], second["own edit share"]) == ("task: count", 0.5)
     assert "exact share" not in second
-    assert asking_table(ROWS) == []
+    assert asking_table(OUTCOMES) == []
 
 
 def test_a_finished_edit_keeps_its_last_loss() -> None:

@@ -85,7 +85,8 @@ def probe_of(kind: str, edit_id: str | None, routed_to: str | None) -> dict[str,
     """The outcome of a probe, with the answer that its route gives."""
     score, target = (0.8, "x") if routed_to else (0.2, None)
     return {
-        "kind": kind, "source": "orig", "edit_id": edit_id, "target": target, "after": "x",
+        "kind": kind, "prompt": "?", "source": "orig", "edit_id": edit_id, "target": target,
+        "before": "", "after": "x", "identical": None,
         "routed_to": routed_to, "nearest": "a", "score": score,
     }  # fmt: skip
 

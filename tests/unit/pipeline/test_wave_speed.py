@@ -7,7 +7,7 @@ import pytest
 
 from scen.config import load_config
 from scen.fs import Storage
-from scen.pipeline.runtime import WavePace, count_probes, find_pace
+from scen.pipeline.runtime import WaveSpeed, count_probes, measure_speed
 from scen.records import Edit, Rephrase
 
 
@@ -22,16 +22,16 @@ def test_the_median_of_the_newest_waves_counts(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     for number, (seconds, probe) in enumerate([(8.0, 0.5), (400.0, 90.0), (4.0, 0.25)]):
         measured(storage, f"w{number}", seconds, probe)
-    assert find_pace(storage, "any") == WavePace(2.0, 0.5)
+    assert measure_speed(storage, "any") == WaveSpeed(2.0, 0.5)
     for number in range(20):
         measured(storage, f"v{number}", 40.0, 1.0)
-    assert find_pace(storage, "any") == WavePace(10.0, 1.0)
+    assert measure_speed(storage, "any") == WaveSpeed(10.0, 1.0)
 
 
 def test_waves_that_did_not_keep_the_time_of_measuring_leave_a_guess(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     measured(storage, "w", 8.0, None)
-    found = find_pace(storage, "any")
+    found = measure_speed(storage, "any")
     assert found is not None
     assert (found.per_edit, found.is_rough) == (2.0, True)
 
@@ -42,7 +42,7 @@ def test_waves_that_did_not_keep_the_time_of_measuring_leave_a_guess(tmp_path: P
 def test_without_waves_there_is_a_guess_for_the_embedded_base(
     tmp_path: Path, name: str | None, is_known: bool
 ) -> None:
-    found = find_pace(Storage(str(tmp_path)), name)
+    found = measure_speed(Storage(str(tmp_path)), name)
     assert (found is not None and found.is_rough) is is_known
 
 

@@ -17,7 +17,6 @@ from conftest import write_tiny_base
 from scen.cli.main import main
 from scen.config import load_config
 from scen.errors import ConfigError
-from scen.export.adapters import INDEX, Exporter, adapter_config, adapter_name, hub_id, model_card
 from scen.fs import Storage
 from scen.ledger.actions import WaveCommit
 from scen.ledger.ledger import create_or_open
@@ -26,6 +25,7 @@ from scen.ledger.tensors import save_bundle
 from scen.model.batch import cache_argument, cache_name, pad_prompts
 from scen.model.decode import answer, apply_experts, copy_cache
 from scen.model.route import Route
+from scen.pipeline.adapters import INDEX, Exporter, adapter_config, adapter_name, hub_id, model_card
 from scen.records import Edit
 from scen.snapshot.open import OpenStore, create_store
 

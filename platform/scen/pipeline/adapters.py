@@ -18,8 +18,8 @@ from scen.ledger.events import LedgerEntry
 from scen.ledger.ledger import Ledger
 from scen.model.template import Template
 from scen.model.weights import EMBEDDED_NAME
+from scen.pipeline.wave_facts import Answers, measured_outcomes
 from scen.records import digest_bytes
-from scen.report.waves import Answers, measured_rows
 from scen.snapshot.load import BundleRows, Place
 from scen.snapshot.method import StoreMethod
 
@@ -53,7 +53,7 @@ def model_card(
     """README.md of an adapter, with YAML front matter for the hub.
 
     `edit` is shown as JSON, `base` is that of the store's manifest, `measured` the last answer (see
-    `scen.report.waves`), `rendered` the prompt in the base's template (aLoRA only).
+    `scen.pipeline.wave_facts`), `rendered` the prompt in the base's template (aLoRA only).
     """
     is_alora = rendered is not None
     known = hub_id(str(base["name"]))
@@ -158,7 +158,7 @@ class Exporter:
             for batch in _batches(entries):
                 tensors = rows.read([Place(e.bundle, e.row) for e in batch], ("down", "up"))
                 answers = Answers()
-                answers.add(None, measured_rows(self.storage, batch[0].wave_key))
+                answers.add(None, measured_outcomes(self.storage, batch[0].wave_key))
                 for entry, down_rF, up_Dr in zip(
                     batch, tensors["down"], tensors["up"], strict=True
                 ):

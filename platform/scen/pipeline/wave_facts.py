@@ -2,14 +2,13 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from scen.errors import IntegrityError
-from scen.evaluation.metrics import EvalReport, Outcome, summarise
-from scen.evaluation.probes import Probe
+from scen.evaluation.metrics import EvalReport, Outcome
 from scen.fs import Storage
 from scen.ledger.events import LedgerEntry
 from scen.ledger.state import State
@@ -17,10 +16,7 @@ from scen.ledger.view import LogEntry
 from scen.pipeline.plan import Journal
 from scen.records import Edit, edit_from_dict
 
-Rows = Sequence[Mapping[str, Any]]
 Status = Literal["committed", "promoted", "held", "rejected", "unfinished"]
-
-_PROBE = frozenset(field.name for field in fields(Probe))
 
 
 @dataclass(frozen=True)
@@ -114,18 +110,18 @@ class WaveReader:
         return facts
 
 
-def wave_rows(storage: Storage, wave: WaveFacts) -> list[dict[str, Any]]:
+def wave_outcomes(storage: Storage, wave: WaveFacts) -> list[Outcome]:
     """The outcomes of a wave's probes; empty if it was not measured. Raises NotFoundError,
     IntegrityError."""
-    return [] if wave.outcomes_path is None else read_rows(storage, wave.outcomes_path)
+    return [] if wave.outcomes_path is None else read_outcomes(storage, wave.outcomes_path)
 
 
-def measured_rows(storage: Storage, wave_key: str) -> list[dict[str, Any]]:
-    """As `wave_rows`, by the wave's key; empty also if its journal is gone."""
+def measured_outcomes(storage: Storage, wave_key: str) -> list[Outcome]:
+    """As `wave_outcomes`, by the wave's key; empty also if its journal is gone."""
     journal = Journal(storage, wave_key)
     if not journal.has("evaluated"):
         return []
-    return read_rows(storage, _read(journal, "evaluated")["per_edit_path"])
+    return read_outcomes(storage, _read(journal, "evaluated")["per_edit_path"])
 
 
 def wave_losses(storage: Storage, wave: WaveFacts) -> list[list[float]]:
@@ -149,26 +145,17 @@ def frequent_sources(waves: Iterable[WaveFacts]) -> list[str]:
     return [source for source, _ in counts.most_common()]
 
 
-def read_rows(storage: Storage, path: str) -> list[dict[str, Any]]:
-    """The outcomes of an evaluation, one JSON line each, by the field names of `Probe` and
-    `Outcome`. Raises NotFoundError, IntegrityError where the file is truncated or changed."""
+def read_outcomes(storage: Storage, path: str) -> list[Outcome]:
+    """The outcomes of an evaluation, one JSON line each. Raises NotFoundError, IntegrityError where
+    the file is truncated or changed."""
     try:
-        return [json.loads(line) for line in storage.read(path).splitlines()]
-    except ValueError as err:
+        rows = [json.loads(line) for line in storage.read(path).splitlines()]
+        return [Outcome.from_row(row) for row in rows]
+    except (ValueError, TypeError) as err:
         raise IntegrityError(
             f"{storage.child_uri(path)} is cut off or changed ({err}): restore it from a backup, "
             "or delete it to have a report without it"
         ) from err
-
-
-def summarise_rows(rows: Rows) -> EvalReport:
-    """The metrics of an evaluation."""
-    outcomes = []
-    for row in rows:
-        probe = Probe(**{name: value for name, value in row.items() if name in _PROBE})
-        rest = {name: value for name, value in row.items() if name not in _PROBE}
-        outcomes.append(Outcome(probe, **rest))
-    return summarise(outcomes)
 
 
 def _read(journal: Journal, step: str) -> dict[str, Any]:
@@ -188,26 +175,28 @@ class Answers:
     def __init__(self) -> None:
         self._answers: dict[str, dict[str, Any]] = {}
 
-    def add(self, version: int | None, rows: Rows) -> None:
+    def add(self, version: int | None, outcomes: Iterable[Outcome]) -> None:
         """Add the outcomes measured on a version (for a wave: the version that it made; None if the
         ledger does not have it)."""
-        asked: Counter[tuple[str, str]] = Counter()
-        hits: Counter[tuple[str, str]] = Counter()
-        for row in rows:
-            edit_id, kind = row["edit_id"], row["kind"]
+        hits: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        for o in outcomes:
+            edit_id, kind = o.probe.edit_id, o.probe.kind
             if edit_id is None:
                 continue
             if kind in ("reliability", "retention"):
-                answer = {name: row[name] for name in ("before", "after", "routed_to", "score")}
-                answer |= {"exact": row["after"] == row["target"], "measured_at": version}
+                answer: dict[str, Any] = {
+                    "before": o.before,
+                    "after": o.after,
+                    "routed_to": o.routed_to,
+                }
+                answer |= {"score": o.score, "exact": o.is_exact, "measured_at": version}
                 self._of(edit_id).update(answer)
-            elif kind in ("generality", "near_miss"):
-                right = row["target"] if kind == "generality" else row["before"]
-                asked[edit_id, kind] += 1
-                hits[edit_id, kind] += row["after"] == right
-        for (edit_id, kind), count in asked.items():
-            name = "rephrases" if kind == "generality" else "near_misses"
-            self._of(edit_id).update({name: count, f"{name}_right": hits[edit_id, kind]})
+            elif kind == "generality":
+                hits[edit_id, "rephrases"].append(o.is_exact)
+            elif kind == "near_miss":
+                hits[edit_id, "near_misses"].append(o.is_unchanged)
+        for (edit_id, name), right in hits.items():
+            self._of(edit_id).update({name: len(right), f"{name}_right": sum(right)})
 
     def of(self, edit_id: str) -> Mapping[str, Any]:
         """The measurements of an edit; empty if there are none."""
