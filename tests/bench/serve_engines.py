@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from scen.pipeline.adapters import Exporter
 
 from bench.report import emit
 from bench.serve_load import MAX_TOKENS, Load
+from scen.pipeline.adapters import Exporter
 from scen.records import EncodedPrompt
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.caches import HostExpertCache
