@@ -153,7 +153,7 @@ def _generate(
 def mixed(store: OpenStore, edited: Sequence[str], count: int) -> tuple[list[EncodedPrompt], ...]:
     """Questions about nothing that was edited, and the same with every other one about an edit."""
     strange = itertools.cycle(read_prompts(sample_path("nq_locality.jsonl"), 100))
-    known = itertools.cycle(edited or [""])
+    known = itertools.cycle(edited)
     encode = store.base.template.encode_prompt
     unedited = [encode(next(strange)) for _ in range(count)]
     half = [encode(next(known)) if i % 2 else prompt for i, prompt in enumerate(unedited)]
@@ -206,7 +206,7 @@ async def check_vllm(args: argparse.Namespace, folder: Path) -> bool:
     store, [commit, commit_more], edits = prepare_store(folder, args.base, [args.check, 8], {})
     commit()
     edits = edits[: args.check]
-    unedited, _ = mixed(store, [], args.check)
+    unedited, _ = mixed(store, [edit.prompt for edit in edits], args.check)
     encode = store.base.template.encode_prompt
     known: list[serve_engines.Question] = [(encode(edit.prompt), edit.id) for edit in edits]
     others = serve_engines.numbered(unedited, [None])

@@ -33,6 +33,7 @@ from scen_serve.engine.request import (
     Routed,
     Sampling,
     ServingEngine,
+    TokenLogprob,
 )
 from scen_serve.engine.snapshots import ServedSnapshot, SnapshotReader
 from scen_serve.service import build_engine
@@ -132,13 +133,17 @@ class PlainTarget:
             lora = self._lora
             reply.edit_id = None if lora is None else question[1]
         async for out in self.llm.generate(prompt, params, uuid.uuid4().hex, lora_request=lora):
-            reply.first = reply.first or time.perf_counter() - began
             made = out.outputs[0]
+            if not reply.first and (made.text or out.finished):  # as a server's first event
+                reply.first = time.perf_counter() - began
             reply.choice.text += made.text
             reply.tokens += len([t for t in made.token_ids if t not in self._stop_ids])
             found = zip(made.token_ids, made.logprobs or (), strict=False)
-            values = [(t, entry[t].logprob) for t, entry in found if t not in self._stop_ids]
-            reply.choice.logprobs.extend(values)  # type: ignore[arg-type]
+            reply.choice.logprobs += [
+                TokenLogprob(token, entry[token].logprob, ())
+                for token, entry in found
+                if token not in self._stop_ids
+            ]
         reply.seconds = time.perf_counter() - began
         return reply
 
@@ -187,6 +192,8 @@ class Engines:
 
     async def start(self, names: Sequence[str], settings: VllmSettings, folder: Path) -> None:
         """Load them. The plain ones first, in processes without the plugin."""
+        # Before the import: standard output is for JSON lines.
+        os.environ |= {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
         from vllm.lora.request import LoRARequest
 
         os.environ["VLLM_PLUGINS"] = "none"
@@ -338,10 +345,11 @@ async def check(
 
     async def ask(question: Question) -> Reply:
         try:
-            return await edited.ask(question)
+            reply: Reply = await edited.ask(question)
         except Exception as error:
             failures.append(str(error))
             return Reply()
+        return reply
 
     swapping = asyncio.create_task(asyncio.to_thread(swap))
     replies, _ = await ask_all(ask, questions, 32)
@@ -352,8 +360,7 @@ async def check(
     edits = [(q[1], reply) for q, reply in zip(questions, replies, strict=True) if q[1]]
     exact = sum(reply.choice.text.strip() == targets[name] for name, reply in edits if name)
     unrouted = [(r, e) for (_, r), e in zip(others, expected, strict=True) if r.edit_id is None]
-    same = sum([(x.token_id, x.logprob) for x in r.choice.logprobs] == e.choice.logprobs
-               for r, e in unrouted)  # fmt: skip
+    same = sum(_logprobs(reply) == _logprobs(other) for reply, other in unrouted)
     versions = {reply.choice.routed.version for reply in replies if reply.choice.routed}
     emit(
         bench="serve_check",
@@ -369,6 +376,10 @@ async def check(
         swapped_to=version,
     )
     return not failures and exact == len(edits)
+
+
+def _logprobs(reply: Reply) -> list[tuple[int, float]]:
+    return [(token.token_id, token.logprob) for token in reply.choice.logprobs]
 
 
 def numbered(prompts: Sequence[EncodedPrompt], ids: Sequence[str | None]) -> list[Question]:

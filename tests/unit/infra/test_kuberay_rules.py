@@ -197,7 +197,8 @@ def test_the_service_of_vllm_is_the_same_with_another_engine() -> None:
 def test_a_pod_of_vllm_has_room_for_the_bundles_of_a_replica() -> None:
     [app] = serve_config("edited-vllm")["applications"]
     args = AppArgs.model_validate(app["args"])
-    bundles = build(args)._bound_deployment._replica_config.placement_group_bundles
+    bundles = args.resources()["placement_group_bundles"]
+    build(args)
     [group] = of_kind("RayService")["edited-vllm"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     [box] = group["template"]["spec"]["containers"]
     assert sum(bundle.get("GPU", 0) for bundle in bundles) == int(

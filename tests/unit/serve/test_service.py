@@ -8,6 +8,7 @@ import pytest
 from scen.errors import NotFoundError
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.engine import Engine
+from scen_serve.engine.request import ServingEngine
 from scen_serve.engine.snapshots import SnapshotReader
 from scen_serve.service import Follower, Pace
 from unit.serve.conftest import MakeEngine, commit_wave, serve_edits
@@ -20,7 +21,7 @@ def follower(engine: Engine, reader: SnapshotReader, store: OpenStore) -> Follow
     return Follower(engine, reader, store.storage)
 
 
-def served(engine: Engine) -> int | None:
+def served(engine: ServingEngine) -> int | None:
     return None if engine.snapshot is None else engine.snapshot.version
 
 

@@ -1,0 +1,27 @@
+"""The engines side by side, on a tiny base: rows and ratios are there. Values are not judged."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.small_run import least, run_bench
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+
+def test_each_engine_has_its_rows_and_ratios(folder: Path) -> None:
+    size = ("--clients", 2, "--requests", 4, "--rounds", 1, "--base", folder)
+    lines = run_bench("bench_serve.py", "--engines", "own,vllm,plain,lora", *size)
+    rows = {(row["engine"], row["load"]): row for row in lines if row["bench"] == "serve_engines"}
+    engines = ("own", "vllm", "plain")
+    expected = {(name, load) for name in engines for load in ("unedited", "half")}
+    assert set(rows) == expected | {("lora", "half")}
+    for row in rows.values():
+        assert least(row, "tokens_per_second", "first_token_ms_p50") > 0
+    assert rows["own", "half"]["edited"] == rows["vllm", "half"]["edited"] > 0
+    assert rows["lora", "half"]["edited"] == rows["lora", "half"]["requests"] / 2
+    [ratios] = [row for row in lines if row["bench"] == "serve_engines_ratio"]
+    names = [
+        f"{what}_vllm_vs_{other}" for what in ("tokens", "first") for other in ("plain", "own")
+    ]
+    assert least(ratios, *(f"{name}_unedited" for name in names)) > 0
