@@ -149,9 +149,8 @@ def check_rows(mixed: dict[str, Any], plain: dict[str, Any], expected: dict[str,
     assert [row["tokens"] for row in rows[: 2 * EXPERTS : 2]] == expected["answers"]
     for i, key_MKF in enumerate(expected["keys"]):
         read = torch.tensor(stage["keys"][f"key-{i}"])  # mean, two spans, last
-        assert torch.allclose(read[0], key_MKF[0, 0], rtol=1e-4, atol=1e-5)
-        assert torch.allclose(read[1:3], key_MKF[:, 1], rtol=1e-4, atol=1e-5)
-        assert torch.allclose(read[3], key_MKF[0, 2], rtol=1e-4, atol=1e-5)
+        own = torch.stack([key_MKF[0, 0], *key_MKF[:, 1], key_MKF[0, 2]])
+        assert ((read - own).norm(dim=1) < 3e-5 * own.norm(dim=1)).all()  # float32
     assert mixed["state"]["reading"] == 0
 
 
