@@ -16,6 +16,7 @@ from typing import TypeVar
 from scen.errors import InputError
 from scen.model.base import Base
 from scen_serve.engine.caches import ExpertCache, PrefixCache
+from scen_serve.engine.decoding import Constraints
 from scen_serve.engine.request import BusyError, Ended, Failed, Request, Sampling, Sink, Ticket
 from scen_serve.engine.running_batch import Arrivals, Row, RunningBatch, read_prompts
 from scen_serve.engine.snapshots import ServedSnapshot
@@ -82,6 +83,7 @@ class Engine:
         self.experts = experts
         # If experts act on the whole prompt, its keys and values depend on them.
         self.prefixes = PrefixCache(limits.prefix_bytes if experts.bank.span == "last" else 0)
+        self.constraints = Constraints(base)
         self.snapshot: ServedSnapshot | None = None
         self.beat = time.monotonic()  # when the last step began
         self._layer = layer
@@ -117,7 +119,9 @@ class Engine:
         self._check(request)
         if request.snapshot is None and self.snapshot is None:
             raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
-        ticket = Ticket(request, sink)
+        constraint = request.sampling.constraint
+        matcher = None if constraint is None else self.constraints.matcher(constraint)
+        ticket = Ticket(request, sink, matcher)
         self._waiting.push(ticket)
         self._wake.set()
         return ticket

@@ -104,8 +104,13 @@ class Row:
         adjusted_V = adjust_logits(
             logits_V, sampling, self.request.prompt.ids, self.output_ids, stop_ids
         )
+        matcher = self.ticket.matcher
+        if matcher is not None:
+            adjusted_V = matcher.mask(adjusted_V)
+            if not adjusted_V.isfinite().any():  # min_tokens rules out the end, all that is left
+                return self._end("stop")
         token = choose_token(adjusted_V, sampling, self.generator)
-        is_eos = token in stop_ids and not sampling.ignore_eos
+        is_eos = token in stop_ids and not (sampling.ignore_eos and matcher is None)
         is_stop = is_eos or token in sampling.stop_token_ids
         logprobs: tuple[TokenLogprob, ...] = ()
         if sampling.top_logprobs is not None and (not is_stop or self.request.scored):
@@ -117,9 +122,11 @@ class Row:
             return self._end("stop")
         self.output_ids.append(token)
         text = self.detokenizer.push(token)
+        if matcher is not None:
+            matcher.take(token)
         if text or logprobs:
             self.ticket.emit(Piece(text, logprobs))
-        if self.detokenizer.is_stopped:
+        if self.detokenizer.is_stopped or (matcher is not None and matcher.is_complete):
             return self._end("stop")
         return len(self.output_ids) < sampling.max_tokens or self._end("length")
 
