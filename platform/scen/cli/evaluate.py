@@ -17,6 +17,7 @@ from scen.cli.options import (
     Limit,
     Locality,
     NoTracking,
+    RowOptions,
     SettingOptions,
     Store,
     Version,
@@ -60,14 +61,14 @@ def eval_(
     edits: Annotated[
         str | None, Parameter(metavar="FILE", help="evaluate these (default: the ledger's)")
     ] = None,
+    rows: RowOptions | None = None,
     locality: Locality = None,
     version: Version = None,
     limit: Annotated[Limit, Parameter(help="only the first N edits")] = None,
     asking: Annotated[
         bool,
         Parameter(help="also ask each edit's question in about twenty other ways (greetings, "
-                  "quotes, capitals, typos, system prompts ...), and evaluate tasks about it that "
-                  "must reach no edit"),
+                  "quotes, typos ...), and evaluate tasks about it that must reach no edit"),
     ] = False,
     else_rollback: Annotated[
         int | Literal["previous"] | None,
@@ -112,14 +113,15 @@ def eval_(
         store=store,
         version=version,
         edits=edits,
+        **asdict(rows or RowOptions()),
         limit=limit,
         locality=locality,
         asking=asking,
         else_rollback=else_rollback,
         settings=read_config(settings, base=(base or BaseOptions()).settings()),
     )
-    show = partial(show_evaluation, is_json=json)
-    run_eval_spec(spec, job_config(spec), measure_here(local_runtime()), show, say)
+    measure = measure_here(local_runtime())
+    run_eval_spec(spec, job_config(spec), measure, partial(show_evaluation, is_json=json), say)
 
 
 @command
@@ -129,6 +131,7 @@ def calibrate(
         list[str],
         Parameter(metavar="FILE", help="edits to calibrate on, as for scen edit; may be repeated"),
     ],
+    rows: RowOptions | None = None,
     locality: Annotated[
         str | None,
         Parameter(metavar="FILE", help="unrelated prompts; every other one is held out for the "
@@ -187,6 +190,7 @@ def calibrate(
     show_warnings()
     spec = CalibrateSpec(
         edits=tuple(edits),
+        **asdict(rows or RowOptions()),
         out=profile,
         locality=locality,
         base=BaseConfig(**(base or BaseOptions()).settings()),

@@ -115,6 +115,10 @@ class EvalSpec(_StoreSpec):
     """A ledger version; None: the newest."""
     edits: str | None = None
     """File of the edits to evaluate; None: those of the ledger."""
+    data_format: DataFormat = "auto"
+    """Format of its rows; auto detects it."""
+    allow_null_text: bool = False
+    """Treat words such as nan, None and N/A in it as text, not as missing values."""
     limit: Positive | None = None
     """Only the first N edits."""
     locality: str | None = None
@@ -139,6 +143,10 @@ class CalibrateSpec(_Spec):
     kind: Literal["calibrate"] = "calibrate"
     edits: tuple[str, ...] = Field(min_length=1)
     """Files of edits to calibrate on."""
+    data_format: DataFormat = "auto"
+    """Format of their rows; auto detects it."""
+    allow_null_text: bool = False
+    """Treat words such as nan, None and N/A in them as text, not as missing values."""
     out: str
     """The profile: a .json file; a .safetensors file is written next to it."""
     locality: str | None = None
