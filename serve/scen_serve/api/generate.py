@@ -125,6 +125,8 @@ async def start_answers(
         snapshot = engine.snapshot
     is_edited = body.scen.route == "auto"
     is_scored = isinstance(body, CompletionBody) and body.echo and body.logprobs is not None
+    if is_scored and constraint is not None:
+        raise ApiError(400, "echo: scores of the prompt exclude a form of the answer", param="echo")
     record: RequestRecord = request.state.record
     record.is_edited = is_edited
     if context.traces is not None:

@@ -140,7 +140,9 @@ class ResponseForm:
             "reasoning": {"effort": None, "summary": None},
             "store": False,
             "temperature": body.temperature or 0.0,
-            "text": {"format": {"type": "text"} if form is None else form.model_dump()},
+            "text": {
+                "format": {"type": "text"} if form is None else form.model_dump(exclude_none=True)
+            },
             "tool_choice": "auto",
             "tools": [],
             "top_p": 1.0 if body.top_p is None else body.top_p,

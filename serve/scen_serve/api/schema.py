@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
 from scen.records import EncodedPrompt
 from scen_serve.api.errors import ApiError
@@ -177,7 +185,9 @@ class AskBody(BaseModel):
     @classmethod
     def _refuse(cls, body: Any) -> Any:
         refuse_unsupported(body, cls.model_fields)
-        return body
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if value is not None}
 
     @field_validator("stop")
     @classmethod
@@ -256,7 +266,7 @@ class AskBody(BaseModel):
 class CompletionBody(AskBody):
     """/v1/completions: raw text or token ids, which the model continues."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
     max_tokens: int | None = Field(default=None, ge=0)
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     logprobs: int | None = Field(default=None, ge=0, le=5)
@@ -338,6 +348,12 @@ class ChatBody(AskBody):
 
     _ends_with_the_user = field_validator("messages")(require_question)
 
+    @model_validator(mode="after")
+    def _has_logprobs(self) -> "ChatBody":
+        if self.top_logprobs and not self.logprobs:
+            raise ApiError(400, "top_logprobs: needs logprobs: true", param="top_logprobs")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_echo(cls, body: Any) -> Any:
@@ -360,14 +376,6 @@ class ChatBody(AskBody):
     @property
     def wanted_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
-
-
-class CanaryBody(BaseModel):
-    """The candidate's share of the requests that name no version."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    share: float = Field(gt=0, lt=1)
 
 
 @dataclass(frozen=True)
