@@ -25,8 +25,6 @@ from scen_serve.engine.request import Constraint, Sampling, TokenLogprob
 
 _KEPT_CONSTRAINTS = 64
 _MAX_CONSTRAINT = 1 << 16  # characters; a step could take long with more
-# Without free white space, which a small model can repeat until its answer is cut off.
-_JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Matcher:
@@ -175,7 +173,15 @@ def grammar(constraint: Constraint) -> str:
         return llguidance.LLMatcher.grammar_from_regex(text)
     if constraint.kind == "choice":
         return llguidance.grammar_from("choice", text)
-    return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
+    # Without free white space, which a small model can repeat until its answer is cut off.
+    return llguidance.LLMatcher.grammar_from_json_schema(
+        text,
+        overrides={
+            "whitespace_flexible": False,
+            "item_separator": ", ",
+            "key_separator": ": ",
+        },
+    )
 
 
 def _of_schema(schema: Any) -> Constraint:
