@@ -22,6 +22,9 @@ from scen_serve.telemetry import log_event
 
 log = logging.getLogger(__name__)
 _KEPT = 4  # versions requested by number that stay loaded
+_ASKED_S = (
+    900.0  # for which they stay loaded and leased after a request; longer than an answer takes
+)
 _STUCK_S = 60.0  # a step that takes longer is considered hung
 _STOP_S = 15.0  # vLLM ends its processes in this time
 _CALM_S = 2.0  # minimum polling interval while a registry announces versions
@@ -103,6 +106,8 @@ class Follower:
         self._kept_lock = threading.Lock()
         self._lock = threading.Lock()  # guards the reader
         self._lease = Lease(storage)
+        self._asked: dict[int, float] = {}  # by version, when it was last requested by number
+        self._lease_lock = threading.Lock()  # guards these two; taken after the others
 
     @property
     def held(self) -> int | None:
@@ -154,23 +159,36 @@ class Follower:
         return candidate if candidate is not None and random.random() < share else None
 
     def find(self, version: int) -> ServedSnapshot:
-        """The version with this number, loaded if necessary. Raises as `activate` does."""
-        for known in (self._engine.snapshot, self.candidate, self._find_kept(version)):
-            if known is not None and known.version == version:
-                self.keep(known)
-                return known
-        with self._lock:
-            snapshot = self._reader.read(version)
+        """The version with this number, loaded if necessary, and leased so that `scen gc` keeps its
+        experts while the request runs. Raises as `activate` does."""
+        snapshot = self._find_loaded(version)
+        if snapshot is None:
+            with self._lock:
+                if version <= self._reader.newest():
+                    self._lease_version(self._lease.take, version)  # before its files are read
+                snapshot = self._reader.read(version)
         self.keep(snapshot)
         return snapshot
 
     def keep(self, snapshot: ServedSnapshot) -> None:
-        """Keep a version loaded, for requests that name it by number."""
+        """Keep a version loaded and leased, for requests that name it by number."""
+        with self._lease_lock:
+            self._asked[snapshot.version] = time.monotonic()
+        self._lease_version(self._lease.take, snapshot.version)
+        self._remember(snapshot)
+
+    def _remember(self, snapshot: ServedSnapshot) -> None:
         with self._kept_lock:
             self._kept[snapshot.version] = snapshot
             self._kept.move_to_end(snapshot.version)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
+
+    def _find_loaded(self, version: int) -> ServedSnapshot | None:
+        for known in (self._engine.snapshot, self.candidate, self._find_kept(version)):
+            if known is not None and known.version == version:
+                return known
+        return None
 
     def _find_kept(self, version: int) -> ServedSnapshot | None:
         with self._kept_lock:
@@ -179,7 +197,9 @@ class Follower:
     def _set(self, policy: Policy) -> None:
         """Check that the versions of a policy can be read, publish it, and apply it."""
         for version in policy.versions:
-            self.find(version)
+            if self._find_loaded(version) is None:
+                with self._lock:
+                    self._remember(self._reader.read(version))
         with self._lock:
             write_policy(self._storage, policy)
         self.look()
@@ -207,14 +227,24 @@ class Follower:
         with self._lock:  # never between leasing another version and swapping it in
             served = self._engine.snapshot
             if served is not None:
-                self._lease_version(self._lease.hold, served.version)
+                self._lease_version(self._hold, served.version)
+
+    def _hold(self, version: int) -> None:
+        """Lease this version and those requested lately; forget the others."""
+        since = time.monotonic() - _ASKED_S
+        self._asked = {asked: at for asked, at in self._asked.items() if at > since}
+        with self._kept_lock:
+            for kept in self._kept.keys() - self._asked.keys():
+                del self._kept[kept]
+        self._lease.hold(version, others=self._asked.keys() - {version})
 
     def _lease_version(self, act: Callable[[int], object], version: int) -> None:
         try:
-            act(version)
+            with self._lease_lock:
+                act(version)
         except Exception as error:
             log.warning(
-                "the served version cannot be leased, so `scen gc` may delete it: %s", error
+                "version %d cannot be leased, so `scen gc` may delete it: %s", version, error
             )
 
     def _fall_back(self) -> bool:

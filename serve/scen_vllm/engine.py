@@ -22,7 +22,7 @@ from scen.records import EncodedPrompt
 from scen.snapshot.ask import LikelyEdit, likely_by_keys
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.caches import HostExpertCache, empty_bank
-from scen_serve.engine.decoding import Answer, IncrementalDetokenizer
+from scen_serve.engine.decoding import Answer, Constraints, IncrementalDetokenizer, Matcher
 from scen_serve.engine.engine import RequestQueue, check_request
 from scen_serve.engine.request import BusyError, EngineCounts, Request, Sink, Ticket
 from scen_serve.engine.snapshots import ServedSnapshot
@@ -42,8 +42,14 @@ _BEAT_S = 0.2
 class _TaskTicket(Ticket):
     """A ticket whose task is cancelled with it."""
 
-    def __init__(self, request: Request, sink: Sink, on_cancel: Callable[["_TaskTicket"], None]):
-        super().__init__(request, sink)
+    def __init__(
+        self,
+        request: Request,
+        sink: Sink,
+        on_cancel: Callable[["_TaskTicket"], None],
+        matcher: Matcher | None,
+    ) -> None:
+        super().__init__(request, sink, matcher)
         self.task: asyncio.Task[None] | None = None
         self._on_cancel = on_cancel
 
@@ -73,6 +79,7 @@ class VllmEngine:
         of vLLM than the plugin is made for, and what vLLM raises."""
         require_version()
         self.base, self.limits = store.base, limits
+        self.constraints = Constraints(store.base)
         self._prefixes = (0, 0, 0)  # hits, tokens, bytes
         self.beat = time.monotonic()
         self.snapshot: ServedSnapshot | None = None
@@ -130,7 +137,9 @@ class VllmEngine:
         check_request(request, self.base.config.vocab_size, self.max_context)
         if request.snapshot is None and self.snapshot is None:
             raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
-        ticket = _TaskTicket(request, sink, self._cancel)
+        constraint = request.sampling.constraint
+        matcher = None if constraint is None else self.constraints.matcher(constraint)
+        ticket = _TaskTicket(request, sink, self._cancel, matcher)
         self._waiting.push(ticket)
         self._loop.call_soon_threadsafe(self._admit)
         return ticket
@@ -311,7 +320,8 @@ def engine_args(
 
     chosen: dict[str, Any] = {
         "model": str(base.folder),
-        "skip_tokenizer_init": True,
+        # The library that the own engine uses, so that both accept the same constraints.
+        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
         "dtype": str(base.load_dtype).removeprefix("torch."),
         # Room for the one token that vLLM generates at least, and for a template around raw text.
         "max_model_len": min(

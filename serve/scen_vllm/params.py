@@ -1,9 +1,10 @@
 """Between the engine's requests and vLLM: sampling parameters and log-probabilities."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scen_serve.engine.request import Request, TokenLogprob
+from scen_serve.engine.request import Constraint, Request, TokenLogprob
 from scen_vllm.wish import Wish
 
 
@@ -38,8 +39,23 @@ def sampling_params(request: Request, stop_ids: frozenset[int], wish: Wish | Non
         prompt_logprobs=(sampling.top_logprobs or 0) if request.scored else None,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
+        structured_outputs=_structured(sampling.constraint),
         extra_args={"scen": dict(wish)} if wish else None,
     )
+
+
+def _structured(constraint: Constraint | None) -> Any:
+    """vLLM's form of a constraint."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if constraint is None:
+        return None
+    if constraint.kind == "choice":
+        return StructuredOutputsParams(choice=json.loads(constraint.text))
+    if constraint.kind == "regex":
+        return StructuredOutputsParams(regex=constraint.text)
+    # Without free white space, which a small model can repeat until its answer is cut off.
+    return StructuredOutputsParams(json=constraint.text, disable_any_whitespace=True)
 
 
 def probe_params(wish: Wish) -> Any:

@@ -81,7 +81,6 @@ def test_defaults_that_are_spelt_out_change_nothing(api: Api) -> None:
         ({"logit_bias": {"99999999": 1}}, "logit_bias"),
         ({"logit_bias": {"1": 101}}, "logit_bias"),
         ({"guided_choice": ["yes", "no"]}, "guided_choice"),
-        ({"structured_outputs": {"choice": ["yes"]}}, "structured_outputs"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"best_of": 2}, "best_of"),

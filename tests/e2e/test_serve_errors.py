@@ -91,3 +91,65 @@ def test_a_server_without_a_version_says_when_to_come_again(store: OpenStore) ->
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+MESSAGE = {"role": "user", "content": "Who?"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "start"),
+    [
+        ("chat/completions", {"messages": [{"role": "tool", "content": "5"}]}, "messages.0.role: "),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, IMAGE]}]},
+            "messages.0.content.1.type: ",
+        ),
+        (
+            "chat/completions",
+            {"messages": [MESSAGE, {"role": "assistant", "content": None}, MESSAGE]},
+            "messages.1.content: ",
+        ),
+        ("chat/completions", {"messages": [MESSAGE], "stop": [None]}, "stop.0: "),
+        ("chat/completions", {"messages": [MESSAGE], "top_logprobs": 2}, "top_logprobs: "),
+        ("chat/completions", {"messages": None}, "messages: Field required"),
+        ("completions", {"prompt": [True, False]}, "prompt.0: "),
+        (
+            "completions",
+            {"prompt": "a", "echo": True, "logprobs": 1, "structured_outputs": {"choice": ["x"]}},
+            "echo: ",
+        ),
+        (
+            "responses",
+            {"input": [{"type": "function_call_output", "call_id": "1", "output": "x"}]},
+            "input.0.type: ",
+        ),
+    ],
+)
+def test_the_part_at_fault_is_named(
+    api: Api, path: str, body: dict[str, object], start: str
+) -> None:
+    answer = api.post(f"/v1/{path}", body)
+    error = error_of(answer)
+    assert (answer.status_code, error["param"]) == (400, start.partition(":")[0].split(".")[0])
+    assert error["message"].startswith(start)
+
+
+def test_null_is_the_same_as_nothing(api: Api) -> None:
+    names = ("stop", "max_tokens", "scen", "response_format", "structured_outputs", "user", "tools")
+    plain = api.post("/v1/chat/completions", {"messages": [MESSAGE]})
+    nulls = api.post("/v1/chat/completions", {"messages": [MESSAGE], **dict.fromkeys(names)})
+    assert nulls.json()["choices"] == plain.json()["choices"]
+    assert "x-scen-ignored-fields" not in nulls.headers
+    raw = api.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "add_special_tokens": None})
+    assert raw.status_code == 200
+
+
+def test_a_body_that_is_no_json_and_a_version_that_is_none(api: Api) -> None:
+    error = error_of(api.post("/v1/completions", "{"))
+    assert error["message"].startswith("body: is not JSON (")
+    assert error["param"] is None
+    missing = api.post("/v1/chat/completions", {"messages": [MESSAGE], "scen": {"version": 99}})
+    assert missing.status_code == 404
+    assert error_of(missing)["message"].startswith("version: 99 ")

@@ -58,3 +58,21 @@ def test_a_server_that_ends_keeps_nothing(service: Service, store: OpenStore) ->
     wait_until(store, 2)
     service.stop()
     assert store.storage.names("leases") == []
+
+
+def test_a_version_asked_for_by_number_outlives_its_edits(
+    url: str, client: openai.OpenAI, store: OpenStore
+) -> None:
+    """Its bundles stay for as long as requests may run on it, although nothing else needs them."""
+    edit = serve_edits(1, 3)[0]  # of version 1
+    expected = alone(store, edit.prompt)
+    wait_until(store, 2)
+    assert scen(chat(client, "Who?", scen={"version": 1}))["version"] == 1
+    store.ledger.settle(Revoke(store.ledger.snapshot().ids))
+    while leased_versions(store.storage, datetime.now(UTC)) != {1, 3}:
+        time.sleep(0.02)
+    assert gc(store) == 2  # the bundle of version 2 is gone
+    answer = chat(client, edit.prompt, scen={"version": 1})
+    assert (scen(answer)["version"], answer.choices[0].message.content) == (1, expected)
+    with pytest.raises(openai.NotFoundError):
+        chat(client, edit.prompt, scen={"version": 2})

@@ -101,7 +101,6 @@ def test_langchain_uses_responses(api: Api) -> None:
         ({"background": True}, "background"),
         ({"include": ["message.output_text.logprobs"]}, "include"),
         ({"truncation": "auto"}, "truncation"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"input": [{"role": "assistant", "content": "x"}]}, "input"),

@@ -151,7 +151,8 @@ def drain(
     waves.max_bytes) is reached, or the oldest edit has waited for --max-age
     seconds. It runs until it is stopped, and can be killed at any time: run it
     again and it continues. An edit that is invalid, or contradicts an earlier
-    one, is set aside with the reason (see GET /v1/edits/ID).
+    one, is set aside with the reason (see GET /v1/edits/ID). Between waves,
+    valid_from and valid_until are applied (see `scen expire`).
 
     examples:
       scen drain --store ./my-store --on-conflict supersede

@@ -15,6 +15,7 @@ from scen.cli.options import (
     Limit,
     Locality,
     NoTracking,
+    RowOptions,
     SettingOptions,
     Store,
     Version,
@@ -58,14 +59,14 @@ def eval_(
     edits: Annotated[
         str | None, Parameter(metavar="FILE", help="evaluate these (default: the ledger's)")
     ] = None,
+    rows: RowOptions | None = None,
     locality: Locality = None,
     version: Version = None,
     limit: Annotated[Limit, Parameter(help="only the first N edits")] = None,
     asking: Annotated[
         bool,
         Parameter(help="also ask each edit's question in about twenty other ways (greetings, "
-                  "quotes, capitals, typos, system prompts ...), and evaluate tasks about it that "
-                  "must reach no edit"),
+                  "quotes, typos ...), and evaluate tasks about it that must reach no edit"),
     ] = False,
     else_rollback: Annotated[
         int | Literal["previous"] | None,
@@ -110,14 +111,15 @@ def eval_(
         store=store,
         version=version,
         edits=edits,
+        **asdict(rows or RowOptions()),
         limit=limit,
         locality=locality,
         asking=asking,
         else_rollback=else_rollback,
         settings=read_config(settings, base=(base or BaseOptions()).settings()),
     )
-    show = partial(show_evaluation, is_json=json)
-    run_eval_spec(spec, job_config(spec), measure_here(local_runtime()), show, say)
+    measure = measure_here(local_runtime())
+    run_eval_spec(spec, job_config(spec), measure, partial(show_evaluation, is_json=json), say)
 
 
 def show_evaluation(evaluation: "Evaluation", *, is_json: bool) -> None:
@@ -153,6 +155,7 @@ def calibrate(
         tuple[str, ...],
         Parameter(metavar="FILE", help="edits to calibrate on, as for scen edit; may be repeated"),
     ] = (),
+    rows: RowOptions | None = None,
     store: Annotated[
         str | None,
         Parameter(metavar="URI", help="fit the router of this store on its own edits, and move the "
@@ -236,6 +239,7 @@ def calibrate(
     require_aim(store, profile, edits, is_quick=quick)
     spec = CalibrateSpec(
         edits=edits,
+        **asdict(rows or RowOptions()),
         out=profile,
         store=store,
         quick=quick,

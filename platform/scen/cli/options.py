@@ -1,7 +1,7 @@
 """Options shared by several commands, and the settings built from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -198,6 +198,17 @@ class WaveOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class RowOptions:
+    """How the rows of a file of edits are read."""
+
+    data_format: Annotated[DataFormat, Parameter(name="--format")] = "auto"
+    """format of the rows (auto: detected)"""
+    allow_null_text: bool = False
+    """treat words such as nan, None and N/A as text, not as missing values"""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class EditOptions:
     """The options of a run on a file of edits."""
 
@@ -206,12 +217,9 @@ class EditOptions:
     """only the first N valid edits"""
     stream: Annotated[str | None, Parameter(metavar="NAME")] = None
     """name of the stream (default: from the file's name)"""
-    data_format: Annotated[DataFormat, Parameter(name="--format")] = "auto"
-    """format of the rows (auto: detected)"""
     strict: bool = False
     """refuse the file if any row is invalid"""
-    allow_null_text: bool = False
-    """treat words such as nan, None and N/A as text, not as missing values"""
+    rows: RowOptions = field(default_factory=RowOptions)
     base: BaseOptions = field(default_factory=BaseOptions)
     settings: SettingOptions = field(default_factory=SettingOptions)
 
@@ -223,10 +231,9 @@ class EditOptions:
             edits=file,
             store=self.waves.store,
             stream=self.stream,
-            data_format=self.data_format,
             limit=self.limit,
             strict=self.strict,
-            allow_null_text=self.allow_null_text,
+            **asdict(self.rows),
             locality=self.waves.locality,
             tracking=not self.waves.no_tracking,
             settings=read_config(self.settings, base=self.base.settings(), **self.waves.settings()),

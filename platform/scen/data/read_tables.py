@@ -122,7 +122,8 @@ def read_csv(
     location: Location, check_columns: Callable[[list[str]], None], delimiter: str = ","
 ) -> Iterator[RawRow]:
     """Rows of cells below a header row; lists and objects as JSON text, an empty cell is a missing
-    value. Raises InputError.
+    value. Where the header has no `delimiter`, cells are divided by another (`;`, tab, `|`), or by
+    the one in a line such as `sep=;` before it, as Excel writes it. Raises InputError.
     """
     lines = _Lines(read_lines(location), delimiter)
     header = _header(lines, location.uri)
@@ -134,7 +135,7 @@ def read_csv(
             cells = _next_record(lines, taken)
             text = "".join(taken)
             if any(map(is_null_text, cells)):
-                cells = _mark_quoted(cells, text, delimiter)
+                cells = _mark_quoted(cells, text, lines.delimiter)
             yield RawRow(number, _values(header, cells), text)
         except FieldError as err:
             yield RawRow(number, {}, "".join(taken), err)
@@ -169,6 +170,17 @@ class _Lines:
                 raise line.fault
             yield _decode(line)
 
+    def peek(self) -> str:
+        """The next line. Raises FieldError if it cannot be read."""
+        line = self._ahead[0]
+        if line.fault is not None:
+            raise line.fault
+        return _decode(line)
+
+    def drop(self) -> None:
+        """Leave out the next line."""
+        self._ahead.popleft()
+
     def give_back(self, lines: Iterable[Line]) -> None:
         self._ahead.extendleft(reversed(list(lines)))
 
@@ -183,12 +195,27 @@ def _header(lines: _Lines, uri: str) -> list[str]:
     if not lines.skip_blank():
         raise InputError(f"{uri}: has no header row: name the columns in its first line")
     try:
-        names = [name.strip() for name in _next_record(lines, [])]
+        names = [name.strip() for name in _divide(lines)]
     except FieldError as err:
         raise InputError(f"{uri}: the header row {err.reason}") from err
+    if len(names) > 1 and not names[0]:
+        names[0] = "Unnamed: 0"  # the index of a pandas frame, as pandas itself reads it
     if len(set(names)) < len(names) or "" in names:
         raise InputError(f"{uri}: the header names {names} are not all different and filled in")
     return names
+
+
+def _divide(lines: _Lines) -> list[str]:
+    """The cells of the header; sets the delimiter of the file. Raises FieldError."""
+    first = lines.peek().strip()
+    if re.fullmatch(r"sep=[^\w\s\"]", first, re.I):
+        lines.delimiter = first[-1]
+        lines.drop()
+        if not lines.skip_blank():
+            raise FieldError("row", "is missing: name the columns below `sep=`")
+    elif lines.delimiter not in first:
+        lines.delimiter = max(",;\t|", key=first.count)
+    return _next_record(lines, [])
 
 
 def _next_record(lines: _Lines, text: list[str]) -> list[str]:
@@ -212,7 +239,7 @@ def _next_record(lines: _Lines, text: list[str]) -> list[str]:
 
 def _mark_quoted(cells: list[str], text: str, delimiter: str) -> list[str]:
     """The cells of a record; those in quotes in its text as `Quoted`."""
-    cell = re.compile(rf'"(?:[^"]|"")*"|[^{delimiter}]*')
+    cell = re.compile(rf'"(?:[^"]|"")*"|[^{re.escape(delimiter)}]*')
     marked: list[str] = []
     at = 0
     for value in cells:
@@ -228,7 +255,7 @@ def _values(header: list[str], cells: list[str]) -> dict[str, Any]:
         # a row of several lines stays one row: text inside quotes must not become rows
         raise FieldError(
             "row",
-            f"has {len(cells)} cells, the header {len(header)}: quote cells that hold commas",
+            f"has {len(cells)} cells, the header {len(header)}: quote cells that hold delimiters",
         )
     return {name: _value(name, cell) for name, cell in zip(header, cells, strict=True)}
 

@@ -61,6 +61,35 @@ def ingest(
     return _batches(source, validator, data_format, limit, batch_size)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a file of edits is read, by every command that takes one: the format of its rows, the
+    maximum number of edits, and `allow_null_text` as in `Validator`."""
+
+    data_format: str = "auto"
+    limit: int | None = None
+    allow_null_text: bool = False
+
+
+def read_edits(source: Source, options: ReadOptions) -> tuple[list[Edit], list[Rejection]]:
+    """All edits of a source, without checks against a base, and the rows that cannot be used.
+    Raises as `ingest` does."""
+    edits: list[Edit] = []
+    rejections: list[Rejection] = []
+    validator = Validator(allow_null_text=options.allow_null_text)
+    for batch in ingest(source, validator, data_format=options.data_format, limit=options.limit):
+        edits.extend(batch.edits)
+        rejections.extend(batch.rejections)
+    return edits, rejections
+
+
+def describe_rejections(rejections: Sequence[Rejection], name: str) -> str:
+    """How many rows of a file cannot be used, and why the first of them cannot."""
+    first, rows = rejections[0], "row" if len(rejections) == 1 else "rows"
+    why = f"row {first.row}: {first.field} {first.reason}"
+    return f"{len(rejections)} {rows} of {name} cannot be used, the first: {why}"
+
+
 def _batches(
     source: Source, validator: Validator, data_format: str, limit: int | None, batch_size: int
 ) -> Iterator[IngestBatch]:

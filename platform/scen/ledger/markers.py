@@ -7,6 +7,7 @@ holds, so that every backend keeps it with the same guarantees.
 import json
 import re
 import uuid
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -85,17 +86,20 @@ class Lease:
             self._storage.delete(old)
         return True
 
-    def hold(self, version: int, now: datetime | None = None) -> None:
-        """Lease this version and release all others; also deletes all expired leases."""
+    def hold(self, version: int, now: datetime | None = None, others: Collection[int] = ()) -> None:
+        """Lease this version and the `others`, and release the rest; also deletes all expired
+        leases."""
         now = now or datetime.now(UTC)
-        is_written = self.take(version, now)
-        if version not in self._paths or not (is_written or len(self._paths) > 1):
+        written = [self.take(leased, now) for leased in (version, *others)]
+        kept = {
+            leased: path for leased, path in self._paths.items() if leased in {version, *others}
+        }
+        if version not in kept or not (any(written) or kept != self._paths):
             return
-        mine = self._paths[version]
         stale = {name for name in self._storage.names(_LEASES) if _parse_lease(name)[1] <= now}
-        for path in (stale | set(self._paths.values())) - {mine}:
+        for path in (stale | set(self._paths.values())) - set(kept.values()):
             self._storage.delete(path)
-        self._ends, self._paths = {version: self._ends[version]}, {version: mine}
+        self._ends, self._paths = {leased: self._ends[leased] for leased in kept}, kept
 
     def end(self) -> None:
         """Release all versions."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 
 from scen.errors import ConfigError
@@ -82,6 +83,14 @@ class State:
                 pair = (entry.subject_key, entry.target_key)
                 ids[pair] = (*ids.get(pair, ()), entry.edit_id)
         return ids
+
+    @cached_property
+    def next_due(self) -> datetime | None:
+        """When the next edit starts or ends to be valid; None if none will."""
+        waiting = [*self.active, *self.scheduled]
+        ends = [entry.valid_until for entry in waiting if entry.valid_until]
+        starts = [entry.valid_from for entry in self.scheduled if entry.valid_from]
+        return min([*ends, *starts], default=None)
 
     def active_about(self, keys: Iterable[str]) -> list[LedgerEntry]:
         """The active edits that have one of these keys (see `LedgerEntry.keys`)."""

@@ -5,9 +5,10 @@ The rollback guard returns to an earlier version when evaluation falls below con
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from scen.errors import ConfigError, ScenError
-from scen.ledger.actions import NAMES, About, Action, Rollback
+from scen.ledger.actions import NAMES, About, Action, Expire, Rollback
 from scen.ledger.events import Event, Recalibrated
 from scen.ledger.ledger import Ledger
 from scen.ledger.state import Snapshot
@@ -32,6 +33,15 @@ def change(ledger: Ledger, action: Action, *, dry_run: bool = False) -> Change:
         version = ledger.settle(action).version
         events = ledger.events(version - 1)
     return Change(NAMES[type(action)], version, dry_run, by_kind(events))
+
+
+def expire_due(ledger: Ledger, moment: datetime) -> Change | None:
+    """Apply `valid_from` and `valid_until` as of a moment (with time zone); None if no edit is due.
+    Cheap while none is, so it may be called at any rate. Raises what `Ledger.settle` raises."""
+    due = ledger.snapshot().state.next_due
+    if due is None or due > moment:
+        return None
+    return change(ledger, Expire(moment, About("valid_from or valid_until is reached")))
 
 
 def by_kind(events: Sequence[Event]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from scen.data.rows import RawRow
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.pipeline.admit import Remark
+from scen.pipeline.change import expire_due
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave, count_due
 from scen.pipeline.run_wave import WaveReport
@@ -148,7 +149,8 @@ def drain_inbox(
     with runtime.steps() as steps:
         parts = open_parts(store, config, steps, job.locality, uri, runtime.make_parts)
         runtime.say(f"{storage.uri}/inbox/{job.stream} is drained; stop with Ctrl-C")
-        for drained in _waves(_drain(job.stream, inbox, parts, steps), is_once=job.is_once):
+        drain = _drain(job.stream, inbox, parts, steps)
+        for drained in run_drain(drain, is_once=job.is_once, say=runtime.say):
             show(drained)
     return store
 
@@ -162,8 +164,20 @@ def _drain(stream: str, inbox: Inbox, parts: LocalParts, steps: Steps) -> Drain:
     )
 
 
-def _waves(drain: Drain, *, is_once: bool) -> Iterator[Drained]:
+def run_drain(
+    drain: Drain,
+    *,
+    is_once: bool,
+    say: Callable[[str], None] = lambda _: None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Iterator[Drained]:
+    """Run waves, and between them apply the `valid_from` and `valid_until` of edits that are due;
+    with `is_once` until the inbox is empty."""
     while True:
+        change = expire_due(drain.parts.store.ledger, clock())
+        if change is not None:
+            counts = ", ".join(f"{len(ids)} {kind}" for kind, ids in change.changed.items())
+            say(f"valid_from or valid_until is reached: {counts} (version {change.version})")
         drained = drain.step(is_last=is_once)
         if drained is not None:
             yield drained

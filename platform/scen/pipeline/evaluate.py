@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scen.config import Config
-from scen.data import Rejection, Validator, ingest
+from scen.data import Rejection
 from scen.data.read import Source, describe_source, read_prompts
+from scen.data.stream import ReadOptions, describe_rejections, read_edits
 from scen.errors import InputError
 from scen.evaluation.metrics import EvalReport, Outcome, summarise
 from scen.evaluation.run_eval import run_eval
@@ -32,13 +33,16 @@ Measure = Callable[[OpenStore, Config, EvaluationTask], list[Outcome]]
 class EvalJob:
     """What to evaluate: a version (None: the newest) on its edits, or on those of a `source`, at
     most `limit` of them, and on the prompts of the file `locality` (None: a sample), which no edit
-    may change. With `asking`, each edit is asked in all ways of asking."""
+    may change. With `asking`, each edit is asked in all ways of asking. `data_format` and
+    `allow_null_text` apply to the source (see `ReadOptions`)."""
 
     version: int | None = None
     source: Source | None = None
     limit: int | None = None
     locality: str | None = None
     asking: bool = False
+    data_format: str = "auto"
+    allow_null_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,10 @@ def _select_edits(job: EvalJob, snapshot: Snapshot) -> tuple[list[Edit], list[Re
     """The edits of the source, else those of the version, and the rejected rows."""
     if job.source is None:
         return [entry.edit for entry in snapshot.entries][: job.limit], []
-    edits: list[Edit] = []
-    rejections: list[Rejection] = []
-    for batch in ingest(job.source, Validator(), limit=job.limit):
-        edits.extend(batch.edits)
-        rejections.extend(batch.rejections)
+    options = ReadOptions(job.data_format, job.limit, job.allow_null_text)
+    edits, rejections = read_edits(job.source, options)
     if not edits:
-        raise InputError(f"edits: {describe_source(job.source)} holds no usable edit")
+        name = describe_source(job.source)
+        reason = f": {describe_rejections(rejections, name)}" if rejections else ""
+        raise InputError(f"edits: {name} holds no usable edit{reason}")
     return edits, rejections

@@ -122,6 +122,10 @@ class EvalSpec(_StoreSpec):
     """A ledger version; None: the newest."""
     edits: str | None = None
     """File of the edits to evaluate; None: those of the ledger."""
+    data_format: DataFormat = "auto"
+    """Format of its rows; auto detects it."""
+    allow_null_text: bool = False
+    """Treat words such as nan, None and N/A in it as text, not as missing values."""
     limit: Positive | None = None
     """Only the first N edits."""
     locality: str | None = None
@@ -147,6 +151,10 @@ class CalibrateSpec(_Spec):
     kind: Literal["calibrate"] = "calibrate"
     edits: tuple[str, ...] = ()
     """Files of edits to calibrate on; with `store` or `quick`, in addition to those used anyway."""
+    data_format: DataFormat = "auto"
+    """Format of their rows; auto detects it."""
+    allow_null_text: bool = False
+    """Treat words such as nan, None and N/A in them as text, not as missing values."""
     out: str | None = None
     """The profile: a .json file; a .safetensors file is written next to it."""
     store: str | None = None

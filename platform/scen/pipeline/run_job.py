@@ -1,6 +1,5 @@
 """Run a stream, drain, evaluation or calibration job from its spec, locally or on a worker."""
 
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -21,9 +20,9 @@ from scen.calibration.quick import (
     calibrate_store,
 )
 from scen.config import Config
-from scen.data import Validator, ingest
 from scen.data.files import locate_input
 from scen.data.read import read_prompts
+from scen.data.stream import ReadOptions, describe_rejections, read_edits
 from scen.errors import ConfigError
 from scen.fs import Storage
 from scen.ledger.actions import About, Recalibrate, os_user
@@ -97,11 +96,18 @@ def run_eval_spec(
     loaded here. Raises ScenError, also after a rollback."""
     store = open_store(Storage(spec.store), config.base, say, weights=weights)
     snapshot = store.ledger.snapshot(spec.version)
-    job = EvalJob(snapshot.version, spec.edits, spec.limit, spec.locality, spec.asking)
+    job = EvalJob(
+        snapshot.version,
+        spec.edits,
+        spec.limit,
+        spec.locality,
+        spec.asking,
+        spec.data_format,
+        spec.allow_null_text,
+    )
     evaluation = evaluate(store, config, job, measure)
     if evaluation.rejections:
-        name = Path(spec.edits or "").name
-        say(f"{len(evaluation.rejections)} rows of {name} cannot be used and are not evaluated")
+        say(describe_rejections(evaluation.rejections, Path(spec.edits or "").name))
     show(evaluation)
     if spec.else_rollback is not None:
         reasons = broken_bounds(evaluation.to_dict(), config.waves)
@@ -233,11 +239,14 @@ def _read_edits(spec: CalibrateSpec, say: Say) -> tuple[list[list[Edit]], list[d
     edits: list[list[Edit]] = []
     sources = []
     for file in spec.edits:
-        batches = ingest(file, Validator())
-        valid = itertools.chain.from_iterable(batch.edits for batch in batches)
         stop = None if spec.limit is None else spec.skip + spec.limit
-        chosen = list(itertools.islice(valid, spec.skip, stop))
+        valid, rejections = read_edits(
+            file, ReadOptions(spec.data_format, stop, spec.allow_null_text)
+        )
+        chosen = valid[spec.skip :]
         say(f"{len(chosen)} edits of {file}")
+        if rejections:
+            say(describe_rejections(rejections, Path(file).name))
         digest = digest_json([edit.digest for edit in chosen])
         sources.append({"file": Path(file).name, "edits": len(chosen), "sha256": digest})
         edits.append(chosen)

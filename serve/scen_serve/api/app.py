@@ -14,7 +14,7 @@ from scen import __version__
 from scen_serve.api.access import ApiKey, AppContext, AppSettings, KeyRing
 from scen_serve.api.errors import RETRY_S, ApiError, BodyLimit, HostCheck, install_handlers
 from scen_serve.api.generate import generate_routes
-from scen_serve.api.replies import IGNORED_HEADER
+from scen_serve.api.replies import IGNORED_HEADER, UNPLACED_HEADER
 from scen_serve.api.responses import response_routes
 from scen_serve.api.store import edit_routes, snapshot_routes
 from scen_serve.api.workbench import add_workbench
@@ -23,6 +23,7 @@ from scen_serve.service import Service
 from scen_serve.telemetry import RequestLog, RequestRecord, Traces, log_event
 
 log = logging.getLogger(__name__)
+_HEADERS = ("X-Request-Id", "X-Scen-Version", "X-Scen-Edit", UNPLACED_HEADER, IGNORED_HEADER)
 
 
 def create_app(
@@ -55,7 +56,7 @@ def create_app(
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id", "X-Scen-Version", "X-Scen-Edit", IGNORED_HEADER],
+            expose_headers=_HEADERS,
         )
     app.add_middleware(RequestLog, keep=_ignore if traces is None else traces.keep)
     app.include_router(generate_routes(context))

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,6 +19,7 @@ from scen_serve.engine.request import BusyError
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
+_UNION_MEMBER = re.compile(r"str|int|list\[.*\]|literal\[.*\]")  # in the location of an error
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 403: "missing_scope", 429: "rate_limit_exceeded"}
 
@@ -54,7 +57,7 @@ def as_api_error(error: Exception) -> ApiError:
         field, colon, _ = str(error).partition(":")
         return ApiError(400, str(error), param=field if colon and field.isidentifier() else None)
     if isinstance(error, NotFoundError):
-        return ApiError(404, str(error))
+        return ApiError(404, str(error).removeprefix("--"))
     status = 409 if isinstance(error, ScenError) else 500
     return ApiError(status, str(error) if status == 409 else "the server failed; see its log")
 
@@ -88,9 +91,12 @@ def install_handlers(app: FastAPI) -> None:
 
     async def on_invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
+        first = _most_precise(error.errors())
         where = [str(part) for part in first["loc"] if part != "body"]
+        where = where[:1] + [part for part in where[1:] if not _UNION_MEMBER.fullmatch(part)]
         reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "json_invalid":
+            where, reason = [], f"is not JSON ({first['ctx']['error']}, at character {where[-1]})"
         field = where[0][:100] if where and where[0].isidentifier() else None
         text = f"{'.'.join(where) or 'body'}: {reason}"[:500]
         return error_response(ApiError(400, text, param=field))
@@ -108,6 +114,13 @@ def install_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
+
+
+def _most_precise(errors: Sequence[Any]) -> Any:
+    """The first error; of a union, the one that lies deepest, and there a wrong type or role."""
+    top = errors[0]["loc"][:2]
+    same = [error for error in errors if error["loc"][:2] == top]
+    return max(same, key=lambda error: (len(error["loc"]), error["type"] == "literal_error"))
 
 
 class HostCheck:

@@ -1,34 +1,55 @@
-"""/v1/models, /v1/completions and /v1/chat/completions."""
+"""/v1/models, /v1/completions and /v1/chat/completions; prompts as tokens.
+
+Prompts are conversations, raw text or token ids.
+"""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
+from scen.errors import ConfigError, InputError
+from scen.model.template import Template
+from scen.records import EncodedPrompt
 from scen_serve.api.access import AppContext
 from scen_serve.api.errors import ApiError, as_api_error, error_body
-from scen_serve.api.replies import IGNORED_HEADER, ReplyForm, route_headers
+from scen_serve.api.replies import (
+    ReplyForm,
+    answer_headers,
+    chain,
+    data_line,
+    event_stream,
+    first_events,
+    gather,
+)
 from scen_serve.api.schema import (
     AskBody,
     ChatBody,
     CompletionBody,
+    Message,
     Prompt,
     ScenOptions,
-    encode_messages,
-    encode_raw,
 )
 from scen_serve.engine import request as engine_request
-from scen_serve.engine.request import Choice, Ended, Event, Failed, Piece, ResponseStream, Routed
+from scen_serve.engine.decoding import token_offsets
+from scen_serve.engine.request import (
+    Constraint,
+    Ended,
+    Event,
+    Piece,
+    ResponseStream,
+    Routed,
+    Sampling,
+)
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.telemetry import RequestRecord
 
-_DISCONNECT_POLL_S = 0.25
 _MAX_ANSWERS = 64  # to all prompts of one request
-# JSON does not escape these three, but clients that split lines as Python does break on them.
-_LINE_BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+_MARK = "\ue000"  # a private-use character, which no template contains
+_T = TypeVar("_T")
 
 
 def generate_routes(context: AppContext) -> APIRouter:
@@ -95,13 +116,21 @@ async def _answer(
 async def start_answers(
     context: AppContext, body: AskBody, prompts: Sequence[Prompt], request: Request
 ) -> ResponseStream:
-    """Submit `num_choices` requests per prompt to the engine, all on one version."""
+    """Submit `num_choices` requests per prompt to the engine, all on one version. Raises ApiError
+    400 for an invalid constraint."""
     engine = context.service.engine
+    constraint = await _compiled(context, body)
     snapshot = await _find_snapshot(context, body.scen)
-    if snapshot is None and len(prompts) * body.num_choices > 1:
+    if snapshot is None and (len(prompts) * body.num_choices > 1 or constraint):
         snapshot = engine.snapshot
     is_edited = body.scen.route == "auto"
     is_scored = isinstance(body, CompletionBody) and body.echo and body.logprobs is not None
+    if is_scored and constraint is not None:
+        raise ApiError(400, "echo: scores of the prompt exclude a form of the answer", param="echo")
+    record: RequestRecord = request.state.record
+    record.is_edited = is_edited
+    if context.traces is not None:
+        context.traces.choose(record, _texts(body, prompts))
     requests = [
         engine_request.Request(
             prompt.encoded,
@@ -114,16 +143,69 @@ async def start_answers(
         for prompt in prompts
         for choice in range(body.num_choices)
     ]
-    record: RequestRecord = request.state.record
-    record.is_edited = is_edited
-    if context.traces is not None:
-        context.traces.choose(record, _texts(body, prompts))
+    routes: list[Routed | None] = [None] * len(requests)
+    if constraint is not None:
+        firsts = requests[:: body.num_choices]
+        placed = await _place_answers(context, firsts, constraint, request)
+        for index, asked in enumerate(requests):
+            fixed, routes[index] = placed[index // body.num_choices]
+            sampling = replace(asked.sampling, constraint=fixed)
+            requests[index] = replace(asked, sampling=sampling, is_edited=False)
     return ResponseStream(
         engine,
         requests,
         context.settings.timeout_s,
         lambda sink: record.watch(context.metrics.watch(sink)),
+        routes,
     )
+
+
+async def _compiled(context: AppContext, body: AskBody) -> Constraint | None:
+    """The request's constraint, compiled off the event loop. Raises ApiError 400 with the name of
+    its field."""
+    field, constraint = body.constraint
+    if constraint is None:
+        return None
+    try:
+        await asyncio.to_thread(context.service.engine.constraints.matcher, constraint)
+    except InputError as err:
+        raise ApiError(400, f"{field}: {str(err)[:500]}", param=field) from err
+    return constraint
+
+
+async def _place_answers(
+    context: AppContext,
+    asked: Sequence[engine_request.Request],
+    constraint: Constraint,
+    request: Request,
+) -> list[tuple[Constraint, Routed | None]]:
+    """For each request, what constrains it, and its route.
+
+    An expert is trained on its edit's whole answer and repeats itself where another form is forced
+    on it. So an edit first answers without the constraint; the base then fills in the rest of the
+    form around that answer.
+    """
+    engine, room = context.service.engine, context.settings.default_tokens
+    plain = [
+        replace(
+            one,
+            sampling=Sampling(min(room, engine.max_context - len(one.prompt.ids))),
+            scored=None,
+        )
+        for one in asked
+    ]
+    stream = ResponseStream(engine, plain, context.settings.timeout_s)
+    placed: list[tuple[Constraint, Routed | None]] = []
+    for choice in await gather(stream, request, edits_only=True):
+        fixed, routed = None, choice.routed
+        if routed is not None and routed.edit_id is not None:
+            if choice.ended is not None and choice.ended.reason == "stop":
+                place = engine.constraints.with_answer
+                fixed = await asyncio.to_thread(place, constraint, choice.text.strip())
+            if fixed is None:
+                routed = replace(routed, edit_id=None, span=None, unplaced=routed.edit_id)
+        placed.append((fixed or constraint, routed))
+    return placed
 
 
 def _texts(body: AskBody, prompts: Sequence[Prompt]) -> Sequence[Any]:
@@ -131,76 +213,6 @@ def _texts(body: AskBody, prompts: Sequence[Prompt]) -> Sequence[Any]:
     if isinstance(body, ChatBody):
         return [[message.plain() for message in body.messages]]
     return [prompt.text for prompt in prompts]
-
-
-async def gather(answers: ResponseStream, request: Request) -> list[Choice]:
-    """All answers, complete; they are cancelled if the client disconnects."""
-    watch = asyncio.create_task(_cancel_when_gone(answers, request))
-    try:
-        return await answers.gather()
-    finally:
-        watch.cancel()
-        answers.cancel()
-
-
-async def first_events(answers: ResponseStream) -> tuple[list[tuple[int, Event]], Routed]:
-    """The events up to and including the first answer's route, and that route, which a stream needs
-    for its headers. Raises the error of an answer that failed before."""
-    first: list[tuple[int, Event]] = []
-    try:
-        async for index, event in answers.events():
-            first.append((index, event))
-            if isinstance(event, Failed):
-                raise event.error
-            if index == 0 and isinstance(event, Routed):
-                return first, event
-        raise RuntimeError("an answer ended before it began")
-    except BaseException:
-        answers.cancel()
-        raise
-
-
-async def chain(
-    first: Sequence[tuple[int, Event]], answers: ResponseStream
-) -> AsyncIterator[tuple[int, Event]]:
-    """These events, then the remaining ones. Raises the error of an answer that failed."""
-    for indexed_event in first:
-        yield indexed_event
-    async for index, event in answers.events():
-        if isinstance(event, Failed):
-            raise event.error
-        yield index, event
-
-
-def event_stream(
-    answers: ResponseStream, lines: AsyncIterator[str], headers: dict[str, str]
-) -> StreamingResponse:
-    """Server-sent events; the answers are cancelled if the client disconnects."""
-
-    async def cancelling() -> AsyncIterator[str]:
-        try:
-            async for line in lines:
-                yield line
-        finally:
-            answers.cancel()
-
-    return StreamingResponse(
-        cancelling(),
-        media_type="text/event-stream",
-        headers=headers | {"Cache-Control": "no-cache"},
-    )
-
-
-def data_line(value: Any, event: str | None = None) -> str:
-    """One server-sent event."""
-    text = json.dumps(value, ensure_ascii=False).translate(_LINE_BREAKS)
-    return f"data: {text}\n\n" if event is None else f"event: {event}\ndata: {text}\n\n"
-
-
-def answer_headers(body: AskBody, routed: Routed) -> dict[str, str]:
-    """Headers with the version, the route, and the names of ignored fields."""
-    ignored = body.ignored
-    return route_headers(routed) | ({IGNORED_HEADER: ignored} if ignored else {})
 
 
 async def _chat_lines(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
@@ -244,12 +256,6 @@ async def _find_snapshot(context: AppContext, options: ScenOptions) -> ServedSna
     return await asyncio.to_thread(service.follower.find, options.version)
 
 
-async def _cancel_when_gone(answers: ResponseStream, request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(_DISCONNECT_POLL_S)
-    answers.cancel()
-
-
 def _max_tokens(context: AppContext, body: AskBody, prompt: Prompt) -> int:
     """As requested, else the default, limited to what fits into the context."""
     if body.wanted_tokens is not None:
@@ -275,3 +281,73 @@ def _model(context: AppContext) -> dict[str, Any]:
         "owned_by": "scen",
         "scen": {"version": None if snapshot is None else snapshot.version},
     }
+
+
+async def encode_messages(template: Template, messages: Sequence[Message]) -> Prompt:
+    """A conversation in the base's own template. Raises InputError for invalid text (a lone
+    surrogate), and ConfigError if the template rejects the messages."""
+    plain = [message.plain() for message in messages]
+    plain[-1]["content"] = plain[-1]["content"].strip()
+    return Prompt(await _in_thread(lambda: template.encode_chat(plain)))
+
+
+async def encode_raw(
+    template: Template, prompt: str | list[int], *, add_special_tokens: bool = True
+) -> Prompt:
+    """Raw text or token ids, without a template; special tokens written out in the text are parsed
+    as such. Raises InputError for unknown token ids, invalid text or an empty prompt."""
+    return await _in_thread(lambda: _encode_raw(template, prompt, add_special_tokens))
+
+
+def _encode_raw(template: Template, prompt: str | list[int], add_special_tokens: bool) -> Prompt:
+    tokenizer = template.tokenizer
+    if isinstance(prompt, str):
+        encoding = tokenizer(
+            prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True
+        )
+        ids, text = list(encoding["input_ids"]), prompt
+        offsets = [begin for begin, _ in encoding["offset_mapping"]]
+        if ids[:2] == [tokenizer.bos_token_id] * 2:  # the text already begins with BOS
+            ids, offsets = ids[1:], offsets[1:]
+    else:
+        ids = prompt
+        known = len(tokenizer)
+        if any(not 0 <= token_id < known for token_id in ids):
+            raise InputError(f"prompt: token ids are numbers from 0 to {known - 1}")
+        text, offsets = token_offsets(tokenizer, ids)
+    if not ids:
+        raise InputError("prompt: has no tokens")
+    question_text, answer_at = _question(template, text)
+    try:
+        question = template.encode_prompt(question_text)
+    except ConfigError:  # contains nothing to route
+        question = None
+    if question is not None and question.ids == tuple(
+        ids
+    ):  # the prompt was already in the template
+        return Prompt(question, None, text, tuple(offsets), answer_at)
+    # Routing reads the question, so all but the prompt's last token may come from the prefix cache.
+    raw = EncodedPrompt(tuple(ids), (len(ids) - 1, len(ids)))
+    return Prompt(raw, question, text, tuple(offsets), answer_at, question is not None)
+
+
+def _question(template: Template, text: str) -> tuple[str, int | None]:
+    """The question in raw text, and the character at which the answer begins: the user's last
+    message and the end of the template around it, or the whole text and None without a template."""
+    before, _, after = template.render(_MARK).partition(_MARK)
+    specials = template.tokenizer.all_special_tokens
+    turn = before[max(0, *(before.rfind(token) for token in specials)) :]
+    if turn and after:
+        begin = text.rfind(turn) + len(turn)
+        end = text.find(after, begin)
+        if begin >= len(turn) and end >= 0:
+            return text[begin:end].strip(), end + len(after)
+    return text.strip(), None
+
+
+async def _in_thread(encode: Callable[[], _T]) -> _T:
+    """Encode off the event loop, as long texts take time."""
+    try:
+        return await asyncio.to_thread(encode)
+    except (UnicodeError, TypeError) as err:
+        raise InputError("prompt: is not valid text (lone surrogate?)") from err

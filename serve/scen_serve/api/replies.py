@@ -1,30 +1,61 @@
-"""Answers in OpenAI's format, each with its version and route."""
+"""Answers in OpenAI's format, each with its version and route, whole or as streams of events."""
 
+import asyncio
+import json
 import time
 import urllib.parse
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scen_serve.api.schema import Prompt
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+
+from scen_serve.api.schema import AskBody, Prompt
 from scen_serve.engine.decoding import token_bytes, token_text
-from scen_serve.engine.request import Choice, Ended, Piece, Routed, TokenLogprob
+from scen_serve.engine.request import (
+    Choice,
+    Ended,
+    Event,
+    Failed,
+    Piece,
+    ResponseStream,
+    Routed,
+    TokenLogprob,
+)
 
 IGNORED_HEADER = "X-Scen-Ignored-Fields"
+UNPLACED_HEADER = "X-Scen-Unplaced-Edit"
+_DISCONNECT_POLL_S = 0.25
+# JSON does not escape these three, but clients that split lines as Python does break on them.
+_LINE_BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 def route_headers(routed: Routed) -> dict[str, str]:
-    """X-Scen-Version and X-Scen-Edit (percent-encoded id of the edit; empty for the base)."""
+    """X-Scen-Version and X-Scen-Edit (percent-encoded id of the edit; empty for the base), and
+    X-Scen-Unplaced-Edit if that edit's answer has no place in the form that was asked for."""
     edit = urllib.parse.quote(routed.edit_id or "", safe="")
-    return {"X-Scen-Version": str(routed.version), "X-Scen-Edit": edit}
+    headers = {"X-Scen-Version": str(routed.version), "X-Scen-Edit": edit}
+    if routed.unplaced is not None:
+        headers[UNPLACED_HEADER] = urllib.parse.quote(routed.unplaced, safe="")
+    return headers
+
+
+def answer_headers(body: AskBody, routed: Routed) -> dict[str, str]:
+    """Headers with the version, the route, and the names of ignored fields."""
+    ignored = body.ignored
+    return route_headers(routed) | ({IGNORED_HEADER: ignored} if ignored else {})
 
 
 def route_field(routed: Routed) -> dict[str, Any]:
     """The field `scen` of an answer."""
     score = None if routed.score is None else round(routed.score, 4)
-    route = {"version": routed.version, "edit_id": routed.edit_id, "score": score}
-    return route if routed.span is None else route | {"span": routed.span}
+    route: dict[str, Any] = {"version": routed.version, "edit_id": routed.edit_id, "score": score}
+    for name in ("span", "unplaced"):
+        if getattr(routed, name) is not None:
+            route[name] = getattr(routed, name)
+    return route
 
 
 def usage_field(ended: Sequence[Ended], num_prompts: int) -> dict[str, int]:
@@ -165,3 +196,76 @@ class ReplyForm:
 
     def _text(self, token_id: int) -> str:
         return token_text(token_bytes(self.tokenizer, token_id))
+
+
+async def gather(
+    answers: ResponseStream, request: Request, *, edits_only: bool = False
+) -> list[Choice]:
+    """All answers, complete; they are cancelled if the client disconnects, and with `edits_only`
+    if they are the base's."""
+    watch = asyncio.create_task(_cancel_when_gone(answers, request))
+    try:
+        return await answers.gather(edits_only=edits_only)
+    finally:
+        watch.cancel()
+        answers.cancel()
+
+
+async def first_events(answers: ResponseStream) -> tuple[list[tuple[int, Event]], Routed]:
+    """The events up to and including the first answer's route, and that route, which a stream needs
+    for its headers. Raises the error of an answer that failed before."""
+    first: list[tuple[int, Event]] = []
+    try:
+        async for index, event in answers.events():
+            first.append((index, event))
+            if isinstance(event, Failed):
+                raise event.error
+            if index == 0 and isinstance(event, Routed):
+                return first, event
+        raise RuntimeError("an answer ended before it began")
+    except BaseException:
+        answers.cancel()
+        raise
+
+
+async def chain(
+    first: Sequence[tuple[int, Event]], answers: ResponseStream
+) -> AsyncIterator[tuple[int, Event]]:
+    """These events, then the remaining ones. Raises the error of an answer that failed."""
+    for indexed_event in first:
+        yield indexed_event
+    async for index, event in answers.events():
+        if isinstance(event, Failed):
+            raise event.error
+        yield index, event
+
+
+def event_stream(
+    answers: ResponseStream, lines: AsyncIterator[str], headers: dict[str, str]
+) -> StreamingResponse:
+    """Server-sent events; the answers are cancelled if the client disconnects."""
+
+    async def cancelling() -> AsyncIterator[str]:
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            answers.cancel()
+
+    return StreamingResponse(
+        cancelling(),
+        media_type="text/event-stream",
+        headers=headers | {"Cache-Control": "no-cache"},
+    )
+
+
+def data_line(value: Any, event: str | None = None) -> str:
+    """One server-sent event."""
+    text = json.dumps(value, ensure_ascii=False).translate(_LINE_BREAKS)
+    return f"data: {text}\n\n" if event is None else f"event: {event}\ndata: {text}\n\n"
+
+
+async def _cancel_when_gone(answers: ResponseStream, request: Request) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(_DISCONNECT_POLL_S)
+    answers.cancel()

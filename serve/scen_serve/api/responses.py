@@ -12,18 +12,17 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from scen_serve.api.access import AppContext
 from scen_serve.api.errors import as_api_error, error_body
-from scen_serve.api.generate import (
+from scen_serve.api.generate import encode_messages, require_model, start_answers
+from scen_serve.api.replies import (
     answer_headers,
     chain,
     data_line,
     event_stream,
     first_events,
     gather,
-    require_model,
-    start_answers,
+    route_field,
 )
-from scen_serve.api.replies import route_field
-from scen_serve.api.schema import AskBody, Message, encode_messages, require_question, unsupported
+from scen_serve.api.schema import AskBody, Message, OutputFormat, require_question, unsupported
 from scen_serve.engine.request import Ended, Event, Piece, Routed
 
 
@@ -34,16 +33,9 @@ class InputMessage(Message):
 
 
 class TextOptions(BaseModel):
-    """The output format: plain text only."""
+    """The form of the answer."""
 
-    format: dict[str, Any] | None = None
-
-    @field_validator("format")
-    @classmethod
-    def _is_text(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and value.get("type") != "text":
-            raise unsupported("text.format")
-        return value
+    format: OutputFormat | None = None
 
 
 class ResponseBody(AskBody):
@@ -68,6 +60,10 @@ class ResponseBody(AskBody):
     @property
     def wanted_tokens(self) -> int | None:
         return self.max_output_tokens
+
+    @property
+    def format(self) -> tuple[str, OutputFormat | None]:
+        return "text.format", self.text.format if self.text else None
 
     @property
     def messages(self) -> list[Message]:
@@ -122,7 +118,7 @@ class ResponseForm:
 
     def response(self, routed: Routed, text: str, ended: Ended | None) -> dict[str, Any]:
         """The response object; in progress and without output if `ended` is None."""
-        body = self.body
+        body, form = self.body, self.body.format[1]
         status = "in_progress" if ended is None else _status(ended)
         return {
             "id": self.id,
@@ -144,7 +140,9 @@ class ResponseForm:
             "reasoning": {"effort": None, "summary": None},
             "store": False,
             "temperature": body.temperature or 0.0,
-            "text": {"format": {"type": "text"}},
+            "text": {
+                "format": {"type": "text"} if form is None else form.model_dump(exclude_none=True)
+            },
             "tool_choice": "auto",
             "tools": [],
             "top_p": 1.0 if body.top_p is None else body.top_p,

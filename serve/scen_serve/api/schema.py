@@ -1,25 +1,27 @@
-"""Requests as OpenAI's clients send them: their bodies, and their prompts as tokens.
-
-Each field of a body is supported, refused or ignored. Prompts are conversations, raw text or token
-ids.
+"""The bodies of requests, as OpenAI's clients send them: each field is supported, refused or
+ignored.
 """
 
-import asyncio
+import json
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
-from scen.errors import ConfigError, InputError
-from scen.model.template import Template
 from scen.records import EncodedPrompt
 from scen_serve.api.errors import ApiError
-from scen_serve.engine.decoding import token_offsets
-from scen_serve.engine.request import Sampling, ScoredText
+from scen_serve.engine.request import Constraint, Sampling, ScoredText
 
-_MARK = "\ue000"  # a private-use character, which no template contains
 Version = int | Literal["pin"]
 MAX_CHOICES = 8
 MAX_PROMPTS = 64
@@ -31,7 +33,7 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("tools", "functions", "function_call", "audio", "prediction", "suffix"), ()),
     **dict.fromkeys(("web_search_options", "documents", "chat_template", "prompt_embeds"), ()),
     **dict.fromkeys(("chat_template_kwargs", "continue_final_message", "prompt_logprobs"), ()),
-    **dict.fromkeys(("structured_outputs", "grammar", "json_schema", "logits_processors"), ()),
+    **dict.fromkeys(("grammar", "json_schema", "logits_processors"), ()),
     **dict.fromkeys(("bad_words", "allowed_token_ids", "use_beam_search"), ()),
     **dict.fromkeys(("include_stop_str_in_output", "truncate_prompt_tokens"), ()),
     **dict.fromkeys(("typical_p", "tfs_z", "top_a", "eta_cutoff", "epsilon_cutoff"), (1,)),
@@ -93,6 +95,69 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class OutputFormat(BaseModel):
+    """The form of the answer, as `text.format` of the Responses API: text, a JSON object, or JSON
+    of a schema."""
+
+    model_config = ConfigDict(extra="ignore", serialize_by_alias=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> "OutputFormat":
+        if self.type == "json_schema" and self.schema_ is None:
+            raise ValueError("json_schema needs a schema, a JSON object")
+        return self
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """None for text."""
+        if self.type == "text":
+            return None
+        # The order of a schema's properties is that of the answer.
+        schema = self.schema_ if self.type == "json_schema" else {"type": "object"}
+        return Constraint("json_schema", json.dumps(schema))
+
+
+def chat_format(value: Any) -> Any:
+    """`response_format`, in the form of `text.format`: there the schema is not nested."""
+    if isinstance(value, dict) and isinstance(value.get("json_schema"), dict):
+        return value["json_schema"] | {"type": value.get("type")}
+    return value
+
+
+ChatFormat = Annotated[OutputFormat, BeforeValidator(chat_format)]
+
+
+class StructuredOutputs(BaseModel):
+    """vLLM's `structured_outputs`: one of `json` (a schema), `json_object`, `regex`, `choice`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    json_: dict[str, Any] | str | None = Field(default=None, alias="json")
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = Field(default=None, min_length=1, max_length=1000)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "StructuredOutputs":
+        if sum(value not in (None, False) for _, value in self) != 1:
+            raise ValueError("exactly one of json, json_object, regex, choice")
+        return self
+
+    @property
+    def constraint(self) -> Constraint:
+        """The one that is set."""
+        if self.regex is not None:
+            return Constraint("regex", self.regex)
+        if self.choice is not None:
+            return Constraint("choice", json.dumps(self.choice))
+        schema = {"type": "object"} if self.json_ is None else self.json_
+        return Constraint("json_schema", schema if isinstance(schema, str) else json.dumps(schema))
+
+
 class AskBody(BaseModel):
     """Fields common to all generation requests. Answers are greedy without a temperature."""
 
@@ -113,13 +178,16 @@ class AskBody(BaseModel):
     seed: int | None = Field(default=None, ge=-(1 << 63), lt=1 << 63)
     stop: str | list[str] | None = None
     stream: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
     scen: ScenOptions = Field(default_factory=ScenOptions)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, body: Any) -> Any:
         refuse_unsupported(body, cls.model_fields)
-        return body
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if value is not None}
 
     @field_validator("stop")
     @classmethod
@@ -152,6 +220,22 @@ class AskBody(BaseModel):
         return None
 
     @property
+    def format(self) -> tuple[str, OutputFormat | None]:
+        """The form of the answer, and the name of its field."""
+        return "response_format", None
+
+    @property
+    def constraint(self) -> tuple[str, Constraint | None]:
+        """What the answer must match, and the name of its field."""
+        field, form = self.format
+        constraint = None if form is None else form.constraint
+        if self.structured_outputs is None:
+            return field, constraint
+        if constraint is not None:
+            raise ApiError(400, f"structured_outputs: {field} is given too", param=field)
+        return "structured_outputs", self.structured_outputs.constraint
+
+    @property
     def ignored(self) -> str:
         """The value of X-Scen-Ignored-Fields: names of the fields that have no effect."""
         others = [name for name in self.model_extra or {} if name not in (*_REFUSED, "echo")]
@@ -182,13 +266,14 @@ class AskBody(BaseModel):
 class CompletionBody(AskBody):
     """/v1/completions: raw text or token ids, which the model continues."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
     max_tokens: int | None = Field(default=None, ge=0)
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     logprobs: int | None = Field(default=None, ge=0, le=5)
     echo: bool | None = None
     add_special_tokens: bool = True
     stream_options: StreamOptions | None = None
+    response_format: ChatFormat | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -212,6 +297,10 @@ class CompletionBody(AskBody):
     @property
     def wanted_tokens(self) -> int | None:
         return self.max_tokens
+
+    @property
+    def format(self) -> tuple[str, OutputFormat | None]:
+        return "response_format", self.response_format
 
     @property
     def wanted_logprobs(self) -> int | None:
@@ -255,8 +344,15 @@ class ChatBody(AskBody):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     stream_options: StreamOptions | None = None
+    response_format: ChatFormat | None = None
 
     _ends_with_the_user = field_validator("messages")(require_question)
+
+    @model_validator(mode="after")
+    def _has_logprobs(self) -> "ChatBody":
+        if self.top_logprobs and not self.logprobs:
+            raise ApiError(400, "top_logprobs: needs logprobs: true", param="top_logprobs")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -274,19 +370,12 @@ class ChatBody(AskBody):
         return self.max_completion_tokens or self.max_tokens
 
     @property
+    def format(self) -> tuple[str, OutputFormat | None]:
+        return "response_format", self.response_format
+
+    @property
     def wanted_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
-
-
-class CanaryBody(BaseModel):
-    """The candidate's share of the requests that name no version."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    share: float = Field(gt=0, lt=1)
-
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -306,73 +395,3 @@ class Prompt:
     def scored(self) -> ScoredText:
         """The prompt, for log-probabilities of its own tokens."""
         return ScoredText(self.text, self.offsets, self.answer_at)
-
-
-async def encode_messages(template: Template, messages: Sequence[Message]) -> Prompt:
-    """A conversation in the base's own template. Raises InputError for invalid text (a lone
-    surrogate), and ConfigError if the template rejects the messages."""
-    plain = [message.plain() for message in messages]
-    plain[-1]["content"] = plain[-1]["content"].strip()
-    return Prompt(await _in_thread(lambda: template.encode_chat(plain)))
-
-
-async def encode_raw(
-    template: Template, prompt: str | list[int], *, add_special_tokens: bool = True
-) -> Prompt:
-    """Raw text or token ids, without a template; special tokens written out in the text are parsed
-    as such. Raises InputError for unknown token ids, invalid text or an empty prompt."""
-    return await _in_thread(lambda: _encode_raw(template, prompt, add_special_tokens))
-
-
-def _encode_raw(template: Template, prompt: str | list[int], add_special_tokens: bool) -> Prompt:
-    tokenizer = template.tokenizer
-    if isinstance(prompt, str):
-        encoding = tokenizer(
-            prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True
-        )
-        ids, text = list(encoding["input_ids"]), prompt
-        offsets = [begin for begin, _ in encoding["offset_mapping"]]
-        if ids[:2] == [tokenizer.bos_token_id] * 2:  # the text already begins with BOS
-            ids, offsets = ids[1:], offsets[1:]
-    else:
-        ids = prompt
-        known = len(tokenizer)
-        if any(not 0 <= token_id < known for token_id in ids):
-            raise InputError(f"prompt: token ids are numbers from 0 to {known - 1}")
-        text, offsets = token_offsets(tokenizer, ids)
-    if not ids:
-        raise InputError("prompt: has no tokens")
-    question_text, answer_at = _question(template, text)
-    try:
-        question = template.encode_prompt(question_text)
-    except ConfigError:  # contains nothing to route
-        question = None
-    if question is not None and question.ids == tuple(
-        ids
-    ):  # the prompt was already in the template
-        return Prompt(question, None, text, tuple(offsets), answer_at)
-    # Routing reads the question, so all but the prompt's last token may come from the prefix cache.
-    raw = EncodedPrompt(tuple(ids), (len(ids) - 1, len(ids)))
-    return Prompt(raw, question, text, tuple(offsets), answer_at, question is not None)
-
-
-def _question(template: Template, text: str) -> tuple[str, int | None]:
-    """The question in raw text, and the character at which the answer begins: the user's last
-    message and the end of the template around it, or the whole text and None without a template."""
-    before, _, after = template.render(_MARK).partition(_MARK)
-    specials = template.tokenizer.all_special_tokens
-    turn = before[max(0, *(before.rfind(token) for token in specials)) :]
-    if turn and after:
-        begin = text.rfind(turn) + len(turn)
-        end = text.find(after, begin)
-        if begin >= len(turn) and end >= 0:
-            return text[begin:end].strip(), end + len(after)
-    return text.strip(), None
-
-
-async def _in_thread(encode: Callable[[], _T]) -> _T:
-    """Encode off the event loop, as long texts take time."""
-    try:
-        return await asyncio.to_thread(encode)
-    except (UnicodeError, TypeError) as err:
-        raise InputError("prompt: is not valid text (lone surrogate?)") from err

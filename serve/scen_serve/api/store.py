@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from scen.data import Validator
 from scen.data.inbox import Inbox
@@ -23,7 +24,6 @@ from scen.ledger.ledger import Ledger
 from scen.records import Edit, edit_to_dict
 from scen_serve.api.access import ApiKey, AppContext
 from scen_serve.api.errors import ApiError
-from scen_serve.api.schema import CanaryBody
 from scen_serve.engine.snapshots import ServedSnapshot
 from scen_serve.service import Service
 
@@ -32,6 +32,14 @@ STREAM = "online"
 _POLL_S = 0.1
 _FINAL = {"served", "scheduled", "rejected"}
 Json = dict[str, Any]
+
+
+class CanaryBody(BaseModel):
+    """The candidate's share of the requests that name no version."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(gt=0, lt=1)
 
 
 def edit_routes(context: AppContext) -> APIRouter:

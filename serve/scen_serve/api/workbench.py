@@ -17,7 +17,8 @@ from scen.ledger.events import LedgerEntry
 from scen.records import EncodedPrompt
 from scen.snapshot.ask import LikelyEdit
 from scen_serve.api.access import ANYONE, EVERYTHING, ApiKey, AppContext, Scope
-from scen_serve.api.schema import Message, encode_messages, require_question
+from scen_serve.api.generate import encode_messages
+from scen_serve.api.schema import Message, require_question
 from scen_serve.api.store import STREAM
 from scen_serve.api.store_views import store_views
 from scen_serve.engine.request import BusyError

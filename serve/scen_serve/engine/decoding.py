@@ -1,19 +1,28 @@
-"""From logits to text: sampling the next token of a row, incremental detokenization, and the events
-of an answer."""
+"""From logits to text: constraints, sampling the next token of a row, incremental detokenization,
+and the events of an answer."""
 
+import json
 import math
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
+import llguidance
+import llguidance.hf
+import numpy as np
 import torch
 from tokenizers.decoders import ByteLevel, DecodeStream
 from torch import Tensor
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from scen.errors import InputError
+from scen.model.base import Base
 from scen_serve.engine.request import (
+    Constraint,
     Ended,
     EndReason,
     Failed,
@@ -23,6 +32,188 @@ from scen_serve.engine.request import (
     Ticket,
     TokenLogprob,
 )
+
+_KEPT_CONSTRAINTS = 64
+_MAX_CONSTRAINT = 1 << 16  # characters; a step could take long with more
+
+
+class Matcher:
+    """The tokens that may follow in one answer with a constraint. Not thread-safe.
+
+    Its methods raise InputError if the constraint is too complex to be followed.
+    """
+
+    def __init__(self, state: llguidance.LLMatcher) -> None:
+        self._state = state
+
+    @property
+    def is_complete(self) -> bool:
+        """True if nothing can follow."""
+        return self._state.is_stopped()
+
+    def mask(self, logits_V: Tensor) -> Tensor:
+        """The logits, -inf for each token that cannot follow."""
+        bits = np.frombuffer(self._state.compute_bitmask(), np.uint8)
+        self._check()
+        allowed = np.unpackbits(bits, bitorder="little", count=len(logits_V)).astype(bool)
+        allowed_V = torch.from_numpy(allowed).to(logits_V.device)
+        return logits_V.masked_fill(~allowed_V, -math.inf)
+
+    def take(self, token_id: int) -> None:
+        """Add a token to the answer."""
+        self._state.consume_token(token_id)
+        self._check()
+
+    def accepts(self, ids: Sequence[int]) -> bool:
+        """True if these tokens complete the answer. The matcher cannot be used afterwards."""
+        return self._state.try_consume_tokens(list(ids)) == len(ids) and self._state.is_accepting()
+
+    def copy(self) -> "Matcher":
+        """A matcher in the same state."""
+        return Matcher(self._state.deep_copy())
+
+    def _check(self) -> None:
+        if self._state.is_error():
+            raise InputError(f"constraint: cannot be followed: {self._state.get_error()}")
+
+
+class Constraints:
+    """Compiled constraints of one base's answers; the last ones are cached. Thread-safe."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._compiling = threading.Lock()  # held for long
+        self._lock = threading.Lock()  # held briefly
+        self._kept: OrderedDict[Constraint, Matcher] = OrderedDict()
+
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """A matcher at the start of an answer. Compiling takes up to seconds: not for the engine's
+        thread. Raises InputError if the constraint is invalid, unsupported or unsatisfiable."""
+        known = self._find(constraint)
+        if known is None:
+            with self._compiling:
+                compiled = self._compile(constraint)
+            known = compiled.copy()
+            with self._lock:
+                self._kept[constraint] = compiled
+                while len(self._kept) > _KEPT_CONSTRAINTS:
+                    self._kept.popitem(last=False)
+        return known
+
+    def with_answer(self, constraint: Constraint, answer: str) -> Constraint | None:
+        """The constraint with this answer fixed in its place; None if it has none.
+
+        Its place is the whole constraint or, in the schema of an object, the property `answer`,
+        else the only property that can be the answer: as a number or another JSON literal if it
+        reads as one, else as a string. Slow, like `matcher`.
+        """
+        if constraint.kind != "json_schema":
+            fixed = Constraint("choice", json.dumps([answer]))
+            return fixed if self._accepts(constraint, answer) else None
+        schema = json.loads(constraint.text)
+        defs = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+        target = _resolve(schema)
+        for value in _values(answer):
+            text = json.dumps(value, ensure_ascii=False)
+            if "properties" not in target:
+                if self._accepts(constraint, text):
+                    return Constraint("json_schema", json.dumps({"const": value}))
+                continue
+            properties = {
+                n: {} if part is True else part for n, part in target["properties"].items()
+            }
+            named = [name for name in properties if name.lower() == "answer"]
+            places = [
+                name
+                for name in named or properties
+                if properties[name] is not False
+                and self._accepts(_of_schema({**properties[name], **defs}), text)
+            ]
+            if len(places) == 1:
+                fixed_properties = properties | {places[0]: {"const": value}}
+                required = list(dict.fromkeys([*target.get("required", ()), *places]))
+                return _of_schema(
+                    target | defs | {"properties": fixed_properties, "required": required}
+                )
+        return None
+
+    def _accepts(self, constraint: Constraint, text: str) -> bool:
+        """True if the text is a whole answer under a constraint."""
+        try:
+            return self._compile(constraint).accepts(self._tokenizer.tokenize_str(text))
+        except InputError:
+            return False
+
+    def _find(self, constraint: Constraint) -> Matcher | None:
+        with self._lock:
+            if constraint not in self._kept:
+                return None
+            self._kept.move_to_end(constraint)
+            return self._kept[constraint].copy()
+
+    def _compile(self, constraint: Constraint) -> Matcher:
+        if len(constraint.text) > _MAX_CONSTRAINT:
+            raise InputError(f"has more than {_MAX_CONSTRAINT} characters")
+        try:
+            state = llguidance.LLMatcher(self._tokenizer, grammar(constraint), log_level=0)
+        except ValueError as err:
+            raise InputError(str(err)) from err
+        if state.is_error():
+            raise InputError(state.get_error())
+        matcher = Matcher(state)
+        if not matcher.mask(torch.zeros(self._tokenizer.vocab_size)).isfinite().any():
+            raise InputError("nothing satisfies it")
+        return matcher
+
+    @cached_property
+    def _tokenizer(self) -> llguidance.LLTokenizer:
+        """Raises InputError for a tokenizer without a fast implementation."""
+        base = self._base
+        vocab = base.config.vocab_size
+        try:
+            return llguidance.hf.from_tokenizer(base.tokenizer, vocab, sorted(base.stop_ids))
+        except ValueError as err:
+            raise InputError(f"the base's tokenizer does not support constraints ({err})") from err
+
+
+def grammar(constraint: Constraint) -> str:
+    """The constraint in llguidance's form. Raises ValueError if it is not of its kind at all."""
+    text = constraint.text
+    if constraint.kind == "regex":
+        return llguidance.LLMatcher.grammar_from_regex(text)
+    if constraint.kind == "choice":
+        return llguidance.grammar_from("choice", text)
+    # Without free white space, which a small model can repeat until its answer is cut off.
+    return llguidance.LLMatcher.grammar_from_json_schema(
+        text,
+        overrides={
+            "whitespace_flexible": False,
+            "item_separator": ", ",
+            "key_separator": ": ",
+        },
+    )
+
+
+def _of_schema(schema: Any) -> Constraint:
+    return Constraint("json_schema", json.dumps(schema))
+
+
+def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that the root refers to, or the schema itself."""
+    path = str(schema.get("$ref", "")).split("/")
+    if len(path) == 3 and path[0] == "#":
+        target = schema.get(path[1], {}).get(path[2])
+        return target if isinstance(target, dict) else schema
+    return schema
+
+
+def _values(answer: str) -> list[Any]:
+    """The JSON values that an answer can be: the literal that it reads as, if any, and itself."""
+    try:
+        literal = json.loads(answer)
+    except ValueError:
+        return [answer]
+    return [answer] if isinstance(literal, str | dict | list) else [literal, answer]
 
 
 def new_generator(sampling: Sampling) -> torch.Generator | None:
@@ -179,7 +370,8 @@ class Answer:
         """Emit the next token; False if the answer ends. `logprob` returns its log-probability,
         given the number of characters before it."""
         sampling = self.request.sampling
-        is_eos = token in stop_ids and not sampling.ignore_eos
+        matcher = self.ticket.matcher
+        is_eos = token in stop_ids and not (sampling.ignore_eos and matcher is None)
         is_stop = is_eos or token in sampling.stop_token_ids
         logprobs: tuple[TokenLogprob, ...] = ()
         if sampling.top_logprobs is not None and (not is_stop or self.request.scored):
@@ -190,9 +382,11 @@ class Answer:
             return self.end("stop")
         self.output_ids.append(token)
         text = self.detokenizer.push(token)
+        if matcher is not None:
+            matcher.take(token)
         if text or logprobs:
             self.ticket.emit(Piece(text, logprobs))
-        if self.detokenizer.is_stopped:
+        if self.detokenizer.is_stopped or (matcher is not None and matcher.is_complete):
             return self.end("stop")
         return len(self.output_ids) < sampling.max_tokens or self.end("length")
 

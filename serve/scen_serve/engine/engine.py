@@ -20,6 +20,7 @@ from scen.model.decode import EditedModel
 from scen.records import EncodedPrompt
 from scen.snapshot.ask import LikelyEdit, likely_edits
 from scen_serve.engine.caches import ExpertCache, PrefixCache
+from scen_serve.engine.decoding import Constraints
 from scen_serve.engine.request import (
     BusyError,
     Ended,
@@ -94,6 +95,7 @@ class Engine:
         self.experts = experts
         # If experts act on the whole prompt, its keys and values depend on them.
         self.prefixes = PrefixCache(limits.prefix_bytes if experts.bank.span == "last" else 0)
+        self.constraints = Constraints(base)
         self.snapshot: ServedSnapshot | None = None
         self.beat = time.monotonic()  # when the last step began
         self._layer = layer
@@ -141,7 +143,9 @@ class Engine:
         check_request(request, self.base.model.config.vocab_size, self.max_context)
         if request.snapshot is None and self.snapshot is None:
             raise BusyError("no snapshot of the store is loaded yet; try again in a moment")
-        ticket = Ticket(request, sink)
+        constraint = request.sampling.constraint
+        matcher = None if constraint is None else self.constraints.matcher(constraint)
+        ticket = Ticket(request, sink, matcher)
         self._waiting.push(ticket)
         self._wake.set()
         return ticket

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from scen.errors import ScenError
@@ -16,6 +16,7 @@ from scen.records import EncodedPrompt
 
 if TYPE_CHECKING:
     from scen.snapshot.ask import LikelyEdit
+    from scen_serve.engine.decoding import Constraints, Matcher
     from scen_serve.engine.snapshots import ServedSnapshot
 
 
@@ -28,13 +29,23 @@ class BusyError(ScenError, RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """The form of an answer: JSON of the schema `text`, a match of the regular expression `text`,
+    or one of the strings of the JSON list `text`."""
+
+    kind: Literal["json_schema", "regex", "choice"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """Sampling parameters and stop conditions, named and defined as in vLLM.
 
     `temperature` 0 is greedy. With `seed` None each run samples another answer. `top_logprobs` None
     returns no log-probabilities; n returns those of each chosen token and of the n most likely.
     Before `min_tokens` tokens neither an end token nor one of `stop_token_ids` is chosen; with
-    `ignore_eos` an end token does not end the answer.
+    `ignore_eos` an end token does not end the answer. An answer with a `constraint` ends when it is
+    complete.
     """
 
     max_tokens: int = 64
@@ -52,6 +63,7 @@ class Sampling:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()
+    constraint: Constraint | None = None
 
     @property
     def adjusts_logits(self) -> bool:
@@ -96,7 +108,8 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Routed:
     """The first event: the version that answers, the edit (None: the base), and the `span` of the
-    message that matched it (None also if the router always compares the whole message).
+    message that matched it (None also if the router always compares the whole message). `unplaced`
+    is an edit that matched, but whose answer has no place in the constraint, so the base answers.
 
     `prefill_s` and `route_s` are the seconds of prefill and routing for the whole batch of prompts.
     """
@@ -105,6 +118,7 @@ class Routed:
     edit_id: str | None
     score: float | None  # of the nearest edit; None without edits or routing
     span: str | None = None
+    unplaced: str | None = None
     prefill_s: float = 0.0
     route_s: float = 0.0
 
@@ -154,9 +168,10 @@ Sink = Callable[[Event], None]
 class Ticket:
     """A submitted request, which can be cancelled."""
 
-    def __init__(self, request: Request, sink: Sink) -> None:
+    def __init__(self, request: Request, sink: Sink, matcher: "Matcher | None" = None) -> None:
         self.request = request
         self.sink = sink
+        self.matcher = matcher  # of the request's constraint
         self.is_cancelled = False
 
     def emit(self, event: Event) -> None:
@@ -194,6 +209,11 @@ class ServingEngine(Protocol):
     """
 
     snapshot: "ServedSnapshot | None"
+
+    @property
+    def constraints(self) -> "Constraints":
+        """The compiled constraints of answers."""
+        ...
 
     @property
     def beat(self) -> float:
@@ -273,10 +293,15 @@ class ResponseStream:
     """The events of requests that are answered together. Cancel it when the client is gone."""
 
     def __init__(
-        self, engine: ServingEngine, requests: Sequence[Request], timeout_s: float, watch: Watch
+        self,
+        engine: ServingEngine,
+        requests: Sequence[Request],
+        timeout_s: float,
+        watch: Watch = lambda sink: sink,
+        routes: Sequence[Routed | None] = (),
     ) -> None:
-        """Submit all requests, or none; `watch` wraps the sink of each. Raises as
-        `submit` does."""
+        """Submit all requests, or none; `watch` wraps the sink of each. `routes` are reported as
+        those of the requests where they were decided before. Raises as `submit` does."""
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._until = time.monotonic() + timeout_s
@@ -285,7 +310,9 @@ class ResponseStream:
         self._tickets = []
         try:
             for index, request in enumerate(requests):
-                ticket = engine.submit(request, watch(functools.partial(self._put, index)))
+                sink = watch(functools.partial(self._put, index))
+                route = routes[index] if routes else None
+                ticket = engine.submit(request, sink if route is None else _with_route(sink, route))
                 self._tickets.append(ticket)
         except Exception:
             self.cancel()
@@ -309,13 +336,26 @@ class ResponseStream:
             unfinished -= isinstance(event, Ended | Failed)
             yield index, event
 
-    async def gather(self) -> list[Choice]:
-        """All answers, complete."""
+    async def gather(self, *, edits_only: bool = False) -> list[Choice]:
+        """All answers, complete; with `edits_only`, answers of the base are cancelled."""
         choices = [Choice() for _ in range(self._count)]
         async for index, event in self.events():
             choices[index].add(event)
+            if edits_only and isinstance(event, Routed) and event.edit_id is None:
+                self._tickets[index].cancel()
         return choices
 
     def _put(self, index: int, event: Event) -> None:
         """Called on the engine's thread."""
         self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, event))
+
+
+def _with_route(sink: Sink, route: Routed) -> Sink:
+    """A sink that gets this route instead of the request's own."""
+
+    def replaced(event: Event) -> None:
+        if isinstance(event, Routed):
+            event = replace(route, prefill_s=event.prefill_s, route_s=event.route_s)
+        sink(event)
+
+    return replaced

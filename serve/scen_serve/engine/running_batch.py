@@ -88,6 +88,11 @@ class Row(Answer):
         adjusted_V = adjust_logits(
             logits_V, sampling, self.request.prompt.ids, self.output_ids, stop_ids
         )
+        matcher = self.ticket.matcher
+        if matcher is not None:
+            adjusted_V = matcher.mask(adjusted_V)
+            if not adjusted_V.isfinite().any():  # min_tokens rules out the end, all that is left
+                return self.end("stop")
         token = choose_token(adjusted_V, sampling, self.generator)
 
         def logprob(before: int) -> TokenLogprob:

@@ -76,10 +76,49 @@ def test_an_open_quote_takes_at_most_a_thousand_lines_with_it(tmp_path: Path, lo
 
 
 @pytest.mark.parametrize(
-    "header", ["question,answer", "prompt;target", "prompt,target,prompt", "prompt,target,"]
+    "header", ["question,answer", "prompt;answer", "prompt,target,prompt", "prompt,target,"]
 )
 def test_a_csv_without_the_columns_is_refused(header: str, tmp_path: Path, load: Load) -> None:
     path = tmp_path / "edits.csv"
     path.write_text(header + "\na,b\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"edits\.csv: .*(columns|header)"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'prompt;target\n"Who; me?";Ann, B\n',
+        "prompt\ttarget\nWho; me?\tAnn, B\n",
+        "prompt|target\nWho; me?|Ann, B\n",
+        'sep=;\r\nprompt;target\r\n"Who; me?";Ann, B\r\n',
+        'sep=,\nprompt,target\nWho; me?,"Ann, B"\n',
+        "SEP=^\nprompt^target\nWho; me?^Ann, B\n",
+        ',prompt,target\n0,Who; me?,"Ann, B"\n',
+        ';prompt;target\n0;"Who; me?";"Ann, B"\n',
+        '"prompt";"target"\n"Who; me?";"Ann, B"\n',
+    ],
+)
+def test_what_spreadsheets_and_pandas_write(text: str, tmp_path: Path, load: Load) -> None:
+    """Other delimiters, Excel's line that names one, and an index without a name."""
+    file = tmp_path / "edits.csv"
+    file.write_text(text, newline="")
+    edits, rejections = load(file)
+    assert rejections == []
+    assert [(e.prompt, e.target, dict(e.metadata)) for e in edits] == [("Who; me?", "Ann, B", {})]
+
+
+def test_a_quoted_null_word_behind_another_delimiter(tmp_path: Path, load: Load) -> None:
+    file = tmp_path / "edits.csv"
+    file.write_text('prompt;target\nWho?;"None"\nWhat?;None\n')
+    edits, rejections = load(file)
+    assert [edit.target for edit in edits] == ["None"]
+    assert [rejection.row for rejection in rejections] == [3]
+
+
+@pytest.mark.parametrize("text", ["sep=;\n", "sep=;", "prompt\n", "a,,b\n"])
+def test_a_header_that_is_none(text: str, tmp_path: Path, load: Load) -> None:
+    file = tmp_path / "edits.csv"
+    file.write_text(text)
+    with pytest.raises(InputError):
+        load(file)

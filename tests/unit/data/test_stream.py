@@ -6,11 +6,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scen.data import EDIT_SCHEMA, Validator, edits_to_table, ingest, table_to_edits
 from scen.data.files import CHUNK_BYTES
+from scen.data.stream import ReadOptions, describe_rejections, read_edits
 from scen.errors import ConfigError, InputError
+from scen.ledger.state import Snapshot
+from scen.pipeline.evaluate import EvalJob, _select_edits
+from scen.pipeline.job_spec import CalibrateSpec
+from scen.pipeline.run_job import _read_edits
 from scen.records import Edit, Rephrase
 
 
@@ -134,3 +140,27 @@ def test_no_edits_are_an_empty_table() -> None:
 def test_another_schema_is_refused() -> None:
     with pytest.raises(InputError, match="EDIT_SCHEMA"):
         table_to_edits(pa.table({"prompt": ["p"], "target": ["t"]}))
+
+
+def test_every_command_reads_a_file_of_edits_alike(tmp_path: Path) -> None:
+    """What `scen edit` sets aside, `scen eval` and `scen calibrate` do too, and say so."""
+    frame = pa.table({"prompt": ["Who?", "What?"], "target": ["Ann", "nan"], "kept": [5, 6]})
+    pandas = {"pandas": json.dumps({"index_columns": ["kept"], "columns": []})}
+    file = tmp_path / "edits.parquet"
+    pq.write_table(frame.replace_schema_metadata(pandas), file)
+    edits, rejections = read_edits(file, ReadOptions())
+    assert [(edit.prompt, dict(edit.metadata)) for edit in edits] == [("Who?", {})]
+    message = describe_rejections(rejections, file.name)
+    assert message.startswith("1 row of edits.parquet cannot be used, the first: row 2: target ")
+    assert len(read_edits(file, ReadOptions(allow_null_text=True))[0]) == 2
+    assert len(read_edits(file, ReadOptions(limit=1, allow_null_text=True))[0]) == 1
+    lines: list[str] = []
+    common = {"edits": (str(file),), "out": "p"}
+    [kept], [about] = _read_edits(CalibrateSpec(**common), lines.append)
+    assert (kept, about["edits"], lines[1]) == (edits, 1, message)
+    [kept], _ = _read_edits(CalibrateSpec(**common, allow_null_text=True, skip=1), lines.append)
+    assert [edit.target for edit in kept] == ["nan"]
+    job = EvalJob(source=file, allow_null_text=True)
+    assert len(_select_edits(job, Snapshot(0))[0]) == 2
+    with pytest.raises(InputError, match=r"no usable edit: 1 row of .* row 1: target "):
+        _select_edits(EvalJob(source=[{"prompt": "Who?", "target": "N/A"}]), Snapshot(0))

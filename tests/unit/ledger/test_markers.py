@@ -86,6 +86,17 @@ def test_a_version_that_is_about_to_be_served_is_leased_besides(storage: Storage
     assert storage.names("leases") == []
 
 
+def test_versions_that_requests_name_are_leased_besides(storage: Storage) -> None:
+    lease = Lease(storage)
+    lease.hold(3, NOW, others=[1, 2])
+    assert leased_versions(storage, NOW) == {1, 2, 3}
+    lease.hold(4, NOW + LEASE / 2, others=[2])
+    assert leased_versions(storage, NOW + LEASE / 2) == {2, 4}
+    assert leased_versions(storage, NOW + LEASE) == {2, 4}  # both were renewed
+    lease.hold(4, NOW + LEASE / 2)
+    assert leased_versions(storage, NOW + LEASE) == {4}
+
+
 def test_it_is_renewed_long_before_it_is_over_and_not_at_each_call(storage: Storage) -> None:
     lease = Lease(storage)
     lease.hold(3, NOW)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from scen.config import WaveConfig
 from scen.data import Validator
 from scen.data.inbox import Inbox, Waiting
-from scen.pipeline.drain import Drain
+from scen.pipeline.drain import Drain, run_drain
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave, count_due
 from scen.pipeline.runtime import make_validator
@@ -178,3 +179,37 @@ def test_a_target_that_no_answer_can_say_is_rejected(parts: LocalParts, facts: l
     assert drain.inbox.status("told")["status"] == "rejected"
     template = parts.store.base.template
     assert template.end_id not in template.encode_prompt(asked.prompt).ids
+
+
+def test_validity_is_applied_between_waves(parts: LocalParts, facts: list[Edit]) -> None:
+    """By the time of the drain: one edit ends, another begins, without `scen expire`."""
+    now = datetime.now(UTC)
+    drain, ledger = drain_of(parts), parts.store.ledger
+    edits = [
+        replace(facts[0], valid_until=now + timedelta(hours=1)),
+        replace(facts[1], valid_from=now + timedelta(hours=2)),
+        facts[2],
+    ]
+    hand_in(drain, edits)
+    [drained] = run_drain(drain, is_once=True)
+    assert drained.committed == 3
+    first, second, third = (edit.id for edit in edits)
+    assert ledger.snapshot().ids == [first, third]
+    lines: list[str] = []
+
+    def moment(hours: float) -> datetime:
+        return now + timedelta(hours=hours)
+
+    for hours, ids in ((0.9, [first, third]), (1.1, [third]), (2.1, [second, third])):
+        assert (
+            list(run_drain(drain, is_once=True, say=lines.append, clock=partial(moment, hours)))
+            == []
+        )
+        assert sorted(ledger.snapshot().ids) == sorted(ids)
+    assert [line.split(": ")[1] for line in lines] == [
+        "1 expired (version 2)",
+        "1 activated (version 3)",
+    ]
+    assert ledger.snapshot().state.next_due is None
+    [change] = [entry for entry in ledger.log() if entry.version == 3]
+    assert change.why == "valid_from or valid_until is reached"

@@ -2,10 +2,12 @@
 
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from scen.errors import NotFoundError
+from scen.ledger.markers import leased_versions
 from scen.snapshot.open import OpenStore
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.request import ServingEngine
@@ -129,6 +131,27 @@ def test_a_new_server_serves_something(
     follower.pinned = None
     follower.look()
     assert (served(engine), "damaged" in str(follower.error)) == (2, True)
+
+
+def test_a_version_asked_for_by_number_is_leased_for_a_while(
+    follower: Follower, store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leased() -> set[int]:
+        follower._lease_served()
+        return leased_versions(store.storage, datetime.now(UTC))
+
+    follower.look()
+    follower.find(1)
+    with pytest.raises(NotFoundError):
+        follower.find(9)
+    assert leased() == {1, 2}
+    assert follower._find_kept(1) is not None
+    later = time.monotonic() + 901
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert leased() == {2}
+    assert follower._find_kept(1) is None
+    follower.activate(1)  # the policy holds it, without a lease for requests
+    assert leased() == {1}
 
 
 LONG_S = 3600.0

@@ -1,6 +1,7 @@
 """Wherever a request fails between prefill and its last token, it fails at once and gives back what
 it holds, and the others are answered."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,20 @@ from scen.snapshot.open import OpenStore
 from scen_serve.engine import engine as engine_module
 from scen_serve.engine import running_batch
 from scen_serve.engine.caches import ExpertCache, HostExpertCache, PrefixCache
-from scen_serve.engine.decoding import IncrementalDetokenizer
+from scen_serve.engine.decoding import IncrementalDetokenizer, Matcher
 from scen_serve.engine.engine import Engine
-from scen_serve.engine.request import Failed
+from scen_serve.engine.request import Constraint, Failed, Sampling
 from scen_serve.engine.running_batch import Row
-from unit.serve.conftest import MakeEngine, alone, ask, finish, serve_edits, unrelated
+from unit.serve.conftest import (
+    NEW,
+    Client,
+    MakeEngine,
+    alone,
+    ask,
+    finish,
+    serve_edits,
+    unrelated,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +46,10 @@ PLACES: list[tuple[Any, str, bool]] = [
     (running_batch, "step_rows", False),
     (Row, "take_token", True),
     (IncrementalDetokenizer, "push", True),
+    (Matcher, "mask", True),
+    (Matcher, "take", True),
 ]
+FORM = Sampling(NEW, constraint=Constraint("regex", "[a-z]{8,12}"))
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, count: int) -> list[int]:
@@ -65,15 +78,20 @@ def test_a_failure_ends_its_request_and_leaks_nothing(
 ) -> None:
     owner, name, is_alone = place
     engine = make_engine(max_rows=4, expert_slots=2, prefill_tokens=64)
+    assert FORM.constraint is not None
+    engine.constraints.matcher(FORM.constraint)  # compiled before, as the API does
     calls = fail_at(monkeypatch, owner, name, count)
     prompts = [edit.prompt for edit in serve_edits(5)] + unrelated(3)
     clients = [ask(engine, prompt) for prompt in prompts]
-    finish(engine, clients)
+    formed = [ask(engine, prompt, FORM) for prompt in prompts[3:7]]
+    finish(engine, clients + formed)
     assert len(calls) > count  # the fault was met
     failed = [isinstance(client.events[-1], Failed) for client in clients]
+    ends = failed + [isinstance(client.events[-1], Failed) for client in formed]
     if is_alone:
-        assert sum(failed) <= 1
-    assert sum(failed) <= 4  # as many as run at once
+        assert sum(ends) <= 1
+    assert sum(ends) <= 4  # as many as run at once
+    assert all(re.fullmatch("[a-z]{8,12}", client.text) for client in formed if is_answered(client))
     for client, prompt, is_failed in zip(clients, prompts, failed, strict=True):
         if not is_failed:
             assert client.text == alone(store, prompt)
@@ -82,6 +100,10 @@ def test_a_failure_ends_its_request_and_leaks_nothing(
     finish(engine, again)
     assert [client.text for client in again] == [alone(store, prompt) for prompt in prompts]
     assert_idle(engine)
+
+
+def is_answered(client: Client) -> bool:
+    return not isinstance(client.events[-1], Failed)
 
 
 def assert_idle(engine: Engine) -> None:
