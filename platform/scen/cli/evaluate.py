@@ -1,6 +1,7 @@
 """Evaluation commands: `eval`, `calibrate`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 

@@ -17,14 +17,14 @@ from scen.method import MethodName
 from scen.pipeline import job_spec
 
 HEAVY = ["torch", "transformers", "mlflow", "pyarrow", "deltalake", "pydantic", "ray"]
-NAMES = sorted(
-    (COMMANDS - {"base"}) | {f"base {name}" for name in ("fetch", "info", "list", "check")}
-)
+GROUPED = {"base fetch", "base info", "base list", "base check", "samples make"}
+NAMES = sorted((COMMANDS - {"base", "samples"}) | GROUPED)
 
 
 def test_these_are_the_commands() -> None:
     assert set(NAMES) == {
-        "base fetch", "base info", "base list", "base check", "edit", "ask", "eval", "calibrate",
+        "base fetch", "base info", "base list", "base check", "samples make", "edit", "ask",
+        "eval", "calibrate",
         "collisions", "revoke", "expire", "rollback", "diff", "log", "show", "verify", "gc",
         "candidates", "promote", "reject", "register", "rebase", "export", "drain", "submit",
         "jobs", "stop", "serve", "demo", "report", "benchmark", "publish", "unpublish", "sign",
