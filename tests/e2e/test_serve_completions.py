@@ -12,7 +12,7 @@ import torch
 from e2e.serving import NAME, Api, api, error_of
 from scen.model.batch import pad_prompts
 from scen.model.decode import decode
-from scen_serve.engine.decoding import token_bytes, token_text
+from scen_serve.api.replies import token_bytes, token_text
 from unit.serve.conftest import NEW, alone, serve_edits, unrelated
 
 __all__ = ["api"]  # a fixture

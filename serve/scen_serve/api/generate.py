@@ -23,6 +23,7 @@ from scen_serve.api.replies import (
     data_line,
     event_stream,
     first_events,
+    fix_answer,
     gather,
 )
 from scen_serve.api.schema import (
@@ -200,8 +201,8 @@ async def _place_answers(
         fixed, routed = None, choice.routed
         if routed is not None and routed.edit_id is not None:
             if choice.ended is not None and choice.ended.reason == "stop":
-                place = engine.constraints.with_answer
-                fixed = await asyncio.to_thread(place, constraint, choice.text.strip())
+                text = choice.text.strip()
+                fixed = await asyncio.to_thread(fix_answer, engine.constraints, constraint, text)
             if fixed is None:
                 routed = replace(routed, edit_id=None, span=None, unplaced=routed.edit_id)
         placed.append((fixed or constraint, routed))

@@ -1,21 +1,27 @@
-"""Answers in OpenAI's format, each with its version and route, whole or as streams of events."""
+"""Answers in OpenAI's format, each with its version and route, whole or as streams of events; the
+place of an edit's answer in the form that was asked for."""
 
 import asyncio
 import json
+import re
 import time
 import urllib.parse
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from tokenizers.decoders import ByteLevel
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from scen_serve.api.schema import AskBody, Prompt
-from scen_serve.engine.decoding import token_bytes, token_text
+from scen_serve.engine.decoding import Constraints
 from scen_serve.engine.request import (
     Choice,
+    Constraint,
     Ended,
     Event,
     Failed,
@@ -27,6 +33,7 @@ from scen_serve.engine.request import (
 
 IGNORED_HEADER = "X-Scen-Ignored-Fields"
 UNPLACED_HEADER = "X-Scen-Unplaced-Edit"
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece byte fallback
 _DISCONNECT_POLL_S = 0.25
 # JSON does not escape these three, but clients that split lines as Python does break on them.
 _LINE_BREAKS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
@@ -269,3 +276,86 @@ async def _cancel_when_gone(answers: ResponseStream, request: Request) -> None:
     while not await request.is_disconnected():
         await asyncio.sleep(_DISCONNECT_POLL_S)
     answers.cancel()
+
+
+def token_bytes(tokenizer: Any, token_id: int) -> bytes:
+    """The bytes of a token, which may be part of a character."""
+    piece = str(tokenizer.convert_ids_to_tokens(token_id))
+    if token_id in tokenizer.added_tokens_decoder:
+        return piece.encode()
+    if isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel):
+        return bytes(_byte_of()[letter] for letter in piece)
+    match = _BYTE_PIECE.fullmatch(piece)
+    return bytes.fromhex(match[1]) if match else piece.replace("\u2581", " ").encode()
+
+
+def token_text(data: bytes) -> str:
+    r"""A token's bytes as text; `bytes:\xf0\x9f` for part of a character, as OpenAI writes it."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+@cache
+def _byte_of() -> dict[str, int]:
+    """The byte for each letter of byte-level BPE."""
+    return {letter: byte for byte, letter in bytes_to_unicode().items()}
+
+
+def fix_answer(constraints: Constraints, constraint: Constraint, answer: str) -> Constraint | None:
+    """The constraint with this answer fixed in its place; None if it has none.
+
+    Its place is the whole constraint or, in the schema of an object, the property `answer`,
+    else the only property that can be the answer: as a number or another JSON literal if it
+    reads as one, else as a string. Slow, like `Constraints.matcher`.
+    """
+    if constraint.kind != "json_schema":
+        fixed = Constraint("choice", json.dumps([answer]))
+        return fixed if constraints.accepts(constraint, answer) else None
+    schema = json.loads(constraint.text)
+    defs = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    target = _resolve(schema)
+    for value in _values(answer):
+        text = json.dumps(value, ensure_ascii=False)
+        if "properties" not in target:
+            if constraints.accepts(constraint, text):
+                return Constraint("json_schema", json.dumps({"const": value}))
+            continue
+        properties = {n: {} if part is True else part for n, part in target["properties"].items()}
+        named = [name for name in properties if name.lower() == "answer"]
+        places = [
+            name
+            for name in named or properties
+            if properties[name] is not False
+            and constraints.accepts(_of_schema({**properties[name], **defs}), text)
+        ]
+        if len(places) == 1:
+            fixed_properties = properties | {places[0]: {"const": value}}
+            required = list(dict.fromkeys([*target.get("required", ()), *places]))
+            return _of_schema(
+                target | defs | {"properties": fixed_properties, "required": required}
+            )
+    return None
+
+
+def _of_schema(schema: Any) -> Constraint:
+    return Constraint("json_schema", json.dumps(schema))
+
+
+def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that the root refers to, or the schema itself."""
+    path = str(schema.get("$ref", "")).split("/")
+    if len(path) == 3 and path[0] == "#":
+        target = schema.get(path[1], {}).get(path[2])
+        return target if isinstance(target, dict) else schema
+    return schema
+
+
+def _values(answer: str) -> list[Any]:
+    """The JSON values that an answer can be: the literal that it reads as, if any, and itself."""
+    try:
+        literal = json.loads(answer)
+    except ValueError:
+        return [answer]
+    return [answer] if isinstance(literal, str | dict | list) else [literal, answer]

@@ -1,23 +1,20 @@
 """From logits to text: constraints, sampling the next token of a row, incremental detokenization,
 and the events of an answer."""
 
-import json
 import math
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import llguidance
 import llguidance.hf
 import numpy as np
 import torch
-from tokenizers.decoders import ByteLevel, DecodeStream
+from tokenizers.decoders import DecodeStream
 from torch import Tensor
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from scen.errors import InputError
 from scen.model.base import Base
@@ -100,44 +97,7 @@ class Constraints:
                     self._kept.popitem(last=False)
         return known
 
-    def with_answer(self, constraint: Constraint, answer: str) -> Constraint | None:
-        """The constraint with this answer fixed in its place; None if it has none.
-
-        Its place is the whole constraint or, in the schema of an object, the property `answer`,
-        else the only property that can be the answer: as a number or another JSON literal if it
-        reads as one, else as a string. Slow, like `matcher`.
-        """
-        if constraint.kind != "json_schema":
-            fixed = Constraint("choice", json.dumps([answer]))
-            return fixed if self._accepts(constraint, answer) else None
-        schema = json.loads(constraint.text)
-        defs = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
-        target = _resolve(schema)
-        for value in _values(answer):
-            text = json.dumps(value, ensure_ascii=False)
-            if "properties" not in target:
-                if self._accepts(constraint, text):
-                    return Constraint("json_schema", json.dumps({"const": value}))
-                continue
-            properties = {
-                n: {} if part is True else part for n, part in target["properties"].items()
-            }
-            named = [name for name in properties if name.lower() == "answer"]
-            places = [
-                name
-                for name in named or properties
-                if properties[name] is not False
-                and self._accepts(_of_schema({**properties[name], **defs}), text)
-            ]
-            if len(places) == 1:
-                fixed_properties = properties | {places[0]: {"const": value}}
-                required = list(dict.fromkeys([*target.get("required", ()), *places]))
-                return _of_schema(
-                    target | defs | {"properties": fixed_properties, "required": required}
-                )
-        return None
-
-    def _accepts(self, constraint: Constraint, text: str) -> bool:
+    def accepts(self, constraint: Constraint, text: str) -> bool:
         """True if the text is a whole answer under a constraint."""
         try:
             return self._compile(constraint).accepts(self._tokenizer.tokenize_str(text))
@@ -192,28 +152,6 @@ def grammar(constraint: Constraint) -> str:
             "key_separator": ": ",
         },
     )
-
-
-def _of_schema(schema: Any) -> Constraint:
-    return Constraint("json_schema", json.dumps(schema))
-
-
-def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema that the root refers to, or the schema itself."""
-    path = str(schema.get("$ref", "")).split("/")
-    if len(path) == 3 and path[0] == "#":
-        target = schema.get(path[1], {}).get(path[2])
-        return target if isinstance(target, dict) else schema
-    return schema
-
-
-def _values(answer: str) -> list[Any]:
-    """The JSON values that an answer can be: the literal that it reads as, if any, and itself."""
-    try:
-        literal = json.loads(answer)
-    except ValueError:
-        return [answer]
-    return [answer] if isinstance(literal, str | dict | list) else [literal, answer]
 
 
 def new_generator(sampling: Sampling) -> torch.Generator | None:
@@ -303,9 +241,6 @@ def prompt_logprobs(
         TokenLogprob(token_id, chosen, tuple(zip(tokens, values, strict=True)), offset)
         for token_id, chosen, tokens, values, offset in rows
     ]
-
-
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece byte fallback
 
 
 class IncrementalDetokenizer:
@@ -420,28 +355,3 @@ def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
         offsets.append(detokenizer.length)
         text += detokenizer.push(token_id)
     return text + detokenizer.finish(), offsets
-
-
-def token_bytes(tokenizer: Any, token_id: int) -> bytes:
-    """The bytes of a token, which may be part of a character."""
-    piece = str(tokenizer.convert_ids_to_tokens(token_id))
-    if token_id in tokenizer.added_tokens_decoder:
-        return piece.encode()
-    if isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel):
-        return bytes(_byte_of()[letter] for letter in piece)
-    match = _BYTE_PIECE.fullmatch(piece)
-    return bytes.fromhex(match[1]) if match else piece.replace("\u2581", " ").encode()
-
-
-def token_text(data: bytes) -> str:
-    r"""A token's bytes as text; `bytes:\xf0\x9f` for part of a character, as OpenAI writes it."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
-
-
-@cache
-def _byte_of() -> dict[str, int]:
-    """The byte for each letter of byte-level BPE."""
-    return {letter: byte for byte, letter in bytes_to_unicode().items()}

@@ -10,6 +10,7 @@ import torch
 
 from scen.errors import InputError
 from scen.model.base import Base
+from scen_serve.api.replies import fix_answer
 from scen_serve.engine.decoding import Constraints, Matcher
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.request import Constraint, Sampling
@@ -153,7 +154,7 @@ CLOSED = {"type": "object", "additionalProperties": False}
 def test_an_answer_has_one_place_in_an_object(
     constraints: Constraints, schema: Any, answer: str, place: Any
 ) -> None:
-    found = constraints.with_answer(of(CLOSED | {"properties": schema}), answer)
+    found = fix_answer(constraints, of(CLOSED | {"properties": schema}), answer)
     if place is None:
         assert found is None
         return
@@ -166,8 +167,8 @@ def test_an_answer_has_one_place_in_an_object(
 
 
 def test_an_answer_may_be_all(constraints: Constraints) -> None:
-    assert constraints.with_answer(of(TEXT), "Ann") == of({"const": "Ann"})
-    assert constraints.with_answer(of({"type": "integer"}), "7") == of({"const": 7})
-    assert constraints.with_answer(YEAR, "2006") == Constraint("choice", '["2006"]')
-    assert constraints.with_answer(YEAR, "206") is None
-    assert constraints.with_answer(Constraint("choice", '["yes", "no"]'), "maybe") is None
+    assert fix_answer(constraints, of(TEXT), "Ann") == of({"const": "Ann"})
+    assert fix_answer(constraints, of({"type": "integer"}), "7") == of({"const": 7})
+    assert fix_answer(constraints, YEAR, "2006") == Constraint("choice", '["2006"]')
+    assert fix_answer(constraints, YEAR, "206") is None
+    assert fix_answer(constraints, Constraint("choice", '["yes", "no"]'), "maybe") is None
