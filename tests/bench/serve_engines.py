@@ -369,13 +369,17 @@ async def check(
         exact=exact,
         questions=len(others),
         unrouted=len(unrouted),
-        same_text=sum(r.choice.text.strip() == e.choice.text.strip() for r, e in unrouted),
+        same_tokens=sum(_tokens(reply) == _tokens(other) for reply, other in unrouted),
         same_logprobs=same,
         failed=len(failures),
         versions=sorted(versions),
         swapped_to=version,
     )
     return not failures and exact == len(edits)
+
+
+def _tokens(reply: Reply) -> list[int]:
+    return [token.token_id for token in reply.choice.logprobs]
 
 
 def _logprobs(reply: Reply) -> list[tuple[int, float]]:
