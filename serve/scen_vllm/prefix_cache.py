@@ -11,11 +11,13 @@ from scen_vllm.wish import first_read, wish_of
 
 
 def patch_prefix_cache() -> None:
-    """Replace two functions of vLLM's KV cache."""
+    """Replace two functions of vLLM's KV cache, once."""
     from vllm.v1.core import block_pool, kv_cache_utils
     from vllm.v1.core.kv_cache_manager import KVCacheManager
     from vllm.v1.simple_kv_offload import manager
 
+    if KVCacheManager.get_computed_blocks.__module__ == __name__:
+        return
     hash_keys = _with_expert(kv_cache_utils.generate_block_hash_extra_keys)
     for module in (kv_cache_utils, block_pool, manager):  # the latter two import it by name
         module.generate_block_hash_extra_keys = hash_keys

@@ -21,7 +21,7 @@ from scen.calibration.fit_encoder import (
     within_class,
 )
 from scen.calibration.router_set import ASKS
-from scen.data.asking import SURFACE_WAYS
+from scen.data.asking import SURFACE_WAYS, wordings
 from scen.model.surface import MOST_SPANS
 from scen.routing.gate import Evidence, Gate, around, fit_rarity, manner_begin
 from scen.routing.keys import KeyEncoder, Whitening
@@ -122,13 +122,19 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
 
 def _kinds_of_messages(keys: RouterKeys) -> tuple[Tensor, int]:
     """class_N: 0 for bare questions, then 1, 2, ... for kinds of tasks and for ways of asking with
-    words around the question; and the number of kinds of tasks."""
+    words around the question; and the number of kinds of tasks.
 
-    def names(kind: str) -> list[str]:
+    The numbers of the packaged kinds do not depend on which of them there are, so that gates can be
+    used with other questions.
+    """
+    packaged = wordings("fit")
+
+    def names(kind: str, known: Sequence[str]) -> list[str]:
         sources = {q.source for q in keys.about.questions if q.kind == kind}
-        return sorted(sources - set(SURFACE_WAYS))
+        return sorted({*sources, *known} - set(SURFACE_WAYS))
 
-    tasks, ways = names("task"), names("asked")
+    about_questions = [task for task in packaged.tasks if task.startswith("task:")]
+    tasks, ways = names("task", about_questions), names("asked", packaged.ways)
     kinds = [("task", name) for name in tasks] + [("asked", name) for name in ways]
     number = {kind: i + 1 for i, kind in enumerate(kinds[: MANNER - 1])}
     class_N = torch.tensor([number.get((q.kind, q.source), 0) for q in keys.about.questions])
@@ -150,7 +156,7 @@ def _manner(key_NF: Tensor, class_N: Tensor, tasks: int, shrinkage: float) -> tu
     white_NF = whitening(key_NF[:, None])[:, 0]
     is_task_N = (class_N >= 1) & (class_N <= tasks)
     task_N = class_N.where(is_task_N, 0)
-    kinds = [class_N == c for c in range(1, int(class_N.max()) + 1)]
+    kinds = [class_N == c for c in range(1, MANNER)]
     toward = [
         white_NF[kind].mean(0) - white_NF[~is_task_N].mean(0)
         for kind in (*kinds[:tasks], is_task_N, *kinds[tasks:])
@@ -268,7 +274,7 @@ def _padded(
 
 
 _SAMPLED = 128  # prompts per class and step
-_RATE, _DEEP_RATE, _DECAY = 1e-2, 3e-3, 1e-2
+_RATE, _DEEP_RATE, _TUNING_RATE, _DECAY = 1e-2, 3e-3, 3e-4, 1e-2
 _SCORED = 1024  # prompts scored at a time
 _NEVER = -1e4  # masks a candidate; finite, so that gradients are
 _FIRST = 0.5  # weight of the ranking term (own edit above others) relative to the log-odds term
@@ -295,22 +301,24 @@ def fit_gate(  # noqa: PLR0913
     is_deep: bool = False,
     weights: Mapping[int, float] | None = None,
     noise_V: Tensor | None = None,
+    start: Gate | None = None,
 ) -> Gate:
-    """Train a gate; deterministic for a given seed.
+    """Train a gate; deterministic for a given seed. With `start` that gate is tuned, gently.
 
     The loss raises the log-odds of own edits (by their best span), lowers the soft maximum over a
     prompt's other candidates (one wrong edit is enough to fail), and ranks own edits above others.
     `weights` are class weights, 1 by default. `is_deep`: two hidden layers. `noise_V`: standard
     deviation of the noise on each input, sampled per prompt.
     """
-    gate = Gate.initial(pairs.sim_NEV.shape[-1], hidden, seed, is_deep=is_deep)
+    gate = start or Gate.initial(pairs.sim_NEV.shape[-1], hidden, seed, is_deep=is_deep)
     labels = pairs.class_N.unique()
     classes = [(pairs.class_N == c).nonzero().squeeze(1) for c in labels]
     weight_C = torch.tensor([(weights or {}).get(int(c), 1.0) for c in labels])
+    gate = Gate.from_tensors({name: t.clone() for name, t in gate.tensors().items()})
     parameters = [t.requires_grad_() for t in gate.tensors().values()]
-    rate = _DEEP_RATE if is_deep else _RATE
-    adam = torch.optim.AdamW(parameters, lr=rate, weight_decay=_DECAY)
-    schedule = _schedule(adam, rate, steps, is_deep=is_deep)
+    rate = _TUNING_RATE if start else _DEEP_RATE if is_deep else _RATE
+    adam = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0 if start else _DECAY)
+    schedule = _schedule(adam, rate, steps, is_deep=is_deep and start is None)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         sampled = [rows[_sample(len(rows), generator)] for rows in classes]

@@ -31,6 +31,7 @@ from scen.routing.router import Router, conformal_threshold
 BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)
 _WORTH = 0.02  # recall of rephrases that a stricter bound may lose relative to the loosest
 LEAST_EDITS = 20
+_TUNING_STEPS = 40
 _KINDS = {
     **dict.fromkeys(ASKS, 0),
     "near_miss": 1,
@@ -45,7 +46,11 @@ class RouterPlan:
     """How a router is fitted. The gate averages `num_gates` gates with different seeds. `bound` is
     the maximum false-positive rate on hard negatives; None trades it off against the recall of
     rephrases (`choose_bound`). Without `has_evidence` the gate sees similarities only.
-    `searches_places`: calibration searches for the places at which keys are read."""
+    `searches_places`: calibration searches for the places at which keys are read.
+
+    With `prior`, a gate fitted on another base with as many places, that gate is tuned in a few
+    steps: cosines of whitened keys, words and manners mean the same on every base. With places that
+    do not fit it, a gate is fitted from scratch."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
     bound: float | None = None
@@ -56,6 +61,7 @@ class RouterPlan:
     seed: int = 0
     has_evidence: bool = True
     searches_places: bool = False
+    prior: Gate | None = None
 
     def gate(self, pairs: GatePairs) -> Gate:
         """The gate fitted on these pairs."""
@@ -63,17 +69,20 @@ class RouterPlan:
         return Gate.averaged([self._gate_of_seed(pairs, seed) for seed in seeds])
 
     def _gate_of_seed(self, pairs: GatePairs, seed: int) -> Gate:
-        noise_V = None
+        noise_V, prior = None, self.prior
+        if prior is not None and len(prior.direct_V) != pairs.sim_NEV.shape[-1]:
+            prior = None
         if self.has_evidence:
             noise_V = input_noise(pairs.sim_NEV.shape[-1], self.encoder.num_views)
         return fit_gate(
             pairs,
-            self.gate_steps,
+            _TUNING_STEPS if prior else self.gate_steps,
             seed,
             self.hidden,
             is_deep=self.has_evidence,
             weights=CLASS_WEIGHTS,
             noise_V=noise_V,
+            start=prior,
         )
 
     def evidence(self, keys: RouterKeys, used_E: Tensor) -> Evidence | None:

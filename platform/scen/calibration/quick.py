@@ -39,7 +39,7 @@ from scen.routing.keys import unpack_texts
 from scen.routing.router import Router
 from scen.samples import sample_path
 from scen.snapshot.load import Place
-from scen.snapshot.method import Profile, summarise_figures
+from scen.snapshot.method import Profile, load_profile, shipped_profiles, summarise_figures
 from scen.snapshot.open import OpenStore
 
 _Item = TypeVar("_Item")
@@ -87,11 +87,12 @@ _ENOUGH = 0.95  # share of them that must be answered exactly
 _DEPTHS = (0.8, 2 / 3)  # of the edited layer, the default one first
 _RATES = (1.0, 0.5, 2.0)  # relative to the default learning rate
 _EXPERT_COST = 16  # prompts' worth of passes to train and try one expert, roughly
-_FIT_S = 45.0  # seconds of the fit on one core, which hardly depends on the base
+_FIT_S = 55.0  # seconds of the fit on one core, which hardly depends on the base
 _MOST = 1000  # edits of a store on which its router is fitted
 _WORSE = 0.01  # in the figures of a router
 
 QUICK = RouterPlan(bound=BOUND, gate_steps=300, num_gates=1)
+"""How routers are fitted here, from the gate of the packaged profile."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,9 @@ def calibrate_store(
 
 
 def _fit(keys: RouterKeys, plan: RouterPlan, progress: Progress) -> tuple[Router, HeldOut]:
-    """As `fit_router`, in fewer dimensions if keys are wide."""
+    """As `fit_router`, from the packaged gate, in fewer dimensions if keys are wide."""
+    if plan.prior is None:
+        plan = replace(plan, prior=load_profile(shipped_profiles()[0]).router.gate)
     projection_FG = narrowing(keys.key_NKF.shape[-1], _WIDTH)
     narrow = keys if projection_FG is None else keys.narrowed(projection_FG)
     router, held = fit_router(narrow, plan, lambda n: progress("router", n, plan.folds + 2))
