@@ -321,7 +321,7 @@ def engine_args(
     chosen: dict[str, Any] = {
         "model": str(base.folder),
         # The library that the own engine uses, so that both accept the same constraints.
-        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
+        "structured_outputs_config": {"backend": "guidance"},
         "dtype": str(base.load_dtype).removeprefix("torch."),
         # Room for the one token that vLLM generates at least, and for a template around raw text.
         "max_model_len": min(

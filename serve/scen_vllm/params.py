@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scen_serve.engine.decoding import JSON_OPTIONS
 from scen_serve.engine.request import Constraint, Request, TokenLogprob
 from scen_vllm.wish import Wish
 
@@ -54,8 +55,10 @@ def _structured(constraint: Constraint | None) -> Any:
         return StructuredOutputsParams(choice=json.loads(constraint.text))
     if constraint.kind == "regex":
         return StructuredOutputsParams(regex=constraint.text)
-    # Without free white space, which a small model can repeat until its answer is cut off.
-    return StructuredOutputsParams(json=constraint.text, disable_any_whitespace=True)
+    schema = json.loads(constraint.text)
+    if isinstance(schema, dict):  # llguidance reads its own options from there
+        schema = schema | {"x-guidance": JSON_OPTIONS}
+    return StructuredOutputsParams(json=json.dumps(schema))
 
 
 def probe_params(wish: Wish) -> Any:

@@ -1,7 +1,10 @@
 """The tests of the API, with a server on vLLM: a store served by name of the engine, over HTTP."""
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -42,6 +45,12 @@ __all__ = [
     "test_what_cannot_be_answered_is_a_bad_request",
 ]
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+SCHEMA = {
+    "type": "object",
+    "properties": {"known": {"type": "boolean"}},
+    "required": ["known"],
+    "additionalProperties": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +97,22 @@ def test_routes_are_explained_and_counted_without_the_weights_in_this_process(
     assert "scen_serving_version 2.0" in metrics
     misses = next(x for x in metrics.splitlines() if x.startswith("scen_expert_cache_misses "))
     assert float(misses.split()[1]) > 0
+
+
+@pytest.mark.parametrize(
+    ("form", "fits"),
+    [
+        ({"regex": "(19|20)[0-9]{2}"}, lambda text: bool(re.fullmatch("(19|20)[0-9]{2}", text))),
+        ({"choice": ["red", "blue"]}, lambda text: text in {"red", "blue"}),
+        ({"json": SCHEMA}, lambda text: json.loads(text)["known"] in {True, False}),
+    ],
+)
+def test_a_form_is_followed(
+    client: openai.OpenAI, form: dict[str, Any], fits: Callable[[str], bool]
+) -> None:
+    reply = chat(client, unrelated(1)[0], max_tokens=64, structured_outputs=form)
+    assert fits(reply.choices[0].message.content or "")
+    assert reply.choices[0].finish_reason == "stop"
 
 
 # The last one: it changes what is served.

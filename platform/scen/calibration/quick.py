@@ -87,6 +87,7 @@ _ENOUGH = 0.95  # share of them that must be answered exactly
 _DEPTHS = (0.8, 2 / 3)  # of the edited layer, the default one first
 _RATES = (1.0, 0.5, 2.0)  # relative to the default learning rate
 _EXPERT_COST = 16  # prompts' worth of passes to train and try one expert, roughly
+_TIMED = 16  # prompts that are read for the estimate of time
 _FIT_S = 55.0  # seconds of the fit on one core, which hardly depends on the base
 _MOST = 1000  # edits of a store on which its router is fitted
 _WORSE = 0.01  # in the figures of a router
@@ -142,14 +143,18 @@ def prior_places(num_layers: int) -> tuple[KeyPlace, ...]:
 
 
 def estimate(base: Base, plan: QuickPlan) -> Estimate:
-    """Measure a few of the prompts and extrapolate."""
+    """Time a batch of prompts of the usual length and extrapolate."""
     questions = [*plan.questions.about.questions, *plan.questions.test]
-    sample = questions[:: max(1, len(questions) // 12)]
+    by_length = sorted(questions, key=lambda question: len(question.text))
+    middle = len(by_length) // 2
+    sample = by_length[max(0, middle - _TIMED // 2) : middle + _TIMED // 2]
     read_questions(base, plan.places, sample[:2], None)  # the first pass is slower
     began = time.perf_counter()
     read_questions(base, plan.places, sample, None)
-    per_prompt = (time.perf_counter() - began) / len(sample)
-    return Estimate(plan.passes, per_prompt * plan.passes + _FIT_S)
+    letters = sum(len(question.text) for question in sample)
+    all_letters = sum(len(question.text) for question in questions) * plan.passes / len(questions)
+    reading = (time.perf_counter() - began) * all_letters / letters
+    return Estimate(plan.passes, reading + _FIT_S)
 
 
 def calibrate_quick(

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llguidance
 import llguidance.hf
@@ -30,8 +30,18 @@ from scen_serve.engine.request import (
     TokenLogprob,
 )
 
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
 _KEPT_CONSTRAINTS = 64
 _MAX_CONSTRAINT = 1 << 16  # characters; a step could take long with more
+JSON_OPTIONS: "JsonCompileOptions" = {
+    # No free white space, which a small model can repeat until its answer is cut off.
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+"""llguidance's options for JSON schemas."""
 
 
 class Matcher:
@@ -143,15 +153,7 @@ def grammar(constraint: Constraint) -> str:
         return llguidance.LLMatcher.grammar_from_regex(text)
     if constraint.kind == "choice":
         return llguidance.grammar_from("choice", text)
-    # Without free white space, which a small model can repeat until its answer is cut off.
-    return llguidance.LLMatcher.grammar_from_json_schema(
-        text,
-        overrides={
-            "whitespace_flexible": False,
-            "item_separator": ", ",
-            "key_separator": ": ",
-        },
-    )
+    return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)
 
 
 def new_generator(sampling: Sampling) -> torch.Generator | None:
