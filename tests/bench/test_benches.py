@@ -39,7 +39,7 @@ def test_asking_has_a_row_for_each_way_and_compares_the_time() -> None:
 
 
 def test_calibrate_has_a_row_for_each_profile(tiny_folder: Path, tmp_path: Path) -> None:
-    few = ("--share", 0.05, "--scale", 0.1, "--per-edit", 4)
+    few = ("--share", 0.05, "--scale", 0.1, "--per-edit", 16)
     kept = ("--keep", tmp_path, "--profiles")
     [quick] = run_bench("bench_calibrate.py", "--base", tiny_folder, *few, *kept, "quick")
     assert least(quick, "seconds", "passes", "edits", "questions") > 0

@@ -12,7 +12,8 @@ from scen.cli.main import main
 from scen.fs import Storage
 from scen.ledger.manifest import read_manifest
 from scen.model.base import resolve_base
-from scen.model.weights import EMBEDDED_NAME
+from scen.model.weights import EMBEDDED_NAME, MARKER
+from scen.pipeline import runtime
 from scen.samples import sample_path
 
 pytestmark = pytest.mark.e2e
@@ -23,6 +24,7 @@ def unknown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the base."""
     folder = tmp_path_factory.mktemp("unknown") / "base"
     shutil.copytree(resolve_base(EMBEDDED_NAME), folder)
+    (folder / MARKER).unlink()
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"][0] += 1e-3
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -37,6 +39,8 @@ def test_edits_on_an_unknown_base(
 ) -> None:
     monkeypatch.setenv("SCEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SCEN_PROFILE", raising=False)
+    # That of SmolLM2 would be taken over.
+    monkeypatch.setattr(runtime, "known_profiles", lambda: iter(()))
     file, store = str(sample_path("zsre_edits.jsonl")), str(tmp_path / "store")
     command = ["edit", file, "--limit", "16", "--no-tracking", "--json", "--base", str(unknown)]
     assert main([*command, "--store", store]) == 0
