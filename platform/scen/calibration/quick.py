@@ -143,7 +143,7 @@ def prior_places(num_layers: int) -> tuple[KeyPlace, ...]:
 
 
 def estimate(base: Base, plan: QuickPlan) -> Estimate:
-    """Time a batch of prompts of the usual length and extrapolate."""
+    """Time a batch of prompts of median length and extrapolate."""
     questions = [*plan.questions.about.questions, *plan.questions.test]
     by_length = sorted(questions, key=lambda question: len(question.text))
     middle = len(by_length) // 2
