@@ -31,6 +31,7 @@ def unknown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(1800)  # minutes, beside another test process
 def test_edits_on_an_unknown_base(
     unknown: Path,
     tmp_path: Path,

@@ -26,7 +26,7 @@ from scen.evaluation.run_eval import (
     row_text,
 )
 from scen.model.base import Base
-from scen.model.batch import pad_prompts
+from scen.model.batch import cache_argument, pad_prompts
 from scen.model.decode import EditedModel, copy_cache
 from scen.model.route import Route
 from scen.records import EncodedPrompt, digest_bytes
@@ -165,7 +165,7 @@ def search_beams(
         cache = copy_cache(filled.cache)
         cache.crop(-1)
         cache.batch_repeat_interleave(BEAMS)
-        options["cache"] = cache
+        options |= cache_argument(cache)
     with edited.linear.use(edited.bank, route):
         out_BT = edited.model.generate(
             input_ids=batch.ids_BP,
