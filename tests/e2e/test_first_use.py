@@ -50,7 +50,7 @@ def test_edits_on_an_unknown_base(
     profile = read_manifest(Storage(store)).profile
     assert (profile["how"], profile["source"], profile["edits"]) == ("quick", "cache", 600)
     figures = profile["figures"]
-    assert figures["rephrases"] >= 0.65
+    assert figures["rephrases"] >= 0.55  # of encoders that were fitted on half of the edits
     assert figures["near_misses"] >= 0.8
     assert figures["same_kind"] >= 0.95
     report = json.loads(told.out)["waves"][0]["evaluated"]["report"]
