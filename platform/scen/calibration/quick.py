@@ -1,7 +1,7 @@
 """Quick calibration, for the first use of a base: minutes on one core instead of an hour; and the
 calibration of a store on its own edits.
 
-Where keys are read is a prior over relative depth, expert settings are the defaults, checked on
+Keys are read at the default places, expert settings are the defaults, checked on
 a few edits, and the router is fitted as in `calibrate`, on a part of the packaged samples. The cost
 is bounded: at most `PASSES` prompts' worth of forward passes per edit.
 """
@@ -26,14 +26,14 @@ from scen.calibration.choose_expert import ExpertTrial, sample_edits, try_expert
 from scen.calibration.figures import HeldFigures, measure_held, score_router
 from scen.calibration.fit_encoder import RouterKeys
 from scen.calibration.fit_router import LEAST_EDITS, HeldOut, RouterPlan, fit_router
-from scen.calibration.places import narrowing, read_questions
+from scen.calibration.places import default_places, narrowing, read_questions
 from scen.calibration.router_set import make_rephrases, question_templates, thin_router_set
 from scen.config import ExpertConfig
 from scen.data import Validator, ingest
 from scen.data.read import read_prompts
 from scen.errors import ConfigError, InputError
 from scen.model.base import Base
-from scen.model.keys import KeyKind, KeyPlace, SpanKeys
+from scen.model.keys import KeyPlace, SpanKeys
 from scen.records import Edit
 from scen.routing.keys import unpack_texts
 from scen.routing.router import Router
@@ -46,18 +46,6 @@ _Item = TypeVar("_Item")
 
 PASSES = 3
 """Prompts' worth of forward passes per edit, at most."""
-
-# The profile of SmolLM2-135M reads span keys at 6, 9 and 18 of 30 layers and last-token keys at 9,
-# 15 and 24; a search on Qwen2.5-Coder-0.5B chose means at 2 and 5 of 24 layers and last-token keys
-# at 17 and 22. Early means carry which entity is meant, late last tokens what is asked of it.
-_PLACES: tuple[tuple[KeyKind, float], ...] = (
-    ("span", 0.2),
-    ("span", 0.3),
-    ("last", 0.3),
-    ("last", 0.5),
-    ("span", 0.6),
-    ("last", 0.8),
-)
 
 
 @dataclass(frozen=True)
@@ -123,7 +111,7 @@ class QuickPlan:
         edits = sum(map(len, sources))
         budget = PASSES * edits - min(_TRIED * _EXPERT_COST, edits // 2)
         questions = _within_budget(base, sources, budget)
-        return cls(sources, questions, prior_places(base.num_layers))
+        return cls(sources, questions, default_places(base.num_layers))
 
     @property
     def edits(self) -> list[Edit]:
@@ -134,12 +122,6 @@ class QuickPlan:
     def passes(self) -> int:
         """Prompts' worth of forward passes, if the default expert settings are good enough."""
         return len(self.questions) + _TRIED * _EXPERT_COST
-
-
-def prior_places(num_layers: int) -> tuple[KeyPlace, ...]:
-    """Where keys are read, by a prior over relative depth."""
-    places = (KeyPlace(min(max(1, int(num_layers * at)), num_layers - 1), k) for k, at in _PLACES)
-    return tuple(sorted(dict.fromkeys(places), key=lambda place: place.layer))
 
 
 def estimate(base: Base, plan: QuickPlan) -> Estimate:

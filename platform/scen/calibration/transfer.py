@@ -58,15 +58,16 @@ def adopt_profile(
     """The first of the profiles, made for other weights of the same base, whose figures hold on
     this one; None if there is none. The profile records whose it was and the figures of the check
     (`taken_from`)."""
+    facts = base_facts(base)
     for profile in candidates:
-        if not differs_by_weights(base, profile):
+        if not differs_by_weights(facts, profile):
             continue
         check = check_transfer(base, profile, progress)
         if not holds(check, profile):
             continue
         taken = {"fingerprint": profile.base["fingerprint"], "name": profile.base["name"]}
         about = dict(profile.calibration) | {"taken_from": taken | {"check": _rounded(check)}}
-        return replace(profile, base=base_facts(base), calibration=about)
+        return replace(profile, base=facts, calibration=about)
     return None
 
 
@@ -91,12 +92,12 @@ def base_facts(base: Base) -> dict[str, Any]:
     }
 
 
-def differs_by_weights(base: Base, profile: Profile) -> bool:
+def differs_by_weights(facts: Mapping[str, Any], profile: Profile) -> bool:
     """True if a profile was made for a base that has the same architecture, shapes, template and
-    tokens as this one, but other weights."""
-    facts, theirs = base_facts(base), profile.base
+    tokens as the one of these `base_facts`, but other weights."""
+    theirs = profile.base
     names = [*_SHAPES, *(name for name in _ADDED if name in theirs)]
-    return theirs["fingerprint"] != base.fingerprint and all(
+    return theirs["fingerprint"] != facts["fingerprint"] and all(
         theirs.get(name) == facts[name] for name in names
     )
 

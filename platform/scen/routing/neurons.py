@@ -150,9 +150,11 @@ class KeyNeurons:
         cls, router: Router, key_EKF: Tensor, texts: Sequence[str] | None = None
     ) -> "KeyNeurons":
         """The neurons of the edits with these raw keys and prompts (in the form that is routed)."""
-        encoder = router.encoder
-        parts = [Codes.of(encoder(part), encoder.widths) for part in key_EKF.split(_PART)]
-        return cls.of_codes(router, Codes.join(parts), texts)
+        bank, encoder = NeuronBuffer(router, len(key_EKF)), router.encoder
+        for part in key_EKF.split(_PART):
+            words = None if texts is None else texts[len(bank) : len(bank) + len(part)]
+            bank.append(Codes.of(encoder(part), encoder.widths), words)
+        return cls.of_rows(bank, torch.arange(len(bank)))
 
     @classmethod
     def of_codes(

@@ -35,6 +35,8 @@ def likely_edits(
 ) -> tuple[LikelyEdit, ...]:
     """The likeliest `count` edits of one row of a batch, best first."""
     neurons = edited.neurons
+    if len(neurons) == 0 or count == 0:
+        return ()
     if isinstance(neurons, SigmoidNeurons):
         return likely_by_keys(neurons, filled.last(neurons.layer)[row, None], edit_ids, count)
     assert isinstance(neurons, KeyNeurons)
@@ -48,9 +50,7 @@ def likely_by_keys(
     neurons: NeuronBank, keys: SpanKeys | Tensor, edit_ids: Sequence[str], count: int
 ) -> tuple[LikelyEdit, ...]:
     """As `likely_edits`, for one prompt whose keys were read: those of its spans, or with method
-    scen h_1F, the `down_proj` input at its last token."""
-    if len(neurons) == 0 or count == 0:
-        return ()
+    scen h_1F, the `down_proj` input at its last token. Needs at least one edit."""
     if isinstance(keys, Tensor):
         assert isinstance(neurons, SigmoidNeurons)
         best = neurons.score_last(keys)[0].topk(min(count, len(neurons)))

@@ -251,9 +251,10 @@ async def _find_snapshot(context: AppContext, options: ScenOptions) -> ServedSna
     if options.version is None:
         return service.follower.draw()
     if options.version == "pin":
-        if service.engine.snapshot is not None:
-            service.follower.keep(service.engine.snapshot)
-        return service.engine.snapshot
+        snapshot = service.engine.snapshot
+        if snapshot is not None:  # not on the event loop: it may wait for the store
+            await asyncio.to_thread(service.follower.keep, snapshot)
+        return snapshot
     return await asyncio.to_thread(service.follower.find, options.version)
 
 

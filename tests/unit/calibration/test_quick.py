@@ -13,6 +13,7 @@ import torch
 
 from scen.calibration.fit_encoder import EncoderPlan
 from scen.calibration.fit_router import RouterPlan
+from scen.calibration.places import default_places
 from scen.calibration.quick import (
     PASSES,
     SAMPLES,
@@ -20,7 +21,6 @@ from scen.calibration.quick import (
     Sample,
     calibrate_quick,
     check_expert,
-    prior_places,
 )
 from scen.config import Config, load_config
 from scen.data import Validator, ingest
@@ -77,11 +77,11 @@ def test_the_rows_of_the_benchmarks_take_no_part(tiny: Base) -> None:
 
 
 def test_places_by_depth() -> None:
-    assert [p.name for p in prior_places(30)] == [
+    assert [p.name for p in default_places(30)] == [
         "span@6", "span@9", "last@9", "last@15", "span@18", "last@24",
     ]  # fmt: skip
     for layers in (2, 3, 4, 12, 80):
-        places = prior_places(layers)
+        places = default_places(layers)
         assert all(0 < place.layer < layers for place in places)
         assert {place.kind for place in places} == {"span", "last"}
 
