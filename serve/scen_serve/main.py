@@ -20,7 +20,7 @@ from scen.tracking.traces import TraceWriter
 from scen_serve.api.access import ApiKey, AppSettings, check_address, read_key_file
 from scen_serve.api.app import create_app
 from scen_serve.api.errors import PROXY_CALLBACK
-from scen_serve.service import News, Service
+from scen_serve.service import Announcements, Service
 from scen_serve.settings import EngineLimits, ServerArgs
 from scen_serve.telemetry import Traces, setup_logs
 
@@ -28,10 +28,12 @@ log = logging.getLogger(__name__)
 _GRACE_S = 30
 
 
-def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None = None) -> Service:
-    """The service of a store, not started. `news` announces versions before the ledger is polled.
-    Raises NotFoundError if the store does not exist, BaseError if the base is not the store's,
-    ConfigError if vLLM is selected and not installed."""
+def build_service(
+    args: ServerArgs, say: Say = lambda _: None, announcements: Announcements | None = None
+) -> Service:
+    """The service of a store, not started. `announcements` reports versions between two polls of
+    the ledger. Raises NotFoundError if the store does not exist, BaseError if the base is not the
+    store's, ConfigError if vLLM is selected and not installed."""
     vllm = args.vllm if args.engine == "vllm" else None
     base = args.base if vllm is None else args.base.model_copy(update={"device": "cpu"})
     store = open_store(Storage(args.store), base, say, weights=vllm is None)
@@ -45,7 +47,7 @@ def build_service(args: ServerArgs, say: Say = lambda _: None, news: News | None
     )
     if vllm is not None:
         say("starting vLLM (half a minute; minutes where it compiles the base)")
-    return Service(store, limits, args.poll_s, news, vllm)
+    return Service(store, limits, args.poll_s, announcements, vllm)
 
 
 def build_app(args: ServerArgs, service: Service, keys: Sequence[ApiKey]) -> FastAPI:

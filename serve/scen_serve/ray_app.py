@@ -90,7 +90,9 @@ class Replica:
         setup_logs(parsed.log_format, parsed.log_level, is_guest=True)
         check_proxy(parsed, proxy_host())
         keys = read_key_file(parsed.key_file)
-        self._service = build_service(parsed, news=RegistryListener(Storage(parsed.store).uri))
+        self._service = build_service(
+            parsed, announcements=RegistryListener(Storage(parsed.store).uri)
+        )
         self._app = build_app(parsed, self._service, keys)
         self._stop = threading.Event()
         self._is_cold = True

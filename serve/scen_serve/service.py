@@ -27,11 +27,11 @@ _ASKED_S = (
 )
 _STUCK_S = 60.0  # a step that takes longer is considered hung
 _STOP_S = 15.0  # vLLM ends its processes in this time
-_CALM_S = 2.0  # minimum polling interval while a registry announces versions
-_SILENT_S = 30.0  # before an unreachable registry is tried again
+_MIN_POLL_S = 2.0  # minimum polling interval while a registry announces versions
+_RETRY_S = 30.0  # before an unreachable registry is tried again
 
 
-class News(Protocol):
+class Announcements(Protocol):
     """A source that announces new versions, such as a registry."""
 
     def wait(self, version: int, timeout_s: float) -> int | None:
@@ -40,16 +40,16 @@ class News(Protocol):
         ...
 
 
-class Pace:
+class PollSchedule:
     """When the follower checks the store.
 
     Every `poll_s` seconds if no registry announces versions, or it is gone or hangs; otherwise on
     each announcement, and every few seconds for what is not announced, such as a changed policy.
     """
 
-    def __init__(self, poll_s: float, news: News | None = None) -> None:
+    def __init__(self, poll_s: float, announcements: Announcements | None = None) -> None:
         self._poll_s = poll_s
-        self._news = news
+        self._announcements = announcements
         self._newest = -1
         self._is_notified = False
         self._retry_at = 0.0
@@ -59,14 +59,14 @@ class Pace:
         """Where the follower learns of new versions."""
         return "registry" if self._is_notified else "ledger"
 
-    def rest(self, stop: threading.Event) -> None:
+    def wait(self, stop: threading.Event) -> None:
         """Return when it is time to check again, or to stop."""
-        until = time.monotonic() + max(self._poll_s, _CALM_S)
-        while self._news is not None and time.monotonic() >= self._retry_at:
-            newest = self._news.wait(self._newest, _CALM_S)
+        until = time.monotonic() + max(self._poll_s, _MIN_POLL_S)
+        while self._announcements is not None and time.monotonic() >= self._retry_at:
+            newest = self._announcements.wait(self._newest, _MIN_POLL_S)
             self._is_notified = newest is not None
             if newest is None:
-                self._retry_at = time.monotonic() + _SILENT_S
+                self._retry_at = time.monotonic() + _RETRY_S
                 break
             is_new, self._newest = newest > self._newest, newest
             if is_new or stop.is_set() or time.monotonic() >= until:
@@ -89,7 +89,7 @@ class Follower:
         reader: SnapshotReader,
         storage: Storage,
         poll_s: float = 0.5,
-        news: News | None = None,
+        announcements: Announcements | None = None,
     ) -> None:
         self.error: str | None = None
         self.policy = Policy()
@@ -101,7 +101,7 @@ class Follower:
         self._engine = engine
         self._reader = reader
         self._storage = storage
-        self.pace = Pace(poll_s, news)
+        self.schedule = PollSchedule(poll_s, announcements)
         self._kept: OrderedDict[int, ServedSnapshot] = OrderedDict()
         self._kept_lock = threading.Lock()
         self._lock = threading.Lock()  # guards the reader
@@ -139,7 +139,7 @@ class Follower:
         while not stop.is_set():
             self.look()
             self._lease_served()
-            self.pace.rest(stop)
+            self.schedule.wait(stop)
         with contextlib.suppress(Exception):  # it expires within an hour anyway
             self._lease.end()
 
@@ -295,7 +295,7 @@ class Service:
         store: OpenStore,
         limits: EngineLimits,
         poll_s: float = 0.5,
-        news: News | None = None,
+        announcements: Announcements | None = None,
         vllm: VllmSettings | None = None,
     ) -> None:
         tensors = store.method.kind.expert_tensors
@@ -303,7 +303,7 @@ class Service:
         self.host = HostExpertCache(store.storage, tensors, limits.host_bytes)
         self.engine = build_engine(store, self.host, limits, vllm)
         reader = SnapshotReader(store, self.host)
-        self.follower = Follower(self.engine, reader, store.storage, poll_s, news)
+        self.follower = Follower(self.engine, reader, store.storage, poll_s, announcements)
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=target.run, args=(self._stop,), name=name, daemon=True)

@@ -14,12 +14,14 @@ steps only: what they say does not matter here. Ratios come last.
 
 In the environment of `make test-vllm`, the own engine is compared with vLLM, with edits, plain and
 with its stock LoRA; or vLLM is checked: whether N edits answer exactly among N other questions,
-which then are plain vLLM's, while another version is swapped in.
+which then are plain vLLM's, while another version is swapped in; or whether it routes as the own
+engine does, on N edits' prompts, N rephrases and N / 2 other questions.
 
     export PYTHONPATH=tests OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind
     .venv-vllm/bin/python tests/bench/bench_serve.py --engines own,vllm,plain,lora \
         --clients 1,8,32,64
     .venv-vllm/bin/python tests/bench/bench_serve.py --check 200
+    .venv-vllm/bin/python tests/bench/bench_serve.py --routes 200
 """
 
 import argparse
@@ -229,6 +231,25 @@ async def check_vllm(args: argparse.Namespace, folder: Path) -> bool:
         engines.close()
 
 
+async def check_routes(args: argparse.Namespace, folder: Path) -> bool:
+    """Compare the routes of both engines in a store of N edits; True if they agree."""
+    store, [commit], edits = prepare_store(folder, args.base, [args.routes], {"steps": 3})
+    commit()
+    encode = store.base.template.encode_prompt
+    texts = [(edit.prompt, edit.id) for edit in edits]
+    texts += [(edit.rephrases[0].text, edit.id) for edit in edits if edit.rephrases]
+    unrelated = read_prompts(sample_path("nq_locality.jsonl"), args.routes // 2)
+    questions: list[serve_engines.Question] = [(encode(text), name) for text, name in texts]
+    questions += [(encode(text), None) for text in unrelated]
+    engines = serve_engines.Engines(store)
+    try:
+        vllm = serve_engines.vllm_settings(is_compiled=args.compile)
+        await engines.start(["vllm", "own"], vllm, folder)
+        return await serve_engines.compare_routes(engines, questions)
+    finally:
+        engines.close()
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = new_parser(__doc__)
@@ -242,6 +263,7 @@ def parse() -> argparse.Namespace:
         help=f"compare these engines instead: {engines}")  # fmt: skip
     add("--rounds", type=int, default=ROUNDS, help="of turns of the engines (%(default)s)")
     add("--check", type=int, metavar="N", help="check vLLM with N edits and N questions instead")
+    add("--routes", type=int, metavar="N", help="compare the routes with N edits instead")
     add("--compile", action="store_true", help="torch.compile in vLLM, and CUDA graphs on a GPU")
     return parser.parse_args()
 
@@ -249,10 +271,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Print a line per load and number of clients, then the ratios."""
     args = parse()
-    if args.engines or args.check:
+    if args.engines or args.check or args.routes:
         with tempfile.TemporaryDirectory() as folder:
             if args.check:
                 sys.exit(not asyncio.run(check_vllm(args, Path(folder))))
+            if args.routes:
+                sys.exit(not asyncio.run(check_routes(args, Path(folder))))
             asyncio.run(compare_engines(args, Path(folder)))
         return
     rate: dict[tuple[str, int], float] = {}

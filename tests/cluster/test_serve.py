@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import openai
@@ -51,6 +53,24 @@ def test_ray_exports_what_replicas_did(app: Deployed, head: Head) -> None:
     assert all('version="2"' in line for line in told)
     version = next(x for x in found.splitlines() if x.startswith("ray_scen_serving_version"))
     assert float(version.rsplit(" ", 1)[1]) == 2
+
+
+def test_the_workbench_works_behind_the_proxy(app: Deployed) -> None:
+    home = str(app.client.base_url).removesuffix("/v1/")
+    with httpx.Client(base_url=home) as client:
+        page = client.get("/")
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        files = re.findall(r'(?:src|href)="([^":]+\.(?:js|css))"', page.text)
+        assert files
+        assert {client.get(urljoin("/", name)).status_code for name in files} == {200}
+        assert client.get("/v1/whoami").json()["scopes"] == ["read", "edit", "admin"]
+        edit = serve_edits(1, 5)[0]
+        body = {"messages": [{"role": "user", "content": edit.prompt}], "count": 1}
+        told = client.post("/v1/explain", json=body).json()
+        assert (told["version"], told["edit_id"]) == (2, edit.id)
+        assert [near["answers"] for near in told["nearest"]] == [True]
+        listed = client.get("/v1/edits").json()["data"]
+        assert edit.id in [one["id"] for one in listed]
 
 
 def log_lines(event: str) -> list[dict[str, Any]]:

@@ -169,6 +169,26 @@ def test_what_cannot_be_answered_is_a_bad_request(url: str) -> None:
         assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("content", ["", " \n", []])
+def test_an_empty_message_is_refused_by_its_own_name(url: str, content: object) -> None:
+    head = {"Authorization": "Bearer sk-reader-1"}
+    turn = {"role": "user", "content": content}
+    for path, field in (("chat/completions", "messages"), ("responses", "input")):
+        body = {"model": "tiny", field: [turn]}
+        answer = httpx.post(f"{url}/v1/{path}", json=body, headers=head)
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert (error["param"], error["message"].split(":")[0]) == (field, field)
+        assert "the last message has no text" in error["message"]
+
+
+def test_an_empty_input_is_refused_by_its_own_name(url: str) -> None:
+    head = {"Authorization": "Bearer sk-reader-1"}
+    body = {"model": "tiny", "input": " "}
+    answer = httpx.post(f"{url}/v1/responses", json=body, headers=head)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+
+
 def test_a_broken_or_too_large_body(url: str) -> None:
     head = {"Authorization": "Bearer sk-reader-1", "Content-Type": "application/json"}
     post = f"{url}/v1/completions"

@@ -32,14 +32,14 @@ SIGNATURES = {
     "Store.forecast": "self edits wave_size on_conflict limit data_format allow_null_text "
     "num_answers",
     "Store.ask": "self prompt max_new_tokens base_answer explain",
-    "Store.evaluate": "self edits limit locality asking",
+    "Store.evaluate": "self edits limit data_format locality asking allow_null_text",
     "Store.snapshot": "self version",
     "Store.revoke": "self edit_ids why who dry_run",
     "Store.expire": "self at why who dry_run",
     "Store.rollback": "self version why who dry_run",
     "Store.log": "self edit_id stream action since last",
     "Snapshot.ask": "self prompt max_new_tokens base_answer explain",
-    "Snapshot.evaluate": "self edits limit locality asking",
+    "Snapshot.evaluate": "self edits limit data_format locality asking allow_null_text",
 }
 ROWS: list[dict[str, Any]] = [
     {"id": f"e{i}", "prompt": f"Who founded place number {i}?", "target": f"name {i}",
@@ -192,6 +192,20 @@ def test_a_version_is_measured(opened: scen.Store) -> None:
     some = opened.snapshot(1).evaluate([ROWS[0], {"prompt": "Who?"}])
     assert (some.version, some.figures.n_edits) == (1, 1)
     assert [(row.row, row.field) for row in some.rejections] == [(2, "target")]
+
+
+def test_a_file_is_evaluated_with_its_format_and_null_words(
+    opened: scen.Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "edits.jsonl"
+    rows = [ROWS[0], ROWS[1] | {"target": "nan"}]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    found = opened.evaluate(path, data_format="scen")
+    assert (found.figures.n_edits, [row.field for row in found.rejections]) == (1, ["target"])
+    found = opened.evaluate(path, data_format="scen", allow_null_text=True)
+    assert (found.figures.n_edits, found.rejections) == (2, [])
+    with pytest.raises(scen.InputError, match=r"2 rows of .* cannot be used"):
+        opened.evaluate(path, data_format="hallucination")
 
 
 def test_the_log_has_who_did_what_and_why(opened: scen.Store) -> None:

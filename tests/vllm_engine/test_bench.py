@@ -25,3 +25,10 @@ def test_each_engine_has_its_rows_and_ratios(folder: Path) -> None:
         f"{what}_vllm_vs_{other}" for what in ("tokens", "first") for other in ("plain", "own")
     ]
     assert least(ratios, *(f"{name}_unedited" for name in names)) > 0
+
+
+def test_routes_are_compared_question_by_question(folder: Path) -> None:
+    [row] = run_bench("bench_serve.py", "--routes", 4, "--base", folder)
+    assert row["questions"] == 10
+    assert row["alike"] == 10
+    assert row["score_apart_max"] < 1e-3

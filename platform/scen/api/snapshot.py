@@ -96,16 +96,19 @@ class Snapshot:
         edits: Edits | None = None,
         *,
         limit: int | None = None,
+        data_format: str = "auto",
         locality: str | Path | None = None,
         asking: bool = False,
+        allow_null_text: bool = False,
     ) -> Evaluation:
         """Evaluate the version on its active edits, or on `edits` (as for `Store.edit`), at most
         `limit` of them, and on the prompts of the file `locality`, which no edit may change
-        (default: a sample). With `asking`, every edit is also asked in twenty other ways. Raises
-        InputError if no edit can be used."""
+        (default: a sample). With `asking`, every edit is also asked in twenty other ways.
+        `data_format` and `allow_null_text` are those of `Store.edit`. Raises InputError if no edit
+        can be used."""
         source = None if edits is None else as_source(edits)
         path = None if locality is None else str(locality)
-        job = EvalJob(self.version, source, limit, path, asking)
+        job = EvalJob(self.version, source, limit, path, asking, data_format, allow_null_text)
         return evaluate(self._open_store(), self._config, job, measure_here(self._runtime))
 
     @cached_property

@@ -192,11 +192,20 @@ class Store:
         edits: Edits | None = None,
         *,
         limit: int | None = None,
+        data_format: str = "auto",
         locality: str | Path | None = None,
         asking: bool = False,
+        allow_null_text: bool = False,
     ) -> Evaluation:
         """Evaluate the newest version. See `Snapshot.evaluate`."""
-        return self.snapshot().evaluate(edits, limit=limit, locality=locality, asking=asking)
+        return self.snapshot().evaluate(
+            edits,
+            limit=limit,
+            data_format=data_format,
+            locality=locality,
+            asking=asking,
+            allow_null_text=allow_null_text,
+        )
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """An immutable view of a version (None: the newest). Raises NotFoundError."""

@@ -99,12 +99,13 @@ class Line:
 def read_lines(location: Location) -> Iterator[Line]:
     """Every line of the file, numbered from 1, without a byte order mark (joined files have them in
     the middle). Lines end with a line feed only: U+2028 and the like are text. Raises InputError
-    for a file in UTF-16 or a truncated compressed file.
+    for a file in UTF-16 or UTF-32 or a truncated compressed file.
     """
     with location.reading(), location.open_stream() as stream:
         for line in _split(stream):
-            if line.number == 1 and _is_utf_16(line.data):
-                raise InputError(f"{location.uri}: is UTF-16: save it as UTF-8")
+            encoding = _wide_encoding(line.data) if line.number == 1 else None
+            if encoding:
+                raise InputError(f"{location.uri}: is {encoding}: save it as UTF-8")
             has_mark = line.data.startswith(BOM)
             yield replace(line, data=line.data.removeprefix(BOM)) if has_mark else line
 
@@ -114,12 +115,20 @@ def too_long() -> FieldError:
     return FieldError("row", f"is over {MAX_LINE_BYTES >> 20} MiB long: shorten it or split it")
 
 
-def _is_utf_16(data: bytes) -> bool:
-    """True for a first line with a UTF-16 byte order mark, or with ASCII as two-byte characters."""
+def _wide_encoding(data: bytes) -> str | None:
+    """UTF-32 or UTF-16, by the byte order mark of a first line or by the zero bytes around its
+    ASCII characters; None for anything else."""
+    if data.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return "UTF-32"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return True
-    even, odd = data[:8:2], data[1:8:2]
-    return len(data) >= 4 and ((not any(even) and all(odd)) or (not any(odd) and all(even)))
+        return "UTF-16"
+    zeros = [not byte for byte in data[:8]]
+    for name, width in (("UTF-32", 4), ("UTF-16", 2)):
+        for at in (0, width - 1):  # the place of the ASCII byte: little or big endian
+            wanted = [index % width != at for index in range(len(zeros))]
+            if len(data) >= 2 * width and zeros == wanted:
+                return name
+    return None
 
 
 def _split(stream: Any) -> Iterator[Line]:

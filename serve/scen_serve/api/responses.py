@@ -81,6 +81,8 @@ class ResponseBody(AskBody):
             if not 1 <= len(value) <= 256:
                 raise ValueError("1 to 256 messages")
             require_question(list(value))
+        elif not value.strip():
+            raise ValueError("has no text")
         return value
 
 

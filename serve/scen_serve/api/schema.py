@@ -328,9 +328,11 @@ class Message(BaseModel):
 
 
 def require_question(messages: list[Message]) -> list[Message]:
-    """The messages. Raises ValueError unless the last one is the user's."""
+    """The messages. Raises ValueError unless the last one is the user's and has text."""
     if messages[-1].role != "user":
         raise ValueError("the last message must be the user's")
+    if not messages[-1].plain()["content"].strip():
+        raise ValueError("the last message has no text")
     return messages
 
 

@@ -215,7 +215,7 @@ def snapshot_routes(context: AppContext) -> APIRouter:
             "held": follower.held,
             "candidate": follower.policy.candidate,
             "share": follower.policy.share,
-            "follows": follower.pace.follows,
+            "follows": follower.schedule.follows,
             "error": follower.error,
         }
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import tempfile
 from decimal import Decimal
 from pathlib import Path
@@ -83,11 +84,12 @@ bad_json_lines = st.one_of(
 def test_malformed_json_lines(bad: list[bytes], random: Any) -> None:
     good = [json.dumps(good_row(n)).encode() for n in range(3)]
     data = b"\n".join(mix(good, bad, random))
-    num_rows = sum(1 for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip())
+    lines = (line.removeprefix(b"\xef\xbb\xbf") for line in data.split(b"\n"))
+    num_rows = sum(1 for line in lines if line.strip())
     result = take("edits.jsonl", data)
     if isinstance(result, str):
-        assert result == "edits.jsonl: is UTF-16: save it as UTF-8"
-        assert data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        assert re.fullmatch("edits.jsonl: is UTF-(16|32): save it as UTF-8", result)
+        assert data.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff"))
     else:
         edits, rejections = result
         assert good_ids(edits) == ["good-0", "good-1", "good-2"]

@@ -12,7 +12,7 @@ from scen.snapshot.open import OpenStore
 from scen_serve.engine.engine import Engine
 from scen_serve.engine.request import ServingEngine
 from scen_serve.engine.snapshots import SnapshotReader
-from scen_serve.service import Follower, Pace
+from scen_serve.service import Follower, PollSchedule
 from unit.serve.conftest import MakeEngine, commit_wave, serve_edits
 
 
@@ -173,7 +173,7 @@ class Board:
             self._changed.notify_all()
 
     def wait(self, version: int, timeout_s: float) -> int | None:
-        """As `News.wait`."""
+        """As `Announcements.wait`."""
         with self._changed:
             self.asked += 1
             if not self.is_away:
@@ -181,49 +181,49 @@ class Board:
             return None if self.is_away else self._version
 
 
-def seconds_of_rest(pace: Pace, stop: threading.Event | None = None) -> float:
+def seconds_of_wait(schedule: PollSchedule, stop: threading.Event | None = None) -> float:
     began = time.monotonic()
-    pace.rest(stop or threading.Event())
+    schedule.wait(stop or threading.Event())
     return time.monotonic() - began
 
 
 def test_news_end_a_rest() -> None:
     board = Board(2)
-    pace = Pace(LONG_S, board)
-    assert seconds_of_rest(pace) < 5  # version 2 is news to it
-    assert pace.follows == "registry"
+    schedule = PollSchedule(LONG_S, board)
+    assert seconds_of_wait(schedule) < 5  # version 2 is new to it
+    assert schedule.follows == "registry"
     later = threading.Timer(0.2, board.put, [3])
     later.start()
-    assert seconds_of_rest(pace) < 5
+    assert seconds_of_wait(schedule) < 5
     later.join()
 
 
 def test_where_nothing_is_told_it_looks_each_so_often() -> None:
     board = Board()
     board.is_away = True
-    pace = Pace(0.05, board)
-    assert [0.04 < seconds_of_rest(pace) < 5 for _ in range(5)] == [True] * 5
-    assert (pace.follows, board.asked) == ("ledger", 1)  # it is not asked again and again
-    alone = Pace(0.05)
-    assert 0.04 < seconds_of_rest(alone) < 5
+    schedule = PollSchedule(0.05, board)
+    assert [0.04 < seconds_of_wait(schedule) < 5 for _ in range(5)] == [True] * 5
+    assert (schedule.follows, board.asked) == ("ledger", 1)  # it is not asked again and again
+    alone = PollSchedule(0.05)
+    assert 0.04 < seconds_of_wait(alone) < 5
     assert alone.follows == "ledger"
 
 
 def test_a_calm_rest_ends_too() -> None:
     board = Board(2)
-    pace = Pace(0.05, board)
-    pace.rest(threading.Event())
-    assert 1.5 < seconds_of_rest(pace) < 10  # the policy must be looked at
-    assert pace.follows == "registry"
+    schedule = PollSchedule(0.05, board)
+    schedule.wait(threading.Event())
+    assert 1.5 < seconds_of_wait(schedule) < 10  # the policy must be looked at
+    assert schedule.follows == "registry"
 
 
 def test_a_rest_ends_when_all_does() -> None:
     stop = threading.Event()
     stop.set()
-    pace = Pace(LONG_S, Board(2))
-    pace.rest(stop)
-    assert seconds_of_rest(pace, stop) < 5
-    assert seconds_of_rest(Pace(LONG_S), stop) < 1
+    schedule = PollSchedule(LONG_S, Board(2))
+    schedule.wait(stop)
+    assert seconds_of_wait(schedule, stop) < 5
+    assert seconds_of_wait(PollSchedule(LONG_S), stop) < 1
 
 
 def test_a_follower_serves_what_it_is_told_of(
