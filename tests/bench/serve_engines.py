@@ -379,25 +379,6 @@ async def check(
     return not failures and exact == len(edits)
 
 
-async def compare_routes(engines: Engines, questions: Sequence[Question]) -> bool:
-    """Print how many questions both engines route alike, and how far their scores differ; True if
-    at least 99.5 % are."""
-    routes: dict[str, list[tuple[str | None, float]]] = {}
-    for name in ("own", "vllm"):
-        target = engines.targets[name]
-        target.max_tokens = 1
-        replies, _ = await ask_all(target.ask, questions, 32)
-        found = (reply.choice.routed for reply in replies)
-        routes[name] = [(each.edit_id, each.score or 0.0) for each in found if each is not None]
-    pairs = list(zip(routes["own"], routes["vllm"], strict=True))
-    alike = sum(own == other for (own, _), (other, _) in pairs)
-    right = sum(own == q[1] for (own, _), q in zip(routes["own"], questions, strict=True))
-    apart = [abs(own - other) for (_, own), (_, other) in pairs]
-    emit(bench="serve_routes", questions=len(pairs), alike=alike, own_right=right,
-         score_apart_median=statistics.median(apart), score_apart_max=max(apart))  # fmt: skip
-    return alike >= 0.995 * len(pairs)
-
-
 def _tokens(reply: Reply) -> list[int]:
     return [token.token_id for token in reply.choice.logprobs]
 

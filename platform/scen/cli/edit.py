@@ -236,7 +236,7 @@ def show_report(report: "EditReport", *, is_json: bool) -> None:
         out.print(report_table(report.waves[-1].evaluated["report"], "Last wave"))
     num_waves = len(report.waves) - len(report.held)
     out.print(
-        f"{report.committed} edits in {num_waves} waves committed, "
+        f"{report.committed} edits in {_num_waves(num_waves)} committed, "
         f"{report.superseded} older ones superseded, "
         f"{report.known} known before, {report.rejected} rejected, {report.seconds} s"
     )
@@ -297,9 +297,9 @@ def _show_forecast(expected: "Forecast") -> None:
         if count > _NUM_SHOWN:
             out.print(f"and {count - _NUM_SHOWN} more {name}; --json shows all")
     out.print(
-        f"{len(expected.admitted)} edits in {expected.waves} waves would be committed on version "
-        f"{expected.version}, {sum(len(row.replaces) for row in expected.admitted)} older ones "
-        f"superseded, {expected.known} known before, {len(expected.rejections)} rejected"
+        f"{len(expected.admitted)} edits in {_num_waves(expected.waves)} would be committed on "
+        f"version {expected.version}, {sum(len(row.replaces) for row in expected.admitted)} older "
+        f"ones superseded, {expected.known} known before, {len(expected.rejections)} rejected"
     )
     if expected.collisions is None:
         line("near-duplicates were not checked: no router was loaded")
@@ -331,3 +331,7 @@ def _admitted_table(edits: "list[ForecastEdit]") -> Table:
     )
     title = f"Prompts whose answers are meant to change (the first {min(len(edits), _NUM_SHOWN)})"
     return make_table(("edit", "prompt", *answers, "new answer", "replaces"), rows, title=title)
+
+
+def _num_waves(count: int) -> str:
+    return "1 wave" if count == 1 else f"{count} waves"
