@@ -26,6 +26,7 @@ engine does, on N edits' prompts, N rephrases and N / 2 other questions.
 
 import argparse
 import asyncio
+import contextlib
 import copy
 import functools
 import itertools
@@ -33,7 +34,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -180,6 +181,20 @@ def take_turns(
     return loads, ratios
 
 
+@contextlib.asynccontextmanager
+async def started(
+    store: OpenStore, names: Sequence[str], args: argparse.Namespace, folder: Path
+) -> AsyncIterator[serve_engines.Engines]:
+    """These engines of the store, closed at the end."""
+    engines = serve_engines.Engines(store)
+    try:
+        vllm = serve_engines.vllm_settings(is_compiled=args.compile)
+        await engines.start(names, vllm, folder)
+        yield engines
+    finally:
+        engines.close()
+
+
 async def compare_engines(args: argparse.Namespace, folder: Path) -> None:
     """Print the rows of the engines, in turns."""
     store, [commit], edits = prepare_store(folder, args.base, [EDITS], {"steps": 3})
@@ -194,13 +209,8 @@ async def compare_engines(args: argparse.Namespace, folder: Path) -> None:
             "half": serve_engines.numbered(half, names),
         }
 
-    engines = serve_engines.Engines(store)
-    try:
-        vllm = serve_engines.vllm_settings(is_compiled=args.compile)
-        await engines.start(args.engines, vllm, folder)
+    async with started(store, args.engines, args, folder) as engines:
         await serve_engines.compare(engines, questions, args)
-    finally:
-        engines.close()
 
 
 async def check_vllm(args: argparse.Namespace, folder: Path) -> bool:
@@ -213,10 +223,7 @@ async def check_vllm(args: argparse.Namespace, folder: Path) -> bool:
     known: list[serve_engines.Question] = [(encode(edit.prompt), edit.id) for edit in edits]
     others = serve_engines.numbered(unedited, [None])
     questions = [each for pair in zip(known, others, strict=True) for each in pair]
-    engines = serve_engines.Engines(store)
-    try:
-        vllm = serve_engines.vllm_settings(is_compiled=args.compile)
-        await engines.start(["vllm", "plain"], vllm, folder)
+    async with started(store, ["vllm", "plain"], args, folder) as engines:
 
         def swap() -> int:
             time.sleep(2)  # when many answers run
@@ -227,8 +234,6 @@ async def check_vllm(args: argparse.Namespace, folder: Path) -> bool:
 
         targets = {edit.id: edit.target for edit in edits}
         return await serve_engines.check(engines, questions, targets, swap)
-    finally:
-        engines.close()
 
 
 async def compare_routes(
@@ -262,13 +267,8 @@ async def check_routes(args: argparse.Namespace, folder: Path) -> bool:
     unrelated = read_prompts(sample_path("nq_locality.jsonl"), args.routes // 2)
     questions: list[serve_engines.Question] = [(encode(text), name) for text, name in texts]
     questions += [(encode(text), None) for text in unrelated]
-    engines = serve_engines.Engines(store)
-    try:
-        vllm = serve_engines.vllm_settings(is_compiled=args.compile)
-        await engines.start(["vllm", "own"], vllm, folder)
+    async with started(store, ["vllm", "own"], args, folder) as engines:
         return await compare_routes(engines, questions)
-    finally:
-        engines.close()
 
 
 def parse() -> argparse.Namespace:

@@ -229,6 +229,8 @@ def rebase(
 
 def show_report(report: "EditReport", *, is_json: bool) -> None:
     """Print the figures of the last wave and a summary, or the report as one JSON object."""
+    from scen.report.tables import counted
+
     if is_json:
         write_json(report.to_dict())
         return
@@ -236,7 +238,7 @@ def show_report(report: "EditReport", *, is_json: bool) -> None:
         out.print(report_table(report.waves[-1].evaluated["report"], "Last wave"))
     num_waves = len(report.waves) - len(report.held)
     out.print(
-        f"{report.committed} edits in {_num_waves(num_waves)} committed, "
+        f"{report.committed} edits in {counted(num_waves, 'wave')} committed, "
         f"{report.superseded} older ones superseded, "
         f"{report.known} known before, {report.rejected} rejected, {report.seconds} s"
     )
@@ -283,6 +285,8 @@ def _show_held(held: Mapping[str, Sequence[str]]) -> None:
 
 def _show_forecast(expected: "Forecast") -> None:
     """Print what would be committed and rejected, the remarks, and the expected time."""
+    from scen.report.tables import counted
+
     if expected.admitted:
         out.print(_admitted_table(expected.admitted))
     for row in expected.rejections[:_NUM_SHOWN]:
@@ -296,10 +300,11 @@ def _show_forecast(expected: "Forecast") -> None:
     for name, count in counts.items():
         if count > _NUM_SHOWN:
             out.print(f"and {count - _NUM_SHOWN} more {name}; --json shows all")
+    superseded = sum(len(row.replaces) for row in expected.admitted)
     out.print(
-        f"{len(expected.admitted)} edits in {_num_waves(expected.waves)} would be committed on "
-        f"version {expected.version}, {sum(len(row.replaces) for row in expected.admitted)} older "
-        f"ones superseded, {expected.known} known before, {len(expected.rejections)} rejected"
+        f"{len(expected.admitted)} edits in {counted(expected.waves, 'wave')} would be committed "
+        f"on version {expected.version}, {superseded} older ones superseded, "
+        f"{expected.known} known before, {len(expected.rejections)} rejected"
     )
     if expected.collisions is None:
         line("near-duplicates were not checked: no router was loaded")
@@ -331,7 +336,3 @@ def _admitted_table(edits: "list[ForecastEdit]") -> Table:
     )
     title = f"Prompts whose answers are meant to change (the first {min(len(edits), _NUM_SHOWN)})"
     return make_table(("edit", "prompt", *answers, "new answer", "replaces"), rows, title=title)
-
-
-def _num_waves(count: int) -> str:
-    return "1 wave" if count == 1 else f"{count} waves"

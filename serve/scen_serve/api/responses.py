@@ -81,8 +81,8 @@ class ResponseBody(AskBody):
             if not 1 <= len(value) <= 256:
                 raise ValueError("1 to 256 messages")
             require_question(list(value))
-        elif not value.strip():
-            raise ValueError("has no text")
+        else:
+            require_question([Message(role="user", content=value)])
         return value
 
 
