@@ -21,7 +21,6 @@ from scen.evaluation.run_eval import (
     encode_turns,
     force_rows,
     order_probes,
-    prefill_rows,
     row_logits,
     row_text,
 )
@@ -102,7 +101,8 @@ def _rewritten(base: Base, edited: Edited, probe: Probe) -> EncodedPrompt:
 def _ask(
     base: Base, edited: Edited, model: EditedModel, rows: list[ProbeRow]
 ) -> dict[int, ProbeAnswer]:
-    filled = prefill_rows(base, model, rows)
+    # Whole prompts, whatever the method: the logits of all methods are compared bit by bit.
+    filled = model.prefill(pad_prompts([row.prompt for row in rows], base.pad_id, base.device))
     decoded = answer_rows(model, filled, rows, model.route(filled))
     teacher_forced = force_rows(model, filled, rows, decoded.route)
     return {

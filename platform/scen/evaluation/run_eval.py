@@ -18,7 +18,7 @@ from torch.nn import functional
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe
 from scen.model.base import Base
-from scen.model.batch import IGNORED, pad_edits, pad_prompts
+from scen.model.batch import IGNORED, pad_edits
 from scen.model.decode import Decoded, EditedModel, answer
 from scen.model.decoder import run_head
 from scen.model.prefill import Prefill, Split, split_edits
@@ -145,7 +145,7 @@ def _run_batch(
     base: Base, edited: EditedModel, edit_ids: Sequence[str], rows: Sequence[ProbeRow]
 ) -> Measured:
     began = _now(base.device)
-    filled = prefill_rows(base, edited, rows)
+    filled = edited.prefill_prompts([row.prompt for row in rows])
     prefilled = _now(base.device)
     before = answer_rows(edited, filled, rows, Route.base(len(rows), base.device))
     base_answered = _now(base.device)
@@ -182,11 +182,6 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def prefill_rows(base: Base, edited: EditedModel, rows: Sequence[ProbeRow]) -> Prefill:
-    """The prompts of a batch, prefilled."""
-    return edited.prefill(pad_prompts([row.prompt for row in rows], base.pad_id, base.device))
 
 
 def answer_rows(
@@ -287,8 +282,9 @@ def _target_tokens(
     edited: EditedModel, probes: Sequence[EncodedEdit], route: Route, filled: Prefill | None
 ) -> Iterator[_TargetTokens]:
     """The target tokens in the bare base, then under the route."""
-    batch = pad_edits(probes, edited.pad_id, route.expert_B.device)
-    cache = filled.cache if filled and edited.bank.span == "last" else None
+    reused = filled if edited.bank.span == "last" else None
+    cache, shared = (reused.cache, reused.batch.shared) if reused else (None, 0)
+    batch = pad_edits(probes, edited.pad_id, route.expert_B.device, shared)
     split = split_edits(edited.model, edited.layer, batch, cache)
     start = 0 if cache or edited.bank.span == "all" else batch.prompt_length - 1
     labels_BS = batch.labels_BS

@@ -36,7 +36,8 @@ def cache_argument(cache: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Left-padded prompts: the last prompt token of every row is at position -1.
+    """Left-padded prompts: the last prompt token of every row is at position -1. The padding comes
+    after the first `shared` tokens, which are the same in all rows.
 
     `ids_BP` int64; `mask_BP` bool, True for real tokens; `user_mask_BP` bool, True for the user's
     own words; `span_BNP` bool, the routed spans of a row, the whole message first (all False where
@@ -51,6 +52,7 @@ class PromptBatch:
     texts: tuple[tuple[str, ...], ...]
     copied_C: tuple[int, ...] = ()
     copies: "PromptBatch | None" = None
+    shared: int = 0
 
     def __len__(self) -> int:
         return len(self.ids_BP)
@@ -85,13 +87,32 @@ def positions_of(mask_BT: Tensor) -> Tensor:
     return (mask_BT.long().cumsum(1) - 1).clamp(min=0)
 
 
+_WORTH_SHARING = 8  # tokens
+
+
+def shared_beginning(prompts: Sequence[EncodedPrompt]) -> int:
+    """How many tokens all prompts begin with before the words of any user, such as those of a
+    system prompt; 0 if there are few, or a single prompt."""
+    end = min(min(p.own[0], len(p.ids) - 1) for p in prompts)
+    tokens_P = enumerate(zip(*(p.ids[:end] for p in prompts), strict=True))
+    count = next((i for i, tokens in tokens_P if len(set(tokens)) > 1), end)
+    return count if count >= _WORTH_SHARING and len(prompts) > 1 else 0
+
+
 def pad_prompts(
-    prompts: Sequence[EncodedPrompt], pad_id: int, device: torch.device | str = "cpu"
+    prompts: Sequence[EncodedPrompt],
+    pad_id: int,
+    device: torch.device | str = "cpu",
+    shared: int = 0,
 ) -> PromptBatch:
-    """Prompts of different lengths as one left-padded batch."""
+    """Prompts of different lengths as one left-padded batch. `shared` is 0 or what
+    `shared_beginning` gives for these prompts."""
     width = max(len(p.ids) for p in prompts)
     gaps = [width - len(p.ids) for p in prompts]
-    ids = [[pad_id] * gap + list(p.ids) for p, gap in zip(prompts, gaps, strict=True)]
+    ids = [
+        [*p.ids[:shared], *[pad_id] * gap, *p.ids[shared:]]
+        for p, gap in zip(prompts, gaps, strict=True)
+    ]
     position_P = torch.arange(width)
     gap_B1 = torch.tensor(gaps)[:, None]
     user_mask_BP = _between(torch.tensor([p.own for p in prompts]) + gap_B1, position_P)
@@ -103,12 +124,13 @@ def pad_prompts(
     routed = [p.routed for p in prompts if p.routed]
     return PromptBatch(
         torch.tensor(ids).to(device),
-        (position_P >= gap_B1).to(device),
+        ((position_P < shared) | (position_P >= gap_B1 + shared)).to(device),
         user_mask_BP.to(device),
         span_BNP.to(device),
         tuple(p.texts for p in prompts),
         copied,
         pad_prompts(routed, pad_id, device) if routed else None,
+        shared,
     )
 
 
@@ -119,10 +141,14 @@ def _between(span_X2: Tensor, position_P: Tensor) -> Tensor:
 
 
 def pad_edits(
-    edits: Sequence[EncodedEdit], pad_id: int, device: torch.device | str = "cpu"
+    edits: Sequence[EncodedEdit],
+    pad_id: int,
+    device: torch.device | str = "cpu",
+    shared: int = 0,
 ) -> TrainBatch:
-    """Edits of different lengths as one batch for teacher forcing."""
-    prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
+    """Edits of different lengths as one batch for teacher forcing. `shared` is as in
+    `pad_prompts`."""
+    prompts = pad_prompts([e.prompt for e in edits], pad_id, device, shared)
     width = max(len(e.target) for e in edits)
     labels = [list(e.target) + [IGNORED] * (width - len(e.target)) for e in edits]
     labels_BS = torch.tensor(labels).to(device)

@@ -2,17 +2,19 @@
 
 import copy
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scen.model.batch import PromptBatch, cache_argument
+from scen.model.batch import PromptBatch, cache_argument, pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync, run_head
 from scen.model.expert import EditedLinear, ExpertBank, attach_layer
-from scen.model.prefill import Prefill, prefill
+from scen.model.prefill import Prefill, prefill, prefill_prompts
 from scen.model.route import NeuronBank, Route
+from scen.records import EncodedPrompt
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,15 @@ class EditedModel:
     def prefill(self, batch: PromptBatch) -> Prefill:
         """One pass of the base over the prompts."""
         return prefill(self.model, batch, self.layer, self.neurons.layers, sync=self.sync)
+
+    def prefill_prompts(self, prompts: Sequence[EncodedPrompt]) -> Prefill:
+        """The same from prompts. If experts act at the last prompt token only, what all prompts
+        begin with is run once."""
+        if self.bank.span == "all":
+            device = next(self.model.parameters()).device
+            return self.prefill(pad_prompts(prompts, self.pad_id, device))
+        layers = self.neurons.layers
+        return prefill_prompts(self.model, prompts, self.pad_id, self.layer, layers, self.sync)
 
     def route(self, filled: Prefill) -> Route:
         """The expert that each row uses."""

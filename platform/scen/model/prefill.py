@@ -9,10 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
-from scen.model.batch import PromptBatch, TrainBatch, cache_argument
+from scen.model.batch import (
+    PromptBatch,
+    TrainBatch,
+    cache_argument,
+    pad_prompts,
+    shared_beginning,
+)
 from scen.model.decoder import (
     NO_SYNC,
     LayerInput,
@@ -26,7 +32,9 @@ from scen.model.decoder import (
     run_below,
     run_lm_head,
     span_after,
+    window_of,
 )
+from scen.records import EncodedPrompt
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,46 @@ class Split:
         x_RSF, y_RSD = self.x_BSF[rows], self.y_BSD[rows]
         return Split(x_RSF, y_RSD, self.given.take(rows), self.span.take(rows))
 
+    @classmethod
+    def join(cls, parts: Sequence["Split"]) -> "Split":
+        """All rows of the parts, one part after the other. They must cover equally many positions,
+        and have the same distances between them, as splits of one batch in other wordings do."""
+        return cls(
+            torch.cat([part.x_BSF for part in parts]),
+            torch.cat([part.y_BSD for part in parts]),
+            LayerInput(
+                torch.cat([part.given.h_BSD for part in parts]),
+                torch.cat([part.given.attention_BSD for part in parts]),
+            ),
+            _join_spans([part.span for part in parts]),
+        )
+
     def above(self, model: Any, layer: int, y_BSD: Tensor) -> Tensor:
         """h_BSD after the last layer, with `y_BSD` as the output of the edited `down_proj`."""
         return run_above(model, layer, self.given, y_BSD, self.span)
+
+
+def _join_spans(parts: Sequence[Span]) -> Span:
+    """All rows of spans with the same S; shorter prefixes are padded at their start."""
+    widths = [part.allowed_B1ST.shape[-1] for part in parts]
+    gaps = [max(widths) - width for width in widths]
+
+    def padded(layer: int, index: int) -> Tensor:
+        return torch.cat([
+            nn.functional.pad(part.prefix.prefix[layer][index], (0, 0, gap, 0))
+            for part, gap in zip(parts, gaps, strict=True)
+        ])  # fmt: skip
+
+    allowed = [
+        nn.functional.pad(part.allowed_B1ST, (gap, 0))
+        for part, gap in zip(parts, gaps, strict=True)
+    ]
+    return Span(
+        torch.cat([part.positions_BS for part in parts]),
+        torch.cat(allowed),
+        parts[gaps.index(0)].distance_B1ST,
+        PrefixKV({i: (padded(i, 0), padded(i, 1)) for i in parts[0].prefix.prefix}),
+    )
 
 
 @torch.no_grad()
@@ -57,7 +102,9 @@ def split_at(model: Any, layer: int, ids_BS: Tensor, span: Span) -> Split:
     """Run the base up to the edited layer, without experts."""
     with capture_inputs(model, [layer]) as inputs, capture_layer(model, layer) as captured:
         run_below(model, layer + 1, ids_BS, span)
-    return Split(inputs[layer], captured.y_BSD, captured.given, span)
+    above = {i: pair for i, pair in span.prefix.prefix.items() if i > layer}
+    rest = replace(span, prefix=PrefixKV(above))
+    return Split(inputs[layer], captured.y_BSD, captured.given, rest)
 
 
 def split_edits(model: Any, layer: int, batch: TrainBatch, cache: Any | None) -> Split:
@@ -157,17 +204,60 @@ def prefill(
 
 
 @torch.no_grad()
-def prefill_keys(model: Any, batch: PromptBatch, layers: Iterable[int]) -> Prefill:
-    """As `prefill` for reading keys only: no layer above the deepest of `layers` is run, and there
-    are no logits. Not for a sharded base."""
+def prefill_prompts(
+    model: Any,
+    prompts: Sequence[EncodedPrompt],
+    pad_id: int,
+    layer: int,
+    key_layers: Iterable[int] = (),
+    sync: RankSync = NO_SYNC,
+) -> Prefill:
+    """As `prefill`, with the tokens that all prompts begin with run once."""
+    batch, known = _share(model, prompts, pad_id, sync)
+    return prefill(model, batch, layer, key_layers, known, sync)
+
+
+@torch.no_grad()
+def prefill_keys(
+    model: Any, prompts: Sequence[EncodedPrompt], pad_id: int, layers: Iterable[int]
+) -> Prefill:
+    """As `prefill_prompts` for reading keys only: no layer above the deepest of `layers` is run,
+    and there are no logits. Not for a sharded base."""
     wanted = set(layers)
     first = min(wanted)
     with _stop_above(model, max(wanted)):
-        filled = _run(model, batch, first, wanted, (), with_logits=False)
+        batch, known = _share(model, prompts, pad_id, NO_SYNC)
+        filled = _run(model, batch, first, wanted, known, with_logits=False)
         if batch.copies is None:
             return filled
         copies = _run(model, batch.copies, first, wanted, (), with_logits=False)
     return replace(filled, copies=copies)
+
+
+def _share(
+    model: Any, prompts: Sequence[EncodedPrompt], pad_id: int, sync: RankSync
+) -> tuple[PromptBatch, list[Pair]]:
+    """The padded prompts, and keys and values of the tokens that all of them begin with."""
+    core = model.model
+    device = next(model.parameters()).device
+    width = max(len(prompt.ids) for prompt in prompts)
+    windows = [window_of(core.config, layer) for layer in range(len(core.layers))]
+    # Padding behind the beginning counts as distance to it, so an answer must fit as well.
+    is_near = all(window is None or 2 * width <= window for window in windows)
+    shared = shared_beginning(prompts) if is_near else 0
+    batch = pad_prompts(prompts, pad_id, device, shared)
+    if not sync.any_rank(shared > 0):
+        return batch, []
+    cache: Any = DynamicCache()
+    ids_1P = batch.ids_BP[:1, : max(shared, 1)]  # in lockstep with ranks whose prompts share some
+    with suppress(_Stopped):
+        core(input_ids=ids_1P, use_cache=True, **cache_argument(cache))
+    if not shared:
+        return batch, []
+    size = len(prompts)
+    known = [(kv.keys.expand(size, -1, -1, -1), kv.values.expand(size, -1, -1, -1))
+             for kv in cache.layers]  # fmt: skip
+    return batch, known
 
 
 class _Stopped(Exception):  # noqa: N818 (not an error)

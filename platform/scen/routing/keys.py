@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from scen.model.base import Base
-from scen.model.batch import pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.keys import KeyKind, KeyPlace, SpanKeys, join_spans, read_keys, read_span_keys
-from scen.model.prefill import prefill, prefill_keys
+from scen.model.prefill import prefill_keys, prefill_prompts
 from scen.records import EncodedPrompt, digest_bytes
 
 BATCH = 32
@@ -45,9 +44,8 @@ def read_prompt_keys(
     batches = batch_prompts(encoded, batch_size)
     parts = []
     for rows in batches:
-        batch = pad_prompts([encoded[i] for i in rows], base.pad_id, base.device)
-        layers = [place.layer for place in places]
-        filled = prefill(base.model, batch, layers[0], layers, sync=sync)
+        batch, layers = [encoded[i] for i in rows], [place.layer for place in places]
+        filled = prefill_prompts(base.model, batch, base.pad_id, layers[0], layers, sync)
         parts.append(read_keys(filled, places).half().cpu())
         progress(len(rows))
     return torch.cat(parts)[torch.tensor(list(itertools.chain(*batches))).argsort()]
@@ -63,8 +61,8 @@ def read_prompt_spans(
     batch's size."""
     parts: list[SpanKeys] = []
     for rows in _long_batches(prompts):
-        batch = pad_prompts([prompts[i] for i in rows], base.pad_id, base.device)
-        filled = prefill_keys(base.model, batch, (place.layer for place in places))
+        batch, layers = [prompts[i] for i in rows], [place.layer for place in places]
+        filled = prefill_keys(base.model, batch, base.pad_id, layers)
         keys = read_span_keys(filled, places).to(torch.device("cpu"))
         numbers_N = torch.tensor(rows)
         key_MKF = keys.key_MKF.half()

@@ -2,24 +2,27 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scen.data.asking import Topic, wordings
 from scen.errors import ConfigError
 from scen.method import METHODS, MethodName
-from scen.model.batch import IGNORED, pad_edits, pad_prompts
+from scen.model.batch import IGNORED, pad_edits
 from scen.model.decoder import NO_SYNC, RankSync, run_head
 from scen.model.expert import FullBank, LowRankBank, build_bank, expert_loss, join_banks
-from scen.model.prefill import Prefill, Split, prefill, split_edits
+from scen.model.prefill import Prefill, Split, prefill_prompts, split_edits
 from scen.model.template import Template
 from scen.records import Edit, EncodedEdit, EncodedPrompt
 
 Bank = LowRankBank | FullBank
 _IDLE = -1  # in place of an edit's index: a no-op row that keeps ranks in lockstep
+_HALF = 2  # bytes per number
 _CONFIDENT_LOSS = 0.03  # nats per token; below it, every answer measured was correct
 
 
@@ -87,7 +90,7 @@ class ExpertTrainer:
         done, losses = self._descend(split, labels_BS, bank, rows)
         fitted = FittedExperts(join_banks([done[row] for row in sorted(done)]), losses)
         if self.plan.is_low_rank and self.plan.other_ways:
-            return self._fit_other_ways(edits, fitted)
+            return self._fit_other_ways(edits, fitted, split, labels_BS)
         return fitted
 
     @torch.no_grad()
@@ -96,40 +99,41 @@ class ExpertTrainer:
         split, labels_BS = self._split(edits)
         return self._loss(split, labels_BS, bank)
 
-    def _fit_other_ways(self, edits: Sequence[EncodedEdit], fitted: FittedExperts) -> FittedExperts:
+    def _fit_other_ways(
+        self, edits: Sequence[EncodedEdit], fitted: FittedExperts, own: Split, labels_BS: Tensor
+    ) -> FittedExperts:
         """Continue training, on all wordings, the experts of edits whose loss in one wording is too
-        high. All edits must have the same number of wordings."""
-        pending = self._failing(edits, fitted.bank)
+        high. `own` is the split of the edits' own prompts; all edits must have the same number of
+        wordings."""
+        splits = [own]
+        worst_B = torch.zeros(len(edits))
+        for way in range(len(edits[0].ways)):
+            split, _ = self._split([replace(edit, prompt=edit.ways[way]) for edit in edits])
+            with torch.no_grad():
+                worst_B = worst_B.maximum(self._loss(split, labels_BS, fitted.bank).cpu())
+            splits.append(split)
+        bound = max(_CONFIDENT_LOSS, self.plan.stop_loss)
+        pending = (worst_B >= bound).nonzero().squeeze(1).tolist()
         tensors = {name: tensor.detach().clone() for name, tensor in fitted.bank.tensors().items()}
         losses = [list(curve) for curve in fitted.losses]
         # About as many rows per batch as in the first pass.
-        size = max(1, len(edits) // (1 + len(edits[0].ways)))
+        size = max(1, len(edits) // len(splits))
         while self.sync.any_rank(len(pending) > 0):
             batch, pending = pending[:size], pending[size:]
-            indices = batch or [0]  # a no-op row, in lockstep with other ranks
-            reworded = [
-                replace(edits[i], prompt=prompt)
-                for i in indices
-                for prompt in (edits[i].prompt, *edits[i].ways)
-            ]
-            split, labels_BS = self._split(reworded)
-            rows = torch.arange(len(indices), device=labels_BS.device)
-            bank = build_bank({name: tensor[indices].clone() for name, tensor in tensors.items()})
+            picked = torch.tensor(batch or [0])  # a no-op row, in lockstep with other ranks
+            # Row by row: the wordings of one edit stand together.
+            order = torch.arange(len(splits) * len(picked)).view(len(splits), -1).T.flatten()
+            joined = Split.join([split.take(picked) for split in splits]).take(order)
+            rows = torch.arange(len(picked), device=labels_BS.device)
+            bank = build_bank({name: tensor[picked].clone() for name, tensor in tensors.items()})
             rows = rows if batch else torch.full_like(rows, _IDLE)
-            done, curves = self._descend(split, labels_BS, bank, rows)
+            labels = labels_BS[picked].repeat_interleave(len(splits), 0)
+            done, curves = self._descend(joined, labels, bank, rows)
             for row, expert in done.items():
-                losses[indices[row]] += curves[row]
+                losses[batch[row]] += curves[row]
                 for name, tensor in expert.tensors().items():
-                    tensors[name][indices[row]] = tensor[0]
+                    tensors[name][batch[row]] = tensor[0]
         return FittedExperts(build_bank(tensors), losses)
-
-    def _failing(self, edits: Sequence[EncodedEdit], bank: Bank) -> list[int]:
-        """Indices of edits whose loss is too high in one of their other wordings."""
-        worst_B = torch.zeros(len(edits))
-        for way in range(len(edits[0].ways)):
-            reworded = [replace(edit, prompt=edit.ways[way]) for edit in edits]
-            worst_B = worst_B.maximum(self.losses(reworded, bank).cpu())
-        return (worst_B >= max(_CONFIDENT_LOSS, self.plan.stop_loss)).nonzero().squeeze(1).tolist()
 
     def _split(
         self, edits: Sequence[EncodedEdit], filled: Prefill | None = None
@@ -137,12 +141,13 @@ class ExpertTrainer:
         """The edits run up to the edited layer, and labels_BS."""
         layer = self.plan.layer
         device = next(self.model.parameters()).device
-        batch = pad_edits(edits, self.pad_id, device)
         if not self.plan.is_low_rank:
+            batch = pad_edits(edits, self.pad_id, device)
             return split_edits(self.model, layer, batch, None), batch.labels_BS
         if filled is None:
-            prompts = pad_prompts([e.prompt for e in edits], self.pad_id, device)
-            filled = prefill(self.model, prompts, layer, (), sync=self.sync)
+            prompts = [edit.prompt for edit in edits]
+            filled = prefill_prompts(self.model, prompts, self.pad_id, layer, sync=self.sync)
+        batch = pad_edits(edits, self.pad_id, device, filled.batch.shared)
         return split_edits(self.model, layer, batch, filled.cache), batch.labels_BS
 
     def _descend(
@@ -155,7 +160,7 @@ class ExpertTrainer:
         losses: list[list[float]] = [[] for _ in range(len(bank))]
         adam = _adam(bank, self.plan.lr)
         for _ in range(self.plan.steps):
-            with torch.enable_grad():
+            with torch.enable_grad(), _fast_attention(split.y_BSD):
                 loss_EB = self._loss(split, labels_BS, bank).view(-1, per_edit)
                 loss_E = loss_EB.mean(1)
             for row, loss in zip(rows.tolist(), loss_E.tolist(), strict=True):
@@ -187,6 +192,14 @@ class ExpertTrainer:
         h_BSD = split.above(self.model, self.plan.layer, y_BSD)
         target_ND = h_BSD[:, -labels_BS.shape[1] :][labels_BS != IGNORED]
         return expert_loss(run_head(self.model, target_ND), labels_BS)
+
+
+def _fast_attention(x: Tensor) -> AbstractContextManager[None]:
+    """On a CPU in 16 bits, the backward pass of fused attention takes two to four times as long as
+    that of plain attention."""
+    if x.device.type != "cpu" or x.dtype.itemsize > _HALF:
+        return nullcontext()
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def start_bank(

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from scen.method import METHODS, Method
-from scen.model.batch import pad_prompts
 from scen.model.decoder import NO_SYNC, RankSync
 from scen.model.expert import neuron_loss
 from scen.model.keys import KeyPlace, read_span_keys
-from scen.model.prefill import Prefill, prefill
+from scen.model.prefill import Prefill, prefill_prompts
 from scen.model.route import initial_neuron
 from scen.records import EncodedEdit
 from scen.routing.keys import pack_texts
@@ -100,11 +99,10 @@ def fit_part(
     model: Any, plan: WavePlan, edits: Sequence[EncodedEdit], pad_id: int, sync: RankSync = NO_SYNC
 ) -> Fitted:
     """Train the experts of one part, and read the keys or hidden states for its neurons."""
-    device = next(model.parameters()).device
-    prompts = pad_prompts([e.prompt for e in edits], pad_id, device)
+    prompts = [edit.prompt for edit in edits]
     method = METHODS[plan.expert.method]
     key_layers = (place.layer for place in plan.places) if method.has_router else ()
-    filled = prefill(model, prompts, plan.expert.layer, key_layers, sync=sync)
+    filled = prefill_prompts(model, prompts, pad_id, plan.expert.layer, key_layers, sync)
     fitted = fit_experts(model, plan.expert, edits, pad_id, filled, sync)
     tensors = {name: _stored(t, method) for name, t in fitted.bank.tensors().items()}
     return Fitted(tensors | _read_index(filled, plan, method), fitted.losses)

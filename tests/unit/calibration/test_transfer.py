@@ -168,11 +168,11 @@ def test_a_file_of_other_weights_is_checked_and_recorded(
 
 @pytest.mark.slow
 def test_the_packaged_profile_suits_its_base_with_a_little_noise_only(tmp_path: Path) -> None:
-    base = load_base(EMBEDDED_NAME, dtype="bfloat16", device="cpu")
+    base = load_base(EMBEDDED_NAME, dtype="auto", device="cpu")
     [profile] = map(load_profile, shipped_profiles())
     assert profile.base["encoding"] == base_facts(base)["encoding"]
     assert holds(check_transfer(base, profile), profile)
     for noise, is_taken in ((0.01, True), (0.5, False)):
         folder = with_weights(base.folder, tmp_path / str(noise), noise)
-        moved = load_base(str(folder), dtype="bfloat16", device="cpu")
+        moved = load_base(str(folder), dtype="auto", device="cpu")
         assert (adopt_profile(moved, [profile]) is not None) is is_taken

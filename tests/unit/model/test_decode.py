@@ -1,5 +1,7 @@
 """Batch equals one by one; unrouted rows are the base bit for bit; nothing outlives a call."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from scen.model.batch import PromptBatch, cache_argument, pad_prompts
 from scen.model.decode import EditedModel, answer, apply_experts, copy_cache, decode
 from scen.model.expert import EditedLinear, Span, detach_layer
 from scen.model.route import Route, SigmoidNeurons
-from scen.records import EncodedEdit
+from scen.records import EncodedEdit, EncodedPrompt
 from scen.training.experts import ExpertPlan, fit_experts
 
 LAYER = 3
@@ -43,6 +45,32 @@ def test_a_mixed_batch_says_what_each_row_says_alone(
         assert alone.tokens[0] == together.tokens[i]
     assert together.tokens[0] != plain.tokens[0]  # the experts do speak
     assert together.tokens[2] != plain.tokens[2]
+
+
+@pytest.mark.parametrize("method", ["scen", "scen-lr"])
+def test_behind_a_common_beginning_answers_are_the_same(
+    tiny: Base, encoded: list[EncodedEdit], method: MethodName
+) -> None:
+    """It is run once where experts act at the last prompt token only."""
+    system = tuple(range(40, 75))
+    own = [(edit.prompt.own[0] + 35, edit.prompt.own[1] + 35) for edit in encoded]
+    edits = [
+        replace(edit, prompt=EncodedPrompt(system + edit.prompt.ids, span))
+        for edit, span in zip(encoded, own, strict=True)
+    ]
+    edited = edited_model(tiny, edits, method)
+    prompts = [edit.prompt for edit in edits]
+    filled = edited.prefill_prompts(prompts)
+    whole = edited.prefill(pad_prompts(prompts, tiny.pad_id))
+    assert whole.num_known == 0
+    assert (filled.num_known >= 35) is (method == "scen-lr")
+    shared = answer(edited, filled, fixed(MIXED), NEW, keep_logits=True)
+    plain = answer(edited, filled, fixed([-1] * 6), NEW, keep_logits=True)
+    assert shared.tokens == answer(edited, whole, fixed(MIXED), NEW).tokens
+    assert shared.logits_BSV is not None
+    assert plain.logits_BSV is not None
+    assert torch.equal(shared.logits_BSV[[1, 3], :1], plain.logits_BSV[[1, 3], :1])
+    assert shared.tokens[0] != plain.tokens[0]
 
 
 def plain_logits(base: Base, batch: PromptBatch, tokens: Tensor) -> Tensor:

@@ -1,15 +1,25 @@
 """A prefill with known beginnings gives what one of the whole prompts gives."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from scen.model.base import Base
-from scen.model.batch import pad_prompts
+from scen.model.batch import pad_edits, pad_prompts, shared_beginning
 from scen.model.decode import EditedModel, answer, apply_experts, copy_cache
 from scen.model.decoder import Pair
 from scen.model.expert import LowRankBank
-from scen.model.prefill import Prefill, prefill, prefill_keys
+from scen.model.prefill import (
+    Prefill,
+    Split,
+    prefill,
+    prefill_keys,
+    prefill_prompts,
+    split_edits,
+)
 from scen.model.route import Route, SigmoidNeurons
 from scen.records import EncodedEdit, EncodedPrompt
 
@@ -117,7 +127,7 @@ def test_keys_need_no_layer_above_the_deepest(
     run: list[int] = []
     for index, block in enumerate(tiny.model.model.layers):
         block.register_forward_hook(lambda *_, index=index: run.append(index))
-    keys = prefill_keys(tiny.model, batch, layers)
+    keys = prefill_keys(tiny.model, prompts, tiny.pad_id, layers)
     assert run == list(range(layers[-1] + 1))
     for layer in layers:
         assert torch.equal(keys.inputs[layer], whole.inputs[layer])
@@ -125,3 +135,73 @@ def test_keys_need_no_layer_above_the_deepest(
     run.clear()
     prefill(tiny.model, batch, layers[0], layers)
     assert run == list(range(6))
+
+
+@pytest.fixture
+def behind_one(encoded: list[EncodedEdit]) -> list[EncodedPrompt]:
+    """Six prompts of unequal length behind the same 35 tokens."""
+    own = ((edit.prompt, *edit.prompt.own) for edit in encoded)
+    return [EncodedPrompt(SYSTEM + p.ids, (begin + 35, end + 35)) for p, begin, end in own]
+
+
+def test_a_common_beginning_is_run_once_and_changes_nothing(
+    tiny: Base, behind_one: list[EncodedPrompt]
+) -> None:
+    whole = prefill(tiny.model, pad_prompts(behind_one, tiny.pad_id), LAYER, KEYS)
+    sizes: list[tuple[int, ...]] = []
+    tiny.model.model.register_forward_pre_hook(
+        lambda _, __, given: sizes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    part = prefill_prompts(tiny.model, behind_one, tiny.pad_id, LAYER, KEYS)
+    shared, positions = part.batch.shared, whole.batch.ids_BP.shape[1]
+    assert shared >= 35
+    assert sizes == [(1, shared), (6, positions - shared)]
+    assert torch.equal(part.batch.positions_BP[:, -1], whole.batch.positions_BP[:, -1])
+    for layer in KEYS:
+        assert_near(part.last(layer), whole.last(layer))
+        assert_near(part.mean(layer), whole.mean(layer))
+    for ours, theirs in zip(part.cache.layers, whole.cache.layers, strict=True):
+        assert_near(
+            ours.keys.transpose(1, 2)[part.batch.mask_BP],
+            theirs.keys.transpose(1, 2)[whole.batch.mask_BP],
+        )
+
+
+def test_what_is_common_ends_before_the_users_words(behind_one: list[EncodedPrompt]) -> None:
+    same = [behind_one[0], behind_one[0]]
+    assert shared_beginning(same) == behind_one[0].own[0]
+    assert shared_beginning(same[:1]) == 0
+    unlike = EncodedPrompt((1, *behind_one[0].ids[1:]), behind_one[0].own)
+    assert shared_beginning([same[0], unlike]) == 0
+    assert shared_beginning([replace(prompt, own=(0, 2)) for prompt in same]) == 0
+
+
+def test_a_beginning_is_not_shared_where_a_window_would_cut_it(
+    tiny: Base, behind_one: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    width = max(len(prompt.ids) for prompt in behind_one)
+    for window, is_shared in ((2 * width, True), (2 * width - 1, False)):
+        monkeypatch.setattr(tiny.model.config, "sliding_window", window, raising=False)
+        filled = prefill_prompts(tiny.model, behind_one, tiny.pad_id, LAYER, KEYS)
+        assert (filled.batch.shared > 0) is is_shared
+
+
+def test_splits_in_several_widths_are_joined(
+    tiny: Base, encoded: list[EncodedEdit], behind_one: list[EncodedPrompt]
+) -> None:
+    """The joined rows give what each part gives by itself."""
+
+    def split_of(edits: Sequence[EncodedEdit]) -> Split:
+        filled = prefill_prompts(tiny.model, [e.prompt for e in edits], tiny.pad_id, LAYER)
+        batch = pad_edits(edits, tiny.pad_id, "cpu", filled.batch.shared)
+        return split_edits(tiny.model, LAYER, batch, filled.cache)
+
+    parts = [
+        split_of(encoded),
+        split_of([replace(e, prompt=p) for e, p in zip(encoded, behind_one, strict=True)]),
+    ]
+    joined = Split.join(parts)
+    above = joined.above(tiny.model, LAYER, joined.y_BSD)
+    alone = [part.above(tiny.model, LAYER, part.y_BSD) for part in parts]
+    assert_near(above, torch.cat(alone))
+    assert not torch.allclose(alone[0], alone[1], atol=1e-2)

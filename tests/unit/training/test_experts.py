@@ -1,9 +1,12 @@
 """Experts of a batch: each as if trained alone, and edits asked in other ways."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from scen.method import MethodName
 from scen.model.base import Base, load_base
@@ -105,6 +108,25 @@ def test_an_expert_that_is_lost_in_another_way_is_trained_on_it(
         assert len(wide.losses[i]) >= len(narrow.losses[i])
         assert max(loss_in(tiny, edit, way, wide, i) for way in (0, 1)) < 1.0
     assert loss_in(tiny, edits[0], 1, narrow, 0) > 1.5
+
+
+def test_in_16_bits_attention_is_plain_and_every_loss_goes_down(
+    tiny: Base, encoded: list[EncodedEdit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused: list[bool] = []
+    attend: Any = functional.scaled_dot_product_attention
+
+    def watch(*args: Tensor, **options: Any) -> Any:
+        if torch.is_grad_enabled():
+            fused.append(torch.backends.cuda.flash_sdp_enabled())
+        return attend(*args, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watch)
+    for dtype in (torch.bfloat16, torch.float32):
+        fused.clear()
+        fitted = fit_experts(tiny.model.to(dtype), plan("scen-lr"), encoded, tiny.pad_id)
+        assert set(fused) == {dtype == torch.float32}
+        assert all(curve[-1] < curve[0] for curve in fitted.losses)
 
 
 def test_training_does_not_touch_the_base(tiny: Base, encoded: list[EncodedEdit]) -> None:
