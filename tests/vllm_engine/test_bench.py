@@ -31,4 +31,5 @@ def test_routes_are_compared_question_by_question(folder: Path) -> None:
     [row] = run_bench("bench_serve.py", "--routes", 4, "--base", folder)
     assert row["questions"] == 10
     assert row["alike"] == 10
-    assert row["score_apart_max"] < 1e-3
+    # In bfloat16, where `auto` picks it, two engines' keys agree to about two digits.
+    assert row["score_apart_max"] < 0.02
