@@ -11,7 +11,8 @@ stream    edits of the ZsRE and CounterFact samples (a quarter at most) and made
 score     after the last commit, by free decoding: an even sample of the edits, with their age,
           rephrases, ways of asking and near misses; questions whose edit is absent (real and made
           ones that were never committed); unrelated questions. Groups end in `real` or `made`.
-routing   the same questions by routing alone, among the first edits of the stream: by size.
+routing   the same questions by routing alone, among the first edits of the stream: by size. No edit
+          need be trained.
 neurons   stores of up to a million neurons, whose experts share a row: search, routing, memory,
           cold start, commits and swaps by size.
 

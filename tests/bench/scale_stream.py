@@ -15,31 +15,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.report import emit
+from scen.calibration.quick import SAMPLES
 from scen.config import load_config
 from scen.data import Validator, ingest
 from scen.data.made import make_edits, write_edits
 from scen.data.read import read_prompts
+from scen.errors import NotFoundError
 from scen.evaluation.metrics import Outcome
 from scen.evaluation.probes import Probe, asking_probes, edit_probes, locality_probes
 from scen.evaluation.run_eval import EvalLimits, encode_turns, run_eval
 from scen.fs import Storage
+from scen.model.base import Base
 from scen.pipeline.apply import EditJob, apply_edits
 from scen.pipeline.local import LocalParts
 from scen.pipeline.plan import Wave
 from scen.pipeline.runtime import Runtime
 from scen.records import Edit, digest_json
+from scen.routing.key_bank import Codes
 from scen.routing.keys import read_prompt_spans
 from scen.routing.neurons import KeyNeurons, NeuronBuffer, best_spans
 from scen.samples import sample_path
-from scen.snapshot.load import Place
-from scen.snapshot.open import OpenStore, open_store
+from scen.snapshot.open import OpenStore, create_store, open_store
 
 HELD_OUT = 100  # real edits of each sample that are never committed: their questions are absent
 _REAL_SHARE = 0.25  # of the stream at most
 _PART = 256  # questions whose outcomes are kept at a time
 _UNRELATED = 1000
+_NEUTRAL = "nq_neutral.jsonl"
+_CHUNK = 1000  # prompts whose keys are read and compressed at a time
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,14 @@ class ScaleRun:
 
     @cached_property
     def material(self) -> tuple[list[Edit], list[Edit]]:
-        """The edits of the stream in order, and real and made ones that are never committed."""
-        real = {kind: _read(sample_path(f"{kind}_edits.jsonl")) for kind in ("zsre", "counterfact")}
+        """The edits of the stream in order, and real and made ones that are never committed. No
+        row on which the shipped profile was fitted is among them, nor any made from one."""
+        names = {kind: f"{kind}_edits.jsonl" for kind in ("zsre", "counterfact")}
+        fitted = {sample.name: range(sample.begin, sample.end) for sample in SAMPLES}
+        real = {
+            kind: [e for i, e in enumerate(_read(sample_path(name))) if i not in fitted[name]]
+            for kind, name in names.items()
+        }
         absent = [edit for edits in real.values() for edit in edits[-HELD_OUT:]]
         known = [edit for edits in real.values() for edit in edits[:-HELD_OUT]]
         random.Random(0).shuffle(known)
@@ -97,9 +109,12 @@ class ScaleRun:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def open(self) -> OpenStore:
-        """The store and its base."""
-        base = {"name": self.base, "template": self.template}
-        return open_store(self.storage, load_config(fixed={"base": base}).base)
+        """The store and its base; a new store if there is none."""
+        config = load_config(fixed={"base": {"name": self.base, "template": self.template}})
+        try:
+            return open_store(self.storage, config.base)
+        except NotFoundError:
+            return create_store(self.storage, config, read_prompts(sample_path(_NEUTRAL), 64))
 
 
 class _Watch:
@@ -149,18 +164,16 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def questions(run: ScaleRun, store: OpenStore) -> list[Probe]:
-    """What is asked after the last commit: an even sample of the edits in every way, near misses,
-    questions whose edit is absent, unrelated ones. Locality probes name their group as source."""
-    stream, absent = run.material
-    committed = set(store.ledger.snapshot().ids)
-    here = [edit for edit in stream if edit.id in committed]
+def questions(run: ScaleRun, base: Base, here: Sequence[Edit]) -> list[Probe]:
+    """What is asked of these edits: an even sample of them in every way, near misses, questions
+    whose edit is absent, unrelated ones. Locality probes name their group as source."""
+    absent = run.material[1]
     step = max(1, len(here) // run.sample)
     sample = here[::step][: run.sample]
     probes = [replace_source(p, sample) for p in edit_probes(sample) if p.kind != "locality"]
-    if store.base.template.name != "raw":
+    if base.template.name != "raw":
         probes += asking_probes(
-            sample, "scale", limit=run.sample, has_roles=store.base.template.has_roles
+            sample, "scale", limit=run.sample, has_roles=base.template.has_roles
         )
     made = {edit.id for edit in absent if (edit.source or "").startswith("made")}
     half = len(absent) // 2  # the real ones
@@ -180,7 +193,10 @@ def replace_source(probe: Probe, edits: Sequence[Edit]) -> Probe:
 
 def ask(run: ScaleRun, store: OpenStore) -> list[Outcome]:
     """The outcomes of all questions; parts that were asked before are read."""
-    probes, snapshot = questions(run, store), store.ledger.snapshot()
+    snapshot = store.ledger.snapshot()
+    committed = set(snapshot.ids)
+    here = [edit for edit in run.material[0] if edit.id in committed]
+    probes = questions(run, store.base, here)
     digest = digest_json([[probe.prompt, probe.source] for probe in probes])
     folder, outcomes = run.folder / f"outcomes-{digest[:12]}", list[Outcome]()
     folder.mkdir(exist_ok=True)
@@ -234,23 +250,29 @@ def _shares(kind: str, outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def route_by_size(run: ScaleRun, store: OpenStore, sizes: Sequence[int]) -> list[dict[str, float]]:
-    """Percents by routing alone among the first so many edits of the stream; printed, and returned:
-    `own` and `another` of rephrases of those edits, false activation of the other questions."""
-    entries = store.ledger.snapshot().entries
-    router = store.loader.router
+    """Percents by routing alone among the first so many edits of the stream, trained or not;
+    printed, and returned: `own` and `another` of rephrases of those edits, false activation of the
+    other questions."""
+    router, stream = store.loader.router, run.material[0]
     assert router is not None
-    probes = questions(run, store)
-    place = {entry.edit_id: i for i, entry in enumerate(entries)}
+    probes = questions(run, store.base, stream)
+    place = {edit.id: i for i, edit in enumerate(stream)}
+    encoder, encode = router.encoder, store.base.template.encode_prompt
+    codes, texts = list[Tensor](), list[str]()
+    for begin in range(0, len(stream), _CHUNK):
+        prompts = [encode(edit.prompt) for edit in stream[begin : begin + _CHUNK]]
+        spans = read_prompt_spans(store.base, encoder.places, prompts)
+        whole = spans.take((spans.span_M == 0).nonzero().squeeze(1))
+        codes.append(encoder(whole.key_MKF.float()))
+        texts += whole.texts
+    bank = NeuronBuffer(router, len(stream))
+    bank.append(Codes.of(torch.cat(codes), encoder.widths), texts)
     keys = read_prompt_spans(
-        store.base, router.encoder.places, [encode_turns(store.base, probe) for probe in probes]
+        store.base, encoder.places, [encode_turns(store.base, probe) for probe in probes]
     )
     keys = replace(keys, key_MKF=keys.key_MKF.float())
-    codes = store.loader.rows.codes([Place(e.bundle, e.row) for e in entries], router.encoder)
-    bank = NeuronBuffer(router, len(codes))
-    bank.append(codes, [store.base.template.encode_prompt(e.edit.prompt).span_text(0)
-                        for e in entries])  # fmt: skip
     lines = []
-    for size in (min(size, len(entries)) for size in sizes):
+    for size in (min(size, len(stream)) for size in sizes):
         neurons = KeyNeurons.of_rows(bank, torch.arange(size))
         began = time.process_time()
         best = best_spans(neurons.choose_spans(keys), keys.row_M, len(probes))

@@ -46,6 +46,7 @@ from scen.model.batch import pad_prompts
 from scen.model.decode import decode
 from scen.model.keys import KeyPlace, SpanKeys, join_spans
 from scen.model.route import Route
+from scen.model.user_text import vocabulary
 from scen.records import Edit, Rephrase
 from scen.routing.router import Router
 from scen.snapshot.method import Profile
@@ -202,7 +203,8 @@ def read_keys(
     whole_NKF = fitted_spans.key_MKF[fitted_spans.span_M == 0]
     rest = spans.take((~is_fitted_M).nonzero().squeeze(1))
     test_spans = replace(rest, row_M=rest.row_M - count)
-    return RouterKeys(asked.about, places, whole_NKF, fitted_spans), test_spans
+    words = vocabulary(base.tokenizer)
+    return RouterKeys(asked.about, places, whole_NKF, fitted_spans, words), test_spans
 
 
 def knows_wordings(base: Base) -> bool:

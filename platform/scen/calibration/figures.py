@@ -20,6 +20,7 @@ from scen.routing.router import Router, area_under_curve, operating_curve
 _NEGATIVES = {
     "near_miss": "near misses, given",
     "made_near_miss": "near misses, made",
+    "namesake": "namesakes",
     "task": "tasks about the question",
     "subject_task": "tasks about the subject",
 }

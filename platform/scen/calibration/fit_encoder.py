@@ -15,8 +15,8 @@ from torch import Tensor
 from scen.calibration.router_set import ASKS, RouterSet
 from scen.model.keys import KeyPlace, SpanKeys
 from scen.model.surface import bare_form
-from scen.routing.gate import trigram_similarity
 from scen.routing.keys import SEARCH_WIDTH, KeyEncoder, Whitening, compose_encoder, random_view
+from scen.routing.words import trigram_similarity
 
 _SHRINKAGE = 1.0  # of the within-class covariance, relative to its mean variance
 
@@ -44,12 +44,14 @@ class EncoderPlan:
 @dataclass(frozen=True)
 class RouterKeys:
     """A RouterSet with its raw keys: `key_NKF` of whole questions, and `spans`, the keys of all
-    their spans (None: each question is one span)."""
+    their spans (None: each question is one span). `vocabulary` are words of the base's language,
+    the most common first."""
 
     about: RouterSet
     places: tuple[KeyPlace, ...]
     key_NKF: Tensor
     spans: SpanKeys | None = None
+    vocabulary: tuple[str, ...] = ()
 
     @property
     def edit_N(self) -> Tensor:
@@ -64,7 +66,8 @@ class RouterKeys:
         """The same, restricted to some of the places."""
         places = tuple(self.places[i] for i in columns)
         spans = self.spans and replace(self.spans, key_MKF=self.spans.key_MKF[:, columns])
-        return RouterKeys(self.about, places, self.key_NKF[:, columns], spans)
+        key_NKF = self.key_NKF[:, columns]
+        return replace(self, places=places, key_NKF=key_NKF, spans=spans)
 
     def narrowed(self, projection_FG: Tensor) -> "RouterKeys":
         """The same with keys of fewer dimensions (see `narrowing`)."""
@@ -72,7 +75,7 @@ class RouterKeys:
         spans = self.spans
         if spans is not None:
             spans = replace(spans, key_MKF=(spans.key_MKF.float() @ projection_FG).half())
-        return RouterKeys(self.about, self.places, key_NKG, spans)
+        return replace(self, key_NKF=key_NKG, spans=spans)
 
     def all_spans(self) -> SpanKeys:
         """The spans of all questions, in order."""

@@ -23,8 +23,9 @@ from scen.calibration.fit_encoder import (
 from scen.calibration.router_set import ASKS
 from scen.data.asking import SURFACE_WAYS, wordings
 from scen.model.surface import MOST_SPANS
-from scen.routing.gate import Evidence, Gate, around, fit_rarity, manner_begin
+from scen.routing.gate import Evidence, Gate, around, manner_begin
 from scen.routing.keys import KeyEncoder, Whitening
+from scen.routing.words import fit_rarity
 
 CANDIDATES = 24
 """Pairs per question on which the gate is fitted, in addition to those of its own edit."""
@@ -42,9 +43,16 @@ _CLASSES = {
     "task": 5,
     "subject_task": 6,
     "rephrase": 7,
+    "namesake": 8,
 }
-CLASS_WEIGHTS = {_CLASSES["prompt"]: 0.3, _CLASSES["task"]: 0.5, _CLASSES["subject_task"]: 0.3}
-"""Below 1 for easy classes: weight on them costs recall on orders, frames and quotations."""
+CLASS_WEIGHTS = {
+    _CLASSES["prompt"]: 0.3,
+    _CLASSES["task"]: 0.5,
+    _CLASSES["subject_task"]: 0.3,
+    _CLASSES["namesake"]: 2.0,
+}
+"""Below 1 for easy classes: weight on them costs recall on orders, frames and quotations. Above 1
+for namesakes: a large store has many of each edit."""
 
 _BATCH = 128
 _SPREAD = 1 / 3  # standard deviation of the manner, to match that of cosines
@@ -115,9 +123,20 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
         matrices.append(matrix_FD)
         bare_ND = (key_NF[keys.of("prompt")] - mean_F) @ matrix_FD
         plain.append(bare_ND.mean(0) if place.kind == "last" else torch.zeros(MANNER))
-    texts = [spans.texts[row] for row in asked_N[used_questions(keys, used_E)].tolist()]
-    rarity_H = fit_rarity(texts)
+    rarity_H = fit_rarity(_texts_by_edit(keys, used_E), keys.vocabulary)
     return Evidence(torch.stack(means), torch.stack(matrices), torch.cat(plain), rarity_H)
+
+
+def _texts_by_edit(keys: RouterKeys, used_E: Tensor) -> list[str]:
+    """The questions about each of these edits (bool) as one text, and each unrelated question: a
+    name is not common because it is asked about in many ways."""
+    texts, asked_N = keys.all_spans().texts, question_rows(keys)
+    used_N = used_questions(keys, used_E).nonzero().squeeze(1)
+    joined: dict[tuple[int, int], list[str]] = {}
+    for number, row in zip(used_N.tolist(), asked_N[used_N].tolist(), strict=True):
+        edit = keys.about.questions[number].edit
+        joined.setdefault((edit, number if edit < 0 else 0), []).append(texts[row])
+    return [" ".join(parts) for parts in joined.values()]
 
 
 def _kinds_of_messages(keys: RouterKeys) -> tuple[Tensor, int]:
@@ -323,10 +342,13 @@ def fit_gate(  # noqa: PLR0913
     for _ in range(steps):
         sampled = [rows[_sample(len(rows), generator)] for rows in classes]
         batch = pairs.take(torch.cat(sampled))
-        x_NEV = batch.sim_NEV.float()
+        real_NE = _real(batch)
+        x_PV = batch.sim_NEV[real_NE].float()
         if noise_V is not None:
-            x_NEV += noise_V * torch.randn(len(x_NEV), 1, len(noise_V), generator=generator)
-        loss = _loss(gate(x_NEV), batch, [len(rows) for rows in sampled], weight_C)
+            noise_NV = noise_V * torch.randn(len(real_NE), len(noise_V), generator=generator)
+            x_PV += noise_NV.repeat_interleave(real_NE.sum(1), 0)
+        score_NE = torch.full(real_NE.shape, _NEVER).masked_scatter(real_NE, gate(x_PV))
+        loss = _loss(score_NE, batch, [len(rows) for rows in sampled], weight_C)
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -38,6 +38,7 @@ _KINDS = {
     "made_near_miss": 2,
     "task": 3,
     "subject_task": 4,
+    "namesake": 5,
 }  # see NEGATIVES
 
 
@@ -55,7 +56,7 @@ class RouterPlan:
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
     bound: float | None = None
     folds: int = 2
-    gate_steps: int = 1000
+    gate_steps: int = 1500
     num_gates: int = 3
     hidden: int = 64
     seed: int = 0

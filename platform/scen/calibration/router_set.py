@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from scen.data.asking import SURFACE_WAYS, Rewording, Topic, Turn, Wordings
+from scen.data.made import join_names, repeats_a_word
 from scen.records import Edit, Rephrase
 from scen.text import normalise
 
@@ -20,6 +21,7 @@ QuestionKind = Literal[
     "asked",
     "near_miss",
     "made_near_miss",
+    "namesake",
     "task",
     "subject_task",
     "unrelated",
@@ -28,6 +30,7 @@ ASKS: tuple[QuestionKind, ...] = ("prompt", "rephrase", "asked")
 """Kinds of questions that must reach their edit."""
 
 _GIVEN, _MADE = 3, 2  # near misses per edit, given and made
+_NAMESAKES = 3  # per edit
 _REPHRASES = 3  # per edit, published ones first
 _WAYS = 4  # ways of asking with words around the question, per edit
 _MANY_FORMS = ("order", "quote", "frame", "lead")  # many wordings each: sampled twice as often
@@ -120,12 +123,15 @@ def build_router_set(
         questions += [
             Question(text, "made_near_miss", i, "made") for text in made if not covered.asks(text)
         ]
+        namesakes = make_namesakes(edit, covered.subjects, templates, rng)
+        questions += [Question(text, "namesake", i, "made", False) for text in namesakes]
         if asking is not None:
             words = [edit.prompt, edit.prompt, *[r.text for r in rephrases[:1]]]
             asked = _other_ways(Topic(rng.choice(words), edit.subject), asking.of(i), rng)
             asked += _tasks(Topic(rng.choice(words), edit.subject), asking.of(i), rng)
             questions += _questions(asked, asking, i)
-            questions += _near_in_other_ways(near, edit, i, asking, rng)
+            questions += _near_in_other_ways("near_miss", near, edit, i, asking, rng)
+            questions += _near_in_other_ways("namesake", namesakes, edit, i, asking, rng)
     negatives = [text for text in unrelated if not covered.asks(text)]
     questions += [Question(text, "unrelated", -1, "given", False) for text in negatives]
     if asking is not None:
@@ -161,17 +167,20 @@ def _tasks(about: Topic, ways: Wordings, rng: random.Random) -> list[Rewording]:
 
 
 def _near_in_other_ways(
-    near: Sequence[str], edit: Edit, index: int, asking: Asking, rng: random.Random
+    kind: QuestionKind,
+    near: Sequence[str],
+    edit: Edit,
+    index: int,
+    asking: Asking,
+    rng: random.Random,
 ) -> list[Question]:
-    """With probability one half, one of an edit's near misses with words around it."""
+    """With probability one half, one of an edit's near misses or namesakes with words around it."""
     if not near or rng.random() < 0.5:
         return []
     text = rng.choice(near)
     asked = _in_ways(1, Topic(text), asking.of(index), rng)
     named = names_subject(text, edit)
-    return [
-        replace(q, kind="near_miss", is_subject=named) for q in _questions(asked, asking, index)
-    ]
+    return [replace(q, kind=kind, is_subject=named) for q in _questions(asked, asking, index)]
 
 
 def _questions(asked: Sequence[Rewording], asking: Asking, edit: int) -> list[Question]:
@@ -216,6 +225,7 @@ _WEIGHTS: Mapping[str, float] = {
     "asked": 3.0,
     "near_miss": 1.5,
     "made_near_miss": 0.7,
+    "namesake": 0.7,
     "task": 1.2,
     "subject_task": 0.3,
 }
@@ -246,16 +256,19 @@ def thin_router_set(whole: RouterSet, count: int, seed: int = 0) -> RouterSet:
 
 
 class _Covered:
-    """What the edits cover: their prompts and rephrases, and the relations asked of each
-    subject."""
+    """What the edits cover: their prompts and rephrases, the relations asked of each subject, and
+    the `subjects` of each relation."""
 
     def __init__(self, edits: Sequence[Edit]) -> None:
         self._texts = {
             normalise(text) for e in edits for text in (e.prompt, *(r.text for r in e.rephrases))
         }
         self._relations: dict[str, set[str]] = {}
+        self.subjects: dict[str, list[str]] = {}
         for edit in edits:
             self._relations.setdefault(normalise(edit.subject or ""), set()).add(_relation(edit))
+            if edit.subject:
+                self.subjects.setdefault(_relation(edit), []).append(edit.subject)
 
     def asks(self, text: str) -> bool:
         """True if the text is the prompt or a rephrase of an edit."""
@@ -278,6 +291,35 @@ def make_near_misses(
     weights = [len(templates[name]) for name in others]
     picked = rng.choices(others, weights, k=count)
     made = [rng.choice(templates[name]).replace("{}", edit.subject) for name in picked]
+    return list(dict.fromkeys(made))
+
+
+def make_namesakes(
+    edit: Edit,
+    subjects: Mapping[str, Sequence[str]],
+    templates: Mapping[str, Sequence[str]],
+    rng: random.Random,
+    count: int = _NAMESAKES,
+) -> list[str]:
+    """The edit's question about names that share words with its subject.
+
+    Such a name is one half of the subject and the other half of another one of the same relation
+    (`subjects` by relation); half of one word is the whole word.
+    """
+    subject = edit.subject or ""
+    others = [other for other in subjects.get(_relation(edit), ()) if other != subject]
+    if not subject or not others:
+        return []
+    known = {normalise(name) for name in (subject, *others)}
+    own = [t.replace(subject, "{}") for t in (edit.prompt, *(r.text for r in edit.rephrases))]
+    asked = [text for text in [*own, *templates.get(_relation(edit), ())] if "{}" in text]
+    made: list[str] = []
+    for _ in range(count):
+        pair = [subject, rng.choice(others)]
+        rng.shuffle(pair)
+        name = join_names(*pair)
+        if asked and not repeats_a_word(name) and normalise(name) not in known:
+            made.append(rng.choice(asked).replace("{}", name))
     return list(dict.fromkeys(made))
 
 

@@ -23,6 +23,7 @@ from scen.text import normalise
 _BLANK = "{}"
 _TWO_RELATIONS = 0.1  # share of subjects that are edited in two relations
 _TRIES = 8  # names of so many parts before one of more parts is tried
+_DISTINCT = 4  # parts up to which the words of a name differ
 _BATCH = 10_000  # edits per row group
 
 
@@ -158,11 +159,12 @@ class _Maker:
         further ones between them where such names run out. It is taken from now on."""
         for parts in count(2):
             for _ in range(_TRIES):
-                chosen = [self._rng.choice(relation.subjects).split() for _ in range(parts)]
+                chosen = [self._rng.choice(relation.subjects) for _ in range(parts)]
                 head, *middle, tail = chosen
-                between = [self._rng.choice(words) for words in middle]
-                words = [*head[: -(-len(head) // 2)], *between, *tail[len(tail) // 2 :]]
-                name = " ".join(words)
+                between = [self._rng.choice(words.split()) for words in middle]
+                name = join_names(head, tail, between)
+                if parts <= _DISTINCT and repeats_a_word(name):
+                    continue
                 if (key := normalise(name)) not in self.taken:
                     self.taken.add(key)
                     return name
@@ -174,6 +176,18 @@ class _Maker:
             return False
         self._prompts.add(digest)
         return True
+
+
+def join_names(head: str, tail: str, between: Sequence[str] = ()) -> str:
+    """The first half of one name, words between, and the last half of another."""
+    first, last = head.split(), tail.split()
+    return " ".join([*first[: -(-len(first) // 2)], *between, *last[len(last) // 2 :]])
+
+
+def repeats_a_word(name: str) -> bool:
+    """True if a word occurs twice, as in hardly any real name."""
+    words = normalise(name).split()
+    return len(set(words)) < len(words)
 
 
 def _wording(edit: Edit, subject: str) -> Wording:

@@ -159,3 +159,14 @@ def _folded(text: str) -> str:
         return text.casefold()
     letters = unicodedata.normalize("NFKD", drop_hidden(text))
     return "".join(c for c in letters if not unicodedata.combining(c)).casefold()
+
+
+_WORD_MARKS = ("\u0120", "\u2581")  # of tokens that begin a word: byte-level BPE, SentencePiece
+
+
+def vocabulary(tokenizer: Any) -> tuple[str, ...]:
+    """The words that are one token, case-folded, by their number, which follows their frequency in
+    the text that a BPE tokenizer was made from; empty if no token is marked as a word."""
+    numbered = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    words = (token[1:].casefold() for token, _ in numbered if token.startswith(_WORD_MARKS))
+    return tuple(dict.fromkeys(word for word in words if len(word) > 1 and word.isalpha()))

@@ -2,29 +2,23 @@
 
 Besides key similarities, its inputs are the manner of a message and word overlap. Whether a message
 asks a question or sets a task about it shows in what the base is about to do (the key of the last
-prompt token) and in the words around the span. Keys barely separate numbers and move far with
-typos; word overlap does neither.
+prompt token) and in the words around the span. Words: see `scen.routing.words`.
 
 Suffixes: M spans, E candidate edits, V similarities and other inputs, L word features, K places, F
 dimensions of a raw key, D dimensions of a manner, G those of all places, I inputs, S hidden units,
 H word buckets.
 """
 
-import functools
-import math
-import re
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from rapidfuzz.distance import OSA
 from torch import Tensor
 from torch.nn.functional import gelu
 
 from scen.model.keys import KeyPlace, SpanKeys
+from scen.routing.words import NUM_FIGURES, compare_words
 
 _SPREAD = 3.0  # cosines differ by tenths; the hidden units need a wider range
 
@@ -113,124 +107,7 @@ class Gate:
         return cls(*(tensors[name] for name in names if name in tensors))
 
 
-NUM_FIGURES = 10
-"""L, the number of word features."""
-
-_BUCKETS = 8192
-_STEM = 6  # leading letters that identify a word: endings are ignored
-_WORD = re.compile(r"[^\W_]+")
-_NEAR = 0.6  # similarity below which two words count as unrelated
-_LONGEST = 3.0  # length of a span relative to the edit at which the feature saturates
-
-
-def fit_rarity(texts: Iterable[str]) -> Tensor:
-    """rarity_H float16 in [0, 1]: inverse document frequencies of hashed words."""
-    counts: Counter[int] = Counter()
-    total = 0
-    for text in texts:
-        total += 1
-        counts.update({_bucket(word) for word in words_of(text)})
-    top = math.log(total + 1)
-    rarity_H = torch.ones(_BUCKETS)
-    for bucket, count in counts.items():
-        rarity_H[bucket] = math.log((total + 1) / (count + 1)) / top
-    return rarity_H.half()
-
-
-def compare_words(span: str, edit: str, rarity: Sequence[float]) -> list[float]:
-    """The L word features of a span and an edit's prompt, all in [0, 1].
-
-    Shares, weighted by rarity, of the edit's words that occur in the span and vice versa; the same
-    for letter trigrams, unweighted; shares of either's numbers that the other lacks; the rarest
-    word of either that the other lacks; whether both start with the same word; and the relative
-    length of the span.
-    """
-    span_words, edit_words = words_of(span), words_of(edit)
-    if not span_words or not edit_words:
-        return [0.0] * NUM_FIGURES
-    span_rarity = [rarity[_bucket(word)] for word in span_words]
-    edit_rarity = [rarity[_bucket(word)] for word in edit_words]
-    span_matches = _matches(span_words, edit_words)
-    edit_matches = _matches(edit_words, span_words)
-    span_trigrams, edit_trigrams = _text_trigrams(span), _text_trigrams(edit)
-    shared = len(span_trigrams & edit_trigrams)
-    return [
-        _share(edit_rarity, edit_matches),
-        _share(span_rarity, span_matches),
-        shared / len(edit_trigrams),
-        shared / len(span_trigrams),
-        _missing_numbers(edit_words, span_words),
-        _missing_numbers(span_words, edit_words),
-        _rarest(edit_rarity, edit_matches),
-        _rarest(span_rarity, span_matches),
-        float(span_words[0] == edit_words[0]),
-        min(len(span_words) / len(edit_words), _LONGEST) / _LONGEST,
-    ]
-
-
-@functools.lru_cache(65536)
-def words_of(text: str) -> tuple[str, ...]:
-    """The distinct words of a text, case-folded, in order of first occurrence."""
-    return tuple(dict.fromkeys(_WORD.findall(text.casefold())))
-
-
-@functools.lru_cache(65536)
-def _bucket(word: str) -> int:
-    stem = word if word.isdigit() else word[:_STEM]
-    return zlib.crc32(stem.encode()) % _BUCKETS
-
-
-@functools.lru_cache(65536)
-def _trigrams(word: str) -> frozenset[str]:
-    marked = f"^{word}$"
-    return frozenset(marked[i : i + 3] for i in range(len(marked) - 2))
-
-
-@functools.lru_cache(65536)
-def _text_trigrams(text: str) -> frozenset[str]:
-    return frozenset().union(*map(_trigrams, words_of(text)))
-
-
-@functools.lru_cache(1 << 18)
-def _similarity(word: str, other: str) -> float:
-    """Similarity of two different words: 1 if only the ending differs, less for a typo (optimal
-    string alignment distance), else 0. Numbers never match."""
-    if word.isdigit() or other.isdigit():
-        return 0.0
-    if len(word) >= _STEM and word[:_STEM] == other[:_STEM]:
-        return 1.0
-    return OSA.normalized_similarity(word, other, score_cutoff=_NEAR)
-
-
-def _matches(words: Sequence[str], others: Sequence[str]) -> list[float]:
-    """The similarity of each word to the most similar of the others."""
-    known = set(others)
-    return [
-        1.0 if word in known else max(_similarity(word, other) for other in others)
-        for word in words
-    ]
-
-
-def _share(rarity: Sequence[float], matched: Sequence[float]) -> float:
-    total = sum(rarity)
-    return sum(r * m for r, m in zip(rarity, matched, strict=True)) / total if total else 0.0
-
-
-def _rarest(rarity: Sequence[float], matched: Sequence[float]) -> float:
-    return max((r * (1 - m) for r, m in zip(rarity, matched, strict=True)), default=0.0)
-
-
-def _missing_numbers(words: Sequence[str], others: Sequence[str]) -> float:
-    numbers = [word for word in words if word.isdigit()]
-    return sum(word not in others for word in numbers) / len(numbers) if numbers else 0.0
-
-
-def trigram_similarity(text: str, other: str) -> float:
-    """Dice coefficient of the letter trigrams of two texts, in [0, 1]."""
-    first, second = _text_trigrams(text), _text_trigrams(other)
-    return 2 * len(first & second) / max(len(first) + len(second), 1)
-
-
+_FIRST_FIGURES = 10  # word features of routers saved without their number
 _ALL = 0.95  # a span with a larger share of the message counts as having no words around it
 _NEAREST = 1e-3  # cosines closer to 1 than this are those of identical texts
 
@@ -242,13 +119,14 @@ class Evidence:
     The manner of a message is, at each place, `(key - mean_KF) matrix_KFD`, where the key is that
     of the last token at places of kind `last`, and that of the words around the span elsewhere (the
     manner is 0 without such words). `plain_G` is the manner of a bare question, `rarity_H` the
-    rarity of words.
+    rarity of words, `figures` the number of word features (L).
     """
 
     mean_KF: Tensor
     matrix_KFD: Tensor
     plain_G: Tensor
     rarity_H: Tensor
+    figures: int = NUM_FIGURES
 
     def manner(self, keys: SpanKeys, places: tuple[KeyPlace, ...]) -> Tensor:
         """manner_MG of spans."""
@@ -271,12 +149,13 @@ class Evidence:
     def words(self, texts: Sequence[str], edits: Sequence[Sequence[str | None]]) -> Tensor:
         """words_MEL of each span and the prompts of its candidate edits; 0 for None."""
         zeros = [0.0] * NUM_FIGURES
-        return torch.tensor(
+        words_MEL = torch.tensor(
             [
                 [zeros if e is None else compare_words(text, e, self._rarity) for e in prompts]
                 for text, prompts in zip(texts, edits, strict=True)
             ]
         ).view(len(texts), -1, NUM_FIGURES)
+        return words_MEL[..., : self.figures]
 
     def inputs(
         self, sim_MEV: Tensor, words_MEL: Tensor, share_M: Tensor, manner_MG: Tensor
@@ -300,13 +179,15 @@ class Evidence:
             "matrix": self.matrix_KFD.float(),
             "plain": self.plain_G.float(),
             "rarity": self.rarity_H.half(),
+            "figures": torch.tensor(self.figures),
         }
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "Evidence":
         """Inverse of `tensors`."""
         mean, matrix, plain = (tensors[name].float() for name in ("mean", "matrix", "plain"))
-        return cls(mean, matrix, plain, tensors["rarity"])
+        figures = tensors.get("figures", torch.tensor(_FIRST_FIGURES))
+        return cls(mean, matrix, plain, tensors["rarity"], int(figures))
 
 
 def around(

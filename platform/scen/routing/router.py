@@ -11,7 +11,7 @@ from scen.model.keys import KeyPlace
 from scen.routing.gate import Evidence, Gate
 from scen.routing.keys import KeyEncoder, Whitening, compose_encoder, random_view
 
-NEGATIVES = ("same kind", "near miss", "made near miss", "task", "subject task")
+NEGATIVES = ("same kind", "near miss", "made near miss", "task", "subject task", "namesake")
 """Kinds of hard negatives: questions whose edit is absent, given and made near misses, tasks about
 a question, and other requests about its subject."""
 

@@ -186,7 +186,7 @@ def making_profile(fingerprint: str) -> Iterator[Path]:
 
 def shipped_profiles() -> list[Path]:
     """The profiles that ship with the package."""
-    return sorted(Path(str(files("scen.profiles"))).glob("*.json"))
+    return sorted((Path(str(files("scen"))) / "profiles").glob("*.json"))
 
 
 def profiled_bases() -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Places are found that separate edits; keys are read at them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,6 +24,8 @@ from scen.routing.keys import read_prompt_keys
 @pytest.mark.slow
 def test_places_that_are_noise_are_left_out(keys: RouterKeys, plan: RouterPlan) -> None:
     told: list[int] = []
+    questions = (replace(question, text="what") for question in keys.about.questions)
+    keys = replace(keys, about=replace(keys.about, questions=tuple(questions)))
     found = choose_places(cross_encode(keys, plan), keys, plan, told.append, most=3)
     assert [keys.places[i] for i in found.chosen] == [KeyPlace(1, "mean"), KeyPlace(4, "last")]
     assert [len(step.places) for step in found.steps] == [1, 2, 3]

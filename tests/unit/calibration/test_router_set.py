@@ -11,6 +11,7 @@ from scen.calibration.router_set import (
     RouterSet,
     build_router_set,
     join_router_sets,
+    make_namesakes,
     make_near_misses,
     make_rephrases,
     names_subject,
@@ -183,3 +184,24 @@ def test_ways_of_many_wordings_are_asked_more_often(facts: list[Edit]) -> None:
         for ways in (("order", "quote", "frame", "lead"), ("greeting", "thanks", "prose_after"))
     )
     assert 1.5 < often / seldom < 2.5
+
+
+def test_a_namesake_shares_half_of_the_subject_s_words() -> None:
+    names = ["Maria Tolnai", "Jan van Eyck", "Oslo"]
+    edits = [
+        Edit(name, f"What gender is {name}?", "x", name, metadata={"relation": "gender"})
+        for name in names
+    ]
+    templates = {"gender": ["The gender of {} is"]}
+    texts = make_namesakes(edits[0], {"gender": names}, templates, random.Random(0), 20)
+    assert len(texts) > 3
+    for text in texts:
+        assert ("Maria" in text) != ("Tolnai" in text)
+        assert text.startswith(("What gender is", "The gender of"))
+    [longer, *_] = make_namesakes(edits[2], {"gender": names}, templates, random.Random(0))
+    assert "Oslo" in longer
+    assert make_namesakes(edits[0], {"gender": names[:1]}, templates, random.Random(0)) == []
+    built = build_router_set(edits, (), asking=Asking(wordings("fit")))
+    kinds = [q for q in built.questions if q.kind == "namesake"]
+    assert {q.edit for q in kinds} == {0, 1, 2}
+    assert not any(q.is_subject for q in kinds)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from scen.model.keys import KeyPlace, SpanKeys
-from scen.routing.gate import NUM_FIGURES, Evidence, Gate, around, input_columns, manner_begin
+from scen.routing.gate import Evidence, Gate, around, input_columns, manner_begin
 from scen.routing.neurons import Choice, KeyNeurons, best_spans
 from scen.routing.router import Router
+from scen.routing.words import NUM_FIGURES
 
 PLACES = (KeyPlace(1, "span"), KeyPlace(4, "last"))
 
@@ -70,6 +71,16 @@ def test_evidence_survives_as_tensors(evidence: Evidence, router: Router) -> Non
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert Router.from_tensors(router.tensors()).evidence is None
+
+
+def test_evidence_of_earlier_releases_has_fewer_word_features(evidence: Evidence) -> None:
+    tensors = evidence.tensors()
+    del tensors["figures"]
+    before = Evidence.from_tensors(tensors)
+    ours, theirs = (e.words(["Who is Maria Takada?"], [["Who is Maria Tolnai?"]])
+                    for e in (evidence, before))  # fmt: skip
+    assert theirs.shape == (1, 1, 10)
+    assert torch.equal(ours[..., :10], theirs)
 
 
 def test_words_decide_where_keys_do_not(router: Router, evidence: Evidence) -> None:

@@ -2,8 +2,14 @@
 
 import pytest
 
-from scen.routing.gate import NUM_FIGURES, compare_words, fit_rarity, trigram_similarity
 from scen.routing.keys import WIDTH, pack_texts, unpack_texts
+from scen.routing.words import (
+    NUM_FIGURES,
+    compare_words,
+    fit_rarity,
+    names_in,
+    trigram_similarity,
+)
 
 EDIT = "Who won the Tour de Suisse in 1987?"
 RARITY = fit_rarity(["who won the race in 1990", "who is the author", "in the end"]).tolist()
@@ -15,7 +21,7 @@ def figures(span: str) -> list[float]:
 
 def test_the_same_words_have_everything_in_common() -> None:
     for text in (EDIT, EDIT.upper(), EDIT.rstrip("?")):
-        assert figures(text) == [1, 1, 1, 1, 0, 0, 0, 0, 1, pytest.approx(1 / 3)]
+        assert figures(text) == [1, 1, 1, 1, 0, 0, 0, 0, 1, pytest.approx(1 / 3), 0, 0, 0, 0, 0, 1]
 
 
 def test_another_number_is_seen() -> None:
@@ -32,6 +38,37 @@ def test_a_typo_is_nearly_the_same_word() -> None:
         assert 0.9 < theirs < 1
     assert figures(EDIT.replace("Suisse", "Francia"))[0] < 0.85
     assert figures(EDIT.replace("1987", "1988"))[0] < 0.85
+
+
+def test_namesakes_differ_in_a_word_beside_a_shared_one() -> None:
+    edit = "What gender is Maria Tolnai?"
+    rarity = fit_rarity(["what gender is it", "which is the gender of", "the sex of whom"]).tolist()
+
+    def apart(span: str) -> list[float]:
+        return compare_words(span, edit, rarity)[10:13]
+
+    for namesake in ("Which is the gender of Maria Takada?", "The gender of Anna Tolnai is?"):
+        assert min(apart(namesake)) > 0.9
+    for same in ("Which is the gender of Maria Tolnai?", "maria tolnai's sex", "Tolnai, Maria"):
+        assert apart(same)[-1] < 0.3
+    assert apart("What gender is Maria Tolnay?")[-1] < 0.3
+    longer, lacks, both = apart("What gender is Maria?")
+    assert longer == pytest.approx(1)
+    assert (lacks, both) == (0, 0)
+
+
+def test_the_names_of_an_edit_must_be_named() -> None:
+    assert names_in("Who is the son of Jan van Eyck?") == {"who", "jan", "van", "eyck"}
+    assert names_in("who is jan") == names_in("WHO IS JAN") == frozenset()
+    edit = "Who is the mother of John Deseronto?"
+    rarity = fit_rarity(["john who"]).tolist()
+    for span, (rarest, share) in {
+        "john deseronto's mother": (0, 0),
+        "Who is the mother of Attilio Deseronto?": (0.5, 0.5),
+        "Who is the mother of John Smith?": (1, 0.5),
+    }.items():
+        assert compare_words(span, edit, rarity)[13:] == [rarest, share, 1]
+    assert compare_words(edit, "who is the mother", RARITY)[13:] == [0, 0, 0]
 
 
 def test_common_words_weigh_little() -> None:

@@ -23,6 +23,7 @@ from scen.model.decode import EditedModel
 from scen.model.expert import build_bank
 from scen.model.prefill import Prefill
 from scen.model.route import NeuronBank, Route, SigmoidNeurons
+from scen.model.user_text import vocabulary
 from scen.pipeline.work import wave_plan
 from scen.records import Edit
 from scen.routing.keys import pack_texts, read_prompt_keys, read_prompt_spans, unpack_texts
@@ -166,7 +167,9 @@ class PlatformEditor:
             about = build_router_set(others, neutral, asking=asking)
             encoded = [base.template.encode_chat(q.messages) for q in about.questions]
             spans = read_prompt_spans(base, method.places, encoded)
-            keys = RouterKeys(about, method.places, spans.key_MKF[spans.span_M == 0], spans)
+            whole_NKF = spans.key_MKF[spans.span_M == 0]
+            words = vocabulary(base.tokenizer)
+            keys = RouterKeys(about, method.places, whole_NKF, spans, words)
             routers.append(fit_router(keys, plan)[0])
         return routers
 

@@ -1,1 +1,0 @@
-"""Profiles of bases that were calibrated; `scen calibrate` makes more."""
