@@ -128,6 +128,18 @@ def used_questions(keys: RouterKeys, used_E: Tensor) -> Tensor:
     return torch.where(edit_N >= 0, used_E[edit_N.clamp_min(0)], True)
 
 
+def texts_by_edit(keys: RouterKeys, used_E: Tensor) -> list[str]:
+    """The questions about each of these edits (bool) as one text, and each unrelated question: a
+    name is not common because it is asked about in many ways."""
+    texts, asked_N = keys.all_spans().texts, question_rows(keys)
+    used_N = used_questions(keys, used_E).nonzero().squeeze(1)
+    joined: dict[tuple[int, int], list[str]] = {}
+    for number, row in zip(used_N.tolist(), asked_N[used_N].tolist(), strict=True):
+        edit = keys.about.questions[number].edit
+        joined.setdefault((edit, number if edit < 0 else 0), []).append(texts[row])
+    return [" ".join(parts) for parts in joined.values()]
+
+
 def _views(white_NKF: Tensor, class_N: Tensor, width: int) -> Tensor:
     return torch.stack([fit_view(white_NF, class_N, width) for white_NF in white_NKF.unbind(1)])
 

@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 from scen.calibration.fit_encoder import (
     RouterKeys,
     question_rows,
+    texts_by_edit,
     thinned,
     used_questions,
     within_class,
@@ -123,20 +124,8 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
         matrices.append(matrix_FD)
         bare_ND = (key_NF[keys.of("prompt")] - mean_F) @ matrix_FD
         plain.append(bare_ND.mean(0) if place.kind == "last" else torch.zeros(MANNER))
-    rarity_H = fit_rarity(_texts_by_edit(keys, used_E), keys.vocabulary)
+    rarity_H = fit_rarity(texts_by_edit(keys, used_E), keys.vocabulary)
     return Evidence(torch.stack(means), torch.stack(matrices), torch.cat(plain), rarity_H)
-
-
-def _texts_by_edit(keys: RouterKeys, used_E: Tensor) -> list[str]:
-    """The questions about each of these edits (bool) as one text, and each unrelated question: a
-    name is not common because it is asked about in many ways."""
-    texts, asked_N = keys.all_spans().texts, question_rows(keys)
-    used_N = used_questions(keys, used_E).nonzero().squeeze(1)
-    joined: dict[tuple[int, int], list[str]] = {}
-    for number, row in zip(used_N.tolist(), asked_N[used_N].tolist(), strict=True):
-        edit = keys.about.questions[number].edit
-        joined.setdefault((edit, number if edit < 0 else 0), []).append(texts[row])
-    return [" ".join(parts) for parts in joined.values()]
 
 
 def _kinds_of_messages(keys: RouterKeys) -> tuple[Tensor, int]:
