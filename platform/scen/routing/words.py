@@ -134,10 +134,10 @@ def _matches(words: Sequence[str], others: tuple[str, ...]) -> list[float]:
         elif word.isdigit():
             matched.append(0.0)
         else:
-            found = process.extractOne(
+            nearest = process.extractOne(
                 word, spelt, scorer=OSA.normalized_similarity, processor=None, score_cutoff=_NEAR
             )
-            matched.append(found[1] if found else 0.0)
+            matched.append(nearest[1] if nearest else 0.0)
     return matched
 
 
