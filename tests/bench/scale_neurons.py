@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.report import emit, timed
-from bench.scale_stream import ScaleRun
+from bench.scale_stream import ScaleRun, read_codes
 from scen.config import load_config
 from scen.data.read import read_prompts
 from scen.fs import Storage
@@ -74,9 +74,8 @@ def read_real_keys(run: ScaleRun, store: OpenStore, prompts: int) -> RealKeys:
     for begin in range(0, len(edits), WAVE):
         path = run.folder / f"keys-{begin:07d}.safetensors"
         if not path.exists():
-            keys = _read(store.base, encoder, [e.prompt for e in edits[begin : begin + WAVE]])
-            whole = keys.take((keys.span_M == 0).nonzero().squeeze(1))
-            parts = {"code": encoder(whole.key_MKF), "text": pack_texts(whole.texts)}
+            code_EKC, new = read_codes(store.base, encoder, edits[begin : begin + WAVE])
+            parts = {"code": code_EKC, "text": pack_texts(new)}
             save_file(parts, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
         parts = load_file(path)

@@ -35,7 +35,7 @@ from scen.pipeline.plan import Wave
 from scen.pipeline.runtime import Runtime
 from scen.records import Edit, digest_json
 from scen.routing.key_bank import Codes
-from scen.routing.keys import read_prompt_spans
+from scen.routing.keys import KeyEncoder, read_prompt_spans
 from scen.routing.neurons import KeyNeurons, NeuronBuffer, best_spans
 from scen.samples import sample_path
 from scen.snapshot.open import OpenStore, create_store, open_store
@@ -249,6 +249,16 @@ def _shares(kind: str, outcomes: Sequence[Outcome]) -> dict[str, float]:
     }
 
 
+def read_codes(
+    base: Base, encoder: KeyEncoder, edits: Sequence[Edit]
+) -> tuple[Tensor, Sequence[str]]:
+    """code_EKC of the edits' prompts, and these in the form that is routed."""
+    encoded = [base.template.encode_prompt(edit.prompt) for edit in edits]
+    spans = read_prompt_spans(base, encoder.places, encoded)
+    whole = spans.take((spans.span_M == 0).nonzero().squeeze(1))
+    return encoder(whole.key_MKF.float()), whole.texts
+
+
 def route_by_size(run: ScaleRun, store: OpenStore, sizes: Sequence[int]) -> list[dict[str, float]]:
     """Percents by routing alone among the first so many edits of the stream, trained or not;
     printed, and returned: `own` and `another` of rephrases of those edits, false activation of the
@@ -257,14 +267,12 @@ def route_by_size(run: ScaleRun, store: OpenStore, sizes: Sequence[int]) -> list
     assert router is not None
     probes = questions(run, store.base, stream)
     place = {edit.id: i for i, edit in enumerate(stream)}
-    encoder, encode = router.encoder, store.base.template.encode_prompt
+    encoder = router.encoder
     codes, texts = list[Tensor](), list[str]()
     for begin in range(0, len(stream), _CHUNK):
-        prompts = [encode(edit.prompt) for edit in stream[begin : begin + _CHUNK]]
-        spans = read_prompt_spans(store.base, encoder.places, prompts)
-        whole = spans.take((spans.span_M == 0).nonzero().squeeze(1))
-        codes.append(encoder(whole.key_MKF.float()))
-        texts += whole.texts
+        code_EKC, new = read_codes(store.base, encoder, stream[begin : begin + _CHUNK])
+        codes.append(code_EKC)
+        texts += new
     bank = NeuronBuffer(router, len(stream))
     bank.append(Codes.of(torch.cat(codes), encoder.widths), texts)
     keys = read_prompt_spans(

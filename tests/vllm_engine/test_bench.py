@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.small_run import least, run_bench
+from scen.model.base import pick_dtype
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -31,5 +33,6 @@ def test_routes_are_compared_question_by_question(folder: Path) -> None:
     [row] = run_bench("bench_serve.py", "--routes", 4, "--base", folder)
     assert row["questions"] == 10
     assert row["alike"] == 10
-    # In bfloat16, where `auto` picks it, two engines' keys agree to about two digits.
-    assert row["score_apart_max"] < 0.02
+    # In bfloat16 the keys of two engines agree to about two digits.
+    is_exact = pick_dtype("auto", torch.device("cpu")) == torch.float32
+    assert row["score_apart_max"] < (1e-3 if is_exact else 0.02)

@@ -128,10 +128,10 @@ def used_questions(keys: RouterKeys, used_E: Tensor) -> Tensor:
     return torch.where(edit_N >= 0, used_E[edit_N.clamp_min(0)], True)
 
 
-def texts_by_edit(keys: RouterKeys, used_E: Tensor) -> list[str]:
+def texts_by_edit(keys: RouterKeys, used_E: Tensor, asked_N: Tensor) -> list[str]:
     """The questions about each of these edits (bool) as one text, and each unrelated question: a
-    name is not common because it is asked about in many ways."""
-    texts, asked_N = keys.all_spans().texts, question_rows(keys)
+    name is not common because it is asked about in many ways. `asked_N` are the `question_rows`."""
+    texts = keys.all_spans().texts
     used_N = used_questions(keys, used_E).nonzero().squeeze(1)
     joined: dict[tuple[int, int], list[str]] = {}
     for number, row in zip(used_N.tolist(), asked_N[used_N].tolist(), strict=True):

@@ -124,7 +124,7 @@ def fit_evidence(keys: RouterKeys, used_E: Tensor, shrinkage: float) -> Evidence
         matrices.append(matrix_FD)
         bare_ND = (key_NF[keys.of("prompt")] - mean_F) @ matrix_FD
         plain.append(bare_ND.mean(0) if place.kind == "last" else torch.zeros(MANNER))
-    rarity_H = fit_rarity(texts_by_edit(keys, used_E), keys.vocabulary)
+    rarity_H = fit_rarity(texts_by_edit(keys, used_E, asked_N), keys.vocabulary)
     return Evidence(torch.stack(means), torch.stack(matrices), torch.cat(plain), rarity_H)
 
 

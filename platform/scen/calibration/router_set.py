@@ -313,12 +313,14 @@ def make_namesakes(
     known = {normalise(name) for name in (subject, *others)}
     own = [t.replace(subject, "{}") for t in (edit.prompt, *(r.text for r in edit.rephrases))]
     asked = [text for text in [*own, *templates.get(_relation(edit), ())] if "{}" in text]
+    if not asked:
+        return []
     made: list[str] = []
     for _ in range(count):
         pair = [subject, rng.choice(others)]
         rng.shuffle(pair)
         name = join_names(*pair)
-        if asked and not repeats_a_word(name) and normalise(name) not in known:
+        if not repeats_a_word(name) and normalise(name) not in known:
             made.append(rng.choice(asked).replace("{}", name))
     return list(dict.fromkeys(made))
 

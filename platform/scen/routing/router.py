@@ -13,7 +13,7 @@ from scen.routing.keys import KeyEncoder, Whitening, compose_encoder, random_vie
 
 NEGATIVES = ("same kind", "near miss", "made near miss", "task", "subject task", "namesake")
 """Kinds of hard negatives: questions whose edit is absent, given and made near misses, tasks about
-a question, and other requests about its subject."""
+a question, other requests about its subject, and questions about namesakes of it."""
 
 _DEFAULT_WIDTH = 512
 
