@@ -1,7 +1,10 @@
 """What a block takes of the machine: seen while it runs, and not longer."""
 
+import mmap
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -14,6 +17,18 @@ def spend(seconds: float) -> None:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         sum(range(1000))
+
+
+@contextmanager
+def holding(megabytes: int) -> Iterator[None]:
+    """Hold this much memory straight from the system: an allocator may reuse what it has kept."""
+    held = mmap.mmap(-1, megabytes * 1_000_000)
+    for start in range(0, len(held), mmap.PAGESIZE):
+        held[start] = 1
+    try:
+        yield
+    finally:
+        held.close()
 
 
 def watched(busy: bool) -> float:
@@ -30,10 +45,8 @@ def test_work_is_distinguished_from_waiting() -> None:
 
 def test_looks_have_their_time_and_memory() -> None:
     began = time.time()
-    with SystemWatch(interval_s=0.02) as watch:
-        held = torch.ones(20_000_000)  # 80 MB
+    with SystemWatch(interval_s=0.02) as watch, holding(megabytes=80):
         time.sleep(0.2)
-        del held
     rows = watch.rows()
     assert len(rows) >= 4
     assert began - 1 < rows[0]["at"] < rows[-1]["at"] < time.time() + 1
@@ -44,9 +57,8 @@ def test_looks_have_their_time_and_memory() -> None:
 
 def test_a_long_block_has_no_more_rows_than_fit() -> None:
     with SystemWatch(interval_s=0.001) as watch:
-        held = torch.ones(20_000_000)
-        time.sleep(0.1)
-        del held
+        with holding(megabytes=80):
+            time.sleep(0.1)
         time.sleep(0.5)
     rows = watch.rows()
     assert 30 < len(rows) <= 65
