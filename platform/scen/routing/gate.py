@@ -15,10 +15,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, softplus
 
 from scen.model.keys import KeyPlace, SpanKeys
-from scen.routing.words import NUM_FIGURES, compare_words
+from scen.routing.words import NUM_FIGURES, Rarity, compare_words
 
 _SPREAD = 3.0  # cosines differ by tenths; the hidden units need a wider range
 
@@ -168,9 +168,8 @@ class Evidence:
         return torch.cat([sim_MEV, distance_MEV, words_MEL.to(sim_MEV), shared.to(sim_MEV)], -1)
 
     @cached_property
-    def _rarity(self) -> list[float]:
-        rarity: list[float] = self.rarity_H.tolist()
-        return rarity
+    def _rarity(self) -> Rarity:
+        return Rarity(self.rarity_H)
 
     def tensors(self) -> dict[str, Tensor]:
         """The evidence as named tensors."""
@@ -188,6 +187,19 @@ class Evidence:
         mean, matrix, plain = (tensors[name].float() for name in ("mean", "matrix", "plain"))
         figures = tensors.get("figures", torch.tensor(_FIRST_FIGURES))
         return cls(mean, matrix, plain, tensors["rarity"], int(figures))
+
+
+def share_among(score_ME: Tensor, is_part_ME: Tensor) -> Tensor:
+    """The scores of candidates that a span names in part only (bool), given the other candidates: a
+    part of a name that several edits bear asks for none of them.
+
+    The gate's log-odds are those of a candidate alone. Of all candidates at most one is meant, so
+    its log-odds among them are `score - softplus(logsumexp of the others' scores)`.
+    """
+    self_EE = torch.eye(score_ME.shape[-1], dtype=torch.bool, device=score_ME.device)
+    others_ME = score_ME[:, None].masked_fill(self_EE, -torch.inf).logsumexp(-1)
+    shared_ME = score_ME - softplus(others_ME)
+    return shared_ME.where(is_part_ME.to(score_ME.device), score_ME)
 
 
 def around(

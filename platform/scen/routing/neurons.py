@@ -15,10 +15,12 @@ from scen.errors import ConfigError
 from scen.model.keys import SpanKeys, read_span_keys
 from scen.model.prefill import Prefill
 from scen.model.route import Route
+from scen.routing.gate import share_among
 from scen.routing.key_bank import UNIT, Codes, KeyBank, RowBuffer
 from scen.routing.keys import KeyEncoder
 from scen.routing.router import Router
 from scen.routing.search import Search, build_search
+from scen.routing.words import names_in_part
 
 NO_TEXT = ""
 """The text of an edit whose words are unknown: it overlaps with no span."""
@@ -221,12 +223,14 @@ class KeyNeurons:
             return Choice.empty(len(code_BKC), k, encoder.num_views)
         row_BE = self.search.search(encoder.search_key(code_BKC), k)[1]
         sim_BEV = encoder.compare(code_BKC, self.codes.take(row_BE.clamp_min(0), encoder.widths))
-        x_BEI = sim_BEV
+        x_BEI, is_part_BE = sim_BEV, torch.zeros_like(row_BE, dtype=torch.bool)
         if evidence is not None and around is not None:
             edits = [[self.texts[r] if r >= 0 else None for r in rows] for rows in row_BE.tolist()]
             words_BEL = evidence.words(around.texts, edits)
             x_BEI = evidence.inputs(sim_BEV, words_BEL, around.share_M, around.manner_MG)
+            is_part_BE = names_in_part(words_BEL)
         score_BE = self.router.gate(x_BEI).masked_fill(row_BE < 0, -torch.inf)
+        score_BE = share_among(score_BE, is_part_BE)
         index_BE = torch.searchsorted(self.row_E, row_BE).masked_fill(row_BE < 0, -1)
         score_BE, place_BE = score_BE.sort(dim=1, descending=True, stable=True)
         sim_BEV = sim_BEV.gather(1, place_BE[..., None].expand_as(sim_BEV))

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from rapidfuzz import process
@@ -21,12 +22,14 @@ from torch import Tensor
 NUM_FIGURES = 16
 """L, the number of word features."""
 
+_MISSING_NAME = 13  # index of the feature: the rarest word of the edit's names that is missing
 _BUCKETS = 1 << 18
 _STEM = 6  # leading letters that identify a word: endings are ignored
 _WORD = re.compile(r"[^\W_]+")
 _NEAR = 0.6  # similarity below which two words count as unrelated
 _PARTICLE = 3  # letters of a word within a name that is not capitalised, such as of, de, van
 _BEGINS = 0.3  # rarity from which the first word of a text may be a name
+_NAMED = 0.5  # rarity that a word of a name has at least
 _COMMON = 0.4  # rarity below which a word is hardly part of a name
 _LONGEST = 3.0  # length of a span relative to the edit at which the feature saturates
 
@@ -55,7 +58,28 @@ def fit_rarity(texts: Iterable[str], vocabulary: Sequence[str] = ()) -> Tensor:
     return rarity_H.square().half()
 
 
-def compare_words(span: str, edit: str, rarity: Sequence[float]) -> list[float]:
+class Rarity:
+    """The rarity of words in [0, 1], looked up in rarity_H."""
+
+    def __init__(self, rarity_H: Tensor) -> None:
+        self._buckets: list[float] = rarity_H.tolist()
+
+    def __getitem__(self, word: str) -> float:
+        return self._buckets[_bucket(word, len(self._buckets))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text as it is compared: its distinct words in order of first occurrence with their rarity,
+    those that belong to names, and letter trigrams."""
+
+    words: tuple[str, ...]
+    rarity: tuple[float, ...]
+    is_named: tuple[bool, ...]
+    trigrams: frozenset[str]
+
+
+def compare_words(span: str, edit: str, rarity: Rarity) -> list[float]:
     """The L word features of a span and an edit's prompt, all in [0, 1].
 
     Shares, weighted by rarity, of the edit's words that occur in the span and vice versa; the same
@@ -64,35 +88,45 @@ def compare_words(span: str, edit: str, rarity: Sequence[float]) -> list[float]:
     of the span; the rarest word beside a shared one that the other lacks, of either and of both
     (see `_apart`); and what the span lacks of the names in the edit (see `_missing_names`).
     """
-    span_words, edit_words = words_of(span), words_of(edit)
-    if not span_words or not edit_words:
+    spoken, known = _read(span, rarity), _read(edit, rarity)
+    if not spoken.words or not known.words:
         return [0.0] * NUM_FIGURES
-    span_rarity = [rarity[_bucket(word, len(rarity))] for word in span_words]
-    edit_rarity = [rarity[_bucket(word, len(rarity))] for word in edit_words]
-    span_matches = _matches(span_words, edit_words)
-    edit_matches = _matches(edit_words, span_words)
-    span_trigrams, edit_trigrams = _text_trigrams(span), _text_trigrams(edit)
-    shared = len(span_trigrams & edit_trigrams)
+    span_matches = _matches(spoken.words, known.words)
+    edit_matches = _matches(known.words, spoken.words)
+    shared = len(spoken.trigrams & known.trigrams)
+    span_lacks = [r * (1 - m) for r, m in zip(spoken.rarity, span_matches, strict=True)]
+    edit_lacks = [r * (1 - m) for r, m in zip(known.rarity, edit_matches, strict=True)]
     return [
-        _share(edit_rarity, edit_matches),
-        _share(span_rarity, span_matches),
-        shared / len(edit_trigrams),
-        shared / len(span_trigrams),
-        _missing_numbers(edit_words, span_words),
-        _missing_numbers(span_words, edit_words),
-        _rarest(edit_rarity, edit_matches),
-        _rarest(span_rarity, span_matches),
-        float(span_words[0] == edit_words[0]),
-        min(len(span_words) / len(edit_words), _LONGEST) / _LONGEST,
-        *_apart(
-            _beside(edit_words, edit_rarity, edit_matches),
-            _beside(span_words, span_rarity, span_matches),
-        ),
-        *_missing_names(names_in(edit), edit_words, edit_rarity, edit_matches),
+        _share(known.rarity, edit_matches),
+        _share(spoken.rarity, span_matches),
+        shared / len(known.trigrams),
+        shared / len(spoken.trigrams),
+        _missing_numbers(known.words, spoken.words),
+        _missing_numbers(spoken.words, known.words),
+        max(edit_lacks),
+        max(span_lacks),
+        float(spoken.words[0] == known.words[0]),
+        min(len(spoken.words) / len(known.words), _LONGEST) / _LONGEST,
+        *_apart(_beside(known, edit_lacks), _beside(spoken, span_lacks)),
+        *_missing_names(known, edit_matches),
     ]
 
 
-@functools.lru_cache(65536)
+@functools.lru_cache(32768)
+def _read(text: str, rarity: Rarity) -> _Text:
+    words, names = words_of(text), _names_in(text)
+    rarities = tuple(rarity[word] for word in words)
+    return _Text(
+        words,
+        rarities,
+        tuple(
+            word in names and (i > 0 or r > _BEGINS)  # a first word such as What is no name
+            for i, (word, r) in enumerate(zip(words, rarities, strict=True))
+        ),
+        _text_trigrams(text),
+    )
+
+
 def words_of(text: str) -> tuple[str, ...]:
     """The distinct words of a text, case-folded, in order of first occurrence."""
     return tuple(dict.fromkeys(_WORD.findall(text.casefold())))
@@ -110,7 +144,6 @@ def _trigrams(word: str) -> frozenset[str]:
     return frozenset(marked[i : i + 3] for i in range(len(marked) - 2))
 
 
-@functools.lru_cache(65536)
 def _text_trigrams(text: str) -> frozenset[str]:
     return frozenset().union(*map(_trigrams, words_of(text)))
 
@@ -146,20 +179,14 @@ def _share(rarity: Sequence[float], matched: Sequence[float]) -> float:
     return sum(r * m for r, m in zip(rarity, matched, strict=True)) / total if total else 0.0
 
 
-def _rarest(rarity: Sequence[float], matched: Sequence[float]) -> float:
-    return max((r * (1 - m) for r, m in zip(rarity, matched, strict=True)), default=0.0)
-
-
-def _beside(
-    words: Sequence[str], rarity: Sequence[float], matched: Sequence[float]
-) -> dict[str, float]:
+def _beside(text: _Text, lacks: Sequence[float]) -> dict[str, float]:
     """For each word, unless it is very common, the rarity of the rarer of its two neighbours, as
     far as the other text lacks it."""
-    missing = [0.0, *(r * (1 - m) for r, m in zip(rarity, matched, strict=True)), 0.0]
-    sides = zip(missing, missing[2:], strict=False)
+    padded = [0.0, *lacks, 0.0]
+    sides = map(max, padded, padded[2:])
     return {
-        word: min(1.0, r / _COMMON) * max(before, after)
-        for word, r, (before, after) in zip(words, rarity, sides, strict=True)
+        word: side if r >= _COMMON else side * r / _COMMON
+        for word, r, side in zip(text.words, text.rarity, sides, strict=True)
     }
 
 
@@ -174,8 +201,7 @@ def _apart(edit: dict[str, float], span: dict[str, float]) -> tuple[float, float
     )
 
 
-@functools.lru_cache(65536)
-def names_in(text: str) -> frozenset[str]:
+def _names_in(text: str) -> frozenset[str]:
     """The words of the names in a text, case-folded: those with a capital or a digit, and short
     words between two of them. The first word is one of them; none in a text without lower case."""
     if not any(letter.islower() for letter in text):
@@ -187,23 +213,25 @@ def names_in(text: str) -> frozenset[str]:
     return frozenset(w.casefold() for w, is_named in zip(words, named, strict=True) if is_named)
 
 
-def _missing_names(
-    names: frozenset[str],
-    words: Sequence[str],
-    rarity: Sequence[float],
-    matched: Sequence[float],
-) -> tuple[float, float, float]:
-    """The rarest word of the names that is missing, at least half as rare as can be; the share of
-    these words that is; and whether there are any. A first word that is common, such as What, does
-    not count."""
-    lacks = [
-        (max(r, 0.5) * (1 - m), 1 - m)
-        for i, (word, r, m) in enumerate(zip(words, rarity, matched, strict=True))
-        if word in names and (i > 0 or r > _BEGINS)
+def _missing_names(edit: _Text, matched: Sequence[float]) -> tuple[float, float, float]:
+    """The rarest word of the edit's names that is missing; the share of these words that is; and
+    whether there are any."""
+    missing = [
+        (max(r, _NAMED) * (1 - m), 1 - m)
+        for r, m, is_named in zip(edit.rarity, matched, edit.is_named, strict=True)
+        if is_named
     ]
-    if not lacks:
+    if not missing:
         return 0.0, 0.0, 0.0
-    return max(rare for rare, _ in lacks), sum(share for _, share in lacks) / len(lacks), 1.0
+    return max(rare for rare, _ in missing), sum(m for _, m in missing) / len(missing), 1.0
+
+
+def names_in_part(words_MEL: Tensor) -> Tensor:
+    """is_part_ME (bool): whether a span lacks a whole word of an edit's names, not just a letter of
+    it. False for word features without names."""
+    if words_MEL.shape[-1] <= _MISSING_NAME:
+        return torch.zeros(words_MEL.shape[:-1], dtype=torch.bool)
+    return words_MEL[..., _MISSING_NAME] >= _NAMED
 
 
 def _missing_numbers(words: Sequence[str], others: Sequence[str]) -> float:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from scen.model.keys import KeyPlace, SpanKeys
-from scen.routing.gate import Evidence, Gate, around, input_columns, manner_begin
+from scen.routing.gate import Evidence, Gate, around, input_columns, manner_begin, share_among
 from scen.routing.neurons import Choice, KeyNeurons, best_spans
 from scen.routing.router import Router
-from scen.routing.words import NUM_FIGURES
+from scen.routing.words import NUM_FIGURES, names_in_part
 
 PLACES = (KeyPlace(1, "span"), KeyPlace(4, "last"))
 
@@ -83,8 +83,9 @@ def test_evidence_of_earlier_releases_has_fewer_word_features(evidence: Evidence
     assert torch.equal(ours[..., :10], theirs)
 
 
-def test_words_decide_where_keys_do_not(router: Router, evidence: Evidence) -> None:
-    """Two edits with one key: the one whose number stands in the question speaks."""
+@pytest.fixture
+def wise(router: Router, evidence: Evidence) -> Router:
+    """A router that goes by the share of the edit's words only."""
     places = len(router.encoder.places)
     narrow = replace(
         evidence,
@@ -95,15 +96,46 @@ def test_words_decide_where_keys_do_not(router: Router, evidence: Evidence) -> N
     inputs = 2 * router.encoder.num_views + NUM_FIGURES + 1 + 2 * places
     gate = Gate.mean(inputs)
     gate.direct_V[:] = 0
-    gate.direct_V[2 * router.encoder.num_views] = 1  # share of the edit's words
-    wise = replace(router, gate=gate, evidence=narrow)
-    key_KF = torch.randn(places, 24, generator=torch.Generator().manual_seed(0))
+    gate.direct_V[2 * router.encoder.num_views] = 1
+    return replace(router, gate=gate, evidence=narrow)
+
+
+def test_words_decide_where_keys_do_not(wise: Router) -> None:
+    """Two edits with one key: the one whose number stands in the question speaks."""
+    key_KF = torch.randn(len(wise.encoder.places), 24, generator=torch.Generator().manual_seed(0))
     texts = ["Who won in 1987?", "Who won in 1988?"]
     neurons = KeyNeurons.build(wise, torch.stack([key_KF, key_KF]), texts)
     for index, text in enumerate(texts):
         assert neurons.choose(key_KF[None], texts=[text]).index_BE[0, 0] == index
         code_BKC = neurons.code(torch.tensor([index]))
         assert neurons.choose_by_code(code_BKC, texts=[text]).index_BE[0, 0] == index
+
+
+def test_part_of_a_name_that_several_bear_asks_for_none_of_them(wise: Router) -> None:
+    key_KF = torch.randn(len(wise.encoder.places), 24, generator=torch.Generator().manual_seed(0))
+    edits = ["Where lives Maria Takada?", "Where lives Bert Takada?"]
+
+    def score(text: str, count: int) -> float:
+        neurons = KeyNeurons.build(wise, key_KF.repeat(count, 1, 1), edits[:count])
+        return float(neurons.choose(key_KF[None], texts=[text]).score_BE[0, 0])
+
+    alone = score("Where lives Takada?", 1)
+    assert 0.5 < alone < 1
+    assert score("Where lives Takada?", 2) < 0
+    assert score(edits[0], 2) == score(edits[0], 1) == 1
+    assert score("Where lives Mria Takada?", 2) == score("Where lives Mria Takada?", 1)
+
+
+def test_scores_of_exclusive_candidates() -> None:
+    score_ME = torch.tensor([[2.0, 1.0, -torch.inf], [3.0, -torch.inf, -torch.inf]])
+    is_part_ME = torch.tensor([[True, False, True], [True, True, True]])
+    shared = share_among(score_ME, is_part_ME)
+    asked = torch.tensor(2.0).exp() / (1 + torch.tensor(1.0).exp())  # odds against all others
+    torch.testing.assert_close(shared[0, 0], asked.log())
+    assert shared[0, 1] == 1
+    assert shared[0, 2] == -torch.inf
+    assert shared[1].tolist() == [3, -torch.inf, -torch.inf]
+    assert not bool(names_in_part(torch.ones(2, 3, 10)).any())
 
 
 def test_the_best_part_of_each_message_counts() -> None:
