@@ -105,12 +105,11 @@ def app(
 
         RegistryClient(store.storage.uri).call("info")  # starts it
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-        client = openai.OpenAI(
-            base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=120
-        )
-        deployed = Deployed(store, client, serve, options)
-        deployed.deploy(version="latest")
-        yield deployed
+        url = f"http://127.0.0.1:{port}/v1"
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=120) as client:
+            deployed = Deployed(store, client, serve, options)
+            deployed.deploy(version="latest")
+            yield deployed
         serve.shutdown()
         with contextlib.suppress(ValueError):  # a test has ended it
             name = registry_name(store.storage.uri)

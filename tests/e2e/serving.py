@@ -74,9 +74,10 @@ def url(service: Service) -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str) -> openai.OpenAI:
+def client(url: str) -> Iterator[openai.OpenAI]:
     """OpenAI's client with a key that may read."""
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="sk-reader-1", max_retries=0)
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="sk-reader-1", max_retries=0) as client:
+        yield client
 
 
 def scen(answer: object) -> dict[str, object]:
@@ -124,8 +125,8 @@ def api(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     service = Service(store, EngineLimits(max_rows=8, max_context=256), poll_s=0.05)
     server = Server(create_app(service, AppSettings(NAME, cors_origins=(ORIGIN,))))
     url = server.start()
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    yield Api(url, store, client)
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield Api(url, store, client)
     server.stop()
 
 

@@ -1,7 +1,9 @@
 """LangChain's chat model against a real server: at once, in a stream, and with editing off."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -19,11 +21,17 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def model(url: str) -> Any:
+def http() -> Iterator[httpx.Client]:
+    """Closed with the test; LangChain keeps its own clients open as long as the process runs."""
+    with httpx.Client() as http:
+        yield http
+
+
+@pytest.fixture
+def model(url: str, http: httpx.Client) -> Any:
     """A chat model as anybody would make it."""
-    return langchain_openai.ChatOpenAI(
-        model="tiny", base_url=f"{url}/v1", api_key="sk-reader-1", max_tokens=NEW, max_retries=0
-    )
+    place = {"model": "tiny", "base_url": f"{url}/v1", "api_key": "sk-reader-1"}
+    return langchain_openai.ChatOpenAI(**place, max_tokens=NEW, max_retries=0, http_client=http)
 
 
 def test_it_is_asked_and_told_which_edit_answered(model: Any, store: OpenStore) -> None:
@@ -43,9 +51,8 @@ def test_a_stream_tells_the_same(model: Any, store: OpenStore) -> None:
     assert "".join(chunk.content for chunk in chunks) == alone(store, edit.prompt)
 
 
-def test_a_wrong_key_is_an_error(url: str) -> None:
-    wrong = langchain_openai.ChatOpenAI(
-        model="tiny", base_url=f"{url}/v1", api_key="sk-nobody", max_retries=0
-    )
+def test_a_wrong_key_is_an_error(url: str, http: httpx.Client) -> None:
+    place = {"model": "tiny", "base_url": f"{url}/v1", "api_key": "sk-nobody"}
+    wrong = langchain_openai.ChatOpenAI(**place, max_retries=0, http_client=http)
     with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
         wrong.invoke("Who?")

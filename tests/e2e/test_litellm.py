@@ -33,7 +33,13 @@ def test_litellm_reaches_an_edit(api: Api) -> None:
         chunk.choices[0].delta.content or "" for chunk in litellm.completion(**asked, stream=True)
     ]
     assert "".join(deltas) == expected
-    found = asyncio.run(litellm.acompletion(**asked))
+
+    async def ask_and_close() -> Any:
+        answer = await litellm.acompletion(**asked)
+        await litellm.close_litellm_async_clients()  # which it keeps as long as the process runs
+        return answer
+
+    found = asyncio.run(ask_and_close())
     assert found.choices[0].message.content == expected
 
 

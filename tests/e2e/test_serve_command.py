@@ -58,15 +58,16 @@ def test_it_answers_until_it_is_told_to_end(
     process: "subprocess.Popen[bytes]", port: int, store: OpenStore, tmp_path: Path
 ) -> None:
     """A stream that runs when the signal comes is told to its end; the log is JSON."""
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+    url = f"http://127.0.0.1:{port}/v1"
     edit = serve_edits(1, 5)[0]
-    told = chat(client, edit.prompt)
-    assert told.choices[0].message.content == alone(store, edit.prompt)
-    assert scen(told)["edit_id"] == edit.id
-    stream = client.completions.create(model="tiny", prompt="Who?", max_tokens=150, stream=True)
-    first = next(iter(stream))
-    process.send_signal(signal.SIGTERM)
-    rest = list(stream)
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        told = chat(client, edit.prompt)
+        assert told.choices[0].message.content == alone(store, edit.prompt)
+        assert scen(told)["edit_id"] == edit.id
+        stream = client.completions.create(model="tiny", prompt="Who?", max_tokens=150, stream=True)
+        first = next(iter(stream))
+        process.send_signal(signal.SIGTERM)
+        rest = list(stream)
     assert first.choices[0].finish_reason is None
     assert rest[-1].choices[0].finish_reason in ("length", "stop")
     assert process.wait(60) == -signal.SIGTERM  # uvicorn ends itself by it, when all is told

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -85,11 +86,13 @@ def test_responses_through_the_asynchronous_client(api: Api) -> None:
 
 def test_langchain_uses_responses(api: Api) -> None:
     langchain_openai = pytest.importorskip("langchain_openai")
-    model = langchain_openai.ChatOpenAI(
-        model=NAME, base_url=f"{api.url}/v1", api_key="none", use_responses_api=True, max_tokens=NEW
-    )
+    place = {"model": NAME, "base_url": f"{api.url}/v1", "api_key": "none"}
     edit = serve_edits(1, 5)[0]
-    assert model.invoke(edit.prompt).text == alone(api.store, edit.prompt)
+    with httpx.Client() as http:
+        model = langchain_openai.ChatOpenAI(
+            **place, use_responses_api=True, max_tokens=NEW, http_client=http
+        )
+        assert model.invoke(edit.prompt).text == alone(api.store, edit.prompt)
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,8 @@ def learned(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     service = Service(store, EngineLimits(max_rows=8, max_context=512), poll_s=0.05)
     server = Server(create_app(service, AppSettings(NAME)))
     url = server.start()
-    yield Api(url, store, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0))
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield Api(url, store, client)
     server.stop()
 
 

@@ -78,9 +78,10 @@ def url(service: Service) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def client(url: str) -> openai.OpenAI:
+def client(url: str) -> Iterator[openai.OpenAI]:
     """OpenAI's client with a key that may read."""
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="sk-reader-1", max_retries=0)
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="sk-reader-1", max_retries=0) as client:
+        yield client
 
 
 def test_routes_are_explained_and_counted_without_the_weights_in_this_process(
