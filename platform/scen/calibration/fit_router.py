@@ -31,7 +31,7 @@ from scen.routing.router import Router, conformal_threshold
 BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05)
 _WORTH = 0.02  # recall of rephrases that a stricter bound may lose relative to the loosest
 LEAST_EDITS = 20
-_TUNING_STEPS = 40
+_TUNING_STEPS = 100
 _KINDS = {
     **dict.fromkeys(ASKS, 0),
     "near_miss": 1,
@@ -49,9 +49,10 @@ class RouterPlan:
     rephrases (`choose_bound`). Without `has_evidence` the gate sees similarities only.
     `searches_places`: calibration searches for the places at which keys are read.
 
-    With `prior`, a gate fitted on another base with as many places, that gate is tuned in a few
+    With `prior`, a router fitted on another base with as many places, its gate is tuned in a few
     steps: cosines of whitened keys, words and manners mean the same on every base. With places that
-    do not fit it, a gate is fitted from scratch."""
+    do not fit it, a gate is fitted from scratch. A word is as common as these questions or those of
+    the prior show it."""
 
     encoder: EncoderPlan = field(default_factory=EncoderPlan)
     bound: float | None = None
@@ -62,7 +63,7 @@ class RouterPlan:
     seed: int = 0
     has_evidence: bool = True
     searches_places: bool = False
-    prior: Gate | None = None
+    prior: Router | None = None
 
     def gate(self, pairs: GatePairs) -> Gate:
         """The gate fitted on these pairs."""
@@ -70,27 +71,30 @@ class RouterPlan:
         return Gate.averaged([self._gate_of_seed(pairs, seed) for seed in seeds])
 
     def _gate_of_seed(self, pairs: GatePairs, seed: int) -> Gate:
-        noise_V, prior = None, self.prior
-        if prior is not None and len(prior.direct_V) != pairs.sim_NEV.shape[-1]:
-            prior = None
+        noise_V, start = None, self.prior.gate if self.prior else None
+        if start is not None and len(start.direct_V) != pairs.sim_NEV.shape[-1]:
+            start = None
         if self.has_evidence:
             noise_V = input_noise(pairs.sim_NEV.shape[-1], self.encoder.num_views)
         return fit_gate(
             pairs,
-            _TUNING_STEPS if prior else self.gate_steps,
+            _TUNING_STEPS if start else self.gate_steps,
             seed,
             self.hidden,
             is_deep=self.has_evidence,
             weights=CLASS_WEIGHTS,
             noise_V=noise_V,
-            start=prior,
+            start=start,
         )
 
     def evidence(self, keys: RouterKeys, used_E: Tensor) -> Evidence | None:
         """The gate's inputs besides keys, fitted on the questions about these edits (bool)."""
         if not self.has_evidence:
             return None
-        return fit_evidence(keys, used_E, self.encoder.shrinkage)
+        evidence = fit_evidence(keys, used_E, self.encoder.shrinkage)
+        if self.prior is not None and self.prior.evidence is not None:
+            evidence = evidence.with_common_words(self.prior.evidence)
+        return evidence
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,11 @@ class Evidence:
         mean_KG = torch.linalg.lstsq(projection_GF.T, self.mean_KF.T).solution.T
         return replace(self, mean_KF=mean_KG, matrix_KFD=projection_GF @ self.matrix_KFD)
 
+    def with_common_words(self, other: "Evidence") -> "Evidence":
+        """The same, with each word as common as either of the two knows it."""
+        rarity_H = torch.minimum(self.rarity_H.float(), other.rarity_H.float())
+        return replace(self, rarity_H=rarity_H.half())
+
     def words(self, texts: Sequence[str], edits: Sequence[Sequence[str | None]]) -> Tensor:
         """words_MEL of each span and the prompts of its candidate edits; 0 for None."""
         zeros = [0.0] * NUM_FIGURES

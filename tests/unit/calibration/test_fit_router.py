@@ -193,6 +193,24 @@ def test_the_same_questions_give_the_same_router(
     assert all(torch.equal(tensor, again[name]) for name, tensor in fitted[0].tensors().items())
 
 
+def test_a_prior_gives_its_gate_and_its_common_words(
+    keys: RouterKeys, fitted: tuple[Router, HeldOut]
+) -> None:
+    prior, _ = fitted
+    assert prior.evidence is not None
+    common_H = prior.evidence.rarity_H * 0.5
+    prior = replace(prior, evidence=replace(prior.evidence, rarity_H=common_H))
+    router, _ = fit_router(keys, replace(PLAN, prior=prior))
+    assert router.evidence is not None
+    assert torch.equal(router.evidence.rarity_H, common_H)  # of the same questions
+    assert not torch.equal(router.gate.direct_V, prior.gate.direct_V)  # it is tuned
+    tuned, fresh = (
+        float((gate.direct_V - prior.gate.direct_V).abs().mean())
+        for gate in (router.gate, fit_router(keys, replace(PLAN, seed=9))[0].gate)
+    )
+    assert tuned < fresh
+
+
 def test_a_pair_has_its_own_edit_among_the_candidates(keys: RouterKeys) -> None:
     """Even where the search would not find it: here it looks at nothing that tells edits apart."""
     encoder = fit_encoder(keys, torch.ones(80, dtype=torch.bool), PLAN.encoder)

@@ -40,6 +40,15 @@ def test_what_stands_around_a_part_is_the_rest_of_its_message(spans: SpanKeys) -
     assert torch.equal(found[:, 1], spans.key_MKF[:, 1])
 
 
+def test_a_word_is_as_common_as_either_of_two_knows_it(evidence: Evidence) -> None:
+    own_H, other_H = torch.ones(8192).half(), torch.ones(8192).half()
+    own_H[0], own_H[1], other_H[1], other_H[2] = 0.5, 0.25, 0.75, 0.125
+    both = replace(evidence, rarity_H=own_H).with_common_words(replace(evidence, rarity_H=other_H))
+    assert both.rarity_H[:4].tolist() == [0.5, 0.25, 0.125, 1]
+    assert both.rarity_H.dtype == torch.half
+    assert both.matrix_KFD is evidence.matrix_KFD
+
+
 def test_a_whole_message_has_nothing_around_it(spans: SpanKeys, evidence: Evidence) -> None:
     manner_MG = evidence.manner(spans, PLACES)
     assert manner_MG.shape == (4, 4)
