@@ -148,8 +148,7 @@ class Evidence:
 
     def with_common_words(self, other: "Evidence") -> "Evidence":
         """The same, with each word as common as either of the two knows it."""
-        rarity_H = torch.minimum(self.rarity_H.float(), other.rarity_H.float())
-        return replace(self, rarity_H=rarity_H.half())
+        return replace(self, rarity_H=torch.minimum(self.rarity_H, other.rarity_H))
 
     def words(self, texts: Sequence[str], edits: Sequence[Sequence[str | None]]) -> Tensor:
         """words_MEL of each span and the prompts of its candidate edits; 0 for None."""
